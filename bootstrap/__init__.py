@@ -1,0 +1,1 @@
+"""A seed node and seed lists: how a stranger finds the mesh."""

@@ -1,0 +1,1 @@
+"""A peer-to-peer mesh node: agents, capability records, brokers, task graphs."""

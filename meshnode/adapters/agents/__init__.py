@@ -1,0 +1,1 @@
+"""Agents for real: functions, commands, embedded models, offline specialists."""

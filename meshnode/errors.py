@@ -1,0 +1,119 @@
+"""Failures of a node that are not violations of the protocol.
+
+Every one carries a stable ``code`` (what programs and peers branch on), a message
+that names the thing, and a ``hint`` that says what to do about it.  The command
+line prints ``message`` and ``hint`` on one line; the HTTP interface sends all three.
+"""
+
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """Base of everything the node raises on purpose.
+
+    Attributes:
+        code: Stable dotted name, such as ``agent.timeout``.
+        hint: What the reader can do, one clause, or empty.
+    """
+
+    code: ClassVar[str] = "mesh.error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def line(self) -> str:
+        """Return message and hint as one line for a person."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
+
+class StreamLost(MeshError):
+    """The stream ended before the conversation did."""
+
+    code = "transport.stream_lost"
+
+
+class Unreachable(MeshError):
+    """No path to the peer: unknown, not listening, or the dial failed."""
+
+    code = "transport.unreachable"
+
+    def __init__(self, peer: str, reason: str = "") -> None:
+        super().__init__(f"no path to {peer}" + (f": {reason}" if reason else ""))
+        self.peer = peer
+
+
+class Busy(MeshError):
+    """A limit was reached; try again after ``retry_after_ms``."""
+
+    code = "node.busy"
+
+    def __init__(self, what: str, *, retry_after_ms: int = 1000) -> None:
+        super().__init__(f"{what} is at its limit", hint=f"try again in {retry_after_ms} ms")
+        self.retry_after_ms = retry_after_ms
+
+
+class ConfigError(MeshError):
+    """A setting that can't be used; names the setting and the file."""
+
+    code = "config.invalid"
+
+
+class GraphError(MeshError):
+    """A task graph that can't run: cycle, dangling edge, a type that doesn't fit."""
+
+    code = "graph.invalid"
+
+
+class NoProvider(MeshError):
+    """Nobody reachable offers the capability."""
+
+    code = "capability.not_offered"
+
+
+class InputInvalid(MeshError):
+    """A job's or an agent's input is not what its schema asks for."""
+
+    code = "input.invalid"
+
+
+class AgentError(MeshError):
+    """The agent raised, or its process died."""
+
+    code = "agent.failed"
+
+
+class AgentTimeout(AgentError):
+    """The agent used up its time and was stopped."""
+
+    code = "agent.timeout"
+
+
+class OutputInvalid(AgentError):
+    """The agent returned something that its output schema refuses, or too much of it."""
+
+    code = "agent.output_invalid"
+
+
+class ArtifactError(MeshError):
+    """An artifact is missing, its bytes don't match its hash, or the ticket doesn't hold."""
+
+    code = "artifact.unavailable"
+
+
+class StoreError(MeshError):
+    """The store can't be opened, read or written."""
+
+    code = "store.failed"
+
+
+class NotFound(MeshError):
+    """There is no job, artifact or agent of that name here."""
+
+    code = "node.not_found"
+
+
+class Cancelled(MeshError):
+    """The job was cancelled by its owner, or its deadline passed."""
+
+    code = "job.cancelled"

@@ -1,0 +1,1 @@
+"""The guarded local HTTP interface of a node."""

@@ -1,0 +1,323 @@
+"""What a node needs from the world, and no more.
+
+Each port has a real adapter (``meshnode.adapters``) and an in-memory one
+(``simulations``), and both pass the same contract suite (``tests/contracts``).
+Everything above this module takes ports as arguments and cannot tell which it
+was given.
+
+Durations are Trio's clock (a ``MockClock`` replaces it); wall time is
+:class:`WallClock`; chance is a ``random.Random`` handed in, and keys and nonces
+come from :class:`Entropy`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+#: What JSON can hold.  Agents take and return these; on the wire they travel as
+#: RFC 8785 bytes.
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+# --- transport -------------------------------------------------------------------
+
+
+class Stream(Protocol):
+    """An ordered, reliable, two-way pipe of bytes to one authenticated peer.
+
+    One task may send while another receives; not two of either at once.
+    Cancelling ``send`` or ``receive`` leaves the connection usable for others.
+    """
+
+    @property
+    def peer(self) -> str:
+        """The other side's PeerId, proved by the transport's handshake."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of ``data``; waits while the peer doesn't read.
+
+        Raises:
+            StreamLost: The peer is gone or reset the stream.
+        """
+
+    async def receive(self, size_max: int = 65_536) -> bytes:
+        """Return 1 to ``size_max`` bytes, or ``b""`` once the peer has finished sending.
+
+        Raises:
+            StreamLost: The connection broke, or the stream was reset or closed here.
+        """
+
+    async def finish(self) -> None:
+        """Say that nothing more will be sent; receiving goes on."""
+
+    async def aclose(self) -> None:
+        """End both directions at once; idempotent, never raises."""
+
+
+Handler = Callable[[Stream], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """Opens and accepts streams between peers named by PeerId."""
+
+    @property
+    def peer(self) -> str:
+        """This node's PeerId."""
+
+    def addresses(self) -> Sequence[str]:
+        """Return the multiaddrs (without ``/p2p/…``) where others can dial this node."""
+
+    async def open(self, peer: str, protocol: str, *, addresses: Sequence[str] = ()) -> Stream:
+        """Open a stream to ``peer``, dialling when there is no connection yet.
+
+        Args:
+            peer: Whom to reach.
+            protocol: Protocol id, such as ``/meshnode/session/1``.
+            addresses: Where to dial, beside what the transport knows already.
+
+        Raises:
+            Unreachable: No address answered as ``peer`` within the dial limit.
+            StreamLost: Connected, but the peer doesn't speak ``protocol``.
+        """
+
+    def serve(self, protocol: str, handler: Handler, *, per_peer_max: int = 32) -> None:
+        """Run ``handler`` in a new task for each incoming stream of ``protocol``.
+
+        Streams over ``per_peer_max`` at once from one peer are reset.  An exception
+        that escapes ``handler`` closes that stream and nothing else.
+        The stream is closed when ``handler`` returns.
+        """
+
+    async def disconnect(self, peer: str) -> None:
+        """Drop every connection to ``peer``; its streams raise ``StreamLost``."""
+
+
+# --- directory -------------------------------------------------------------------
+
+
+class Directory(Protocol):
+    """Finds strangers: signed records by peer, and providers by capability.
+
+    A lossy hint store.  What it returns is unverified bytes: the caller checks
+    signature, network, freshness and sequence.
+    """
+
+    async def publish(self, record: bytes, names: Sequence[str]) -> None:
+        """Store this node's record and list the node as a provider of each of ``names``.
+
+        Args:
+            record: Signed record envelope of this node.
+            names: Capability names, and prefixes of them, to be found under.
+
+        Raises:
+            Unreachable: No directory peer took it.  Call again later, with jitter.
+        """
+
+    async def providers(self, name: str, *, count_max: int = 20) -> Sequence[str]:
+        """Return PeerIds that were listed under ``name``; may be stale or incomplete."""
+
+    async def record(self, peer: str) -> bytes | None:
+        """Return the freshest record found for ``peer``, or None."""
+
+
+# --- store -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Set ``table[key]`` to ``value``."""
+
+    table: str
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove ``table[key]``; nothing happens if it isn't there."""
+
+    table: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add entry number ``seq`` to the append-only ``log``; ``seq`` starts at 0 and has no gaps."""
+
+    log: str
+    seq: int
+    value: bytes
+
+
+Write = Put | Delete | Append
+
+
+class Store(Protocol):
+    """Durable tables and logs with one writer.
+
+    ``table`` is ``[a-z_]{1,32}``; keys are text of 1 to 512 bytes and sort by code point.
+    """
+
+    async def commit(self, *writes: Write) -> None:
+        """Apply all ``writes`` or none; durable (survives power loss) when it returns.
+
+        Concurrent callers share one fsync (group commit).  Cancelling the call does
+        not undo a write that was already handed over.
+
+        Raises:
+            StoreError: An ``Append`` with the wrong ``seq``, or the disk refused.
+        """
+
+    async def read(self, table: str, key: str) -> bytes | None:
+        """Return ``table[key]`` as of the last commit, or None."""
+
+    async def scan(
+        self, table: str, prefix: str = "", *, count_max: int = 10_000
+    ) -> Sequence[tuple[str, bytes]]:
+        """Return the entries of ``table`` whose key starts with ``prefix``, in key order."""
+
+    async def log(self, log: str, *, start: int = 0) -> Sequence[bytes]:
+        """Return the entries of ``log`` from ``start`` on."""
+
+    async def drop_log(self, log: str) -> None:
+        """Delete a log with all its entries; durable when it returns."""
+
+    async def aclose(self) -> None:
+        """Finish pending commits and release the file; idempotent."""
+
+
+# --- clock and chance ------------------------------------------------------------
+
+
+class WallClock(Protocol):
+    """Unix time; only for what crosses machines, such as a record's expiry."""
+
+    def now_ms(self) -> int:
+        """Return Unix time in milliseconds."""
+
+
+class Entropy(Protocol):
+    """Bytes that nobody can guess (or, in a simulation, that a seed fixes)."""
+
+    def token(self, size: int) -> bytes:
+        """Return ``size`` random bytes."""
+
+
+# --- agents ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input of an agent and the output it gives, as JSON values."""
+
+    input: JsonValue
+    output: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """What an agent can do and on which terms; the source of its capability record.
+
+    Attributes:
+        name: Local name, ``[a-z0-9_-]{1,64}``; with the peer it names the agent.
+        capability: Hierarchical name with major version, ``text.summarization@1``.
+        description: One to three sentences for a person and for matching by meaning.
+        input_schema: JSON Schema (2020-12) of the input, an object.
+        output_schema: JSON Schema of the output.
+        examples: Inputs with their outputs.
+        price_mc: Price of one call (one item of a map), in millicredits.
+        concurrency_max: Calls that run at once; more wait.
+        timeout_s: Longest run of one call, seconds.
+        input_bytes_max: Largest input of one call as JSON, bytes.
+        output_bytes_max: Largest output of one call as JSON, bytes.
+        model_family: Declared family, such as ``smollm2``; empty for plain code.
+        deterministic: The same input always gives the same output.
+    """
+
+    name: str
+    capability: str
+    description: str
+    input_schema: Mapping[str, JsonValue]
+    output_schema: Mapping[str, JsonValue]
+    examples: Sequence[Example] = ()
+    price_mc: int = 0
+    concurrency_max: int = 1
+    timeout_s: float = 60.0
+    input_bytes_max: int = 4 * 1024 * 1024
+    output_bytes_max: int = 4 * 1024 * 1024
+    model_family: str = ""
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCall:
+    """What one run of an agent is told beside its input.
+
+    Attributes:
+        idempotency_key: The same for every retry of the same work; pass it on to
+            side effects that must happen once.
+        deadline_s: When the run is stopped, on Trio's clock.
+        traceparent: W3C trace context, or empty.
+        label: Secrecy and taint of the input, as text for logs.
+    """
+
+    idempotency_key: str
+    deadline_s: float
+    traceparent: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed output (text), shown as progress."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The whole output of a run; always the last thing an agent yields.
+
+    Attributes:
+        value: What the output schema describes.
+        usage: Metering, such as ``{"tokens_in": 10, "tokens_out": 20}``.
+    """
+
+    value: JsonValue
+    usage: Mapping[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Something that turns a JSON value into another: a function, a command, a model."""
+
+    @property
+    def spec(self) -> AgentSpec:
+        """What it offers."""
+
+    async def open(self) -> None:
+        """Load what it needs; called once, before the first run, in the hosting node.
+
+        Raises:
+            AgentError: It can't work here; the message says what to install.
+        """
+
+    def run(self, value: JsonValue, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        """Yield any number of :class:`Chunk`, then exactly one :class:`Output`.
+
+        The host checks input and output against the schemas, holds the limits and
+        cancels the iteration when time is up; the agent must then release what it
+        holds (a child process must end).
+
+        Raises:
+            AgentError: It failed; the message is shown to the caller.
+        """
+
+    async def aclose(self) -> None:
+        """Release everything; idempotent."""
+
+
+# --- events ----------------------------------------------------------------------
+
+#: ``emit(name, **fields)``: telemetry, such as ``emit("contract.awarded", peer=…)``.
+Emit = Callable[..., None]

@@ -1,0 +1,1 @@
+"""Many nodes in virtual time, from one seed."""
