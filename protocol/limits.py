@@ -1,0 +1,63 @@
+"""Every limit of the protocol, in one place.
+
+The tables in protocol/spec/*.md repeat these numbers and a test compares them.
+Tests send limit + 1.
+"""
+
+from typing import Final
+
+# codec and framing (10-codec.md)
+FRAME_SIZE_MAX: Final = 256 * 1024  # bytes of one control frame
+DEPTH_MAX: Final = 16  # containers within containers
+NODES_MAX: Final = 10_000  # values in one frame, keys and containers included
+
+# envelopes and names (20-envelopes.md)
+NETWORK_SIZE_MAX: Final = 32  # bytes of a network id
+TYPE_SIZE_MAX: Final = 32  # bytes of a signed type's name
+LIFETIME_MS_MAX: Final = 600_000  # CFP, proposal, award: issued to expires
+SKEW_MS_MAX: Final = 60_000  # tolerance beyond the clock offset learned at hello
+
+# capability records (30-records.md)
+RECORD_SIZE_MAX: Final = 64 * 1024  # bytes of one signed record in a catalogue
+RECORD_LIFETIME_MS_MAX: Final = 24 * 3_600_000
+CAPABILITIES_MAX: Final = 32  # in one record
+CAPABILITY_NAME_SIZE_MAX: Final = 96
+DESCRIPTION_SIZE_MAX: Final = 1_000
+SCHEMA_SIZE_MAX: Final = 8 * 1024  # bytes of one JSON Schema
+EXAMPLES_MAX: Final = 4
+EXAMPLE_SIZE_MAX: Final = 2 * 1024
+ADDRESSES_MAX: Final = 16
+ADDRESS_SIZE_MAX: Final = 256
+
+# task graphs (40-graphs.md)
+SUBTASKS_MAX: Final = 200
+BATCHES_MAX: Final = 1_000  # in one job, all maps together
+FAN_OUT_MAX: Final = 32  # batches of one sub-task that run at once
+INPUTS_MAX: Final = 32  # input fields of one sub-task
+GRAPH_DEPTH_MAX: Final = 64  # longest path
+HOPS_MAX: Final = 8  # brokers below brokers
+
+# sessions (50-sessions.md)
+INLINE_SIZE_MAX: Final = 16 * 1024  # a payload in a message; larger is an artifact
+REQUESTS_MAX: Final = 1_024  # open requests of one side of a session
+CREDIT_INITIAL: Final = 16  # stream items a replier may send before a grant
+CREDIT_MAX: Final = 1_024
+HEARTBEAT_MS: Final = 3_000  # after this much silence, ping
+SILENCE_MS_MAX: Final = 9_000  # after this much, the peer is gone
+HELLO_MS_MAX: Final = 5_000  # from the first byte to a whole hello
+VERSIONS_MAX: Final = 16
+FEATURES_MAX: Final = 64
+
+# contracts (60-contracts.md)
+BINDINGS_MAX: Final = 32  # input fields of an award
+PARTS_MAX: Final = 256  # pieces that one field is put together from
+PROGRESS_SIZE_MAX: Final = 4 * 1024
+
+# artifacts (70-artifacts.md)
+ARTIFACT_SIZE_MAX: Final = 4 * 1024**3
+CHUNK_SIZE: Final = 256 * 1024
+
+# journals (80-journal.md)
+EVENT_SIZE_MAX: Final = FRAME_SIZE_MAX
+EVENTS_MAX: Final = 100_000  # of one segment
+SEGMENTS_MAX: Final = 64

@@ -1,0 +1,466 @@
+"""What two nodes say to each other about a sub-task.
+
+Every message is the payload of a signed envelope (:mod:`protocol.signing`) and
+opens with the same :class:`Header`, whose fields are all required from version 1
+on, even where nothing uses them yet: adding one later would break the wire.
+
+CFP, proposal, refuse, award, result follow the Contract Net Protocol (FIPA
+SC00029).  An award binds the hashes of the CFP and of the proposal, a result binds
+the award, a receipt binds award and result: each names its reason by hash.
+
+Specified in protocol/spec/60-contracts.md; vectors in protocol/vectors/contracts.json.
+"""
+
+from typing import Any, ClassVar, Final, Literal, TypeVar
+
+import msgspec
+
+from protocol import limits
+from protocol.codec import decode_as, encode
+from protocol.errors import (
+    BadSignature,
+    Expired,
+    LocalProtocolError,
+    Malformed,
+    WrongAudience,
+    WrongNetwork,
+)
+from protocol.keys import Identity
+from protocol.signing import seal, unseal
+
+HASH_SIZE: Final = 32
+MESSAGE_ID_SIZE: Final = 16
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """How secret a value is, and how far it can be trusted.
+
+    Attributes:
+        secrecy: 0 public, 1 mesh, 2 job, 3 secret: who may read it.
+        taint: 0 the owner's own, 1 from a peer, 2 from outside the mesh: never instructions.
+    """
+
+    secrecy: int = 2
+    taint: int = 0
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be spent below this message; 0 tokens or sub-tasks means none.
+
+    Attributes:
+        cost_mc: Millicredits.
+        tokens: Model tokens.
+        subtasks: Awards that the contractor may make itself.
+    """
+
+    cost_mc: int = 0
+    tokens: int = 0
+    subtasks: int = 0
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What every task message carries.
+
+    Attributes:
+        id: 16 random bytes; a repeated id from one issuer is a replay.
+        issuer: PeerId, as in the envelope.
+        audience: PeerId of the only reader that may act on it.
+        issued_ms: Unix time by the issuer's clock.
+        expires_ms: From then on it is worth nothing.
+        sequence: Counts the issuer's messages to this audience.
+        network: As in the envelope.
+        job: Job id; empty in a standing offer.
+        subtask: ``id/batch`` in the job's graph.
+        replica: 0 for the first execution, then one more for each replica.
+        label: Of the content.
+        budget: What may be spent below.
+        hops: Brokers that may still follow; 0 means that it may not be passed on.
+        deadline_ms: Unix time when the work is worthless.
+        idempotency_key: The same for every retry of the same work.
+        traceparent: W3C trace context, or empty.
+        epoch: Of the job's broker; a lower one than already seen is refused.
+        charter: Hash of the owner's charter, or empty when the broker is the owner.
+    """
+
+    id: bytes
+    issuer: str
+    audience: str
+    issued_ms: int
+    expires_ms: int
+    sequence: int
+    network: str
+    job: str
+    subtask: str
+    replica: int
+    label: Label
+    budget: Budget
+    hops: int
+    deadline_ms: int
+    idempotency_key: str
+    traceparent: str
+    epoch: int
+    charter: bytes
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed task message; subclasses say what it is about."""
+
+    TYPE: ClassVar[str]
+
+    h: Header
+
+
+class Cfp(Message, frozen=True, kw_only=True):
+    """Call for proposals.  Reveals sizes, limits and labels, never content.
+
+    Attributes:
+        capability: What is needed.
+        items: Calls of the agent that the award would hold.
+        input_bytes: About how large the inputs are.
+        timeout_ms: For the award.
+        price_max_mc: What the broker would pay at most for all items.
+    """
+
+    TYPE: ClassVar[str] = "cfp"
+
+    capability: str
+    items: int
+    input_bytes: int
+    timeout_ms: int
+    price_max_mc: int
+
+
+class Proposal(Message, frozen=True, kw_only=True):
+    """A binding answer to a CFP, until the header's expiry.
+
+    Attributes:
+        cfp: Hash of the CFP's envelope.
+        agent: Which agent would do it.
+        capability: Its full name.
+        price_mc: For one item.
+        eta_ms: Expected time from award to result.
+        free: Calls that could start at once.
+    """
+
+    TYPE: ClassVar[str] = "proposal"
+
+    cfp: bytes
+    agent: str
+    capability: str
+    price_mc: int
+    eta_ms: int
+    free: int
+
+
+class StandingOffer(Message, frozen=True, kw_only=True):
+    """A proposal without a CFP: any award within it, until it expires, is welcome.
+
+    Attributes:
+        agent: Which agent.
+        capability: Its full name.
+        price_mc: For one item.
+        items_max: Items of one award.
+        awards_max: Awards under this offer.
+        latency_ms: Expected time for one item.
+    """
+
+    TYPE: ClassVar[str] = "offer"
+
+    agent: str
+    capability: str
+    price_mc: int
+    items_max: int
+    awards_max: int
+    latency_ms: int
+
+
+class Refuse(Message, frozen=True, kw_only=True):
+    """No to a CFP or an award.
+
+    Attributes:
+        of: Hash of the envelope that is refused.
+        reason: Stable code, such as ``busy``, ``price``, ``offer_expired``.
+        text: For people.
+        retry_after_ms: When asking again may help; 0 for never.
+    """
+
+    TYPE: ClassVar[str] = "refuse"
+
+    of: bytes
+    reason: str
+    text: str = ""
+    retry_after_ms: int = 0
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of an input: inline, or a place in an artifact.
+
+    Attributes:
+        inline: RFC 8785 JSON bytes; empty when it is an artifact.
+        artifact: SHA-256 of the artifact, or empty.
+        size: Of the artifact, bytes.
+        holder: PeerId that serves it; the award carries the ticket for it.
+        pointer: JSON Pointer into it; with ``items`` it applies to each item.
+        start: First item, where the artifact holds a list.
+        count: Number of items, or -1 for the value as it is.
+    """
+
+    inline: bytes = b""
+    artifact: bytes = b""
+    size: int = 0
+    holder: str = ""
+    pointer: str = ""
+    start: int = 0
+    count: int = -1
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """How one input field is put together.
+
+    Attributes:
+        parts: Pieces in order.
+        gather: The pieces are lists to join; otherwise there is one piece, the value.
+    """
+
+    parts: list[Part]
+    gather: bool = False
+
+
+class Award(Message, frozen=True, kw_only=True):
+    """Do it, on the terms of the proposal or offer that it binds.
+
+    Attributes:
+        cfp: Hash of the CFP's envelope, or empty under a standing offer.
+        proposal: Hash of the proposal's or offer's envelope.
+        agent: Which agent.
+        capability: Its full name.
+        inputs: Field -> how to get it; fields in ``each`` give lists.
+        each: Fields mapped over; empty for a single call.
+        items: Calls of the agent; 1 for a single call.
+        price_cap_mc: Most that may be charged for all items.
+        timeout_ms: From the start of the run to its end.
+        lease_ms: Without a renewal for this long, stop.
+        result_key: X25519 key to seal the output to, or empty.
+        lengths: JSON Pointers into the output whose list length the result must tell.
+        readers: PeerIds that may be given tickets for the output.
+        tickets: Signed tickets, one for each artifact among the inputs.
+    """
+
+    TYPE: ClassVar[str] = "award"
+
+    cfp: bytes
+    proposal: bytes
+    agent: str
+    capability: str
+    inputs: dict[str, Binding]
+    each: list[str]
+    items: int
+    price_cap_mc: int
+    timeout_ms: int
+    lease_ms: int
+    result_key: bytes = b""
+    lengths: list[str] = []
+    readers: list[str] = []
+    tickets: list[bytes] = []
+
+
+class Progress(Message, frozen=True, kw_only=True):
+    """How far an award is; a checkpoint of a stream, not its content.
+
+    Attributes:
+        award: Hash of the award's envelope.
+        seq: Counts from 1.
+        items_done: Of the award's items.
+        offset: Characters streamed so far.
+        checkpoint: Hash of what was streamed so far, or empty.
+        text: What was streamed since the last one, for the eye only.
+    """
+
+    TYPE: ClassVar[str] = "progress"
+
+    award: bytes
+    seq: int
+    items_done: int
+    offset: int = 0
+    checkpoint: bytes = b""
+    text: str = ""
+
+
+class Metering(msgspec.Struct, frozen=True, kw_only=True):
+    """What it took.
+
+    Attributes:
+        queue_ms: Award received to run started.
+        run_ms: Run started to output ready.
+        tokens_in: Model tokens read.
+        tokens_out: Model tokens written.
+    """
+
+    queue_ms: int = 0
+    run_ms: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Result(Message, frozen=True, kw_only=True):
+    """What came of an award.
+
+    Attributes:
+        award: Hash of the award's envelope.
+        state: ``completed``, ``failed`` or ``cancelled``.
+        output: SHA-256 of the output artifact (RFC 8785 JSON); empty unless completed.
+        size: Of the output, bytes.
+        inline: The output itself when it is small enough; empty otherwise.
+        lengths: The list lengths that the award asked for.
+        metering: What it took.
+        price_mc: What is charged, within the cap.
+        error_code: Stable code when not completed.
+        error_text: For people.
+    """
+
+    TYPE: ClassVar[str] = "result"
+
+    award: bytes
+    state: Literal["completed", "failed", "cancelled"]
+    output: bytes = b""
+    size: int = 0
+    inline: bytes = b""
+    lengths: dict[str, int] = {}
+    metering: Metering = Metering()
+    price_mc: int = 0
+    error_code: str = ""
+    error_text: str = ""
+
+
+class Cancel(Message, frozen=True, kw_only=True):
+    """Stop an award; answered when nothing works on it any more.
+
+    Attributes:
+        award: Hash of the award's envelope.
+        reason: Stable code, such as ``owner``, ``deadline``, ``superseded``.
+    """
+
+    TYPE: ClassVar[str] = "cancel"
+
+    award: bytes
+    reason: str
+
+
+class Ticket(Message, frozen=True, kw_only=True):
+    """The broker lets one reader fetch one artifact from its holder.
+
+    The header's audience is the reader, its job the job.
+
+    Attributes:
+        artifact: SHA-256 of the artifact.
+        holder: PeerId that serves it.
+    """
+
+    TYPE: ClassVar[str] = "ticket"
+
+    artifact: bytes
+    holder: str
+
+
+M = TypeVar("M", bound=Message)
+
+_HASHES: Final = ("cfp", "proposal", "award", "of", "artifact", "result", "receipt", "output")
+_DECODERS: Final[dict[type[Message], "msgspec.msgpack.Decoder[Any]"]] = {}
+
+
+def sign_message(identity: Identity, message: Message) -> bytes:
+    """Return the signed envelope of ``message``.
+
+    Raises:
+        LocalProtocolError: The header names another issuer, or the message breaks a rule.
+    """
+    if message.h.issuer != identity.peer:
+        raise LocalProtocolError("a message is signed by its issuer")
+    try:
+        _check(message)
+    except Malformed as exc:
+        raise LocalProtocolError(f"our own {message.TYPE}: {exc}") from exc
+    return seal(identity, message.TYPE, message.h.network, encode(message))
+
+
+def read_message(envelope: bytes, kind: type[M], *, network: str) -> M:
+    """Return the message in ``envelope`` after every check that needs no clock.
+
+    Raises:
+        RemoteProtocolError: Forged, of another type or network, or against the rules.
+    """
+    parts = unseal(envelope, kind=kind.TYPE, network=network)
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
+    message: M = decode_as(parts.p, decoder)
+    if message.h.issuer != parts.i:
+        raise BadSignature("the header names another issuer than the envelope")
+    if message.h.network != parts.n:
+        raise WrongNetwork("the header names another network than the envelope")
+    _check(message)
+    return message
+
+
+def check_timely(message: Message, *, audience: str, now_ms: int) -> None:
+    """Refuse a message that is not for ``audience`` or doesn't count at ``now_ms``.
+
+    Args:
+        message: Read before.
+        audience: This node's PeerId.
+        now_ms: Unix time of the *issuer's* clock: ours plus the offset learned at hello.
+
+    Raises:
+        WrongAudience: For somebody else.
+        Expired: Lapsed, or issued in the future, beyond the skew allowed.
+    """
+    header = message.h
+    if header.audience != audience:
+        raise WrongAudience(f"this {message.TYPE} is for {header.audience[:60]}")
+    if now_ms >= header.expires_ms + limits.SKEW_MS_MAX:
+        raise Expired(f"this {message.TYPE} expired at {header.expires_ms}")
+    if header.issued_ms > now_ms + limits.SKEW_MS_MAX:
+        raise Expired(f"this {message.TYPE} was issued in the future, at {header.issued_ms}")
+
+
+def _check(message: Message) -> None:
+    header = message.h
+    _need(len(header.id) == MESSAGE_ID_SIZE, "id has not 16 bytes")
+    lifetime_ms = header.expires_ms - header.issued_ms
+    _need(lifetime_ms > 0, "it expires before it is issued")
+    if isinstance(message, Cfp | Proposal | StandingOffer | Award):
+        _need(lifetime_ms <= limits.LIFETIME_MS_MAX, "it lives longer than 10 minutes")
+    _need(0 <= header.hops <= limits.HOPS_MAX, "hops is out of range")
+    _need(header.epoch >= 0 and header.replica >= 0 and header.sequence >= 0, "a negative count")
+    _need(min(header.budget.cost_mc, header.budget.tokens, header.budget.subtasks) >= 0, "budget")
+    _need(len(header.charter) in {0, HASH_SIZE}, "charter is no hash")
+    for field in _HASHES:
+        value = getattr(message, field, None)
+        if isinstance(value, bytes):
+            _need(len(value) in {0, HASH_SIZE}, f"{field} is no hash")
+    if isinstance(message, Award):
+        _check_award(message)
+    elif isinstance(message, Result):
+        _need(len(message.inline) <= limits.INLINE_SIZE_MAX, "the inline output is too large")
+        _need((message.state == "completed") == bool(message.output), "output without completion")
+        _need(message.price_mc >= 0, "a negative price")
+    elif isinstance(message, Progress):
+        _need(len(message.text) <= limits.PROGRESS_SIZE_MAX, "the text is too long")
+    elif isinstance(message, Proposal | StandingOffer):
+        _need(message.price_mc >= 0, "a negative price")
+
+
+def _check_award(award: Award) -> None:
+    _need(len(award.proposal) == HASH_SIZE, "it binds no proposal")
+    _need(award.items >= 1 and award.price_cap_mc >= 0, "items or price cap")
+    _need(award.timeout_ms > 0 and award.lease_ms > 0, "timeout or lease")
+    _need(len(award.inputs) <= limits.BINDINGS_MAX, "too many inputs")
+    for binding in award.inputs.values():
+        _need(len(binding.parts) <= limits.PARTS_MAX, "too many parts")
+        _need(binding.gather or len(binding.parts) == 1, "one value has one part")
+    _need(set(award.each) <= set(award.inputs), "it maps over what is not an input")
+
+
+def _need(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as an assertion
+    if not holds:
+        raise Malformed(otherwise)

@@ -1,0 +1,100 @@
+"""Receipts: what two nodes agree happened, each half signed by the one it binds.
+
+The contractor signs its half with the result, before it knows the verdict: what
+was done, for which award, what it charges.  The broker's half binds the first by
+hash and adds verdict and payment.  Both nodes keep both: neither half weighs
+anything alone, and two broker halves for one award are proof of equivocation.
+
+Specified in protocol/spec/60-contracts.md, "Receipts"; vectors in
+protocol/vectors/receipts.json.
+"""
+
+from typing import ClassVar, Literal
+
+from protocol.errors import BadSignature, Malformed
+from protocol.keys import digest
+from protocol.messages import Award, Message, Result, read_message
+
+Verdict = Literal["verified", "agreed", "contested", "unverified", "rejected"]
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """The contractor's half.
+
+    Attributes:
+        award: Hash of the award's envelope.
+        result: Hash of the result's envelope.
+        capability: Full name.
+        agent: Which agent did it.
+        cost_mc: Charged, within the award's cap.
+        latency_ms: Award received to result ready.
+        voucher_mc: All that the broker owes the contractor with this charge, ever.
+    """
+
+    TYPE: ClassVar[str] = "receipt"
+
+    award: bytes
+    result: bytes
+    capability: str
+    agent: str
+    cost_mc: int
+    latency_ms: int
+    voucher_mc: int = 0
+
+
+class Acceptance(Message, frozen=True, kw_only=True):
+    """The broker's half: acceptance, not completion, is what pays.
+
+    Attributes:
+        award: Hash of the award's envelope.
+        receipt: Hash of the contractor's half, its envelope.
+        verdict: What the broker found.
+        check: Kind of the check behind the verdict, or empty.
+        paid_mc: 0 when rejected.
+    """
+
+    TYPE: ClassVar[str] = "acceptance"
+
+    award: bytes
+    receipt: bytes
+    verdict: Verdict
+    check: str
+    paid_mc: int
+
+
+def check_receipt(
+    award: bytes, result: bytes, receipt: bytes, acceptance: bytes, *, network: str
+) -> tuple[Award, Result, Receipt, Acceptance]:
+    """Return the four messages of a finished contract, all links between them proved.
+
+    Args:
+        award: Envelope, as are the others.
+        result: The contractor's.
+        receipt: The contractor's half.
+        acceptance: The broker's half.
+        network: Network id.
+
+    Raises:
+        Malformed: A hash, name or amount doesn't fit the others.
+        RemoteProtocolError: An envelope is forged or of another type.
+    """
+    awarded = read_message(award, Award, network=network)
+    delivered = read_message(result, Result, network=network)
+    claimed = read_message(receipt, Receipt, network=network)
+    accepted = read_message(acceptance, Acceptance, network=network)
+    broker, contractor = awarded.h.issuer, awarded.h.audience
+    if {delivered.h.issuer, claimed.h.issuer} != {contractor}:
+        raise BadSignature("result and receipt are the contractor's to sign")
+    if accepted.h.issuer != broker:
+        raise BadSignature("the acceptance is the broker's to sign")
+    name = digest(award)
+    if {delivered.award, claimed.award, accepted.award} != {name}:
+        raise Malformed("they are not about the same award")
+    if claimed.result != digest(result) or accepted.receipt != digest(receipt):
+        raise Malformed("a half binds another result or receipt")
+    if claimed.cost_mc != delivered.price_mc or claimed.cost_mc > awarded.price_cap_mc:
+        raise Malformed("the charge is not the result's, or above the award's cap")
+    paid_mc = 0 if accepted.verdict == "rejected" else claimed.cost_mc
+    if accepted.paid_mc != paid_mc:
+        raise Malformed("paid is neither the charge nor, when rejected, nothing")
+    return awarded, delivered, claimed, accepted
