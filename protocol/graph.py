@@ -170,7 +170,9 @@ def check_graph(graph: TaskGraph) -> None:
     ids = [task.id for task in graph.subtasks]
     for name in ids:
         if not _ID.fullmatch(name):
-            raise Malformed(f"{name[:60]!r} is no sub-task id: a-z, then a-z 0-9 _ -, at most 40")
+            raise Malformed(
+                f"{name[:60]!r} is no sub-task id: a-z, then a-z 0-9 _ -, at most 40"
+            )
         if ids.count(name) > 1:
             raise Malformed(f"two sub-tasks are called {name!r}")
     for task in graph.subtasks:
@@ -179,12 +181,17 @@ def check_graph(graph: TaskGraph) -> None:
         _check_source(f"output {name[:64]!r}", source, frozenset(ids))
     if not graph.outputs:
         raise Malformed("the graph has no outputs: name what the job returns")
+    if longest(graph) > limits.GRAPH_DEPTH_MAX:
+        raise Malformed(f"a path is longer than {limits.GRAPH_DEPTH_MAX} sub-tasks")
+
+
+def longest(graph: TaskGraph) -> int:
+    """Return the number of sub-tasks on the longest path."""
     depth: dict[str, int] = {}
     before = edges(graph)
     for name in order(graph):
         depth[name] = 1 + max((depth[p] for p in before[name]), default=0)
-    if max(depth.values()) > limits.GRAPH_DEPTH_MAX:
-        raise Malformed(f"a path is longer than {limits.GRAPH_DEPTH_MAX} sub-tasks")
+    return max(depth.values())
 
 
 def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
@@ -199,20 +206,25 @@ def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
         if not _FIELD.fullmatch(field):
             raise Malformed(f"{where}: {field[:64]!r} can't name an input field")
         _check_source(f"{where}, input {field!r}", source, ids)
+    _check_map(where, task)
+    for check in task.checks:
+        for pointer in (check.output, check.input):
+            _check_pointer(f"{where}, check {check.kind}", pointer)
+
+
+def _check_map(where: str, task: SubTask) -> None:
     for field in task.each:
         if field not in task.inputs:
             raise Malformed(f"{where} maps over {field[:64]!r}, which is not among its inputs")
     if len(set(task.each)) != len(task.each):
         raise Malformed(f"{where} names a field twice in each")
-    if not 0 <= task.batch_items_max <= limits.NODES_MAX:
-        raise Malformed(f"{where}: batch_items_max is out of range")
-    if not 0 <= task.timeout_ms <= _TIMEOUT_MS_MAX:
-        raise Malformed(f"{where}: timeout_ms is out of range")
-    if not 1 <= task.attempts_max <= _ATTEMPTS_MAX:
-        raise Malformed(f"{where}: attempts_max is 1 to {_ATTEMPTS_MAX}")
-    for check in task.checks:
-        for pointer in (check.output, check.input):
-            _check_pointer(f"{where}, check {check.kind}", pointer)
+    for name, value, low, high in (
+        ("batch_items_max", task.batch_items_max, 0, limits.NODES_MAX),
+        ("timeout_ms", task.timeout_ms, 0, _TIMEOUT_MS_MAX),
+        ("attempts_max", task.attempts_max, 1, _ATTEMPTS_MAX),
+    ):
+        if not low <= value <= high:
+            raise Malformed(f"{where}: {name} is {low} to {high}, not {value}")
 
 
 def _check_source(where: str, source: Source, ids: frozenset[str]) -> None:

@@ -15,6 +15,7 @@ import base58
 from nacl.exceptions import BadSignatureError
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey, VerifyKey
+from typing_extensions import override
 
 from protocol.errors import BadSignature, LocalProtocolError, Malformed
 
@@ -69,6 +70,7 @@ class Identity:
         """Return the 64-byte Ed25519 signature (RFC 8032) of ``message``."""
         return self._signing.sign(message).signature
 
+    @override
     def __repr__(self) -> str:
         return f"Identity({self.peer})"
 

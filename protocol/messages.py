@@ -431,8 +431,12 @@ def _check(message: Message) -> None:
     if isinstance(message, Cfp | Proposal | StandingOffer | Award):
         _need(lifetime_ms <= limits.LIFETIME_MS_MAX, "it lives longer than 10 minutes")
     _need(0 <= header.hops <= limits.HOPS_MAX, "hops is out of range")
-    _need(header.epoch >= 0 and header.replica >= 0 and header.sequence >= 0, "a negative count")
-    _need(min(header.budget.cost_mc, header.budget.tokens, header.budget.subtasks) >= 0, "budget")
+    _need(
+        header.epoch >= 0 and header.replica >= 0 and header.sequence >= 0, "a negative count"
+    )
+    _need(
+        min(header.budget.cost_mc, header.budget.tokens, header.budget.subtasks) >= 0, "budget"
+    )
     _need(len(header.charter) in {0, HASH_SIZE}, "charter is no hash")
     for field in _HASHES:
         value = getattr(message, field, None)
@@ -442,7 +446,9 @@ def _check(message: Message) -> None:
         _check_award(message)
     elif isinstance(message, Result):
         _need(len(message.inline) <= limits.INLINE_SIZE_MAX, "the inline output is too large")
-        _need((message.state == "completed") == bool(message.output), "output without completion")
+        _need(
+            (message.state == "completed") == bool(message.output), "output without completion"
+        )
         _need(message.price_mc >= 0, "a negative price")
     elif isinstance(message, Progress):
         _need(len(message.text) <= limits.PROGRESS_SIZE_MAX, "the text is too long")

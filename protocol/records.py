@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 import msgspec
+from typing_extensions import override
 
 from protocol import limits
 from protocol.codec import decode_as, encode
@@ -63,6 +64,7 @@ class CapabilityName(msgspec.Struct, frozen=True):
         segments = self.path.split(".")
         return [".".join(segments[: n + 1]) for n in range(len(segments))]
 
+    @override
     def __str__(self) -> str:
         return f"{self.path}@{self.major}" if self.major else self.path
 

@@ -17,7 +17,13 @@ from typing import Final
 import msgspec
 
 from protocol.codec import decode_as, encode
-from protocol.errors import BadSignature, LocalProtocolError, Malformed, UnknownType, WrongNetwork
+from protocol.errors import (
+    BadSignature,
+    LocalProtocolError,
+    Malformed,
+    UnknownType,
+    WrongNetwork,
+)
 from protocol.keys import Identity, digest, public_key, verify
 from protocol.limits import NETWORK_SIZE_MAX, TYPE_SIZE_MAX
 
@@ -92,7 +98,9 @@ def unseal(envelope: bytes, *, kind: str, network: str) -> Envelope:
     if parts.t != kind:
         raise UnknownType(f"expected {kind!r}, found {parts.t[:TYPE_SIZE_MAX]!r}")
     if parts.n != network:
-        raise WrongNetwork(f"expected network {network!r}, found {parts.n[:NETWORK_SIZE_MAX]!r}")
+        raise WrongNetwork(
+            f"expected network {network!r}, found {parts.n[:NETWORK_SIZE_MAX]!r}"
+        )
     if not _TYPE.fullmatch(parts.t) or not _NETWORK.fullmatch(parts.n):
         raise Malformed("a type or network that may not exist")
     if public_key(parts.i) != parts.k:
