@@ -1,0 +1,343 @@
+"""The Store port on SQLite: one file, one writer, many commits to one fsync.
+
+Callers hand their writes to a queue; the writer task takes all that is waiting,
+applies it in one transaction in a worker thread and wakes the callers once the
+commit is on the disk (WAL, ``synchronous=FULL``).  Whoever arrives meanwhile makes
+up the next group, so the fsync is shared exactly when it is scarce.
+
+A commit belongs to the store from the moment it is queued: cancelling its caller
+doesn't take it back, and closing the store finishes it.  An ``Append`` that doesn't
+fit is found before anything of its commit is written, so it fails alone.  When a
+whole group fails (the disk is full), each commit is tried again by itself: a small
+one may still fit.
+
+After an I/O error the store stops taking commits: what a failed fsync left on the
+disk is unknown, and a later one may succeed without having written it.
+"""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from meshnode.adapters.sqlite_file import (
+    FATAL,
+    STORE_BYTES_MAX,
+    StoreFile,
+    code,
+    open_file,
+    trouble,
+)
+from meshnode.errors import StoreError
+from meshnode.ports import Append, Delete, Put, Write
+
+T = TypeVar("T")
+
+KEY_BYTES_MAX: Final = 512
+VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
+#: Commits that share one transaction at most, so that nobody waits for a crowd.
+GROUP_MAX: Final = 512
+#: Commits that wait for the writer; callers beyond it wait for a place.
+QUEUE_MAX: Final = 1024
+#: The largest integer that SQLite can compare with.
+_SEQ_MAX: Final = 2**63 - 1
+_TABLE = re.compile(r"[a-z_]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class _DropLog:
+    """Remove a log; internal, because the port has a method for it."""
+
+    log: str
+
+
+@dataclass(slots=True, eq=False)
+class _Commit:
+    """Writes that were handed over, and how they fared."""
+
+    writes: Sequence[Write | _DropLog]
+    done: trio.Event = field(default_factory=trio.Event)
+    error: StoreError | None = None
+
+
+class SqliteStore:
+    """See :class:`meshnode.ports.Store`; made by :func:`open_store`."""
+
+    def __init__(self, file: StoreFile) -> None:
+        self._file = file
+        self._queue_in, self._queue_out = trio.open_memory_channel[_Commit](QUEUE_MAX)
+        self._write_limiter = trio.CapacityLimiter(1)
+        self._read_limiter = trio.CapacityLimiter(1)
+        self._closing = False
+        self._closed = trio.Event()
+        self._stopped: StoreError | None = None
+
+    async def commit(self, *writes: Write) -> None:
+        """Apply all ``writes`` or none; see the port."""
+        for write in writes:
+            _check_write(write)
+        if not writes:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._hand_over(writes)
+
+    async def read(self, table: str, key: str) -> bytes | None:
+        """Return ``table[key]`` as of the last commit, or None."""
+        _check_table(table)
+        _check_text("key", key)
+        sql = "SELECT value FROM cell WHERE tbl = ? AND key = ?"
+        rows = await self._query(lambda reader: reader.execute(sql, (table, key)).fetchall())
+        return bytes(rows[0][0]) if rows else None
+
+    async def scan(
+        self, table: str, prefix: str = "", *, count_max: int = 10_000
+    ) -> Sequence[tuple[str, bytes]]:
+        """Return the entries of ``table`` whose key starts with ``prefix``, in key order."""
+        _check_table(table)
+
+        def collect(reader: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            # SQLite compares text by its UTF-8 bytes, which is code point order, so the
+            # keys of a prefix stand together and the first stranger ends them.
+            found: list[tuple[str, bytes]] = []
+            cursor = reader.execute(
+                "SELECT key, value FROM cell WHERE tbl = ? AND key >= ? ORDER BY key LIMIT ?",
+                (table, prefix, max(0, min(count_max, _SEQ_MAX))),
+            )
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    break
+                found.append((key, bytes(value)))
+            cursor.close()  # an open cursor would pin the WAL
+            return found
+
+        return await self._query(collect)
+
+    async def log(self, log: str, *, start: int = 0) -> Sequence[bytes]:
+        """Return the entries of ``log`` from ``start`` on."""
+        _check_text("log", log)
+        first = max(0, min(start, _SEQ_MAX))
+        sql = "SELECT value FROM entry WHERE log = ? AND seq >= ? ORDER BY seq"
+        rows = await self._query(lambda reader: reader.execute(sql, (log, first)).fetchall())
+        return [bytes(value) for (value,) in rows]
+
+    async def drop_log(self, log: str) -> None:
+        """Delete a log with all its entries; durable when it returns."""
+        _check_text("log", log)
+        await self._hand_over((_DropLog(log),))
+
+    async def aclose(self) -> None:
+        """Finish pending commits and release the file; idempotent."""
+        self._closing = True
+        self._queue_in.close()
+        # Bounded by the fsyncs of what is queued; half-closed would be worse than late.
+        with trio.CancelScope(shield=True):
+            await self._closed.wait()
+
+    async def _hand_over(self, writes: Sequence[Write | _DropLog]) -> None:
+        commit = _Commit(writes)
+        try:
+            await self._queue_in.send(commit)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise self._gone() from None
+        await commit.done.wait()
+        if commit.error is not None:
+            raise commit.error
+
+    def _gone(self) -> StoreError:
+        return StoreError(f"store {self._file.path} is closed", hint="open it again")
+
+    async def _query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        def ask() -> T:
+            # Looked at inside the limiter: the store may close while this waits.
+            if self._closing:
+                raise self._gone()
+            return question(self._file.reader)
+
+        try:
+            return await trio.to_thread.run_sync(ask, limiter=self._read_limiter)
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            raise trouble(self._file.path, error) from error
+
+    async def _write_groups(self) -> None:
+        """Commit group after group until the store is closed."""
+        # Shielded: what was handed over is finished even while the node is cancelled;
+        # aclose, and so the end of open_store's block, is what ends this task.
+        with trio.CancelScope(shield=True):
+            try:
+                async with self._queue_out:
+                    async for first in self._queue_out:
+                        await self._write_group(self._with_waiting(first))
+            finally:
+                self._closing = True
+                async with self._read_limiter:  # a query that still runs ends first
+                    await trio.to_thread.run_sync(self._file.close)
+                self._closed.set()
+
+    def _with_waiting(self, first: _Commit) -> list[_Commit]:
+        group = [first]
+        while len(group) < GROUP_MAX:
+            try:
+                group.append(self._queue_out.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        return group
+
+    async def _write_group(self, group: list[_Commit]) -> None:
+        await trio.to_thread.run_sync(self._apply, group, limiter=self._write_limiter)
+        for commit in group:
+            commit.done.set()
+
+    def _apply(self, group: list[_Commit]) -> None:
+        """Apply ``group`` in one transaction; each commit learns its own fate (in a thread)."""
+        if self._stopped is None:
+            try:
+                _write(self._file.writer, group)
+            except (sqlite3.Error, OSError) as error:
+                self._fail(group, error)
+            else:
+                return
+        if self._stopped is not None:
+            for commit in group:
+                commit.error = self._stopped
+        elif len(group) > 1:
+            for commit in group:
+                commit.error = None
+                self._apply([commit])
+
+    def _fail(self, group: list[_Commit], error: sqlite3.Error | OSError) -> None:
+        refusal = trouble(self._file.path, error)
+        if code(error) in FATAL:
+            self._stopped = StoreError(
+                f"{refusal}; it takes no more commits",
+                hint=refusal.hint or "check the disk, then start the node again",
+            )
+        for commit in group:
+            commit.error = refusal
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path, *, bytes_max: int = STORE_BYTES_MAX
+) -> AsyncIterator[SqliteStore]:
+    """Open the store at ``path`` for the length of a block, making it if need be.
+
+    Args:
+        path: The database file.  Its folder is made, for the owner only, if missing.
+        bytes_max: The file grows no further; commits that need more are refused.
+
+    Raises:
+        StoreError: Damaged, not a store, of a newer version, unwritable, or in use.
+    """
+    file = await trio.to_thread.run_sync(open_file, path, bytes_max)
+    store = SqliteStore(file)
+    # Entered by hand: an ordinary `async with` would wrap each error of the caller's
+    # block in an ExceptionGroup.  The writer is over when aclose returns.
+    manager = trio.open_nursery()
+    nursery = await manager.__aenter__()
+    nursery.start_soon(store._write_groups)  # noqa: SLF001 - its own constructor
+    try:
+        yield store
+    finally:
+        if (
+            not nursery.cancel_scope.cancel_called
+        ):  # else the writer died of a bug: raised below
+            await store.aclose()
+        await manager.__aexit__(None, None, None)
+
+
+# --- one transaction (in the writer's thread) -------------------------------------
+
+
+def _write(connection: sqlite3.Connection, group: Sequence[_Commit]) -> None:
+    """Apply every commit of ``group`` that fits; the others get their error."""
+    tails: dict[str, int] = {}
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for commit in group:
+            commit.error = _misfit(connection, commit.writes, tails)
+            if commit.error is None:
+                for write in commit.writes:
+                    _write_one(connection, write)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _misfit(
+    connection: sqlite3.Connection, writes: Sequence[Write | _DropLog], tails: dict[str, int]
+) -> StoreError | None:
+    """Return why an append of ``writes`` doesn't fit, else note the new tails."""
+    after: dict[str, int] = {}
+    for write in writes:
+        match write:
+            case Append(log, seq, _):
+                tail = after.get(log, tails.get(log, -1))
+                if tail < 0:
+                    sql = "SELECT seq FROM entry WHERE log = ? ORDER BY seq DESC LIMIT 1"
+                    row = connection.execute(sql, (log,)).fetchone()
+                    tail = 0 if row is None else row[0] + 1
+                if seq != tail:
+                    return StoreError(
+                        f"entry {seq} of log {log!r} doesn't fit: the next one is {tail}",
+                        hint="read the log again: someone else has written to it",
+                    )
+                after[log] = tail + 1
+            case _DropLog(log):
+                after[log] = 0
+            case Put() | Delete():
+                pass
+    tails.update(after)
+    return None
+
+
+def _write_one(connection: sqlite3.Connection, write: Write | _DropLog) -> None:
+    match write:
+        case Put(table, key, value):
+            sql = "INSERT OR REPLACE INTO cell (tbl, key, value) VALUES (?, ?, ?)"
+            connection.execute(sql, (table, key, value))
+        case Delete(table, key):
+            connection.execute("DELETE FROM cell WHERE tbl = ? AND key = ?", (table, key))
+        case Append(log, seq, value):
+            sql = "INSERT INTO entry (log, seq, value) VALUES (?, ?, ?)"
+            connection.execute(sql, (log, seq, value))
+        case _DropLog(log):
+            connection.execute("DELETE FROM entry WHERE log = ?", (log,))
+
+
+def _check_write(write: Write) -> None:
+    match write:
+        case Put(table, key, value):
+            _check_table(table)
+            _check_text("key", key)
+            _check_value(value)
+        case Delete(table, key):
+            _check_table(table)
+            _check_text("key", key)
+        case Append(log, _, value):
+            _check_text("log", log)
+            _check_value(value)
+
+
+def _check_table(table: str) -> None:
+    if _TABLE.fullmatch(table) is None:
+        raise StoreError(f"table {table!r} must match {_TABLE.pattern}")
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise StoreError(f"{what} {text!r} is not valid Unicode text") from None
+    if not 1 <= size <= KEY_BYTES_MAX:
+        raise StoreError(f"{what} of {size} bytes, allowed are 1 to {KEY_BYTES_MAX}")
+
+
+def _check_value(value: bytes) -> None:
+    if len(value) > VALUE_BYTES_MAX:
+        raise StoreError(f"value of {len(value)} bytes exceeds {VALUE_BYTES_MAX} bytes")
