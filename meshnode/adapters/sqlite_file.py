@@ -20,6 +20,8 @@ STORE_BYTES_MAX: Final = 64 * 1024**3
 #: Up to this size the file is checked page by page when it is opened.
 CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 BUSY_TIMEOUT_S: Final = 5.0
+#: No SQLite database is shorter than one page of the smallest size.
+_PAGE_BYTES_MIN: Final = 512
 
 #: Step ``n`` takes a store from version ``n`` to ``n + 1``.  Never edit a step that
 #: was released: add one.
@@ -84,6 +86,7 @@ def open_file(path: Path, bytes_max: int) -> StoreFile:
         raise trouble(path, error) from error
     opened: list[sqlite3.Connection] = []
     try:
+        _refuse_remains(path)
         # Made by us and not by SQLite so that the owner alone can read it; the WAL
         # inherits the mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -99,6 +102,17 @@ def open_file(path: Path, bytes_max: int) -> StoreFile:
         if isinstance(error, (sqlite3.Error, OSError)):
             raise trouble(path, error) from error
         raise
+
+
+def _refuse_remains(path: Path) -> None:
+    """Refuse what SQLite would silently take for an empty database, and overwrite."""
+    size = path.stat().st_size if path.exists() else 0
+    wal = path.with_name(path.name + "-wal")
+    headless = size == 0 and wal.exists() and wal.stat().st_size > 0
+    # With a rollback journal beside it, SQLite itself knows how to mend a short file.
+    stump = 0 < size < _PAGE_BYTES_MIN and not path.with_name(path.name + "-journal").exists()
+    if headless or stump:
+        raise StoreError(f"store {path} {_DAMAGED[0]}: cut short", hint=_DAMAGED[1])
 
 
 def _connect(path: Path) -> sqlite3.Connection:
