@@ -1,0 +1,113 @@
+"""Packaging: pins that are complete, names that are ours, recipes that are listed."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+OURS = ("meshnode", "protocol", "bootstrap", "simulations")
+PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([0-9][0-9A-Za-z.+!-]*)")
+
+
+def project() -> dict[str, list[str]]:
+    """Requirements of the project by extra; the core's are under the empty name."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    table = settings["project"]
+    return {"": table["dependencies"], **table["optional-dependencies"]}
+
+
+def pins() -> dict[str, str]:
+    """Version by canonical name, from the constraints."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {
+        canonicalize_name(match[1]): match[2]
+        for line in lines
+        if (match := PIN.fullmatch(line))
+    }
+
+
+def claimants(claims: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Other distributions that would put a package where one of ours is."""
+    for name in OURS:
+        for other in sorted(set(claims.get(name, ())) - {"meshnode"}):
+            yield f"{other} installs a top-level {name!r}"
+
+
+def unpinned(requirements: Sequence[str], pinned: Mapping[str, str]) -> Iterator[str]:
+    """Whatever an install of ``requirements`` pulls in here that has no fitting pin."""
+    todo = [Requirement(text) for text in requirements]
+    seen: set[str] = set()
+    while todo:
+        requirement = todo.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        name = canonicalize_name(requirement.name)
+        if name not in pinned:
+            yield f"{requirement} has no pin"
+        elif not requirement.specifier.contains(pinned[name], prereleases=True):
+            yield f"{requirement} refuses its pin {pinned[name]}"
+        todo += _required_by(requirement)
+
+
+def _required_by(requirement: Requirement) -> Iterator[Requirement]:
+    try:
+        declared = distribution(requirement.name).requires or ()
+    except PackageNotFoundError:
+        return
+    for inner in map(Requirement, declared):
+        extras = ("", *requirement.extras)
+        if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in extras):
+            yield inner
+
+
+def test_nobody_else_claims_a_top_level_name_of_ours() -> None:
+    assert list(claimants(packages_distributions())) == []
+
+
+def test_a_claimed_name_is_found() -> None:
+    claims = {"protocol": ["meshnode", "grpc-things"], "bootstrap": ["meshnode"]}
+    assert list(claimants(claims)) == ["grpc-things installs a top-level 'protocol'"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_packages_are_imported_from_this_checkout(name: str) -> None:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin == str(ROOT / name / "__init__.py")
+
+
+def test_every_constraint_is_one_exact_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not PIN.fullmatch(line)] == []
+    assert len(pins()) == len(lines), "a package is pinned twice"
+    assert lines == sorted(lines, key=str.lower)
+
+
+@pytest.mark.parametrize("extra", project())
+def test_the_constraints_pin_all_that_is_installed(extra: str) -> None:
+    assert list(unpinned(project()[extra], pins())) == []
+
+
+def test_a_missing_and_a_refused_pin_are_found() -> None:
+    without_outcome = {name: pin for name, pin in pins().items() if name != "outcome"}
+    assert list(unpinned(["trio"], without_outcome)) == ["outcome has no pin"]
+    assert list(unpinned(["base58<1"], pins())) == [
+        f"base58<1 refuses its pin {pins()['base58']}"
+    ]
+
+
+def test_make_alone_lists_every_recipe() -> None:
+    listing = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = re.findall(r"^\.PHONY: ([a-z-]+)$", makefile, re.MULTILINE)
+    assert "setup" in recipes
+    assert re.findall(r"^  make ([a-z-]+) +\S", listing.stdout, re.MULTILINE) == recipes
