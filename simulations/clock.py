@@ -1,0 +1,49 @@
+"""A wall clock and a source of keys that a seed fixes.
+
+A node's wall clock is wrong in practice, so each simulated node can have its own
+error: a fixed skew, and a drift that grows.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import trio
+
+#: What the wall clock shows when Trio's clock shows 0: 2026-01-01T00:00:00Z.
+EPOCH_MS: Final = 1_767_225_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimClock:
+    """A :class:`meshnode.ports.WallClock` over Trio's clock.
+
+    Attributes:
+        skew_ms: How far it is ahead from the start, milliseconds.
+        drift_ppm: How fast it gains: microseconds per second.
+        epoch_ms: What a right clock shows when Trio's shows 0.
+    """
+
+    skew_ms: int = 0
+    drift_ppm: int = 0
+    epoch_ms: int = EPOCH_MS
+
+    def now_ms(self) -> int:
+        """See :meth:`meshnode.ports.WallClock.now_ms`."""
+        elapsed_us = round(trio.current_time() * 1_000_000)
+        gained_us = elapsed_us * self.drift_ppm // 1_000_000
+        return self.epoch_ms + self.skew_ms + (elapsed_us + gained_us) // 1000
+
+
+class SeededEntropy:
+    """A :class:`meshnode.ports.Entropy` that anyone who knows the seed can guess."""
+
+    __slots__ = ("_rng",)
+
+    def __init__(self, seed: int | str) -> None:
+        """Two with one seed give the same tokens in the same order."""
+        self._rng = Random(f"entropy/{seed}")
+
+    def token(self, size: int) -> bytes:
+        """See :meth:`meshnode.ports.Entropy.token`."""
+        return self._rng.randbytes(size)

@@ -1,0 +1,43 @@
+"""What is to happen when, carried out by one task.
+
+A task for every chunk of bytes on its way would cost more than everything else a
+simulated network does.  So arrivals, late notices and the like are plain calls in
+a heap, and one task sleeps until the earliest of them.  Adding an earlier one only
+moves that task's deadline: nobody is woken for it.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+
+import trio
+
+
+class Timetable:
+    """Calls that are due at a time on Trio's clock, in order of time and then of adding."""
+
+    __slots__ = ("_count", "_heap", "_sleep")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._count = 0
+        self._sleep = trio.CancelScope()
+
+    def at(self, due_s: float, call: Callable[..., None], *args: object) -> None:
+        """Call ``call(*args)`` when Trio's clock shows ``due_s``."""
+        self._count += 1  # breaks ties, so that calls are never compared
+        heappush(self._heap, (due_s, self._count, call, args))
+        if due_s < self._sleep.deadline:  # noqa: PLR1730 - setting it is what costs
+            self._sleep.deadline = due_s
+
+    async def run(self) -> None:
+        """Carry out what is due, for ever; what a call raises ends the run."""
+        heap = self._heap
+        while True:
+            now = trio.current_time()
+            while heap and heap[0][0] <= now:
+                _, _, call, args = heappop(heap)
+                call(*args)
+            self._sleep = trio.CancelScope(deadline=heap[0][0] if heap else inf)
+            with self._sleep:
+                await trio.sleep_forever()

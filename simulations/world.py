@@ -1,0 +1,230 @@
+"""Run a scenario in virtual time, the same way every time.
+
+Same code, same seed: same trace hash, in any process.  What that takes:
+
+* **Time** is Trio's ``MockClock``, which jumps to the next deadline when all wait.
+* **Chance** is one seed; every part draws from its own ``Random`` of it
+  (:meth:`World.random`), so that one part's draws don't shift another's.
+* **Order of tasks.**  Trio shuffles the ready tasks on purpose.  It has a switch
+  that sorts them first (by age) and shuffles with a ``Random`` of its own, made for
+  Hypothesis; both names are private.  They are touched in :func:`_pinned` only,
+  which refuses to start if either has gone.  The sets of tasks inside Trio (who
+  waits for an event, who is in a nursery, who is cancelled with it) iterate in the
+  order of addresses, which differ between processes; but each is only used to make
+  all its members ready for the same round, which is then sorted.
+* **Garbage.**  When Python's cyclic collector starts depends on all that the process
+  ever allocated, and a collected async generator becomes a task of Trio's.  So the
+  collector runs after fixed numbers of rounds, and at no other time.
+* **Hashes.**  Scenario and node must not let the order of a ``set`` of strings or
+  objects decide anything: use dicts, or sort.  No threads, no real input or output.
+
+``tests/simulations/test_determinism.py`` holds all this in processes with different
+hash seeds and memory layouts.
+"""
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from random import Random
+from typing import Final
+
+import outcome
+import trio
+import trio.testing
+from trio._core import _run as trio_run
+from typing_extensions import override
+
+from simulations.clock import SeededEntropy, SimClock
+from simulations.network import SimNetwork, Weather, open_network
+from simulations.trace import Trace
+
+#: A day: longer than any scenario, so that one which waits for ever ends too.
+LIMIT_S: Final = 86_400.0
+
+#: Rounds of Trio's loop between collections of the youngest, middle, oldest objects.
+_GC_ROUNDS: Final = (500, 5_000, 100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a scenario is given.
+
+    Attributes:
+        seed: What fixes everything.
+        network: Transports of all peers, and their faults.
+        nursery: For the scenario's nodes; it ends with the scenario.
+        trace: What happened.
+    """
+
+    seed: int
+    network: SimNetwork
+    nursery: trio.Nursery
+    trace: Trace
+
+    def random(self, name: str) -> Random:
+        """Return chance for the part called ``name``; the same at every call."""
+        return Random(f"{self.seed}/{name}")
+
+    def entropy(self, name: str) -> SeededEntropy:
+        """Return the source of keys and nonces of the part called ``name``."""
+        return SeededEntropy(f"{self.seed}/{name}")
+
+    def clock(self, *, skew_ms: int = 0, drift_ppm: int = 0) -> SimClock:
+        """Return a wall clock that is wrong by so much."""
+        return SimClock(skew_ms=skew_ms, drift_ppm=drift_ppm)
+
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a scenario went.
+
+    Attributes:
+        seed: What it was run with.
+        digest: The hash of its trace: equal for equal runs.
+        lines: The last lines of its trace, as many as were asked for.
+        elapsed_s: What it took in virtual time, seconds.
+    """
+
+    seed: int
+    digest: str
+    lines: Sequence[str]
+    elapsed_s: float
+
+
+def run(
+    scenario: Scenario,
+    *,
+    seed: int,
+    weather: Weather | None = None,
+    limit_s: float = LIMIT_S,
+    lines_max: int = 0,
+    replay: str = "",
+) -> Run:
+    """Play ``scenario`` to its end.
+
+    What fails in it, or in its nursery, propagates with a note that says how to
+    see it fail again.
+
+    Args:
+        scenario: An async function that is given the :class:`World`.
+        seed: Fixes delays, faults, keys and the order of tasks.
+        weather: All links, until the scenario changes it; the default is mild.
+        limit_s: Longest virtual time, seconds; after it ``trio.TooSlowError``.
+        lines_max: How many of the trace's lines to keep, the last ones.
+        replay: The command that runs this again, where :func:`_replay` can't know.
+    """
+    trace = Trace(lines_max=lines_max)
+
+    async def main() -> Run:
+        with trio.fail_after(limit_s):
+            rng = Random(f"{seed}/network")
+            async with open_network(rng, weather=weather, trace=trace) as network:
+                # Captured, so that it leaves the nursery as itself and not in a group.
+                ending = await outcome.acapture(_play, scenario, seed, network)
+            ending.unwrap()
+        return Run(seed, trace.digest(), trace.lines(), trio.current_time())
+
+    with _pinned(seed), _collecting_at_fixed_times() as instrument:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        try:
+            return trio.run(main, clock=clock, instruments=[instrument])
+        except BaseException as exc:
+            exc.add_note(f"seed {seed}, trace {trace.digest()[:16]}")
+            exc.add_note(f"replay: {replay or _replay(scenario, seed)}")
+            raise
+
+
+async def _play(scenario: Scenario, seed: int, network: SimNetwork) -> None:
+    failure: outcome.Outcome[None] = outcome.Value(None)
+    async with trio.open_nursery() as nursery:
+        failure = await outcome.acapture(scenario, World(seed, network, nursery, network.trace))
+        nursery.cancel_scope.cancel()
+    failure.unwrap()
+
+
+def _replay(scenario: Scenario, seed: int) -> str:
+    """Return the command that runs ``scenario`` again, as well as can be told."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+    if test:
+        return f"pytest '{test}'  # seed {seed}"
+    module = getattr(scenario, "__module__", "?")
+    name = getattr(scenario, "__qualname__", "?")
+    return f"python -m simulations.world {module}:{name} --seed {seed}"
+
+
+# --- what Python and Trio leave to chance ------------------------------------------
+
+
+@contextmanager
+def _pinned(seed: int) -> Iterator[None]:
+    """Let ``seed`` decide in which order Trio runs the tasks that are ready."""
+    names = vars(trio_run)
+    for name in ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r"):
+        assert name in names, f"Trio changed: it has no {name}; see the top of this module"
+    before = names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"]
+    names["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
+    names["_r"] = Random(f"{seed}/tasks")
+    try:
+        yield
+    finally:
+        names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
+
+
+class _Collector(trio.abc.Instrument):
+    """Runs Python's cyclic collector after fixed numbers of rounds of Trio's loop."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+
+    @override
+    def before_io_wait(self, timeout: float) -> None:
+        self._rounds += 1
+        if self._rounds % _GC_ROUNDS[0] == 0:
+            oldest = max(i for i, rounds in enumerate(_GC_ROUNDS) if self._rounds % rounds == 0)
+            gc.collect(oldest)
+
+
+@contextmanager
+def _collecting_at_fixed_times() -> Iterator[_Collector]:
+    """Keep the collector from starting by itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what was there before is not looked at: its amount differs
+    try:
+        yield _Collector()
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+# --- replay -----------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one scenario with one seed and print its trace and hash."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.world", description=main.__doc__
+    )
+    parser.add_argument("scenario", help="module:function")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--lines", type=int, default=0, help="trace lines to print, the last")
+    options = parser.parse_args(arguments)
+    module, _, name = options.scenario.partition(":")
+    scenario: Scenario = getattr(import_module(module), name)
+    result = run(scenario, seed=options.seed, lines_max=options.lines)
+    for line in result.lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{result.digest} seed {result.seed} {result.elapsed_s:.3f} s\n")
+
+
+if __name__ == "__main__":
+    main()
