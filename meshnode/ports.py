@@ -142,7 +142,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Add entry number ``seq`` to the append-only ``log``; ``seq`` starts at 0 and has no gaps."""
+    """Add entry number ``seq`` to the append-only ``log``, from 0 and without gaps."""
 
     log: str
     seq: int

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MACHINE = re.compile(
     r"(?<![\w.*-])/(?:work|root|home|Users|opt/[a-z-]+)/[\w.-]"
     r"|\bpypi\.org|\bpythonhosted\.org|\bregistry\.npmjs\.org|\bhuggingface\.co\b"
-    r"|\bproxy\.golang\.org|--(?:extra-)?index-url|--find-links"
+    r"|\bproxy\.golang\.org|--(?:extra-)?index-url|--find[-]links"
 )
 #: End of one sentence and beginning of the next on one line.
 TWO_SENTENCES = re.compile(r"[a-z0-9`)\"”*][.!?][)\"”*]?\s+[\"“(*]?[A-Z]")
