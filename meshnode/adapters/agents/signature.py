@@ -19,6 +19,8 @@ from meshnode.ports import AgentCall, Chunk, JsonValue, Output
 T = TypeVar("T")
 
 _REF = "#/$defs/"
+#: Keywords of a schema that hold values and not schemas.
+_VALUES = ("const", "default", "enum", "examples")
 _JSON_SCALARS = (str, int, float, bool, type(None))
 
 
@@ -104,13 +106,13 @@ def read_signature(function: Callable[..., object], returns: object = None) -> S
     input_type = msgspec.defstruct(
         function.__name__, fields, kw_only=True, forbid_unknown_fields=True
     )
-    input_schema = _schema(input_type, f"a parameter of {label}")
+    input_schema = schema_of(input_type, f"a parameter of {label}")
     properties = cast("dict[str, dict[str, JsonValue]]", input_schema["properties"])
     for name, default in defaults.items():
         properties[name]["default"] = default
     if returns is None:
         returns = _result_type(hints.get("return", inspect.Parameter.empty), label)
-    output_schema = _schema(returns, f"the result of {label}")
+    output_schema = schema_of(returns, f"the result of {label}")
     return Signature(input_schema, output_schema, input_type, call_parameter)
 
 
@@ -170,7 +172,16 @@ class _HoldsItselfError(Exception):
     """A type's schema can't be written out: it refers to itself."""
 
 
-def _schema(wanted: object, what: str) -> dict[str, JsonValue]:
+def schema_of(wanted: object, what: str) -> dict[str, JsonValue]:
+    """Return the JSON Schema of a type.
+
+    Args:
+        wanted: Anything msgspec can convert to.
+        what: Its name in an error.
+
+    Raises:
+        ConfigError: JSON can't hold it.
+    """
     try:
         (schema,), components = msgspec.json.schema_components(
             (wanted,), ref_template=_REF + "{name}"
@@ -188,10 +199,16 @@ def _schema(wanted: object, what: str) -> dict[str, JsonValue]:
 
 
 def _inline(node: object, components: Mapping[str, Any], inside: tuple[str, ...]) -> object:
-    """Return ``node`` with its references written out."""
+    """Return ``node`` with its references written out, without the names of types."""
     if isinstance(node, dict):
         if "$ref" not in node:
-            return {key: _inline(value, components, inside) for key, value in node.items()}
+            return {
+                key: value
+                if key in _VALUES
+                else _inline(_terse(key, value), components, inside)
+                for key, value in node.items()
+                if not (key == "title" and isinstance(value, str))
+            }
         name = _name(node)
         if name in inside:
             raise _HoldsItselfError
@@ -199,6 +216,13 @@ def _inline(node: object, components: Mapping[str, Any], inside: tuple[str, ...]
     if isinstance(node, list | tuple):
         return [_inline(item, components, inside) for item in node]
     return node
+
+
+def _terse(key: str, value: object) -> object:
+    """Return a description's first paragraph: schemas travel in records of a few kB."""
+    if key == "description" and isinstance(value, str):
+        return " ".join(value.split("\n\n")[0].split())
+    return value
 
 
 def _name(schema: Mapping[str, Any]) -> str:

@@ -1,0 +1,137 @@
+"""A short abstract of a document, written by the embedded model.
+
+A very small model: it writes fluent sentences and gets facts wrong.  What it writes is
+for a reader after a support check, never for a decision.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import msgspec
+
+from meshnode.adapters.agents.llamacpp import ChatModel, Usage
+from meshnode.adapters.agents.signature import convert, schema_of, to_json
+from meshnode.adapters.agents.specialists.prose import Path, Text, blocks, sentences, squeeze
+from meshnode.errors import AgentError
+from meshnode.ports import AgentCall, AgentSpec, Chunk, Example, JsonValue, Output
+
+_TOKENS_MAX = 160
+_TEXT_CHARACTERS_MAX = 3_000
+_POINTS_MAX = 10
+_POINT_CHARACTERS_MAX = 300
+_TITLE_CHARACTERS_MAX = 200
+_TASK = (
+    "You write abstracts. Answer with one paragraph of two or three sentences that say what "
+    "the document is about. Use only what it says. No heading, no list."
+)
+
+Title = Annotated[str, msgspec.Meta(description="The document's title.")]
+Points = Annotated[list[str], msgspec.Meta(description="What the abstract should cover.")]
+
+
+class Draft(msgspec.Struct, forbid_unknown_fields=True):
+    """What an abstract is written from."""
+
+    text: Text
+    title: Title = ""
+    key_points: Points = []
+    path: Path = ""
+
+
+class Abstract(msgspec.Struct):
+    """The abstract: a few whole sentences."""
+
+    abstract: str
+
+
+class AbstractWriter:
+    """The agent; loads its model with the first call."""
+
+    def __init__(self, model: ChatModel | None = None) -> None:
+        """Write with ``model``, by default the packaged one."""
+        self.model = model or ChatModel()
+        self._spec = AgentSpec(
+            name="abstract_writing",
+            capability="text.abstract_writing@1",
+            description=(
+                "Writes a short abstract (two or three sentences) of a document from its "
+                "title, text and key points, with a small language model; streams."
+            ),
+            input_schema=schema_of(Draft, "the draft"),
+            output_schema=schema_of(Abstract, "the abstract"),
+            examples=EXAMPLES,
+            price_mc=20,
+            timeout_s=120.0,
+            model_family="smollm2",
+        )
+
+    @property
+    def spec(self) -> AgentSpec:
+        """What it offers."""
+        return self._spec
+
+    async def open(self) -> None:
+        """Check that the model is installed.
+
+        Raises:
+            AgentError: It isn't.
+        """
+        await self.model.open()
+
+    async def run(
+        self,
+        value: JsonValue,
+        call: AgentCall,  # noqa: ARG002 - the port's signature
+    ) -> AsyncGenerator[Chunk | Output, None]:
+        """Stream the abstract, then yield it whole, cut after its last full sentence.
+
+        Raises:
+            AgentError: The input is wrong, or the model failed.
+        """
+        prompt = _prompt(convert(value, Draft))
+        usage, pieces = Usage(), list[str]()
+        async with aclosing(self.model.generate(prompt, _TOKENS_MAX, usage)) as stream:
+            async for piece in stream:
+                pieces.append(piece)
+                yield Chunk(piece)
+        abstract = _whole_sentences("".join(pieces), cut=usage.finish == "length")
+        if not abstract:
+            raise AgentError("the model wrote nothing")
+        yield Output(to_json(Abstract(abstract)), usage.tokens)
+
+    async def aclose(self) -> None:
+        """End the model's process."""
+        await self.model.aclose()
+
+
+def _prompt(draft: Draft) -> list[dict[str, str]]:
+    """Return the messages, cut so that they fit beside the answer."""
+    text = draft.text[: 4 * _TEXT_CHARACTERS_MAX]
+    prose = squeeze(" ".join(blocks(text))) or squeeze(text)
+    points = [squeeze(point)[:_POINT_CHARACTERS_MAX] for point in draft.key_points]
+    parts = [
+        f"Title: {squeeze(draft.title)[:_TITLE_CHARACTERS_MAX]}" if draft.title else "",
+        "Key points:\n- " + "\n- ".join(points[:_POINTS_MAX]) if points else "",
+        f"Document:\n{prose[:_TEXT_CHARACTERS_MAX]}",
+        "Write the abstract.",
+    ]
+    content = "\n\n".join(part for part in parts if part)
+    content = content.encode(errors="replace").decode().replace("\0", " ")
+    return [{"role": "system", "content": _TASK}, {"role": "user", "content": content}]
+
+
+def _whole_sentences(text: str, *, cut: bool) -> str:
+    """Return ``text`` as one paragraph, without a last sentence that was cut off."""
+    written = sentences(text)
+    if cut and len(written) > 1 and not written[-1].endswith((".", "!", "?")):
+        written = written[:-1]
+    return squeeze(" ".join(written)) or squeeze(text)
+
+
+def create() -> AbstractWriter:
+    """Return the agent."""
+    return AbstractWriter()
+
+
+EXAMPLES: tuple[Example, ...] = ()

@@ -1,0 +1,113 @@
+"""A summary in the text's own sentences: LexRank.
+
+Extractive on purpose: every sentence is a slice of the text, so anyone can check the
+summary with a substring search, and two honest nodes give the same one.
+LexRank compares each sentence with each other, so only the first so many are looked at
+(a plain thread does the work and can't be stopped: it must be short).
+"""
+
+import importlib
+from typing import Annotated, Any
+
+import msgspec
+
+from meshnode.adapters.agents.function import FunctionAgent
+from meshnode.adapters.agents.specialists import INSTALL_HINT
+from meshnode.adapters.agents.specialists.prose import Path, Text, sentences, squeeze
+from meshnode.ports import Agent, Example
+
+_SENTENCES_MAX = 200
+_WORDS_MIN = 4
+_SENTENCE_CHARACTERS_MAX = 600
+_WORD_CHARACTERS_MAX = 40
+_TEXT_CHARACTERS_MAX = 400_000
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=20, description="How many sentences, at most.")]
+
+
+class Summary(msgspec.Struct):
+    """The sentences that say most, in the text's order.
+
+    Attributes:
+        sentences: Verbatim slices of the text.
+        summary: The same as one paragraph, whitespace evened out.
+        sentences_seen: How many sentences were looked at.
+    """
+
+    sentences: list[str]
+    summary: str
+    sentences_seen: int = 0
+
+
+def summarize(text: Text, path: Path = "", count_max: Count = 3) -> Summary:  # noqa: ARG001 - callers may name it
+    """Pick the most central sentences of a document."""
+    candidates = _candidates(text[:_TEXT_CHARACTERS_MAX])
+    chosen = candidates if len(candidates) <= count_max else _rank(candidates, count_max)
+    return Summary(chosen, squeeze(" ".join(chosen)), len(candidates))
+
+
+def _candidates(text: str) -> list[str]:
+    """Return distinct sentences fit for a summary, at most ``_SENTENCES_MAX``."""
+    distinct: dict[str, str] = {}
+    everything = sentences(text)
+    for sentence in everything:
+        if len(sentence) <= _SENTENCE_CHARACTERS_MAX and len(sentence.split()) >= _WORDS_MIN:
+            distinct.setdefault(squeeze(sentence).casefold(), sentence)
+        if len(distinct) == _SENTENCES_MAX:
+            break
+    if distinct:
+        return list(distinct.values())
+    return [sentence[:_SENTENCE_CHARACTERS_MAX].rstrip() for sentence in everything[:1]]
+
+
+class _Words:
+    """Splits a sentence into words; sumy's own tokenizer would download its data."""
+
+    def to_words(self, sentence: str) -> tuple[str, ...]:
+        words = "".join(c if c.isalnum() or c in "'’-" else " " for c in sentence).split()
+        return tuple(word.casefold()[:_WORD_CHARACTERS_MAX] for word in words)
+
+
+def _rank(candidates: list[str], count: int) -> list[str]:
+    numpy: Any = importlib.import_module("numpy")
+    dom: Any = importlib.import_module("sumy.models.dom")
+    lex_rank: Any = importlib.import_module("sumy.summarizers.lex_rank")
+    words = _Words()
+    parts = [dom.Sentence(candidate, words) for candidate in candidates]
+    document = dom.ObjectDocumentModel([dom.Paragraph(parts)])
+    summarizer = lex_rank.LexRankSummarizer()
+    summarizer.stop_words = _stop_words()
+    # Sentences without a word in common give a matrix of zeros; the ranking is then the
+    # text's order, which is right.
+    with numpy.errstate(all="ignore"):
+        chosen = {str(sentence) for sentence in summarizer(document, count)}
+    return [candidate for candidate in candidates if candidate in chosen]
+
+
+def _stop_words() -> frozenset[str]:
+    library: Any = importlib.import_module("sumy.utils")
+    return frozenset(library.get_stop_words("english"))
+
+
+def create() -> Agent:
+    """Return the agent."""
+    return FunctionAgent(
+        summarize,
+        "text.summarization@1",
+        name="summarization",
+        description=(
+            "Summarises a document by picking its most central sentences, word for word "
+            "(extractive, LexRank). Every sentence can be found again in the text."
+        ),
+        examples=EXAMPLES,
+        price_mc=3,
+        timeout_s=30.0,
+        model_family="lexrank",
+        deterministic=True,
+        needs=("sumy", "numpy"),
+        install_hint=INSTALL_HINT,
+        prepare=_stop_words,
+    )
+
+
+EXAMPLES: tuple[Example, ...] = ()
