@@ -1,0 +1,182 @@
+"""What a node is told when it starts: one value, from a TOML file and the environment.
+
+Reading files is the command line's business; this module turns text into settings
+and says which setting is wrong.  ``MESHNODE_A__B=…`` overrides ``[a] b``.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from meshnode.errors import ConfigError
+from protocol.signing import is_network
+
+ENV_PREFIX: Final = "MESHNODE_"
+
+
+class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The local HTTP interface.
+
+    Attributes:
+        host: Address to listen on; loopback unless ``allow_remote``.
+        port: 0 picks a free one.
+        allow_remote: Listen on an address that other machines reach.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    allow_remote: bool = False
+
+
+class DirectoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this node finds others.
+
+    Attributes:
+        dht: Use the Kademlia DHT.
+        catalogue: Exchange catalogues with neighbours.
+        record_lifetime_s: After this long without renewal our record is worth nothing.
+        neighbours_max: Peers to exchange catalogues with.
+        digest_interval_s: How often neighbours compare what they hold.
+        provide_interval_s: How often the DHT is told again, jittered.
+    """
+
+    dht: bool = True
+    catalogue: bool = True
+    record_lifetime_s: float = 600.0
+    neighbours_max: int = 8
+    digest_interval_s: float = 10.0
+    provide_interval_s: float = 120.0
+
+
+class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine's owner allows others to use.
+
+    Attributes:
+        calls_max: Agent calls that run at once, all agents together.
+        awards_max: Awards held at once, waiting ones included.
+        per_peer_max: Of those, from one broker.
+        lease_s: An award whose broker is silent for this long is stopped.
+        artifact_bytes_max: Bytes of artifacts kept.
+        artifact_lifetime_s: How long an artifact is kept.
+    """
+
+    calls_max: int = 4
+    awards_max: int = 64
+    per_peer_max: int = 32
+    lease_s: float = 30.0
+    artifact_bytes_max: int = 2 * 1024**3
+    artifact_lifetime_s: float = 86_400.0
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a node is told.
+
+    Attributes:
+        network: Id of the mesh: nodes of another one don't talk to this one.
+        home: Folder of keys, store and token file.
+        listen: Multiaddrs to listen on.
+        join: Addresses of nodes of the mesh, with ``/p2p/PEER``.
+        specialists: Short names of built-in agents to host.
+        functions: ``module:name`` of Python agents to host.
+    """
+
+    network: str = "meshnode"
+    home: str = "~/.meshnode"
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    join: tuple[str, ...] = ()
+    specialists: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    http: HttpConfig = HttpConfig()
+    directory: DirectoryConfig = DirectoryConfig()
+    host: HostConfig = HostConfig()
+
+    @property
+    def home_path(self) -> Path:
+        """``home`` with ``~`` resolved."""
+        return Path(self.home).expanduser()
+
+
+def parse_config(text: str, *, env: Mapping[str, str], where: str) -> NodeConfig:
+    """Return the settings in TOML ``text``, overridden by ``env``.
+
+    Args:
+        text: TOML; empty for the defaults.
+        env: Environment; only names with the prefix count.
+        where: Name of the file, for messages.
+
+    Raises:
+        ConfigError: Names file and setting, and what it should be.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{where} is not TOML: {exc}", hint="mend that line") from exc
+    for name, value in sorted(env.items()):
+        setting = name.removeprefix(ENV_PREFIX).lower()
+        if name.startswith(ENV_PREFIX) and ("__" in setting or setting in _TOP):
+            _override(raw, name, value)
+    try:
+        config = msgspec.convert(raw, NodeConfig, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(
+            f"{where}: {exc}", hint="see `meshnode up --help` for the settings"
+        ) from exc
+    _check(config, where)
+    return config
+
+
+_TOP: Final = frozenset(NodeConfig.__struct_fields__)
+
+
+def _override(raw: dict[str, Any], name: str, value: str) -> None:
+    *path, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+    table = raw
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{name}: {part} is not a table", hint="unset it")
+    if last in {"listen", "join", "specialists", "functions"}:
+        table[last] = [item for item in value.split(",") if item]
+    else:
+        table[last] = value
+
+
+def _check(config: NodeConfig, where: str) -> None:
+    if not is_network(config.network):
+        raise ConfigError(
+            f"{where}: network {config.network[:60]!r} is no network id",
+            hint="use 1 to 32 of a-z 0-9 _ . -",
+        )
+    if not config.listen:
+        raise ConfigError(f"{where}: listen is empty", hint="name at least one multiaddr")
+    for address in (*config.listen, *config.join):
+        if not address.startswith("/"):
+            raise ConfigError(
+                f"{where}: {address!r} is not a multiaddr",
+                hint="write it like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW…",
+            )
+    for address in config.join:
+        if "/p2p/" not in address:
+            raise ConfigError(
+                f"{where}: join {address!r} names no peer", hint="end it in /p2p/PEER"
+            )
+    if not 0 <= config.http.port < 65_536:  # noqa: PLR2004 - TCP ports
+        raise ConfigError(
+            f"{where}: http.port {config.http.port} is no port", hint="0 to 65535"
+        )
+    positive = {
+        "directory.record_lifetime_s": config.directory.record_lifetime_s,
+        "directory.digest_interval_s": config.directory.digest_interval_s,
+        "directory.provide_interval_s": config.directory.provide_interval_s,
+        "directory.neighbours_max": config.directory.neighbours_max,
+        "host.calls_max": config.host.calls_max,
+        "host.awards_max": config.host.awards_max,
+        "host.per_peer_max": config.host.per_peer_max,
+        "host.lease_s": config.host.lease_s,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"{where}: {name} is {value}", hint="it must be positive")

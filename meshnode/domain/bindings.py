@@ -1,0 +1,213 @@
+"""Where a unit's inputs come from, and the inputs themselves once their bytes are there.
+
+The broker turns a sub-task's sources into an award's bindings (:func:`bind`): places
+in artifacts, never content, but for small constants.  The contractor, and the
+broker when it checks, turn bindings and bytes into the agent's input
+(:func:`assemble`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from meshnode.domain.job import SINGLE, JobState, Unit
+from meshnode.domain.values import parse, pick, resolve_list
+from meshnode.errors import InputInvalid
+from meshnode.ports import JsonValue
+from protocol.graph import Source, SubTask
+from protocol.limits import INLINE_SIZE_MAX
+from protocol.messages import Binding, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who serves an artifact; by default whoever made it."""
+
+    broker: str
+    moved: frozenset[bytes] = frozenset()
+
+    def of(self, artifact: bytes, maker: str) -> str:
+        """Return the broker for what its maker could not deliver, else the maker."""
+        return self.broker if artifact in self.moved else maker
+
+
+def bind(state: JobState, unit: Unit, holder: Holder) -> dict[str, Binding]:
+    """Return the bindings of ``unit``'s award.
+
+    Args:
+        state: With every producer of the sub-task finished.
+        unit: Expanded already.
+        holder: Who serves what.
+    """
+    task = state.tasks[unit.subtask]
+    return {name: _bind_field(state, task, unit, name, holder) for name in sorted(task.inputs)}
+
+
+def _bind_field(
+    state: JobState, task: SubTask, unit: Unit, name: str, holder: Holder
+) -> Binding:
+    source = task.inputs[name]
+    sliced = state.slices.get(task.id, {}).get(name)
+    if sliced is not None:
+        ref = sliced[unit.batch]
+        part = Part(artifact=ref.artifact, size=ref.size, holder=holder.broker)
+        return Binding(parts=[part])
+    if source.kind == "value":
+        return Binding(parts=[Part(inline=source.value, pointer=source.pointer)])
+    start, count = _window(state, task, unit) if name in task.each else (0, None)
+    producer = state.tasks[source.name]
+    if not producer.each:
+        made, delivered = state.outputs(source.name)[0]
+        part = Part(
+            artifact=delivered.output,
+            size=delivered.size,
+            holder=holder.of(delivered.output, _maker(made)),
+            pointer=source.pointer,
+            start=start,
+            count=-1 if count is None else count,
+        )
+        return Binding(parts=[part], gather=count is not None)
+    parts = list(_pieces(state, source, start, count, holder))
+    return Binding(parts=parts, gather=True)
+
+
+def _pieces(
+    state: JobState, source: Source, start: int, count: int | None, holder: Holder
+) -> Iterator[Part]:
+    """Cut ``count`` items from ``start`` on out of the batches of a map's output."""
+    at = 0
+    end = None if count is None else start + count
+    for made, delivered in state.outputs(source.name):
+        first = max(start, at)
+        last = at + made.items if end is None else min(end, at + made.items)
+        if first < last:
+            yield Part(
+                artifact=delivered.output,
+                size=delivered.size,
+                holder=holder.of(delivered.output, _maker(made)),
+                pointer=source.pointer,
+                start=first - at,
+                count=last - first,
+            )
+        at += made.items
+
+
+def _window(state: JobState, task: SubTask, unit: Unit) -> tuple[int, int]:
+    """Return first item and number of items of ``unit`` within its map."""
+    start = sum(state.units[name].items for name in state.expanded[task.id][: unit.batch])
+    return start, unit.items
+
+
+def _maker(unit: Unit) -> str:
+    return unit.accepted.peer if unit.accepted is not None else ""
+
+
+def gathers_map(state: JobState, source: Source) -> bool:
+    """Tell whether ``source`` draws on a map, whose pointer applies to each item."""
+    return source.kind == "task" and bool(state.tasks[source.name].each)
+
+
+def artifacts(bindings: Mapping[str, Binding]) -> dict[bytes, Part]:
+    """Return one part for each artifact that ``bindings`` need."""
+    return {
+        part.artifact: part
+        for binding in bindings.values()
+        for part in binding.parts
+        if part.artifact
+    }
+
+
+def assemble(
+    bindings: Mapping[str, Binding], each: list[str], items: int, held: Mapping[bytes, bytes]
+) -> list[dict[str, JsonValue]]:
+    """Return the inputs of the agent's calls, in order.
+
+    Args:
+        bindings: Of the award.
+        each: Fields mapped over; empty for a single call.
+        items: Calls.
+        held: The bytes of every artifact that the bindings need.
+
+    Raises:
+        InputInvalid: A part isn't there, or a mapped list has another length than
+            ``items``; says which field.
+    """
+    fields: dict[str, JsonValue] = {}
+    for name, binding in bindings.items():
+        try:
+            fields[name] = _value(binding, held)
+        except InputInvalid as exc:
+            raise InputInvalid(f"input {name!r}: {exc}") from exc
+    if not each:
+        return [fields]
+    lists: dict[str, list[JsonValue]] = {}
+    for name in each:
+        value = fields[name]
+        if not isinstance(value, list) or len(value) != items:
+            found = len(value) if isinstance(value, list) else type(value).__name__
+            raise InputInvalid(
+                f"input {name!r} should be a list of {items} items, found {found}"
+            )
+        lists[name] = value
+    constant = {name: value for name, value in fields.items() if name not in lists}
+    return [{**constant, **{k: lists[k][n] for k in lists}} for n in range(items)]
+
+
+def _value(binding: Binding, held: Mapping[bytes, bytes]) -> JsonValue:
+    if not binding.gather:
+        part = binding.parts[0]
+        return pick(_parsed(part, held), part.pointer)
+    joined: list[JsonValue] = []
+    for part in binding.parts:
+        joined += _piece(_parsed(part, held), part)
+    return joined
+
+
+def _piece(value: JsonValue, part: Part) -> list[JsonValue]:
+    """Return the items that a gathered part names.
+
+    A part of a map's output is a list to whose items the pointer applies; a part of
+    a single output is a value in which the pointer names the list.
+    """
+    if isinstance(value, list):
+        if part.start + part.count > len(value) or part.start < 0:
+            raise InputInvalid(
+                f"items {part.start} to {part.start + part.count} of {len(value)}"
+            )
+        window = value[part.start : part.start + part.count]
+        return [pick(item, part.pointer) for item in window]
+    return resolve_list(value, part.pointer)[part.start : part.start + part.count]
+
+
+def _parsed(part: Part, held: Mapping[bytes, bytes]) -> JsonValue:
+    if not part.artifact:
+        return parse(part.inline)
+    data = held.get(part.artifact)
+    if data is None:
+        raise InputInvalid(f"artifact {part.artifact.hex()[:12]} is not here")
+    return parse(data)
+
+
+def fits_inline(value: bytes) -> bool:
+    """Tell whether ``value`` may travel in a message."""
+    return len(value) <= INLINE_SIZE_MAX
+
+
+def slice_input(
+    value: JsonValue, source: Source, sizes: tuple[int, ...], *, mapped: bool
+) -> list[JsonValue]:
+    """Return what each batch takes from a job input: a list for a mapped field.
+
+    Raises:
+        InputInvalid: The pointer names nothing, or no list of the right length.
+    """
+    if not mapped:
+        return [pick(value, source.pointer)] * len(sizes)
+    whole = resolve_list(value, source.pointer)
+    if sizes == (SINGLE,) or sum(sizes) != len(whole):
+        raise InputInvalid(f"{len(whole)} items for batches of {sum(sizes)}")
+    cut: list[JsonValue] = []
+    at = 0
+    for size in sizes:
+        cut.append(whole[at : at + size])
+        at += size
+    return cut

@@ -1,0 +1,265 @@
+"""What can happen to a job: the kinds of event in its journal, and what each holds.
+
+Facts carry everything that a decision drew on (candidates, scores, sizes), so that
+folding never decides again.  Signed messages stand in them as the envelopes that
+went over the wire.
+
+Listed in protocol/spec/80-journal.md, "Event kinds"; a test compares the two.
+"""
+
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from protocol.errors import Malformed
+from protocol.journal import Event
+from protocol.receipts import Verdict
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened; subclasses say what."""
+
+    KIND: ClassVar[str]
+
+
+class InputRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the job's inputs.
+
+    Attributes:
+        artifact: SHA-256 of the whole input as RFC 8785 JSON.
+        size: Bytes.
+        lengths: JSON Pointer -> length of the list there, for those that the graph maps over.
+    """
+
+    artifact: bytes
+    size: int
+    lengths: dict[str, int] = {}
+
+
+class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that the broker holds."""
+
+    artifact: bytes
+    size: int
+
+
+class Planned(Fact, frozen=True, kw_only=True):
+    """The job exists: its graph, inputs and bounds are fixed."""
+
+    KIND: ClassVar[str] = "planned"
+
+    owner: str
+    graph: bytes
+    inputs: dict[str, InputRef]
+    budget_mc: int
+    deadline_ms: int
+    idempotency_key: str
+    epoch: int
+    traceparent: str = ""
+    hops: int = 3
+
+
+class Expanded(Fact, frozen=True, kw_only=True):
+    """A sub-task's batches are fixed, and what they take from the job's inputs is cut out.
+
+    Attributes:
+        subtask: Its id.
+        sizes: Items of each batch; one batch of -1 is a single call.
+        slices: Input field -> an artifact for each batch, held by the broker.
+    """
+
+    KIND: ClassVar[str] = "expanded"
+
+    subtask: str
+    sizes: list[int]
+    slices: dict[str, list[ArtifactRef]] = {}
+
+
+class Called(Fact, frozen=True, kw_only=True):
+    """CFPs were written, one for each candidate, and are about to be sent."""
+
+    KIND: ClassVar[str] = "called"
+
+    unit: str
+    attempt: int
+    cfps: dict[str, bytes]
+
+
+class Proposed(Fact, frozen=True, kw_only=True):
+    """A candidate answered a CFP with a proposal."""
+
+    KIND: ClassVar[str] = "proposed"
+
+    unit: str
+    attempt: int
+    peer: str
+    proposal: bytes
+    agent: str
+    capability: str
+    price_mc: int
+    eta_ms: int
+    expires_ms: int
+
+
+class Refused(Fact, frozen=True, kw_only=True):
+    """A candidate refused a CFP, or didn't answer it in time."""
+
+    KIND: ClassVar[str] = "refused"
+
+    unit: str
+    attempt: int
+    peer: str
+    reason: str
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate as the decision saw it."""
+
+    peer: str
+    price_mc: int
+    finish_ms: int
+
+
+class Awarded(Fact, frozen=True, kw_only=True):
+    """An award was decided and signed, and is about to be sent."""
+
+    KIND: ClassVar[str] = "awarded"
+
+    unit: str
+    attempt: int
+    peer: str
+    award: bytes
+    proposal: bytes
+    price_cap_mc: int
+    lease_ms: int
+    ranked: list[Ranked]
+
+
+class Progressed(Fact, frozen=True, kw_only=True):
+    """A checkpoint of a running award, at most one a second."""
+
+    KIND: ClassVar[str] = "progressed"
+
+    unit: str
+    attempt: int
+    items_done: int
+    offset: int = 0
+
+
+class Delivered(Fact, frozen=True, kw_only=True):
+    """A result arrived, with the contractor's half of the receipt."""
+
+    KIND: ClassVar[str] = "delivered"
+
+    unit: str
+    attempt: int
+    result: bytes
+    receipt: bytes
+    output: bytes
+    size: int
+    lengths: dict[str, int]
+    price_mc: int
+    run_ms: int
+
+
+class Verified(Fact, frozen=True, kw_only=True):
+    """The output was checked."""
+
+    KIND: ClassVar[str] = "verified"
+
+    unit: str
+    attempt: int
+    verdict: Verdict
+    check: str
+    detail: str = ""
+
+
+class Charged(Fact, frozen=True, kw_only=True):
+    """The broker's half of the receipt was signed: this is the charge, or its refusal."""
+
+    KIND: ClassVar[str] = "charged"
+
+    key: str
+    unit: str
+    attempt: int
+    paid_mc: int
+    acceptance: bytes
+
+
+class Failed(Fact, frozen=True, kw_only=True):
+    """An attempt came to nothing.
+
+    Attributes:
+        code: Stable code, such as ``agent.timeout``.
+        blame: ``peer`` (take another), ``input`` (no other will do better),
+            ``artifact`` (an input could not be had from its holder) or ``broker``.
+    """
+
+    KIND: ClassVar[str] = "failed"
+
+    unit: str
+    attempt: int
+    peer: str
+    code: str
+    text: str
+    blame: Literal["peer", "input", "artifact", "broker"]
+
+
+class Cancelled(Fact, frozen=True, kw_only=True):
+    """The job is to end early; outstanding awards are cancelled."""
+
+    KIND: ClassVar[str] = "cancelled"
+
+    reason: str
+    text: str = ""
+
+
+class Done(Fact, frozen=True, kw_only=True):
+    """The job has ended; nothing follows but the terminal head."""
+
+    KIND: ClassVar[str] = "done"
+
+    state: Literal["completed", "failed", "cancelled"]
+    code: str = ""
+    text: str = ""
+
+
+KINDS: Final[dict[str, type[Fact]]] = {
+    kind.KIND: kind
+    for kind in (
+        Planned,
+        Expanded,
+        Called,
+        Proposed,
+        Refused,
+        Awarded,
+        Progressed,
+        Delivered,
+        Verified,
+        Charged,
+        Failed,
+        Cancelled,
+        Done,
+    )
+}
+
+
+def to_event(fact: Fact, *, seq: int, at_ms: int) -> Event:
+    """Return the journal event that holds ``fact``."""
+    data: dict[str, Any] = msgspec.to_builtins(fact, builtin_types=(bytes,))
+    return Event(seq=seq, at_ms=at_ms, kind=fact.KIND, data=data)
+
+
+def from_event(event: Event) -> Fact:
+    """Return the fact that ``event`` holds.
+
+    Raises:
+        Malformed: A kind or shape that this version doesn't know.
+    """
+    kind = KINDS.get(event.kind)
+    if kind is None:
+        raise Malformed(f"event {event.seq} is of the unknown kind {event.kind[:40]!r}")
+    try:
+        return msgspec.convert(event.data, kind)
+    except msgspec.ValidationError as exc:
+        raise Malformed(f"event {event.seq} ({event.kind}): {exc}") from exc

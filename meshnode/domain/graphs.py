@@ -1,0 +1,183 @@
+"""Does a graph hold together with what providers say of themselves?
+
+Shape is :mod:`protocol.graph`'s; here the types are held against the providers'
+schemas, before anything is spent.  A source is refused only if it can never fit;
+what a schema leaves open is checked when the value exists.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from meshnode.domain.schemas import at_pointer, check_schema, misfit, mismatch
+from meshnode.domain.values import canonical, parse, pick, resolve_list
+from meshnode.errors import GraphError, InputInvalid
+from meshnode.ports import JsonValue
+from protocol.errors import Malformed
+from protocol.graph import SubTask, TaskGraph, check_graph
+from protocol.records import Capability
+
+_ANY: Final[Mapping[str, Any]] = {}
+
+#: Sub-task id -> the capabilities on offer for it; empty while nobody is known.
+Offered = Mapping[str, Sequence[Capability]]
+
+
+def check_shape(graph: TaskGraph) -> None:
+    """Refuse a graph whose shape is wrong.
+
+    Raises:
+        GraphError: Names the sub-task and what to do.
+    """
+    try:
+        check_graph(graph)
+    except Malformed as exc:
+        raise GraphError(str(exc)) from exc
+
+
+def check_inputs(
+    graph: TaskGraph, inputs: Mapping[str, JsonValue]
+) -> dict[str, dict[str, int]]:
+    """Return the lengths of the lists that ``graph`` maps over, by input and pointer.
+
+    Raises:
+        GraphError: The graph draws from an input that isn't given, or names a place or
+            list that isn't in it.
+    """
+    lengths: dict[str, dict[str, int]] = {name: {} for name in inputs}
+    for task in graph.subtasks:
+        for field, source in task.inputs.items():
+            if source.kind != "input":
+                continue
+            if source.name not in inputs:
+                raise GraphError(
+                    f"sub-task {task.id!r}, input {field!r} draws from the job input"
+                    f" {source.name!r}, which is not given",
+                    hint=f"given are: {', '.join(sorted(inputs)) or 'none'}",
+                )
+            try:
+                if field in task.each:
+                    found = resolve_list(inputs[source.name], source.pointer)
+                    lengths[source.name][source.pointer] = len(found)
+                else:
+                    pick(inputs[source.name], source.pointer)
+            except InputInvalid as exc:
+                raise GraphError(f"sub-task {task.id!r}, input {field!r}: {exc}") from exc
+    return lengths
+
+
+def check_types(graph: TaskGraph, offered: Offered, inputs: Mapping[str, JsonValue]) -> None:
+    """Refuse a graph if no provider's schemas could make it work.
+
+    For each sub-task at least one provider must fit; the message is about the first
+    provider's trouble.
+
+    Raises:
+        GraphError: Names sub-task, field, and what doesn't fit.
+    """
+    for task in graph.subtasks:
+        consumers = offered.get(task.id, ())
+        reasons = [_consumer_trouble(graph, task, c, offered, inputs) for c in consumers]
+        if reasons and all(reasons):
+            raise GraphError(f"sub-task {task.id!r} ({task.capability}): {reasons[0]}")
+
+
+def _consumer_trouble(
+    graph: TaskGraph,
+    task: SubTask,
+    capability: Capability,
+    offered: Offered,
+    inputs: Mapping[str, JsonValue],
+) -> str:
+    schema = _schema(capability.input_schema)
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    for name in schema.get("required", ()):
+        if name not in task.inputs:
+            return f"input {name!r} is required and the graph doesn't give it"
+    for field in sorted(task.inputs):
+        if field not in properties:
+            if schema.get("additionalProperties", True) is False:
+                known = ", ".join(sorted(properties))
+                return f"there is no input {field!r}; it takes: {known}"
+            continue
+        wanted = properties[field]
+        trouble = _source_trouble(graph, task, field, wanted, offered, inputs)
+        if trouble:
+            return f"input {field!r}: {trouble}"
+    return ""
+
+
+def _source_trouble(
+    graph: TaskGraph,
+    task: SubTask,
+    field: str,
+    wanted: Mapping[str, Any],
+    offered: Offered,
+    inputs: Mapping[str, JsonValue],
+) -> str:
+    source = task.inputs[field]
+    if source.kind == "task":
+        return _edge_trouble(graph, task, field, wanted, offered)
+    value = parse(source.value) if source.kind == "value" else inputs.get(source.name)
+    try:
+        if field in task.each:
+            values = resolve_list(value, source.pointer)
+        else:
+            values = [pick(value, source.pointer)]
+    except InputInvalid as exc:
+        return str(exc)
+    schema = canonical(dict(wanted))
+    for item in values:
+        if reason := mismatch(schema, item):
+            return reason
+    return ""
+
+
+def _edge_trouble(
+    graph: TaskGraph, task: SubTask, field: str, wanted: Mapping[str, Any], offered: Offered
+) -> str:
+    source = task.inputs[field]
+    producer = next(other for other in graph.subtasks if other.id == source.name)
+    reasons = []
+    for capability in offered.get(producer.id, ()):
+        gives = at_pointer(_schema(capability.output_schema), source.pointer)
+        if gives is None:
+            reasons.append(f"{producer.capability} gives no {source.pointer or 'output'}")
+            continue
+        reasons.append(_through_maps(gives, wanted, made=producer, used=task, field=field))
+    return reasons[0] if reasons and all(reasons) else ""
+
+
+def _through_maps(
+    gives: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    made: SubTask,
+    used: SubTask,
+    field: str,
+) -> str:
+    """Compare across the edge: a map gives lists, and a mapped field takes their items."""
+    is_list = bool(made.each) or "*" in used.inputs[field].pointer.split("/")
+    if field not in used.each:
+        return misfit({"type": "array", "items": dict(gives)} if is_list else gives, wanted)
+    if is_list:
+        return misfit(gives, wanted)
+    trouble = misfit(gives, {"type": "array"})
+    return trouble or misfit(gives.get("items", _ANY), wanted)
+
+
+def _schema(schema: bytes) -> Mapping[str, Any]:
+    value = parse(schema)
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else _ANY
+
+
+def check_capability(capability: Capability) -> None:
+    """Refuse a record's capability whose schemas can't be used.
+
+    Raises:
+        InputInvalid: Says which.
+    """
+    for name, schema in (
+        ("input", capability.input_schema),
+        ("output", capability.output_schema),
+    ):
+        check_schema(schema, where=f"{capability.name}, {name} schema")

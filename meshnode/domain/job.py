@@ -1,0 +1,331 @@
+"""A job is its journal: the state is a fold over events, and nothing else.
+
+:meth:`JobState.apply` reads the event and the state before it; it never looks at a
+clock, a store, a peer or chance.  What to do next is :mod:`meshnode.domain.steps`.
+
+A *unit* is what is awarded: one batch of one sub-task, named ``subtask/batch``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from meshnode.domain.facts import (
+    ArtifactRef,
+    Awarded,
+    Called,
+    Cancelled,
+    Charged,
+    Delivered,
+    Done,
+    Expanded,
+    Fact,
+    Failed,
+    Planned,
+    Progressed,
+    Proposed,
+    Refused,
+    Verified,
+    from_event,
+)
+from protocol.contract import ContractState, advance
+from protocol.errors import OutOfTurn
+from protocol.graph import SubTask, TaskGraph, decode_graph
+from protocol.journal import Event
+
+Phase = Literal["waiting", "trying", "delivered", "done", "failed"]
+
+#: A single call's batch size: the agent is called once, with a value and not a list.
+SINGLE = -1
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at a unit: a contract with one contractor, from call to receipt.
+
+    Attributes:
+        number: 0 first.
+        contract: Where the contract stands.
+        called: PeerId -> CFP envelope.
+        proposals: PeerId -> proposal.
+        refusals: PeerId -> reason.
+        peer: The contractor, once awarded.
+        award: Envelope.
+        at_ms: When it was called or awarded, whichever is later.
+        price_cap_mc: Reserved while it is open.
+        items_done: Progress.
+        delivered: The result, once there.
+        verdict: The check's outcome, once there.
+        error: Code and text, when failed.
+    """
+
+    number: int
+    at_ms: int
+    contract: ContractState = ContractState.IDLE
+    called: dict[str, bytes] = field(default_factory=dict)
+    proposals: dict[str, Proposed] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    peer: str = ""
+    award: bytes = b""
+    lease_ms: int = 0
+    price_cap_mc: int = 0
+    items_done: int = 0
+    delivered: Delivered | None = None
+    verdict: Verified | None = None
+    paid_mc: int | None = None
+    error: Failed | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether something may still come of it."""
+        return self.error is None and self.paid_mc is None
+
+
+@dataclass(slots=True)
+class Unit:
+    """One batch of one sub-task.
+
+    Attributes:
+        name: ``subtask/batch``.
+        items: Items in it, or :data:`SINGLE`.
+        attempts: In order; the last one may be open.
+        accepted: The attempt whose output counts, once there.
+        ended_ms: When it was accepted or given up.
+    """
+
+    name: str
+    subtask: str
+    batch: int
+    items: int
+    attempts: list[Attempt] = field(default_factory=list)
+    accepted: Attempt | None = None
+    started_ms: int = 0
+    ended_ms: int = 0
+
+    @property
+    def current(self) -> Attempt | None:
+        """The open attempt, or None."""
+        return self.attempts[-1] if self.attempts and self.attempts[-1].open else None
+
+    @property
+    def calls(self) -> int:
+        """Agent calls in it."""
+        return 1 if self.items == SINGLE else self.items
+
+    def failures(self) -> list[Failed]:
+        """How the attempts before ended."""
+        return [a.error for a in self.attempts if a.error is not None]
+
+
+@dataclass(slots=True)
+class JobState:
+    """Everything that is known of a job; built by :func:`fold`.
+
+    Attributes:
+        seq: Events applied.
+        plan: The first event.
+        graph: Decoded from it.
+        tasks: Sub-task by id.
+        units: Unit by name, in the order in which they came to be.
+        expanded: Sub-task id -> its units' names.
+        slices: Sub-task id -> field -> an artifact for each unit.
+        spent_mc: Charged so far.
+        charges: Charge key -> millicredits: a key is charged once.
+        planned_ms: When the first event was written.
+        ended_ms: When the last one was.
+        cancelled: Why it is to end early, if it is.
+        done: How it ended, if it has.
+    """
+
+    job: str
+    seq: int = 0
+    plan: Planned | None = None
+    graph: TaskGraph | None = None
+    tasks: dict[str, SubTask] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    expanded: dict[str, list[str]] = field(default_factory=dict)
+    slices: dict[str, dict[str, list[ArtifactRef]]] = field(default_factory=dict)
+    spent_mc: int = 0
+    charges: dict[str, int] = field(default_factory=dict)
+    planned_ms: int = 0
+    ended_ms: int = 0
+    cancelled: Cancelled | None = None
+    done: Done | None = None
+
+    # --- reading ---
+
+    @property
+    def required_plan(self) -> Planned:
+        """The plan; a job without one has no other event either."""
+        if self.plan is None:
+            raise OutOfTurn("a step", "unplanned")
+        return self.plan
+
+    def reserved_mc(self) -> int:
+        """Millicredits promised to open awards."""
+        return sum(
+            unit.current.price_cap_mc
+            for unit in self.units.values()
+            if unit.current is not None and unit.current.award
+        )
+
+    def finished(self, subtask: str) -> bool:
+        """Tell whether every unit of ``subtask`` has an accepted output."""
+        names = self.expanded.get(subtask)
+        return names is not None and all(self.units[n].accepted is not None for n in names)
+
+    def outputs(self, subtask: str) -> list[tuple[Unit, Delivered]]:
+        """Return the accepted outputs of ``subtask``, one for each unit, in order."""
+        found: list[tuple[Unit, Delivered]] = []
+        for name in self.expanded.get(subtask, ()):
+            unit = self.units[name]
+            if unit.accepted is not None and unit.accepted.delivered is not None:
+                found.append((unit, unit.accepted.delivered))
+        return found
+
+    def outstanding(self) -> dict[str, int]:
+        """Return the calls awarded and not delivered yet, by peer."""
+        load: dict[str, int] = {}
+        for unit in self.units.values():
+            attempt = unit.current
+            if attempt is not None and attempt.contract is ContractState.AWARDED:
+                load[attempt.peer] = load.get(attempt.peer, 0) + unit.calls
+        return load
+
+    # --- folding ---
+
+    def apply(self, event: Event) -> None:  # noqa: C901, PLR0912 - one arm for each kind
+        """Take in the next event.
+
+        Raises:
+            OutOfTurn: It can't follow what went before: the journal is not a job's.
+        """
+        if event.seq != self.seq:
+            raise OutOfTurn(f"event {event.seq}", f"at event {self.seq}")
+        if self.done is not None:
+            raise OutOfTurn(event.kind, "done")
+        if (self.plan is None) != (event.kind == Planned.KIND):
+            raise OutOfTurn(event.kind, "unplanned" if self.plan is None else "planned")
+        fact = from_event(event)
+        match fact:
+            case Planned():
+                self.plan, self.planned_ms = fact, event.at_ms
+                self.graph = decode_graph(fact.graph)
+                self.tasks = {task.id: task for task in self.graph.subtasks}
+            case Expanded():
+                self._expand(fact)
+            case Called() | Awarded():
+                self._open(fact, event.at_ms)
+            case Proposed() | Refused() | Progressed() | Delivered() | Verified() | Failed():
+                self._advance(fact, event.at_ms)
+            case Charged():
+                self._charge(fact, event.at_ms)
+            case Cancelled():
+                self.cancelled = self.cancelled or fact
+            case Done():
+                self.done, self.ended_ms = fact, event.at_ms
+            case _:
+                raise OutOfTurn(event.kind, "folding")
+        self.seq += 1
+
+    def _expand(self, fact: Expanded) -> None:
+        if fact.subtask not in self.tasks or fact.subtask in self.expanded:
+            raise OutOfTurn("expanded", f"{fact.subtask} is unknown or expanded")
+        names = []
+        for batch, items in enumerate(fact.sizes):
+            name = f"{fact.subtask}/{batch}"
+            self.units[name] = Unit(name, fact.subtask, batch, items)
+            names.append(name)
+        self.expanded[fact.subtask] = names
+        self.slices[fact.subtask] = fact.slices
+
+    def _open(self, fact: Called | Awarded, at_ms: int) -> None:
+        unit = self._unit(fact)
+        attempt = unit.current
+        if attempt is None:
+            if fact.attempt != len(unit.attempts) or unit.accepted is not None:
+                raise OutOfTurn(fact.KIND, f"attempt {len(unit.attempts)} of {unit.name}")
+            attempt = Attempt(fact.attempt, at_ms)
+            unit.attempts.append(attempt)
+            unit.started_ms = unit.started_ms or at_ms
+            first = "cfp" if isinstance(fact, Called) else "offer"
+            attempt.contract = advance(attempt.contract, first)
+        attempt.at_ms = at_ms
+        if isinstance(fact, Called):
+            attempt.called = dict(fact.cfps)
+            return
+        attempt.contract = advance(attempt.contract, "award")
+        attempt.peer, attempt.award, attempt.lease_ms = fact.peer, fact.award, fact.lease_ms
+        attempt.price_cap_mc = fact.price_cap_mc
+
+    def _advance(self, fact: Fact, at_ms: int) -> None:
+        unit = self._unit(fact)
+        attempt = unit.current
+        if attempt is None or attempt.number != getattr(fact, "attempt", None):
+            raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
+        match fact:
+            case Proposed():
+                if attempt.contract is ContractState.CALLED:
+                    attempt.contract = advance(attempt.contract, "proposal")
+                attempt.proposals[fact.peer] = fact
+            case Refused():
+                attempt.refusals[fact.peer] = fact.reason
+            case Progressed():
+                attempt.contract = advance(attempt.contract, "progress")
+                attempt.items_done = fact.items_done
+            case Delivered():
+                attempt.contract = advance(attempt.contract, "result")
+                attempt.delivered, attempt.items_done = fact, unit.calls
+            case Verified():
+                if attempt.delivered is None:
+                    raise OutOfTurn("verified", f"{unit.name} is not delivered")
+                attempt.verdict = fact
+            case Failed():
+                attempt.error = fact
+                unit.ended_ms = at_ms
+            case _:
+                raise OutOfTurn(fact.KIND, "advancing")
+
+    def _charge(self, fact: Charged, at_ms: int) -> None:
+        unit = self._unit(fact)
+        attempt = unit.current
+        if attempt is None or attempt.verdict is None or attempt.number != fact.attempt:
+            raise OutOfTurn("charged", f"{unit.name} is not verified")
+        rejected = attempt.verdict.verdict == "rejected"
+        attempt.contract = advance(attempt.contract, "rejection" if rejected else "acceptance")
+        attempt.paid_mc = fact.paid_mc
+        unit.ended_ms = at_ms
+        if rejected:
+            attempt.error = Failed(
+                unit=unit.name,
+                attempt=attempt.number,
+                peer=attempt.peer,
+                code="output.rejected",
+                text=attempt.verdict.detail,
+                blame="peer",
+            )
+            return
+        if fact.key in self.charges:
+            raise OutOfTurn("charged", f"{fact.key} is charged already")
+        self.charges[fact.key] = fact.paid_mc
+        self.spent_mc += fact.paid_mc
+        unit.accepted = attempt
+
+    def _unit(self, fact: Fact) -> Unit:
+        name = getattr(fact, "unit", "")
+        unit = self.units.get(name)
+        if unit is None:
+            raise OutOfTurn(fact.KIND, f"there is no unit {name[:60]!r}")
+        return unit
+
+
+def fold(job: str, events: Iterable[Event]) -> JobState:
+    """Return the state that ``events`` make.
+
+    Raises:
+        OutOfTurn: They are not a job's journal.
+    """
+    state = JobState(job)
+    for event in events:
+        state.apply(event)
+    return state

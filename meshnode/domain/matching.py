@@ -1,0 +1,120 @@
+"""Who should do a unit: candidates, and an order among them.
+
+The order is by when the candidate would be finished, its price turned into time;
+ties are broken by rendezvous hashing over (job, unit, peer), so that many brokers
+with the same view don't all run to the same node.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from meshnode.domain.facts import Ranked
+from protocol.records import CapabilityName
+
+#: One call, when nobody has measured it.
+LATENCY_GUESS_MS: Final = 500
+#: What a millicredit is worth in waiting, milliseconds.
+MS_PER_MC: Final = 5
+#: Units that may wait at a contractor beyond those that run: enough to keep it busy.
+QUEUE_UNITS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that could do a unit, as the broker knows it now.
+
+    Attributes:
+        peer: PeerId.
+        agent: Its agent's local name.
+        capability: The agent's full capability name.
+        price_mc: For one call.
+        latency_ms: Expected for one call; 0 when unknown.
+        concurrency: Calls that it runs at once.
+        offer: Envelope of a standing offer for this broker, or empty.
+        offer_expires_ms: Until when the offer stands, by this node's clock.
+        items_max: Calls that one award may hold.
+        alive: There is an open session.
+        troubled: It failed lately: last choice.
+    """
+
+    peer: str
+    agent: str
+    capability: str
+    price_mc: int
+    latency_ms: int
+    concurrency: int
+    offer: bytes = b""
+    offer_expires_ms: int = 0
+    items_max: int = 1_000
+    alive: bool = False
+    troubled: bool = False
+
+
+def matches(query: str, name: str) -> bool:
+    """Tell whether capability ``name`` answers ``query`` (both well-formed)."""
+    return CapabilityName.parse(query).covers(CapabilityName.parse(name))
+
+
+def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
+    """Tell whether another unit may be sent to ``candidate`` now."""
+    return load.get(candidate.peer, 0) < candidate.concurrency + QUEUE_UNITS
+
+
+def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
+    """Return the expected time until ``candidate`` is finished, from now."""
+    latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
+    waiting = load.get(candidate.peer, 0) // max(1, candidate.concurrency)
+    return latency_ms * calls * (1 + waiting)
+
+
+def rank(
+    candidates: Iterable[Candidate], *, key: str, calls: int, load: Mapping[str, int]
+) -> list[tuple[Candidate, Ranked]]:
+    """Return the candidates, best first, each with what its place was decided by.
+
+    Args:
+        candidates: With room, price within budget.
+        key: Job and unit: what ties are broken by.
+        calls: Agent calls in the unit.
+        load: Units outstanding at each peer.
+    """
+    rows = []
+    for candidate in candidates:
+        time_ms = finish_ms(candidate, calls, load)
+        price_mc = candidate.price_mc * calls
+        place = (
+            candidate.troubled,
+            not candidate.alive,
+            time_ms + MS_PER_MC * price_mc,
+            _rendezvous(key, candidate.peer),
+            candidate.agent,
+        )
+        ranked = Ranked(peer=candidate.peer, price_mc=price_mc, finish_ms=time_ms)
+        rows.append((place, candidate, ranked))
+    rows.sort(key=lambda row: row[0])
+    return [(candidate, ranked) for _, candidate, ranked in rows]
+
+
+def batch_sizes(count: int, *, slots: int, items_max: int) -> list[int]:
+    """Cut ``count`` items into batches: about two for each slot, none over ``items_max``.
+
+    Two rather than one, so that a slow or lost batch costs half as much and a fast
+    node takes more of them.
+    """
+    if count == 0:
+        return []
+    wanted = max(1, min(count, 2 * max(1, slots)))
+    size = max(1, min(items_max, -(-count // wanted)))
+    whole, rest = divmod(count, size)
+    return [size] * whole + ([rest] if rest else [])
+
+
+def best_offer(candidates: Sequence[Candidate], now_ms: int, margin_ms: int) -> list[Candidate]:
+    """Return those whose standing offer holds for ``margin_ms`` more."""
+    return [c for c in candidates if c.offer and c.offer_expires_ms > now_ms + margin_ms]
+
+
+def _rendezvous(key: str, peer: str) -> bytes:
+    return sha256(f"{key}\0{peer}".encode()).digest()

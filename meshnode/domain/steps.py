@@ -1,0 +1,466 @@
+"""What a broker does next: a pure function of a job's state, the time and a view.
+
+Steps are levels, not edges: the same state gives the same steps again until an
+event changes it, so whoever carries them out skips what it is doing already, and a
+broker that restarts simply asks what to do next.
+
+The view holds what isn't the job's: who offers what, who is alive, how loaded they
+are.  Whatever a decision draws on is in the step and goes into the event.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from meshnode.domain.facts import Ranked
+from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
+from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
+from meshnode.domain.values import parse, resolve_list
+from protocol.contract import ContractState
+from protocol.graph import SubTask, edges, order
+from protocol.limits import BATCHES_MAX, FAN_OUT_MAX, PARTS_MAX
+
+#: A CFP is answered within this, or not at all.
+CFP_WINDOW_MS: Final = 2_000
+#: Candidates that are called at once.
+CALLED_MAX: Final = 4
+#: How long a capability may have no provider before the job fails for it.
+PROVIDER_GRACE_MS: Final = 20_000
+#: Pause before attempt n+1: doubles from the first to the last of these.
+BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
+#: Refusals for being busy don't count as attempts, but they end.
+BUSY_ATTEMPTS_MAX: Final = 60
+BUSY_PAUSE_MS: Final = 500
+#: An award under a standing offer must reach the contractor before the offer lapses.
+OFFER_MARGIN_MS: Final = 5_000
+
+#: Failures after which the same peer isn't asked for this unit again.
+_DISQUALIFYING: Final = frozenset(
+    {
+        "agent.failed",
+        "agent.timeout",
+        "agent.output_invalid",
+        "output.rejected",
+        "peer.protocol",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The world as one decision sees it.
+
+    Attributes:
+        candidates: Capability query -> who offers it.
+        load: PeerId -> units of this broker outstanding there, all jobs together.
+    """
+
+    candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
+    load: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Fix the batches of a sub-task."""
+
+    subtask: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send a CFP for a unit to each of ``peers``."""
+
+    unit: str
+    attempt: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAward:
+    """Award a unit; ``proposal`` is the envelope that it binds."""
+
+    unit: str
+    attempt: int
+    candidate: Candidate
+    proposal: bytes
+    ranked: tuple[Ranked, ...]
+    price_cap_mc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """See to an award that is out: (re-)send it, await its result, keep its lease."""
+
+    unit: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check an output."""
+
+    unit: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Sign the broker's half of the receipt."""
+
+    unit: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Record that an attempt came to nothing without a word from its contractor."""
+
+    unit: str
+    attempt: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel an award that is out and close the attempt."""
+
+    unit: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End the job early."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The job has ended in ``state``."""
+
+    state: Literal["completed", "failed", "cancelled"]
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Nothing more to do before ``at_ms``, unless something happens."""
+
+    at_ms: int
+
+
+Step = (
+    Expand | Call | MakeAward | Attend | Verify | Charge | GiveUp | Stop | End | Finish | Wake
+)
+
+
+def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
+    """Return what to do now, in order; the last is a :class:`Wake` if only time can help.
+
+    Args:
+        state: The job's fold.
+        now_ms: Unix time.
+        view: Candidates and load; whatever is decided by it is in the step.
+    """
+    if state.plan is None or state.done is not None:
+        return []
+    if state.cancelled is not None:
+        return list(_ending(state))
+    if now_ms >= state.plan.deadline_ms:
+        return [End("deadline", "the job's deadline has passed")]
+    return _Planner(state, now_ms, view).steps()
+
+
+def _ending(state: JobState) -> Iterator[Step]:
+    """Close what is open, then finish."""
+    if state.cancelled is None:
+        return
+    stopping = False
+    for unit in state.units.values():
+        attempt = unit.current
+        if attempt is not None:
+            stopping = True
+            yield Stop(unit.name, attempt.number)
+    if not stopping:
+        owner = state.cancelled.reason == "owner"
+        yield Finish(
+            "cancelled" if owner else "failed", state.cancelled.reason, state.cancelled.text
+        )
+
+
+class _Planner:
+    """One pass over a running job."""
+
+    def __init__(self, state: JobState, now_ms: int, view: View) -> None:
+        self.state = state
+        self.now_ms = now_ms
+        self.view = view
+        self.load = dict(view.load)
+        self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        self.out: list[Step] = []
+        self.wake_ms = state.required_plan.deadline_ms
+
+    def steps(self) -> list[Step]:
+        """Walk the graph in order and collect what each sub-task needs."""
+        graph = self.state.graph
+        if graph is None:
+            return []
+        before = edges(graph)
+        for name in order(graph):
+            task = self.state.tasks[name]
+            if not all(self.state.finished(other) for other in before[name]):
+                continue
+            if name not in self.state.expanded:
+                self._expand(task)
+            else:
+                self._units(task)
+            if ends := [step for step in self.out if isinstance(step, End)]:
+                return [*ends[:1]]
+        if all(self.state.finished(task.id) for task in graph.subtasks):
+            return [Finish("completed", "", "")]
+        self.out.append(Wake(self.wake_ms))
+        return self.out
+
+    # --- batches ---
+
+    def _expand(self, task: SubTask) -> None:
+        if not task.each:
+            self.out.append(Expand(task.id, (SINGLE,)))
+            return
+        lengths = {field_name: self._length(task, field_name) for field_name in task.each}
+        count = next(iter(lengths.values()))
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {n}" for name, n in sorted(lengths.items()))
+            self.out.append(
+                End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
+            )
+            return
+        candidates = self.view.candidates.get(task.capability, ())
+        slots = sum(candidate.concurrency for candidate in candidates)
+        items_max = min([c.items_max for c in candidates] or [count or 1])
+        items_max = min(items_max, task.batch_items_max or items_max, PARTS_MAX)
+        if count and not candidates and not self._provider_missing(task):
+            return
+        sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
+        total = len(self.state.units) + len(sizes)
+        if total > BATCHES_MAX:
+            self.out.append(
+                End(
+                    "graph.invalid",
+                    f"sub-task {task.id!r} makes {total} batches, {BATCHES_MAX} are allowed:"
+                    " raise batch_items_max",
+                )
+            )
+            return
+        self.out.append(Expand(task.id, tuple(sizes)))
+
+    def _length(self, task: SubTask, field_name: str) -> int:
+        source = task.inputs[field_name]
+        if source.kind == "input":
+            ref = self.state.required_plan.inputs.get(source.name)
+            return ref.lengths.get(source.pointer, 0) if ref else 0
+        if source.kind == "value":
+            constant = resolve_list(parse(source.value), source.pointer)
+            return len(constant)
+        producer = self.state.tasks[source.name]
+        outputs = self.state.outputs(source.name)
+        if producer.each:
+            return sum(unit.items for unit, _ in outputs)
+        return outputs[0][1].lengths.get(source.pointer, 0)
+
+    # --- units ---
+
+    def _units(self, task: SubTask) -> None:
+        running = 0
+        for name in self.state.expanded[task.id]:
+            unit = self.state.units[name]
+            if unit.accepted is not None:
+                continue
+            attempt = unit.current
+            if attempt is not None:
+                running += 1
+                self._attempt(unit, attempt)
+            elif running < FAN_OUT_MAX and self._begin(task, unit):
+                running += 1
+
+    def _attempt(self, unit: Unit, attempt: Attempt) -> None:
+        """See to an open attempt."""
+        if attempt.verdict is not None:
+            self.out.append(Charge(unit.name, attempt.number))
+        elif attempt.delivered is not None:
+            self.out.append(Verify(unit.name, attempt.number))
+        elif attempt.contract is ContractState.AWARDED:
+            self.out.append(Attend(unit.name, attempt.number))
+        else:
+            self._called(unit, attempt)
+
+    def _called(self, unit: Unit, attempt: Attempt) -> None:
+        """CFPs are out: award the best proposal once all answered or the window closed."""
+        lapse_ms = attempt.at_ms + CFP_WINDOW_MS
+        unanswered = set(attempt.called) - set(attempt.proposals) - set(attempt.refusals)
+        if unanswered and self.now_ms < lapse_ms:
+            self._wake(lapse_ms)
+            return
+        by_peer: dict[str, Candidate] = {}
+        for proposal in attempt.proposals.values():
+            if proposal.expires_ms <= self.now_ms:
+                continue
+            by_peer[proposal.peer] = Candidate(
+                peer=proposal.peer,
+                agent=proposal.agent,
+                capability=proposal.capability,
+                price_mc=proposal.price_mc,
+                latency_ms=max(1, proposal.eta_ms // unit.calls),
+                concurrency=FAN_OUT_MAX,
+                alive=True,
+            )
+        ranked = self._affordable(unit, list(by_peer.values()))
+        if not ranked:
+            reasons = ", ".join(sorted(set(attempt.refusals.values()))) or "no answer"
+            busy = set(attempt.refusals.values()) == {"busy"}
+            self.out.append(
+                GiveUp(
+                    unit.name,
+                    attempt.number,
+                    "node.busy" if busy else "cfp.unanswered",
+                    f"none of {len(attempt.called)} candidates proposed: {reasons}",
+                )
+            )
+            return
+        best = ranked[0][0]
+        self._award(unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked)
+
+    def _begin(self, task: SubTask, unit: Unit) -> bool:
+        """Start the next attempt, if one may start now; tell whether it does."""
+        failures = unit.failures()
+        if failures and failures[-1].blame == "input":
+            last = failures[-1]
+            self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
+            return False
+        busy = sum(1 for failure in failures if failure.code == "node.busy")
+        tries = len(failures) - busy
+        if tries >= task.attempts_max or busy > BUSY_ATTEMPTS_MAX:
+            last = failures[-1]
+            self.out.append(
+                End(
+                    last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
+                )
+            )
+            return False
+        pause_ms = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
+        if failures and failures[-1].code == "node.busy":
+            pause_ms = max(pause_ms, BUSY_PAUSE_MS)
+        if failures and self.now_ms < unit.ended_ms + pause_ms:
+            self._wake(unit.ended_ms + pause_ms)
+            return False
+        return self._choose(task, unit)
+
+    def _choose(self, task: SubTask, unit: Unit) -> bool:
+        known = self.view.candidates.get(task.capability, ())
+        out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
+        candidates = [c for c in known if c.peer not in out]
+        if not candidates:
+            if known:
+                last = unit.failures()[-1]
+                self.out.append(
+                    End(
+                        last.code,
+                        f"sub-task {unit.name}: every provider of {task.capability} failed,"
+                        f" the last: {last.text}",
+                    )
+                )
+            else:
+                self._provider_missing(task)
+            return False
+        failed = {f.peer for f in unit.failures()}
+        if fresh := [c for c in candidates if c.peer not in failed]:
+            candidates = fresh
+        candidates = [c for c in candidates if has_room(c, self.load)]
+        if not candidates:
+            return False  # an event (a delivery) makes room
+        return self._commit(unit, candidates)
+
+    def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
+        ranked = self._affordable(unit, candidates)
+        if not ranked:
+            cheapest = min(c.price_mc for c in candidates) * unit.calls
+            if self.state.outstanding():
+                return False  # what is reserved may come back
+            self.out.append(
+                End(
+                    "budget.exceeded",
+                    f"sub-task {unit.name} costs {cheapest} mc or more and"
+                    f" {self.free_mc} mc of the budget are left",
+                )
+            )
+            return False
+        best = ranked[0][0]
+        number = len(unit.attempts)
+        if best.offer and best.offer_expires_ms > self.now_ms + OFFER_MARGIN_MS:
+            self._award(unit, number, best, best.offer, ranked)
+            return True
+        called = tuple(candidate for candidate, _ in ranked[:CALLED_MAX])
+        self.out.append(Call(unit.name, number, called))
+        self.load[best.peer] = self.load.get(best.peer, 0) + 1
+        return True
+
+    def _award(
+        self,
+        unit: Unit,
+        number: int,
+        candidate: Candidate,
+        proposal: bytes,
+        ranked: Sequence[tuple[Candidate, Ranked]],
+    ) -> None:
+        cap_mc = candidate.price_mc * unit.calls
+        self.free_mc -= cap_mc
+        self.load[candidate.peer] = self.load.get(candidate.peer, 0) + 1
+        shown = tuple(row for _, row in ranked[:CALLED_MAX])
+        self.out.append(MakeAward(unit.name, number, candidate, proposal, shown, cap_mc))
+
+    def _affordable(
+        self, unit: Unit, candidates: Sequence[Candidate]
+    ) -> list[tuple[Candidate, Ranked]]:
+        within = [c for c in candidates if c.price_mc * unit.calls <= self.free_mc]
+        key = f"{self.state.job}/{unit.name}"
+        return rank(within, key=key, calls=unit.calls, load=self.load)
+
+    def _provider_missing(self, task: SubTask) -> bool:
+        """End the job when a capability has had no provider for too long; tell so."""
+        since_ms = max(
+            [self.state.planned_ms]
+            + [
+                self.state.units[name].ended_ms
+                for other in edges_of(task)
+                for name in self.state.expanded.get(other, ())
+            ]
+            + list(_ended(self.state, task))
+        )
+        if self.now_ms < since_ms + PROVIDER_GRACE_MS:
+            self._wake(since_ms + PROVIDER_GRACE_MS)
+            return False
+        self.out.append(
+            End(
+                "capability.not_offered",
+                f"nobody reachable offers {task.capability} (sub-task {task.id!r})",
+            )
+        )
+        return True
+
+    def _wake(self, at_ms: int) -> None:
+        self.wake_ms = min(self.wake_ms, at_ms)
+
+
+def edges_of(task: SubTask) -> list[str]:
+    """Return the sub-tasks that ``task`` draws from."""
+    return sorted({s.name for s in task.inputs.values() if s.kind == "task"})
+
+
+def _ended(state: JobState, task: SubTask) -> Iterator[int]:
+    for name in state.expanded.get(task.id, ()):
+        yield state.units[name].ended_ms

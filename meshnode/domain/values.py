@@ -1,0 +1,104 @@
+"""JSON values: their one encoding, and places in them.
+
+Agents' inputs and outputs are RFC 8785 bytes everywhere they are hashed, so two
+nodes that hold the same value hold the same artifact.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import rfc8785
+
+from meshnode.errors import InputInvalid
+from meshnode.ports import JsonValue
+
+
+def canonical(value: JsonValue) -> bytes:
+    """Return the RFC 8785 bytes of ``value``.
+
+    Raises:
+        InputInvalid: It has none: NaN, an integer over 53 bits, a lone surrogate.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as exc:
+        raise InputInvalid(f"no canonical JSON: {exc}") from exc
+
+
+def parse(data: bytes) -> JsonValue:
+    """Return the JSON value in ``data``.
+
+    Raises:
+        InputInvalid: Not JSON as RFC 8259 has it (``NaN`` isn't).
+    """
+    try:
+        return json.loads(data, parse_constant=_refuse)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError) as exc:
+        raise InputInvalid(f"not JSON: {exc}") from exc
+
+
+def _refuse(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not JSON")
+
+
+def resolve(value: JsonValue, pointer: str) -> JsonValue:
+    """Return what ``pointer`` (RFC 6901) names in ``value``.
+
+    Raises:
+        InputInvalid: There is no such place.
+    """
+    found = list(resolve_all(value, pointer, star=False))
+    return found[0]
+
+
+def resolve_all(value: JsonValue, pointer: str, *, star: bool = True) -> Iterator[JsonValue]:
+    """Yield every place that ``pointer`` names; a ``*`` segment ranges over a list.
+
+    Raises:
+        InputInvalid: A segment without ``*`` names nothing.
+    """
+    yield from _walk(value, pointer.split("/")[1:], star=star)
+
+
+def _walk(value: JsonValue, segments: Sequence[str], *, star: bool) -> Iterator[JsonValue]:
+    if not segments:
+        yield value
+    elif star and segments[0] == "*" and isinstance(value, list):
+        for item in value:
+            yield from _walk(item, segments[1:], star=star)
+    else:
+        key = segments[0].replace("~1", "/").replace("~0", "~")
+        yield from _walk(_child(value, key), segments[1:], star=star)
+
+
+def pick(value: JsonValue, pointer: str) -> JsonValue:
+    """Return what ``pointer`` names: a list of places if it has a ``*``, else the one place.
+
+    Raises:
+        InputInvalid: There is no such place.
+    """
+    if "*" in pointer.split("/"):
+        return list(resolve_all(value, pointer))
+    return resolve(value, pointer)
+
+
+def resolve_list(value: JsonValue, pointer: str) -> list[JsonValue]:
+    """Return the list that ``pointer`` names, as :func:`pick` does.
+
+    Raises:
+        InputInvalid: There is no such place, or no list there.
+    """
+    found = pick(value, pointer)
+    if not isinstance(found, list):
+        raise InputInvalid(f"{pointer or 'the value'} is no list, so it can't be mapped over")
+    return found
+
+
+def _child(value: JsonValue, key: str) -> JsonValue:
+    if isinstance(value, dict) and key in value:
+        return value[key]
+    if isinstance(value, list) and key.isdecimal() and (key == "0" or key[0] != "0"):
+        index = int(key)
+        if index < len(value):
+            return value[index]
+    raise InputInvalid(f"there is no {key[:60]!r} in the value")
