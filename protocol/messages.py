@@ -11,12 +11,12 @@ the award, a receipt binds award and result: each names its reason by hash.
 Specified in protocol/spec/60-contracts.md; vectors in protocol/vectors/contracts.json.
 """
 
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 
 from protocol import limits
-from protocol.codec import decode_as, encode
+from protocol.codec import Count, Hash, decode_as, encode
 from protocol.errors import (
     BadSignature,
     Expired,
@@ -25,11 +25,14 @@ from protocol.errors import (
     WrongAudience,
     WrongNetwork,
 )
-from protocol.keys import Identity
+from protocol.keys import Identity, digest
 from protocol.signing import seal, unseal
 
 HASH_SIZE: Final = 32
 MESSAGE_ID_SIZE: Final = 16
+
+#: Text that becomes a key in stores and logs.
+_Text = Annotated[str, msgspec.Meta(max_length=limits.HEADER_TEXT_SIZE_MAX)]
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +43,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         taint: 0 the owner's own, 1 from a peer, 2 from outside the mesh: never instructions.
     """
 
-    secrecy: int = 2
-    taint: int = 0
+    secrecy: Annotated[int, msgspec.Meta(ge=0, le=3)] = 2
+    taint: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +56,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         subtasks: Awards that the contractor may make itself.
     """
 
-    cost_mc: int = 0
-    tokens: int = 0
-    subtasks: int = 0
+    cost_mc: Count = 0
+    tokens: Count = 0
+    subtasks: Count = 0
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,20 +88,20 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     id: bytes
     issuer: str
     audience: str
-    issued_ms: int
-    expires_ms: int
-    sequence: int
+    issued_ms: Count
+    expires_ms: Count
+    sequence: Count
     network: str
-    job: str
-    subtask: str
-    replica: int
+    job: _Text
+    subtask: _Text
+    replica: Count
     label: Label
     budget: Budget
-    hops: int
-    deadline_ms: int
-    idempotency_key: str
-    traceparent: str
-    epoch: int
+    hops: Count
+    deadline_ms: Count
+    idempotency_key: _Text
+    traceparent: _Text
+    epoch: Count
     charter: bytes
 
 
@@ -124,10 +127,10 @@ class Cfp(Message, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "cfp"
 
     capability: str
-    items: int
-    input_bytes: int
-    timeout_ms: int
-    price_max_mc: int
+    items: Count
+    input_bytes: Count
+    timeout_ms: Count
+    price_max_mc: Count
 
 
 class Proposal(Message, frozen=True, kw_only=True):
@@ -144,12 +147,12 @@ class Proposal(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "proposal"
 
-    cfp: bytes
+    cfp: Hash
     agent: str
     capability: str
-    price_mc: int
-    eta_ms: int
-    free: int
+    price_mc: Count
+    eta_ms: Count
+    free: Count
 
 
 class StandingOffer(Message, frozen=True, kw_only=True):
@@ -168,10 +171,10 @@ class StandingOffer(Message, frozen=True, kw_only=True):
 
     agent: str
     capability: str
-    price_mc: int
-    items_max: int
-    awards_max: int
-    latency_ms: int
+    price_mc: Count
+    items_max: Count
+    awards_max: Count
+    latency_ms: Count
 
 
 class Refuse(Message, frozen=True, kw_only=True):
@@ -186,10 +189,10 @@ class Refuse(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "refuse"
 
-    of: bytes
+    of: Hash
     reason: str
     text: str = ""
-    retry_after_ms: int = 0
+    retry_after_ms: Count = 0
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,11 +210,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     inline: bytes = b""
     artifact: bytes = b""
-    size: int = 0
+    size: Count = 0
     holder: str = ""
     pointer: str = ""
-    start: int = 0
-    count: int = -1
+    start: Count = 0
+    count: Annotated[int, msgspec.Meta(ge=-1, le=limits.NUMBER_MAX)] = -1
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,15 +252,15 @@ class Award(Message, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "award"
 
     cfp: bytes
-    proposal: bytes
+    proposal: Hash
     agent: str
     capability: str
     inputs: dict[str, Binding]
     each: list[str]
-    items: int
-    price_cap_mc: int
-    timeout_ms: int
-    lease_ms: int
+    items: Count
+    price_cap_mc: Count
+    timeout_ms: Count
+    lease_ms: Count
     result_key: bytes = b""
     lengths: list[str] = []
     readers: list[str] = []
@@ -278,10 +281,10 @@ class Progress(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "progress"
 
-    award: bytes
-    seq: int
-    items_done: int
-    offset: int = 0
+    award: Hash
+    seq: Count
+    items_done: Count
+    offset: Count = 0
     checkpoint: bytes = b""
     text: str = ""
 
@@ -296,10 +299,10 @@ class Metering(msgspec.Struct, frozen=True, kw_only=True):
         tokens_out: Model tokens written.
     """
 
-    queue_ms: int = 0
-    run_ms: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
+    queue_ms: Count = 0
+    run_ms: Count = 0
+    tokens_in: Count = 0
+    tokens_out: Count = 0
 
 
 class Result(Message, frozen=True, kw_only=True):
@@ -320,14 +323,14 @@ class Result(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "result"
 
-    award: bytes
+    award: Hash
     state: Literal["completed", "failed", "cancelled"]
     output: bytes = b""
-    size: int = 0
+    size: Count = 0
     inline: bytes = b""
-    lengths: dict[str, int] = {}
+    lengths: dict[str, Count] = {}
     metering: Metering = Metering()
-    price_mc: int = 0
+    price_mc: Count = 0
     error_code: str = ""
     error_text: str = ""
 
@@ -342,7 +345,7 @@ class Cancel(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "cancel"
 
-    award: bytes
+    award: Hash
     reason: str
 
 
@@ -358,13 +361,12 @@ class Ticket(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "ticket"
 
-    artifact: bytes
+    artifact: Hash
     holder: str
 
 
 M = TypeVar("M", bound=Message)
 
-_HASHES: Final = ("cfp", "proposal", "award", "of", "artifact", "result", "receipt", "output")
 _DECODERS: Final[dict[type[Message], "msgspec.msgpack.Decoder[Any]"]] = {}
 
 
@@ -376,11 +378,13 @@ def sign_message(identity: Identity, message: Message) -> bytes:
     """
     if message.h.issuer != identity.peer:
         raise LocalProtocolError("a message is signed by its issuer")
+    payload = encode(message)
     try:
-        _check(message)
-    except Malformed as exc:
+        # Read back what others will read: constructors don't hold the fields' ranges.
+        _check(_decoder(type(message)).decode(payload))
+    except (Malformed, msgspec.ValidationError) as exc:
         raise LocalProtocolError(f"our own {message.TYPE}: {exc}") from exc
-    return seal(identity, message.TYPE, message.h.network, encode(message))
+    return seal(identity, message.TYPE, message.h.network, payload)
 
 
 def read_message(envelope: bytes, kind: type[M], *, network: str) -> M:
@@ -390,16 +394,20 @@ def read_message(envelope: bytes, kind: type[M], *, network: str) -> M:
         RemoteProtocolError: Forged, of another type or network, or against the rules.
     """
     parts = unseal(envelope, kind=kind.TYPE, network=network)
-    decoder = _DECODERS.get(kind)
-    if decoder is None:
-        decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
-    message: M = decode_as(parts.p, decoder)
+    message = decode_as(parts.p, _decoder(kind))
     if message.h.issuer != parts.i:
         raise BadSignature("the header names another issuer than the envelope")
     if message.h.network != parts.n:
         raise WrongNetwork("the header names another network than the envelope")
     _check(message)
     return message
+
+
+def _decoder(kind: type[M]) -> "msgspec.msgpack.Decoder[M]":
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
+    return decoder
 
 
 def check_timely(message: Message, *, audience: str, now_ms: int) -> None:
@@ -431,40 +439,53 @@ def _check(message: Message) -> None:
     if isinstance(message, Cfp | Proposal | StandingOffer | Award):
         _need(lifetime_ms <= limits.LIFETIME_MS_MAX, "it lives longer than 10 minutes")
     _need(0 <= header.hops <= limits.HOPS_MAX, "hops is out of range")
-    _need(
-        header.epoch >= 0 and header.replica >= 0 and header.sequence >= 0, "a negative count"
-    )
-    _need(
-        min(header.budget.cost_mc, header.budget.tokens, header.budget.subtasks) >= 0, "budget"
-    )
-    _need(len(header.charter) in {0, HASH_SIZE}, "charter is no hash")
-    for field in _HASHES:
-        value = getattr(message, field, None)
-        if isinstance(value, bytes):
-            _need(len(value) in {0, HASH_SIZE}, f"{field} is no hash")
+    _need(_is_hash_or_empty(header.charter), "charter is no hash")
     if isinstance(message, Award):
         _check_award(message)
     elif isinstance(message, Result):
-        _need(len(message.inline) <= limits.INLINE_SIZE_MAX, "the inline output is too large")
-        _need(
-            (message.state == "completed") == bool(message.output), "output without completion"
-        )
-        _need(message.price_mc >= 0, "a negative price")
+        _check_result(message)
     elif isinstance(message, Progress):
         _need(len(message.text) <= limits.PROGRESS_SIZE_MAX, "the text is too long")
-    elif isinstance(message, Proposal | StandingOffer):
-        _need(message.price_mc >= 0, "a negative price")
+        _need(_is_hash_or_empty(message.checkpoint), "checkpoint is no hash")
+
+
+def _check_result(result: Result) -> None:
+    completed = result.state == "completed"
+    _need(
+        completed == bool(result.output) and _is_hash_or_empty(result.output),
+        "an output's hash stands in a completed result, and in no other",
+    )
+    if result.inline:
+        _need(len(result.inline) <= limits.INLINE_SIZE_MAX, "the inline output is too large")
+        # Otherwise its readers and those who fetch by hash would get different outputs.
+        _need(
+            (digest(result.inline), len(result.inline)) == (result.output, result.size),
+            "the inline output is another than the one named by hash",
+        )
 
 
 def _check_award(award: Award) -> None:
-    _need(len(award.proposal) == HASH_SIZE, "it binds no proposal")
-    _need(award.items >= 1 and award.price_cap_mc >= 0, "items or price cap")
+    _need(_is_hash_or_empty(award.cfp), "cfp is no hash")
+    _need(_is_hash_or_empty(award.result_key), "result key has not 32 bytes")
+    _need(award.items >= 1, "items")
     _need(award.timeout_ms > 0 and award.lease_ms > 0, "timeout or lease")
     _need(len(award.inputs) <= limits.BINDINGS_MAX, "too many inputs")
     for binding in award.inputs.values():
         _need(len(binding.parts) <= limits.PARTS_MAX, "too many parts")
         _need(binding.gather or len(binding.parts) == 1, "one value has one part")
+        for part in binding.parts:
+            _check_part(part)
     _need(set(award.each) <= set(award.inputs), "it maps over what is not an input")
+
+
+def _check_part(part: Part) -> None:
+    _need(bool(part.inline) != bool(part.artifact), "a part is inline or in an artifact")
+    _need(len(part.inline) <= limits.INLINE_SIZE_MAX, "an inline part is too large")
+    _need(_is_hash_or_empty(part.artifact), "a part's artifact is no hash")
+
+
+def _is_hash_or_empty(value: bytes) -> bool:
+    return len(value) in {0, HASH_SIZE}
 
 
 def _need(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as an assertion
