@@ -206,6 +206,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         pointer: JSON Pointer into it; with ``items`` it applies to each item.
         start: First item, where the artifact holds a list.
         count: Number of items, or -1 for the value as it is.
+        mapped: The artifact is a map's output: a list to whose items the pointer applies.
     """
 
     inline: bytes = b""
@@ -215,6 +216,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     pointer: str = ""
     start: Count = 0
     count: Annotated[int, msgspec.Meta(ge=-1, le=limits.NUMBER_MAX)] = -1
+    mapped: bool = False
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):

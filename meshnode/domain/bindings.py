@@ -87,6 +87,7 @@ def _pieces(
                 pointer=source.pointer,
                 start=first - at,
                 count=last - first,
+                mapped=True,
             )
         at += made.items
 
@@ -168,7 +169,9 @@ def _piece(value: JsonValue, part: Part) -> list[JsonValue]:
     A part of a map's output is a list to whose items the pointer applies; a part of
     a single output is a value in which the pointer names the list.
     """
-    if isinstance(value, list):
+    if part.mapped:
+        if not isinstance(value, list):
+            raise InputInvalid("a map's output should be a list")
         if part.start + part.count > len(value) or part.start < 0:
             raise InputInvalid(
                 f"items {part.start} to {part.start + part.count} of {len(value)}"
