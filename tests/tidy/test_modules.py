@@ -141,11 +141,16 @@ def _imported(node: ast.AST) -> set[str]:
 def waits_for_events(path: Path, source: str) -> Iterator[str]:
     """A test awaits what happens; it sleeps only in virtual time.
 
-    Tests of whole processes (``e2e``) poll in real time.
+    A world (``simulations``) brings its own clock; tests of whole processes (``e2e``) poll
+    in real time.
     """
     if path.parts[0] != "tests":
         return
-    virtual = "autojump_clock" in source or "MockClock" in source or "e2e" in path.parts
+    virtual = (
+        {"simulations", "e2e"} & set(path.parts)
+        or "autojump_clock" in source
+        or "MockClock" in source
+    )
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="sleep")):
