@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 
-from protocol.codec import encode, scan
-from protocol.errors import ErrorCode, Malformed
+from protocol.codec import Count, Hash, encode, scan
+from protocol.errors import ErrorCode, Malformed, TooLarge
 from protocol.framing import frame
+from protocol.limits import ARTIFACT_SIZE_MAX
 
 PROTOCOL: Final = "/meshnode/artifact/1"
 
@@ -28,20 +29,20 @@ class Fetch(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """
 
     ticket: bytes
-    artifact: bytes
-    offset: int
+    artifact: Hash
+    offset: Count
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The bytes follow; ``size`` is the artifact's whole size."""
 
-    size: int
+    size: Count
 
 
 class NotHeld(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """No bytes follow; ``code`` is an :class:`~protocol.errors.ErrorCode`."""
 
-    code: int
+    code: Count
     message: str
 
 
@@ -61,14 +62,15 @@ def decode_message(body: bytes) -> ArtifactMessage:
 
     Raises:
         Malformed: Not one.
+        TooLarge: The artifact is over :data:`~protocol.limits.ARTIFACT_SIZE_MAX`.
     """
     scan(body)
     try:
         message = _DECODER.decode(body)
     except msgspec.ValidationError as exc:
         raise Malformed(f"artifact message: {exc}") from exc
-    if isinstance(message, Fetch) and message.offset < 0:
-        raise Malformed("a negative offset")
+    if isinstance(message, Found) and message.size > ARTIFACT_SIZE_MAX:
+        raise TooLarge(message.size, ARTIFACT_SIZE_MAX)
     return message
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from protocol.codec import decode_as, encode
+from protocol.codec import Count, Hash, decode_as
 from protocol.errors import Malformed
 from protocol.keys import digest
 
@@ -38,8 +38,8 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
         hash: :func:`summary` of them.
     """
 
-    count: int
-    hash: bytes
+    count: Count
+    hash: Hash
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
         have: PeerId -> sequence of what the asker holds.
     """
 
-    have: dict[str, int]
+    have: dict[str, Count]
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +71,12 @@ _DECODERS: Final[dict[type, "msgspec.msgpack.Decoder[Any]"]] = {
 
 
 def summary(sequences: Mapping[str, int]) -> Digest:
-    """Return the digest of a catalogue: peers and sequences, in one order."""
-    return Digest(count=len(sequences), hash=digest(encode(dict(sequences))))
+    """Return the digest of a catalogue: a line for each peer, in order of PeerId.
+
+    Not one encoded map: a catalogue may hold more peers than a frame.
+    """
+    lines = "".join(f"{peer} {sequences[peer]}\n" for peer in sorted(sequences))
+    return Digest(count=len(sequences), hash=digest(lines.encode()))
 
 
 def read(body: bytes, kind: type[B]) -> B:

@@ -15,14 +15,20 @@ Specified in protocol/spec/10-codec.md; vectors in protocol/vectors/codec.json.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from protocol.errors import LocalProtocolError, Malformed, TooLarge
-from protocol.limits import DEPTH_MAX, FRAME_SIZE_MAX, NODES_MAX
+from protocol.limits import DEPTH_MAX, FRAME_SIZE_MAX, NODES_MAX, NUMBER_MAX
 
 Value = None | bool | int | str | bytes | Sequence["Value"] | Mapping[str, "Value"]
+
+#: A count, price, duration or time: never negative, and exact in JSON and SQL too.
+Count = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+
+#: A SHA-256 that may not be left out.
+Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 T = TypeVar("T")
 

@@ -28,6 +28,7 @@ from protocol.records import CapabilityName
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
 _POINTER_SIZE_MAX: Final = 256
 _TIMEOUT_MS_MAX: Final = 7 * 24 * 3_600_000
 _ATTEMPTS_MAX: Final = 10
@@ -243,5 +244,7 @@ def _check_source(where: str, source: Source, ids: frozenset[str]) -> None:
 
 
 def _check_pointer(where: str, pointer: str) -> None:
-    if len(pointer) > _POINTER_SIZE_MAX or (pointer and pointer[0] != "/"):
-        raise Malformed(f"{where}: {pointer[:60]!r} is no JSON Pointer; one begins with /")
+    if len(pointer) > _POINTER_SIZE_MAX or not _POINTER.fullmatch(pointer):
+        raise Malformed(
+            f"{where}: {pointer[:60]!r} is no JSON Pointer; one begins with /, and ~ is ~0"
+        )

@@ -19,8 +19,15 @@ from typing import Any, Final
 import msgspec
 
 from protocol import limits
-from protocol.codec import decode_as, encode
-from protocol.errors import BadSignature, Malformed, OutOfTurn, Stale, TooLarge
+from protocol.codec import Count, Hash, decode_as, encode
+from protocol.errors import (
+    BadSignature,
+    LocalProtocolError,
+    Malformed,
+    OutOfTurn,
+    Stale,
+    TooLarge,
+)
 from protocol.framing import FrameReader, frame
 from protocol.keys import Identity, digest
 from protocol.signing import peek, seal, unseal
@@ -30,7 +37,7 @@ HEAD: Final = "journal.head"
 END: Final = "journal.end"
 
 _DOMAIN: Final = b"meshnode/1/journal\0"
-_ENTRY_MAX: Final = limits.EVENT_SIZE_MAX
+_ENTRY_MAX: Final = limits.FRAME_SIZE_MAX
 
 #: First element of an exported entry.
 _HEADER_ENTRY: Final = 0
@@ -54,11 +61,11 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     job: str
     network: str
-    epoch: int
+    epoch: Count
     writer: str
     charter: bytes
     parent: bytes
-    opened_ms: int
+    opened_ms: Count
     v: int = 1
 
 
@@ -73,8 +80,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         v: Version of this event's shape.
     """
 
-    seq: int
-    at_ms: int
+    seq: Count
+    at_ms: Count
     kind: str
     data: dict[str, Any]
     v: int = 1
@@ -93,14 +100,16 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     job: str
-    epoch: int
-    count: int
-    chain: bytes
-    at_ms: int
+    epoch: Count
+    count: Count
+    chain: Hash
+    at_ms: Count
     state: str = ""
 
 
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
+class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """No signature covers an entry's own array, so nothing may be added to it."""
+
     kind: int
     body: bytes
 
@@ -112,16 +121,27 @@ _ENTRY_DECODER: Final = msgspec.msgpack.Decoder(_Entry)
 
 
 def encode_event(event: Event) -> bytes:
-    """Return the canonical bytes of ``event``."""
-    return encode(event)
+    """Return the canonical bytes of ``event``.
+
+    Raises:
+        LocalProtocolError: Over :data:`~protocol.limits.EVENT_SIZE_MAX`: put what is
+            large into an artifact.
+    """
+    body = encode(event)
+    if len(body) > limits.EVENT_SIZE_MAX:
+        raise LocalProtocolError(f"an event of {len(body)} bytes, kind {event.kind!r}")
+    return body
 
 
 def decode_event(body: bytes) -> Event:
     """Return the event in ``body``.
 
     Raises:
+        TooLarge: Over :data:`~protocol.limits.EVENT_SIZE_MAX`.
         Malformed: Not one, or of a version that this node doesn't know.
     """
+    if len(body) > limits.EVENT_SIZE_MAX:
+        raise TooLarge(len(body), limits.EVENT_SIZE_MAX)
     event = decode_as(body, _EVENT_DECODER)
     if event.v != 1:
         raise Malformed(f"an event of version {event.v}; this node reads version 1")
@@ -233,9 +253,6 @@ def read_export(data: bytes) -> list[ReadSegment]:
     entries = [decode_as(body, _ENTRY_DECODER) for body in reader.feed(data[len(MAGIC) :])]
     if reader.pending_bytes:
         raise Malformed(f"cut short, or {reader.pending_bytes} bytes added at its end")
-    for number, entry in enumerate(entries):
-        if encode(entry) != encode_entry(entry.kind, entry.body):
-            raise Malformed(f"entry {number} has fields that don't belong")
     segments: list[ReadSegment] = []
     parent = b""
     at = 0
@@ -255,7 +272,7 @@ def _read_segment(
     header = entries[at].body
     segment = decode_segment(header)
     _check_follows(segment, parent, segments)
-    first = segments[-1].events[-1].seq + 1 if segments and segments[-1].events else 0
+    first = sum(len(before.events) for before in segments)
     chain = chain_start(header)
     events: list[Event] = []
     for place in range(at + 1, len(entries)):
@@ -271,7 +288,7 @@ def _read_segment(
         if entry.kind != _EVENT_ENTRY:
             raise Malformed(f"entry {place} is neither event nor head")
         if len(events) >= limits.EVENTS_MAX:
-            raise TooLarge(len(events) + 1, limits.EVENTS_MAX)
+            raise Malformed(f"a segment of more than {limits.EVENTS_MAX} events")
         event = decode_event(entry.body)
         if event.seq != first + len(events):
             raise Malformed(f"event {event.seq} stands where {first + len(events)} should")
@@ -291,4 +308,4 @@ def _check_follows(segment: Segment, parent: bytes, segments: Sequence[ReadSegme
     if segment.epoch <= before.epoch:
         raise Stale(f"epoch {segment.epoch} does not follow {before.epoch}")
     if len(segments) >= limits.SEGMENTS_MAX:
-        raise TooLarge(len(segments) + 1, limits.SEGMENTS_MAX)
+        raise Malformed(f"a journal of more than {limits.SEGMENTS_MAX} segments")

@@ -16,6 +16,7 @@ NETWORK_SIZE_MAX: Final = 32  # bytes of a network id
 TYPE_SIZE_MAX: Final = 32  # bytes of a signed type's name
 LIFETIME_MS_MAX: Final = 600_000  # CFP, proposal, award: issued to expires
 SKEW_MS_MAX: Final = 60_000  # tolerance beyond the clock offset learned at hello
+NUMBER_MAX: Final = 10**15  # of any count, price or time in a signed thing: JSON holds it
 
 # capability records (30-records.md)
 RECORD_SIZE_MAX: Final = 64 * 1024  # bytes of one signed record in a catalogue
@@ -49,6 +50,7 @@ VERSIONS_MAX: Final = 16
 FEATURES_MAX: Final = 64
 
 # contracts (60-contracts.md)
+HEADER_TEXT_SIZE_MAX: Final = 256  # characters of a job, sub-task, key or trace context
 BINDINGS_MAX: Final = 32  # input fields of an award
 PARTS_MAX: Final = 256  # pieces that one field is put together from
 PROGRESS_SIZE_MAX: Final = 4 * 1024
@@ -58,6 +60,6 @@ ARTIFACT_SIZE_MAX: Final = 4 * 1024**3
 CHUNK_SIZE: Final = 256 * 1024
 
 # journals (80-journal.md)
-EVENT_SIZE_MAX: Final = FRAME_SIZE_MAX
+EVENT_SIZE_MAX: Final = 240 * 1024  # so that a frame holds it, wrapped
 EVENTS_MAX: Final = 100_000  # of one segment
 SEGMENTS_MAX: Final = 64

@@ -11,7 +11,8 @@ protocol/vectors/receipts.json.
 
 from typing import ClassVar, Literal
 
-from protocol.errors import BadSignature, Malformed
+from protocol.codec import Count, Hash
+from protocol.errors import BadSignature, Malformed, WrongAudience
 from protocol.keys import digest
 from protocol.messages import Award, Message, Result, read_message
 
@@ -33,13 +34,13 @@ class Receipt(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "receipt"
 
-    award: bytes
-    result: bytes
+    award: Hash
+    result: Hash
     capability: str
     agent: str
-    cost_mc: int
-    latency_ms: int
-    voucher_mc: int = 0
+    cost_mc: Count
+    latency_ms: Count
+    voucher_mc: Count = 0
 
 
 class Acceptance(Message, frozen=True, kw_only=True):
@@ -55,11 +56,11 @@ class Acceptance(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "acceptance"
 
-    award: bytes
-    receipt: bytes
+    award: Hash
+    receipt: Hash
     verdict: Verdict
     check: str
-    paid_mc: int
+    paid_mc: Count
 
 
 def check_receipt(
@@ -76,25 +77,46 @@ def check_receipt(
 
     Raises:
         Malformed: A hash, name or amount doesn't fit the others.
+        WrongAudience: One of them is meant for a third party.
         RemoteProtocolError: An envelope is forged or of another type.
     """
     awarded = read_message(award, Award, network=network)
     delivered = read_message(result, Result, network=network)
     claimed = read_message(receipt, Receipt, network=network)
     accepted = read_message(acceptance, Acceptance, network=network)
-    broker, contractor = awarded.h.issuer, awarded.h.audience
-    if {delivered.h.issuer, claimed.h.issuer} != {contractor}:
-        raise BadSignature("result and receipt are the contractor's to sign")
-    if accepted.h.issuer != broker:
-        raise BadSignature("the acceptance is the broker's to sign")
+    _check_sides(awarded, delivered, claimed, accepted)
     name = digest(award)
     if {delivered.award, claimed.award, accepted.award} != {name}:
         raise Malformed("they are not about the same award")
     if claimed.result != digest(result) or accepted.receipt != digest(receipt):
         raise Malformed("a half binds another result or receipt")
+    if len({_work(message) for message in (awarded, delivered, claimed, accepted)}) != 1:
+        raise Malformed("the headers name different jobs, sub-tasks or replicas")
+    if (claimed.capability, claimed.agent) != (awarded.capability, awarded.agent):
+        raise Malformed("the receipt claims another capability or agent than was awarded")
+    if delivered.state != "completed":
+        raise Malformed("there is no receipt for work that was not completed")
     if claimed.cost_mc != delivered.price_mc or claimed.cost_mc > awarded.price_cap_mc:
         raise Malformed("the charge is not the result's, or above the award's cap")
     paid_mc = 0 if accepted.verdict == "rejected" else claimed.cost_mc
     if accepted.paid_mc != paid_mc:
         raise Malformed("paid is neither the charge nor, when rejected, nothing")
     return awarded, delivered, claimed, accepted
+
+
+def _check_sides(
+    awarded: Award, delivered: Result, claimed: Receipt, accepted: Acceptance
+) -> None:
+    broker, contractor = awarded.h.issuer, awarded.h.audience
+    if {delivered.h.issuer, claimed.h.issuer} != {contractor}:
+        raise BadSignature("result and receipt are the contractor's to sign")
+    if accepted.h.issuer != broker:
+        raise BadSignature("the acceptance is the broker's to sign")
+    if {delivered.h.audience, claimed.h.audience} != {broker} or (
+        accepted.h.audience != contractor
+    ):
+        raise WrongAudience("a half is meant for somebody else than the other side")
+
+
+def _work(message: Message) -> tuple[str, str, int]:
+    return message.h.job, message.h.subtask, message.h.replica

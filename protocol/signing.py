@@ -33,8 +33,12 @@ _TYPE: Final = re.compile(rf"[a-z][a-z0-9_.-]{{0,{TYPE_SIZE_MAX - 1}}}")
 _NETWORK: Final = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{NETWORK_SIZE_MAX - 1}}}")
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A payload and the signature over it.  Fields are short: envelopes nest.
+
+    Other messages name an envelope by its hash, so nobody but the issuer may be able
+    to change its bytes: unlike in payloads, an unknown field is refused here, since
+    no signature would cover it.
 
     Attributes:
         i: Issuer, a PeerId.
