@@ -19,132 +19,60 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Literal
 
-import msgspec
-
 from protocol import limits
-from protocol.codec import encode, scan
 from protocol.errors import (
     CreditExceeded,
     ErrorCode,
     LocalProtocolError,
     Malformed,
     OutOfTurn,
-    UnknownType,
     WrongNetwork,
 )
-from protocol.framing import FrameReader, frame
+from protocol.framing import FrameReader
+from protocol.session_frames import (
+    CancelRequest,
+    Credit,
+    Failure,
+    Goodbye,
+    Hello,
+    Item,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+    SessionFrame,
+    Welcome,
+    decode_frame,
+    encode_frame,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "TRANSITIONS",
+    "URGENT",
+    "VERSION",
+    "CancelRequest",
+    "Credit",
+    "Failure",
+    "Goodbye",
+    "Hello",
+    "Item",
+    "Opened",
+    "Ping",
+    "Pong",
+    "Reply",
+    "Request",
+    "SessionEvent",
+    "SessionFrame",
+    "SessionMachine",
+    "State",
+    "Welcome",
+    "decode_frame",
+    "encode_frame",
+]
 
 PROTOCOL: Final = "/meshnode/session/1"
 VERSION: Final = 1
-
-
-class _Frame(msgspec.Struct, frozen=True, array_like=True):
-    """A session frame; on the wire an array that opens with its type number."""
-
-
-class Hello(_Frame, frozen=True, array_like=True, tag=0):
-    """First frame of the dialler."""
-
-    network: str
-    versions: list[int]
-    features: list[str]
-    time_ms: int
-
-
-class Welcome(_Frame, frozen=True, array_like=True, tag=1):
-    """The listener's answer: what was picked, and its clock."""
-
-    version: int
-    features: list[str]
-    time_ms: int
-    echo_ms: int
-
-
-class Ping(_Frame, frozen=True, array_like=True, tag=2):
-    """Are you there, and what time is it?"""
-
-    time_ms: int
-
-
-class Pong(_Frame, frozen=True, array_like=True, tag=3):
-    """Here; ``echo_ms`` is the ping's own time."""
-
-    echo_ms: int
-    time_ms: int
-
-
-class Request(_Frame, frozen=True, array_like=True, tag=4):
-    """Do ``method`` with ``body``; give up after ``timeout_ms``."""
-
-    rid: int
-    method: str
-    timeout_ms: int
-    credit: int
-    traceparent: str
-    body: bytes
-
-
-class Item(_Frame, frozen=True, array_like=True, tag=5):
-    """One piece of a streamed answer; costs one credit."""
-
-    rid: int
-    body: bytes
-
-
-class Reply(_Frame, frozen=True, array_like=True, tag=6):
-    """The end of an answer."""
-
-    rid: int
-    body: bytes
-
-
-class Failure(_Frame, frozen=True, array_like=True, tag=7):
-    """The end of a request that failed; ``code`` is an :class:`ErrorCode`."""
-
-    rid: int
-    code: int
-    message: str
-    retry_after_ms: int
-
-
-class CancelRequest(_Frame, frozen=True, array_like=True, tag=8):
-    """The asker no longer wants the answer."""
-
-    rid: int
-
-
-class Credit(_Frame, frozen=True, array_like=True, tag=9):
-    """The replier may send ``items`` more."""
-
-    rid: int
-    items: int
-
-
-class Goodbye(_Frame, frozen=True, array_like=True, tag=10):
-    """No new requests from here on; open ones finish."""
-
-    code: int
-    reason: str
-
-
-SessionFrame = (
-    Hello
-    | Welcome
-    | Ping
-    | Pong
-    | Request
-    | Item
-    | Reply
-    | Failure
-    | CancelRequest
-    | Credit
-    | Goodbye
-)
-
-_DECODER: Final["msgspec.msgpack.Decoder[SessionFrame]"] = msgspec.msgpack.Decoder(SessionFrame)
-_TYPES: Final = 11
-#: An array header (0x9n) and then the type number as a small integer.
-_TYPE_AT: Final = 1
 
 #: Written before everything else that waits: they keep the session alive and stop work.
 URGENT: Final = (Hello, Welcome, Ping, Pong, CancelRequest, Credit, Goodbye, Failure)
@@ -173,27 +101,6 @@ TRANSITIONS: Final[dict[tuple[State, type], State]] = {
     (State.OPEN, Goodbye): State.DRAINING,
     (State.DRAINING, Goodbye): State.DRAINING,
 }
-
-
-def decode_frame(body: bytes) -> SessionFrame:
-    """Return the session frame in ``body``.
-
-    Raises:
-        Malformed: Not canonical, or fields of the wrong type.
-        UnknownType: A type number that version 1 doesn't have.
-    """
-    scan(body)
-    try:
-        return _DECODER.decode(body)
-    except msgspec.ValidationError as exc:
-        if len(body) > _TYPE_AT and _TYPES <= body[_TYPE_AT] < 0x80:  # noqa: PLR2004 - msgpack's small integers
-            raise UnknownType(f"session frame type {body[_TYPE_AT]}") from exc
-        raise Malformed(f"session frame: {exc}") from exc
-
-
-def encode_frame(message: SessionFrame) -> bytes:
-    """Return ``message`` framed, ready to write."""
-    return frame(encode(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +136,11 @@ class SessionMachine:
     round_trip_ms: int | None = None
     heard_ms: int = 0
     pinged_ms: int = 0
+    started_ms: int = 0
     _reader: FrameReader = field(default_factory=FrameReader)
     _urgent: list[bytes] = field(default_factory=list)
     _normal: list[bytes] = field(default_factory=list)
+    _unsent: dict[int, bytes] = field(default_factory=dict)  # rid -> request that waits
     _next_rid: int = 1
     _asked: dict[int, int] = field(default_factory=dict)  # rid -> credit the peer has left
     _serving: dict[int, int] = field(default_factory=dict)  # rid -> credit we have left
@@ -240,7 +149,7 @@ class SessionMachine:
 
     def start(self, *, now_ms: int) -> None:
         """Begin: the dialler greets, the listener waits to be greeted."""
-        self.heard_ms = self.pinged_ms = now_ms
+        self.heard_ms = self.pinged_ms = self.started_ms = now_ms
         if self.role == "dialler":
             self._say(Hello(self.network, [VERSION], sorted(self.features), now_ms))
             self.state = State.GREETING
@@ -257,28 +166,45 @@ class SessionMachine:
         """Ask, and return the request id that answers will carry.
 
         Raises:
-            LocalProtocolError: The session isn't open, or too many requests are.
+            LocalProtocolError: The session isn't open, too many requests are, or the
+                peer would refuse this one (body, credit or timeout out of range).
         """
         if self.state is not State.OPEN:
             raise LocalProtocolError(f"no request while {self.state.name}")
         if len(self._asked) >= limits.REQUESTS_MAX:
             raise LocalProtocolError(f"more than {limits.REQUESTS_MAX} open requests")
+        if not 0 <= credit <= limits.CREDIT_MAX or timeout_ms <= 0:
+            raise LocalProtocolError("credit or timeout out of range")
         rid = self._next_rid
+        self._say(Request(rid, method, timeout_ms, credit, traceparent, body))
         self._next_rid += 1
         self._asked[rid] = credit
-        self._say(Request(rid, method, timeout_ms, credit, traceparent, body))
+        self._unsent[rid] = self._normal[-1]
         return rid
 
     def grant(self, rid: int, items: int) -> None:
-        """Let the peer send ``items`` more pieces of the answer to ``rid``."""
-        if rid in self._asked:
-            self._asked[rid] += items
-            self._say(Credit(rid, items))
+        """Let the peer send ``items`` more pieces of the answer to ``rid``.
+
+        Raises:
+            LocalProtocolError: It would hold more than :data:`~protocol.limits.CREDIT_MAX`.
+        """
+        if rid not in self._asked:
+            return
+        if items <= 0 or self._asked[rid] + items > limits.CREDIT_MAX:
+            raise LocalProtocolError(f"credit out of range for request {rid}")
+        self._asked[rid] += items
+        # Credit overtakes what waits, but not the request that it is for.
+        self._say(Credit(rid, items), urgent=rid not in self._unsent)
 
     def abandon(self, rid: int) -> None:
         """Tell the peer that the answer to ``rid`` is no longer wanted."""
-        if self._asked.pop(rid, None) is not None and self.state is not State.CLOSED:
+        if self._asked.pop(rid, None) is None or self.state is State.CLOSED:
+            return
+        unsent = self._unsent.pop(rid, None)
+        if unsent is None:
             self._say(CancelRequest(rid))
+        else:  # a cancel would overtake it, and the peer work for nobody
+            self._normal.remove(unsent)
 
     def credit(self, rid: int) -> int:
         """Return how many pieces may be sent for ``rid`` now; 0 when it has ended."""
@@ -296,13 +222,14 @@ class SessionMachine:
         """
         if self._serving.get(rid, 0) <= 0:
             raise LocalProtocolError(f"no credit for request {rid}")
-        self._serving[rid] -= 1
         self._say(Item(rid, body))
+        self._serving[rid] -= 1
 
     def reply(self, rid: int, body: bytes) -> None:
         """End an answer; nothing is sent if the peer gave up on it before."""
-        if self._serving.pop(rid, None) is not None:
+        if rid in self._serving:
             self._say(Reply(rid, body))
+            del self._serving[rid]
 
     def fail(self, rid: int, code: ErrorCode, message: str, *, retry_after_ms: int = 0) -> None:
         """End a request with an error; nothing is sent if the peer gave up on it before."""
@@ -321,6 +248,7 @@ class SessionMachine:
         orphans = list(self._asked)
         self._asked.clear()
         self._serving.clear()
+        self._unsent.clear()
         return orphans
 
     def take(self, size_max: int = 64 * 1024) -> bytes:
@@ -341,6 +269,9 @@ class SessionMachine:
             del queue[:count]
             if queue:
                 break
+        if self._unsent:
+            waiting = set(map(id, self._normal))
+            self._unsent = {k: v for k, v in self._unsent.items() if id(v) in waiting}
         return b"".join(taken)
 
     @property
@@ -359,7 +290,8 @@ class SessionMachine:
         """Ping when it has been quiet; return False once the peer must be taken for gone."""
         silence_ms = now_ms - self.heard_ms
         if self.state in {State.FRESH, State.GREETING}:
-            return silence_ms < limits.HELLO_MS_MAX
+            # From the start, not from the last byte: a greeting may not be dripped.
+            return now_ms - self.started_ms < limits.HELLO_MS_MAX
         if silence_ms >= limits.SILENCE_MS_MAX:
             return False
         if silence_ms >= limits.HEARTBEAT_MS and now_ms - self.pinged_ms >= limits.HEARTBEAT_MS:
@@ -402,6 +334,8 @@ class SessionMachine:
                 self._measure(message.echo_ms, message.time_ms, now_ms)
                 if message.version != VERSION:
                     raise Malformed(f"version {message.version} was not offered")
+                if len(message.features) > limits.FEATURES_MAX:
+                    raise Malformed("too many features")
                 return Opened(message.version, self.features & frozenset(message.features))
             case Ping():
                 self._say(Pong(message.time_ms, now_ms))
@@ -439,7 +373,7 @@ class SessionMachine:
         self.ping(now_ms=now_ms)  # the listener measures the clock as well
         return Opened(VERSION, shared)
 
-    def _asked_of_us(self, request: Request) -> Request:
+    def _asked_of_us(self, request: Request) -> Request | None:
         if request.rid in self._serving:
             raise Malformed(f"request id {request.rid} is in use")
         if not 0 <= request.credit <= limits.CREDIT_MAX or request.timeout_ms <= 0:
@@ -449,6 +383,7 @@ class SessionMachine:
         self._serving[request.rid] = request.credit
         if self.state is State.DRAINING:
             self.fail(request.rid, ErrorCode.BUSY, "this session is closing")
+            return None  # nobody may work on what was just refused
         return request
 
     def _item(self, item: Item) -> Item | None:
@@ -473,11 +408,13 @@ class SessionMachine:
         """Keep the offset of the shortest round trip: it has the smallest error."""
         trip_ms = now_ms - echo_ms
         if trip_ms < 0:
-            raise Malformed("an echo from the future")
+            return  # our own clock was set back since, or the echo is made up
         if self.round_trip_ms is None or trip_ms <= self.round_trip_ms:
             self.round_trip_ms = trip_ms
             self.offset_ms = peer_ms - (echo_ms + now_ms) // 2
 
-    def _say(self, message: SessionFrame) -> None:
-        queue = self._urgent if isinstance(message, URGENT) else self._normal
-        queue.append(encode_frame(message))
+    def _say(self, message: SessionFrame, *, urgent: bool = True) -> None:
+        """Queue ``message``; first of all encode it, so that a refusal changes nothing."""
+        body = encode_frame(message)
+        is_urgent = urgent and isinstance(message, URGENT)
+        (self._urgent if is_urgent else self._normal).append(body)
