@@ -1,0 +1,105 @@
+"""What has to be changed inside py-libp2p before a host is made.
+
+Nearly everything that py-libp2p gets wrong is put right from outside, by classes of
+our own at its extension points: the TCP transport (:mod:`.libp2p_tcp`), the muxer
+(:mod:`.libp2p_yamux`), the swarm (:mod:`.libp2p_swarm`), the stream guards
+(:mod:`.libp2p_guards`).  This module holds the rest: module globals that no
+constructor reaches.  They are read at run time, so importing py-libp2p first does
+no harm.  Everything that is replaced is checked for first: another version than
+the pinned one is refused with a clear error instead of being half patched.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from libp2p.kad_dht import kad_dht, peer_routing, provider_store, value_store
+from libp2p.network import swarm
+from libp2p.network.connection import swarm_connection
+from libp2p.stream_muxer.yamux import yamux
+
+from meshnode.errors import ConfigError
+
+VERSION: Final = "0.8.1"
+
+#: Largest receive window of a stream, bytes.  py-libp2p allows 16 MiB, which 250
+#: streams of one peer turn into 4 GiB that nobody has to read.
+WINDOW_BYTES_MAX: Final = 1024 * 1024
+#: Longest wait for one DHT peer, seconds.  A lookup waits for its slowest peer, so
+#: py-libp2p's 10 s let one frozen peer use up the whole operation.
+DHT_QUERY_S: Final = 3
+
+#: Private parts that the adapters build on.
+_NEEDED: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
+    (yamux.Yamux, ("_write_frame", "_read_data_body", "_cleanup_on_error", "_finalize_stream")),
+    (yamux.YamuxStream, ("_grow_to_delta", "_apply_autotune_epoch")),
+    (
+        swarm.Swarm,
+        ("_dial_addr_single_attempt", "_open_stream_on_connection", "_select_connection"),
+    ),
+    (value_store.ValueStore, ("_store_at_peer", "_get_from_peer")),
+    (
+        provider_store.ProviderStore,
+        ("_send_add_provider", "_get_providers_from_peer_with_closers"),
+    ),
+)
+
+_StreamFactory = Callable[[int, yamux.Yamux, bool], yamux.YamuxStream]
+_STOCK_STREAM: Final = yamux.YamuxStream
+
+
+def apply() -> None:
+    """Patch py-libp2p; idempotent.
+
+    Raises:
+        ConfigError: The installed py-libp2p is not the one that was examined.
+    """
+    found = importlib.metadata.version("libp2p")
+    if found != VERSION:
+        raise ConfigError(
+            f"libp2p {found} is installed, but this node is made for {VERSION}",
+            hint=f"install libp2p=={VERSION}",
+        )
+    for owner, names in _NEEDED:
+        for name in names:
+            _check(owner, name)
+    silence()
+    _replace(swarm, "_HAPPY_EYEBALLS_DELAY", 0.0)  # each connect waits 250 ms otherwise
+    _replace(yamux, "MAX_WINDOW_SIZE", WINDOW_BYTES_MAX)
+    for module in (kad_dht, peer_routing, provider_store):
+        _replace(module, "QUERY_TIMEOUT", DHT_QUERY_S)
+    _replace(yamux, "YamuxStream", _make_stream)
+
+
+def silence() -> None:
+    """Keep py-libp2p out of the logs: it logs values that peers made up, whole.
+
+    ``swarm_connection`` logs through the root logger, which installs a handler on
+    standard error as a side effect: it gets a logger of its own.
+    """
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("libp2p."):  # one of them sets its own level
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    logger = logging.getLogger("libp2p")
+    logger.setLevel(logging.CRITICAL + 1)
+    _replace(swarm_connection, "logging", logger.getChild("network.connection"))
+
+
+def _make_stream(stream_id: int, conn: yamux.Yamux, is_initiator: bool) -> yamux.YamuxStream:  # noqa: FBT001 - the signature of what it replaces
+    """Stand in for the class: a connection says itself what its streams are."""
+    make: _StreamFactory = getattr(conn, "stream_class", _STOCK_STREAM)
+    return make(stream_id, conn, is_initiator)
+
+
+def _check(owner: object, name: str) -> None:
+    if not hasattr(owner, name):
+        raise ConfigError(
+            f"libp2p's {getattr(owner, '__name__', owner)} has no {name}",
+            hint=f"install libp2p=={VERSION}",
+        )
+
+
+def _replace(module: object, name: str, value: object) -> None:
+    _check(module, name)
+    setattr(module, name, value)
