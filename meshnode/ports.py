@@ -19,6 +19,17 @@ from typing import Protocol, runtime_checkable
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 
+class Started(Protocol):
+    """What ``nursery.start`` hands to a service, to be told that it runs.
+
+    Trio's own ``TaskStatus`` is hidden from type checkers by the old stubs that
+    libp2p's dependencies bring along.
+    """
+
+    def started(self) -> None:
+        """Let the one who started the service go on."""
+
+
 # --- transport -------------------------------------------------------------------
 
 

@@ -1,0 +1,367 @@
+"""One session at work: a reader, a writer and a heart around the sans-I/O machine.
+
+The reader never waits for a handler: each request runs in a task of its own, so a
+slow one stalls nobody.  A frozen peer (its connection still up) is noticed by
+silence within ``SILENCE_MS_MAX``; every request to it then ends in
+:class:`StreamLost`.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import trio
+
+from meshnode.errors import Busy, MeshError, StreamLost
+from meshnode.ports import Emit, Stream, WallClock
+from protocol.errors import ErrorCode, RemoteProtocolError
+from protocol.session import (
+    CancelRequest,
+    Credit,
+    Failure,
+    Goodbye,
+    Item,
+    Opened,
+    Reply,
+    Request,
+    SessionEvent,
+    SessionMachine,
+    State,
+)
+
+#: Bytes that may wait for a peer that doesn't read before askers wait too.
+_WAITING_BYTES_MAX: Final = 4 * 1024 * 1024
+#: How often silence is looked for, seconds.
+_BEAT_S: Final = 1.0
+#: A write that makes no headway for this long ends the session, seconds.
+_WRITE_S: Final = 15.0
+
+
+class RequestFailed(MeshError):
+    """The peer answered a request with an error."""
+
+    code = "peer.refused"
+
+    def __init__(self, peer: str, failure: Failure) -> None:
+        super().__init__(failure.message or f"{peer} refused the request")
+        self.peer = peer
+        self.failure = failure.code
+
+
+class RequestTimeout(MeshError):
+    """The peer didn't answer in time."""
+
+    code = "peer.timeout"
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A request from a peer.
+
+    Attributes:
+        peer: Who asks; proved by the transport.
+        method: What for.
+        body: Up to a frame.
+        deadline_s: When the asker gives up, on Trio's clock.
+        traceparent: W3C trace context, or empty.
+    """
+
+    peer: str
+    method: str
+    body: bytes
+    deadline_s: float
+    traceparent: str
+    _rid: int
+    _session: "Session"
+
+    async def item(self, body: bytes) -> None:
+        """Send one piece of the answer; waits for credit.
+
+        Raises:
+            StreamLost: The session ended, or the asker gave up.
+        """
+        await self._session.send_item(self._rid, body)
+
+
+Handler = Callable[[Incoming], Awaitable[bytes]]
+
+
+class Owner(Protocol):
+    """What a session needs from :class:`Sessions`."""
+
+    clock: WallClock
+    emit: Emit
+
+    def handler(self, method: str) -> Handler | None:
+        """Return who answers ``method``."""
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A request that waits for its answer."""
+
+    on_item: Callable[[bytes], None] | None
+    done: trio.Event = field(default_factory=trio.Event)
+    answer: bytes | None = None
+    error: MeshError | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One stream, open or opening."""
+
+    owner: Owner
+    stream: Stream
+    machine: SessionMachine
+    epoch_ms: int
+    opened: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+    asked: dict[int, _Asked] = field(default_factory=dict)
+    serving: dict[int, trio.CancelScope] = field(default_factory=dict)
+    credited: dict[int, trio.Event] = field(default_factory=dict)
+    nursery: trio.Nursery | None = None
+    reason: str = ""
+    settled: trio.Event = field(default_factory=trio.Event)
+    _wake: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return self.stream.peer
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests may be sent on it."""
+        return self.machine.state is State.OPEN and not self.ended.is_set()
+
+    async def run(self) -> None:
+        """Carry the session until it ends; never raises for what the peer did."""
+        self.machine.start(now_ms=self._now_ms())
+        try:
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._beat)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._end()
+            await self.stream.aclose()
+
+    def _now_ms(self) -> int:
+        """Return the machine's time: it began as wall time, but never jumps."""
+        return int(trio.current_time() * 1000) + self.epoch_ms
+
+    @property
+    def offset_ms(self) -> int:
+        """The peer's clock minus ours as it is now; 0 before it was measured."""
+        measured = self.machine.offset_ms
+        if measured is None:
+            return 0
+        return measured + self._now_ms() - self.owner.clock.now_ms()
+
+    # --- reading ---
+
+    async def _read(self) -> None:
+        try:
+            while data := await self.stream.receive():
+                for event in self.machine.receive(data, now_ms=self._now_ms()):
+                    self._hear(event)
+                self.wake()
+        except StreamLost as exc:
+            self.reason = self.reason or str(exc)
+        except RemoteProtocolError as exc:
+            self.reason = f"{self.peer} broke the protocol: {exc}"
+            self.owner.emit(
+                "session.violation", peer=self.peer, code=exc.code.name, why=str(exc)
+            )
+
+    def _hear(  # noqa: C901, PLR0912 - one arm for each event
+        self, event: SessionEvent
+    ) -> None:
+        match event:
+            case Opened():
+                self.opened.set()
+            case Request():
+                self._serve(event)
+            case Item():
+                asked = self.asked.get(event.rid)
+                if asked is not None and asked.on_item is not None:
+                    asked.on_item(event.body)
+                    self.machine.grant(event.rid, 1)
+            case Reply():
+                self._answered(event.rid, answer=event.body)
+            case Failure():
+                busy = event.code == ErrorCode.BUSY
+                retry_ms = max(1, event.retry_after_ms)
+                error: MeshError = (
+                    Busy(event.message or self.peer, retry_after_ms=retry_ms)
+                    if busy
+                    else RequestFailed(self.peer, event)
+                )
+                self._answered(event.rid, error=error)
+            case CancelRequest():
+                if scope := self.serving.get(event.rid):
+                    scope.cancel()
+            case Credit():
+                if waiting := self.credited.pop(event.rid, None):
+                    waiting.set()
+            case Goodbye():
+                self.reason = event.reason
+
+    def _answered(
+        self, rid: int, *, answer: bytes | None = None, error: MeshError | None = None
+    ) -> None:
+        if asked := self.asked.pop(rid, None):
+            asked.answer, asked.error = answer, error
+            asked.done.set()
+
+    # --- serving ---
+
+    def _serve(self, request: Request) -> None:
+        handler = self.owner.handler(request.method)
+        if handler is None:
+            self.machine.fail(
+                request.rid, ErrorCode.UNKNOWN_TYPE, f"no method {request.method[:60]!r} here"
+            )
+        elif self.machine.is_serving(request.rid) and self.nursery is not None:
+            scope = trio.CancelScope()
+            self.serving[request.rid] = scope
+            self.nursery.start_soon(self._handle, handler, request, scope)
+
+    async def _handle(
+        self, handler: Handler, request: Request, scope: trio.CancelScope
+    ) -> None:
+        deadline_s = trio.current_time() + request.timeout_ms / 1000
+        incoming = Incoming(
+            self.peer,
+            request.method,
+            request.body,
+            deadline_s,
+            request.traceparent,
+            request.rid,
+            self,
+        )
+        try:
+            with scope:
+                answer = await handler(incoming)
+                self.machine.reply(request.rid, answer)
+            if scope.cancelled_caught:
+                self.machine.fail(request.rid, ErrorCode.CANCELLED, "cancelled")
+        except Busy as exc:
+            self.machine.fail(
+                request.rid, ErrorCode.BUSY, str(exc), retry_after_ms=exc.retry_after_ms
+            )
+        except RemoteProtocolError as exc:
+            self.owner.emit(
+                "session.refused", peer=self.peer, method=request.method, why=str(exc)
+            )
+            self.machine.fail(request.rid, exc.code, str(exc))
+        except MeshError as exc:
+            self.machine.fail(request.rid, ErrorCode.REFUSED, f"{exc.code}: {exc}")
+        except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session
+            self.owner.emit(
+                "session.bug", peer=self.peer, method=request.method, error=repr(exc)
+            )
+            self.machine.fail(request.rid, ErrorCode.INTERNAL, "an error at this node")
+        finally:
+            self.serving.pop(request.rid, None)
+            self.credited.pop(request.rid, None)
+            self.wake()
+
+    async def send_item(self, rid: int, body: bytes) -> None:
+        """Send a piece of the answer to ``rid`` once there is credit for it."""
+        while self.machine.credit(rid) <= 0 or self.machine.waiting_bytes > _WAITING_BYTES_MAX:
+            if self.ended.is_set() or not self.machine.is_serving(rid):
+                raise StreamLost(f"{self.peer} no longer waits for this answer")
+            event = self.credited.setdefault(rid, trio.Event())
+            await event.wait()
+        self.machine.item(rid, body)
+        self.wake()
+
+    # --- asking ---
+
+    async def ask(
+        self,
+        method: str,
+        body: bytes,
+        *,
+        timeout_s: float,
+        on_item: Callable[[bytes], None] | None,
+        traceparent: str,
+    ) -> bytes:
+        """Ask and return the answer; see :meth:`Sessions.request` for the errors."""
+        if self.machine.waiting_bytes > _WAITING_BYTES_MAX:
+            raise Busy(f"the session to {self.peer}")
+        asked = _Asked(on_item)
+        rid = self.machine.request(
+            method, body, timeout_ms=max(1, int(timeout_s * 1000)), traceparent=traceparent
+        )
+        self.asked[rid] = asked
+        self.wake()
+        try:
+            with trio.move_on_after(timeout_s):
+                await asked.done.wait()
+        finally:
+            if self.asked.pop(rid, None) is not None:
+                self.machine.abandon(rid)
+                self.wake()
+        if asked.error is not None:
+            raise asked.error
+        if asked.answer is None:
+            raise RequestTimeout(f"{self.peer} did not answer {method} within {timeout_s:g} s")
+        return asked.answer
+
+    # --- writing ---
+
+    def wake(self) -> None:
+        """Tell the writer that something waits."""
+        self._wake.set()
+
+    async def _write(self) -> None:
+        """Write what waits, urgent frames first, many small ones in one go."""
+        try:
+            while True:
+                while data := self.machine.take():
+                    with trio.fail_after(_WRITE_S):
+                        await self.stream.send(data)
+                self.settled.set()
+                self._wake = trio.Event()
+                if self.machine.waiting_bytes == 0:
+                    await self._wake.wait()
+        except trio.TooSlowError:
+            self.stop(f"{self.peer} does not read")
+        except StreamLost as exc:
+            self.stop(str(exc))
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(_BEAT_S)
+            if not self.machine.tick(now_ms=self._now_ms()):
+                self.stop(f"{self.peer} has been silent too long")
+            self.wake()
+
+    async def quiet(self) -> None:
+        """Wait until nothing is asked, served or waiting to be written, or it has ended."""
+        while not self.ended.is_set() and not self.machine.idle:
+            self.settled = trio.Event()
+            await self.settled.wait()
+
+    def stop(self, reason: str) -> None:
+        """End the session from this side."""
+        self.reason = self.reason or reason
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
+
+    def _end(self) -> None:
+        self.machine.close()
+        self.ended.set()
+        self.settled.set()
+        why = self.reason or f"the session with {self.peer} ended"
+        for asked in self.asked.values():
+            asked.error = StreamLost(why)
+            asked.done.set()
+        self.asked.clear()
+        for waiting in self.credited.values():
+            waiting.set()
+        self.credited.clear()
