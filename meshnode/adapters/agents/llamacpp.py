@@ -37,6 +37,9 @@ CANCEL_TIMEOUT_S = 2.0
 _LINE_BYTES_MAX = 1024 * 1024
 _LOG_TAIL_BYTES = 1_000
 _SEED = 1
+# Greedy sampling makes a small model repeat itself for ever; this penalises repeating a
+# run of words, which keeps names and numbers better than penalising words does.
+_AGAINST_LOOPS = {"dry_multiplier": 0.8, "dry_allowed_length": 4}
 
 
 @dataclass(slots=True)
@@ -83,7 +86,12 @@ class ChatModel:
             self._weights = await trio.to_thread.run_sync(packaged_weights)
 
     async def generate(
-        self, messages: Sequence[Mapping[str, str]], tokens_max: int, usage: Usage
+        self,
+        messages: Sequence[Mapping[str, str]],
+        tokens_max: int,
+        usage: Usage,
+        *,
+        one_paragraph: bool = False,
     ) -> AsyncGenerator[str, None]:
         """Yield the answer to ``messages`` in pieces as it is generated.
 
@@ -91,6 +99,7 @@ class ChatModel:
             messages: ``{"role": …, "content": …}`` in order.
             tokens_max: Longest answer.
             usage: Filled in at the end.
+            one_paragraph: Stop at the first empty line.
 
         Raises:
             AgentError: The child can't be started, or died.
@@ -105,6 +114,8 @@ class ChatModel:
                 "temperature": 0,
                 "seed": _SEED,
                 "cache_prompt": False,
+                **_AGAINST_LOOPS,
+                "stop": ["\n\n"] if one_paragraph else [],
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }

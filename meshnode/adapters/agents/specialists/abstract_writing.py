@@ -1,7 +1,9 @@
 """A short abstract of a document, written by the embedded model.
 
-A very small model: it writes fluent sentences and gets facts wrong.  What it writes is
-for a reader after a support check, never for a decision.
+A very small model: it writes fluent sentences and gets facts wrong, the more so the
+longer its prompt.  So it is shown the key points alone where there are any (a summary's
+sentences do well), else the beginning of the text.  What it writes is for a reader after
+a support check, never for a decision.
 """
 
 from collections.abc import AsyncGenerator
@@ -12,22 +14,17 @@ import msgspec
 
 from meshnode.adapters.agents.llamacpp import ChatModel, Usage
 from meshnode.adapters.agents.signature import convert, schema_of, to_json
-from meshnode.adapters.agents.specialists.prose import Path, Text, blocks, sentences, squeeze
+from meshnode.adapters.agents.specialists.prose import Path, Text, sentences, squeeze
 from meshnode.errors import AgentError
 from meshnode.ports import AgentCall, AgentSpec, Chunk, Example, JsonValue, Output
 
-_TOKENS_MAX = 160
-_TEXT_CHARACTERS_MAX = 3_000
-_POINTS_MAX = 10
-_POINT_CHARACTERS_MAX = 300
-_TITLE_CHARACTERS_MAX = 200
-_TASK = (
-    "You write abstracts. Answer with one paragraph of two or three sentences that say what "
-    "the document is about. Use only what it says. No heading, no list."
-)
+_TOKENS_MAX = 110
+_SHOWN_CHARACTERS_MAX = 900
+_TITLE_CHARACTERS_MAX = 120
+_TASK = "You summarize texts in two short sentences, using only what they say."
 
 Title = Annotated[str, msgspec.Meta(description="The document's title.")]
-Points = Annotated[list[str], msgspec.Meta(description="What the abstract should cover.")]
+Points = Annotated[list[str], msgspec.Meta(description="Sentences to write it from.")]
 
 
 class Draft(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,7 +88,9 @@ class AbstractWriter:
         """
         prompt = _prompt(convert(value, Draft))
         usage, pieces = Usage(), list[str]()
-        async with aclosing(self.model.generate(prompt, _TOKENS_MAX, usage)) as stream:
+        async with aclosing(
+            self.model.generate(prompt, _TOKENS_MAX, usage, one_paragraph=True)
+        ) as stream:
             async for piece in stream:
                 pieces.append(piece)
                 yield Chunk(piece)
@@ -106,17 +105,14 @@ class AbstractWriter:
 
 
 def _prompt(draft: Draft) -> list[dict[str, str]]:
-    """Return the messages, cut so that they fit beside the answer."""
-    text = draft.text[: 4 * _TEXT_CHARACTERS_MAX]
-    prose = squeeze(" ".join(blocks(text))) or squeeze(text)
-    points = [squeeze(point)[:_POINT_CHARACTERS_MAX] for point in draft.key_points]
-    parts = [
-        f"Title: {squeeze(draft.title)[:_TITLE_CHARACTERS_MAX]}" if draft.title else "",
-        "Key points:\n- " + "\n- ".join(points[:_POINTS_MAX]) if points else "",
-        f"Document:\n{prose[:_TEXT_CHARACTERS_MAX]}",
-        "Write the abstract.",
-    ]
-    content = "\n\n".join(part for part in parts if part)
+    """Return the messages, short enough for the model to keep to them."""
+    shown = squeeze(" ".join(draft.key_points))
+    if not shown:
+        beginning = draft.text[: 20 * _SHOWN_CHARACTERS_MAX]
+        shown = squeeze(" ".join(sentences(beginning))) or squeeze(beginning)
+    title = squeeze(draft.title)[:_TITLE_CHARACTERS_MAX]
+    about = f" about {title}" if title else ""
+    content = f"Summarize this text{about}:\n\n{shown[:_SHOWN_CHARACTERS_MAX]}"
     content = content.encode(errors="replace").decode().replace("\0", " ")
     return [{"role": "system", "content": _TASK}, {"role": "user", "content": content}]
 

@@ -30,7 +30,7 @@ class Summary(msgspec.Struct):
 
     Attributes:
         sentences: Verbatim slices of the text.
-        summary: The same as one paragraph, whitespace evened out.
+        summary: The same as one paragraph: whitespace evened out, each with a full stop.
         sentences_seen: How many sentences were looked at.
     """
 
@@ -43,7 +43,13 @@ def summarize(text: Text, path: Path = "", count_max: Count = 3) -> Summary:  # 
     """Pick the most central sentences of a document."""
     candidates = _candidates(text[:_TEXT_CHARACTERS_MAX])
     chosen = candidates if len(candidates) <= count_max else _rank(candidates, count_max)
-    return Summary(chosen, squeeze(" ".join(chosen)), len(candidates))
+    return Summary(chosen, " ".join(map(_stopped, chosen)), len(candidates))
+
+
+def _stopped(sentence: str) -> str:
+    """Return ``sentence`` so that another can follow it; list items often end in nothing."""
+    sentence = squeeze(sentence)
+    return sentence if sentences(f"{sentence} X")[1:] else sentence.rstrip(" :;,") + "."
 
 
 def _candidates(text: str) -> list[str]:

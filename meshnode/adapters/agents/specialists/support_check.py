@@ -35,23 +35,26 @@ _QUOTED_MAX = 3
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMERAL_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMERALS = {
-    **{"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"},
-    **{"seven": "7", "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12"},
+    word: str(number) for number, word in enumerate(re.findall(r"\w+", _NUMERAL_WORDS))
 }
 #: More often words than counts: they prove a number but needn't be proved.
 _LOOSE_NUMERALS = re.compile(r"\b(zero|one|two)\b", re.IGNORECASE)
 #: Words that start sentences without being names.
 _FUNCTION_WORDS = frozenset(
-    """
-    a about after all also although an and another any as at because before both but by can
-    each either even every few first for from given had has have he her here his how however
-    i if in instead into is it its later many more most much neither no not now of often on
-    once one only or other our over second several she since so some such than that the
-    their then there these they this those though through thus to today together two under
-    until use uses using was we were what when where whether which while who why with within
-    without yet you your
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        a about after all also although an and another any as at because before both but by can
+        each either even every few first for from given had has have he her here his how however
+        i if in instead into is it its later many more most much neither no not now of often on
+        once one only or other our over second several she since so some such than that the
+        their then there these they this those though through thus to today together two under
+        until use uses using was we were what when where whether which while who why with within
+        without yet you your
+        """,
+    )
 )
 _COMMON_ENDINGS = ("ly", "ing", "ed", "tion", "tions", "ment", "ments", "ers", "ness", "ity")
 
@@ -101,15 +104,15 @@ class _Evidence:
 
     def __init__(self, sources: list[str]) -> None:
         joined = "\n\n".join(sources)[:_SOURCE_CHARACTERS_MAX]
-        self._whole = squeeze(joined).casefold()
         found = [squeeze(sentence) for sentence in sentences(joined)]
         self._sentences = found[:_SOURCE_SENTENCES_MAX]
+        self._verbatim = {_bare(sentence) for sentence in self._sentences}
         self._words = [_words(sentence) for sentence in self._sentences]
         counts = Counter(word for words in self._words for word in words)
         self._rarity = {word: 1 / count for word, count in counts.items()}
 
     def judge(self, claim: str) -> Checked:
-        if claim.casefold() in self._whole:
+        if _bare(claim) in self._verbatim:
             return Checked(claim, supported=True, score=1.0, reason="stands in a source")
         nearest = self._nearest(claim)
         if not nearest:
@@ -148,6 +151,14 @@ class _Evidence:
         """Return the nearest sentences, each with the one before it (what "it" stands for)."""
         indexes = {i for near in nearest for i in (near.place - 1, near.place) if i >= 0}
         return " ".join(self._sentences[index] for index in sorted(indexes))
+
+
+def _bare(sentence: str) -> str:
+    """Return what two spellings of one sentence share.
+
+    Whole sentences are compared: a part of one may say the opposite of it.
+    """
+    return sentence.casefold().rstrip(" .!?…:;")
 
 
 def _words(text: str) -> frozenset[str]:
