@@ -121,7 +121,19 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Awarded(Fact, frozen=True, kw_only=True):
-    """An award was decided and signed, and is about to be sent."""
+    """An award was decided and signed, and is about to be sent.
+
+    Attributes:
+        unit: What is awarded.
+        attempt: Which try.
+        peer: To whom.
+        award: Envelope.
+        proposal: Envelope of the proposal or standing offer that it binds.
+        schema: Hash of the output schema that the result is held against.
+        price_cap_mc: Reserved for it.
+        lease_ms: As in the award.
+        ranked: Candidates as the decision saw them, best first.
+    """
 
     KIND: ClassVar[str] = "awarded"
 
@@ -130,6 +142,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
     peer: str
     award: bytes
     proposal: bytes
+    schema: bytes
     price_cap_mc: int
     lease_ms: int
     ranked: list[Ranked]
@@ -215,13 +228,21 @@ class Cancelled(Fact, frozen=True, kw_only=True):
 
 
 class Done(Fact, frozen=True, kw_only=True):
-    """The job has ended; nothing follows but the terminal head."""
+    """The job has ended; nothing follows but the terminal head.
+
+    Attributes:
+        state: How.
+        code: Why, unless completed.
+        text: For people.
+        outputs: Name in the graph -> the value, held by the broker, when completed.
+    """
 
     KIND: ClassVar[str] = "done"
 
     state: Literal["completed", "failed", "cancelled"]
     code: str = ""
     text: str = ""
+    outputs: dict[str, ArtifactRef] = {}
 
 
 KINDS: Final[dict[str, type[Fact]]] = {

@@ -51,6 +51,8 @@ class Attempt:
         refusals: PeerId -> reason.
         peer: The contractor, once awarded.
         award: Envelope.
+        schema: Hash of the output schema.
+        lease_ms: As in the award.
         at_ms: When it was called or awarded, whichever is later.
         price_cap_mc: Reserved while it is open.
         items_done: Progress.
@@ -67,6 +69,7 @@ class Attempt:
     refusals: dict[str, str] = field(default_factory=dict)
     peer: str = ""
     award: bytes = b""
+    schema: bytes = b""
     lease_ms: int = 0
     price_cap_mc: int = 0
     items_done: int = 0
@@ -256,7 +259,7 @@ class JobState:
             return
         attempt.contract = advance(attempt.contract, "award")
         attempt.peer, attempt.award, attempt.lease_ms = fact.peer, fact.award, fact.lease_ms
-        attempt.price_cap_mc = fact.price_cap_mc
+        attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
 
     def _advance(self, fact: Fact, at_ms: int) -> None:
         unit = self._unit(fact)

@@ -71,8 +71,7 @@ class Incoming:
     body: bytes
     deadline_s: float
     traceparent: str
-    _rid: int
-    _session: "Session"
+    _send: Callable[[bytes], Awaitable[None]]
 
     async def item(self, body: bytes) -> None:
         """Send one piece of the answer; waits for credit.
@@ -80,7 +79,7 @@ class Incoming:
         Raises:
             StreamLost: The session ended, or the asker gave up.
         """
-        await self._session.send_item(self._rid, body)
+        await self._send(body)
 
 
 Handler = Callable[[Incoming], Awaitable[bytes]]
@@ -239,8 +238,7 @@ class Session:
             request.body,
             deadline_s,
             request.traceparent,
-            request.rid,
-            self,
+            lambda body: self.send_item(request.rid, body),
         )
         try:
             with scope:

@@ -20,8 +20,8 @@ from meshnode.services.session import (
     Session,
 )
 from protocol import limits
-from protocol.errors import ErrorCode, LocalProtocolError
-from protocol.session import PROTOCOL, SessionMachine
+from protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from protocol.session import PROTOCOL, Failure, SessionMachine
 
 #: Streams of the session protocol that one peer may hold: both dialled, and one reconnecting.
 _STREAMS_PER_PEER: Final = 4
@@ -263,6 +263,8 @@ class Sessions:
             Busy: The peer, or the session to it, is at its limit.
         """
         start_s = trio.current_time()
+        if peer == self.peer:
+            return await self._ask_self(method, body, timeout_s, on_item, traceparent)
         with trio.move_on_after(timeout_s) as scope:
             session = await self._session(peer)
         if scope.cancelled_caught:
@@ -276,6 +278,35 @@ class Sessions:
             if session.usable:
                 raise Busy(f"the session to {peer}") from exc
             raise StreamLost(f"the session with {peer} ended") from exc
+
+    async def _ask_self(
+        self,
+        method: str,
+        body: bytes,
+        timeout_s: float,
+        on_item: Callable[[bytes], None] | None,
+        traceparent: str,
+    ) -> bytes:
+        """Answer a request of this node to itself, as if it came over a session."""
+        handler = self._handlers.get(method)
+        if handler is None:
+            failure = Failure(0, ErrorCode.UNKNOWN_TYPE, f"no method {method} here", 0)
+            raise RequestFailed(self.peer, failure)
+
+        async def send(item: bytes) -> None:
+            await trio.lowlevel.checkpoint()
+            if on_item is not None:
+                on_item(item)
+
+        deadline_s = trio.current_time() + timeout_s
+        with trio.move_on_at(deadline_s):
+            try:
+                return await handler(
+                    Incoming(self.peer, method, body, deadline_s, traceparent, send)
+                )
+            except RemoteProtocolError as exc:
+                raise RequestFailed(self.peer, Failure(0, exc.code, str(exc), 0)) from exc
+        raise RequestTimeout(f"this node did not answer {method} within {timeout_s:g} s")
 
     async def drop(self, peer: str) -> None:
         """End the session with ``peer``, if there is one."""

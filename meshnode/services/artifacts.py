@@ -1,0 +1,317 @@
+"""Artifacts: content-addressed bytes, fetched straight from whoever made them.
+
+A holder serves an artifact to a reader with a ticket from the broker of a job that
+the artifact belongs to, or to that broker itself.  The reader hashes what comes:
+the bytes are right or they are refused, wherever they came from.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.config import HostConfig
+from meshnode.domain.facts import ArtifactRef
+from meshnode.errors import ArtifactError, StreamLost, Unreachable
+from meshnode.ports import Delete, Emit, Put, Store, Stream, Transport, WallClock, Write
+from meshnode.services.signer import Signer, Topic
+from protocol import limits
+from protocol.artifacts import (
+    PROTOCOL,
+    Fetch,
+    Found,
+    NotHeld,
+    decode_message,
+    encode_message,
+    not_held,
+)
+from protocol.errors import ErrorCode, RemoteProtocolError
+from protocol.framing import FrameReader
+from protocol.keys import digest
+from protocol.messages import Ticket, check_timely, read_message
+
+_META: Final = "artifact"  # hash -> _Meta
+_CHUNK: Final = "artifact_chunk"  # hash/number -> bytes
+_GRANT: Final = "artifact_job"  # hash/job -> PeerId of the job's broker
+
+_STREAMS_PER_PEER: Final = 32
+#: The first message of a stream must be whole within this, seconds.
+_HEADER_S: Final = 5.0
+#: A transfer slower than this is given up, bytes per second.
+_RATE_MIN: Final = 4 * 1024
+_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
+_MEMORY_ITEM_MAX: Final = 8 * 1024 * 1024
+_GARBAGE_S: Final = 60.0
+_LENGTH_BYTES: Final = 4
+
+
+#: Where a peer can be dialled.
+AddressesOf = Callable[[str], Sequence[str]]
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    size: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An artifact to fetch.
+
+    Attributes:
+        artifact: SHA-256.
+        size: Bytes.
+        holder: PeerId that serves it.
+        ticket: Signed ticket; empty when this node is the job's broker.
+    """
+
+    artifact: bytes
+    size: int
+    holder: str
+    ticket: bytes = b""
+
+
+class Artifacts:
+    """What this node holds, serves and fetches."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        transport: Transport,
+        store: Store,
+        clock: WallClock,
+        config: HostConfig,
+        emit: Emit,
+    ) -> None:
+        self._signer = signer
+        self._transport = transport
+        self._store = store
+        self._clock = clock
+        self._config = config
+        self._emit = emit
+        self._memory: OrderedDict[bytes, bytes] = OrderedDict()
+        self._memory_bytes = 0
+        self._addresses: AddressesOf = _no_addresses
+
+    async def run(self) -> None:
+        """Serve, and collect garbage, until cancelled."""
+        self._transport.serve(PROTOCOL, self._serve, per_peer_max=_STREAMS_PER_PEER)
+        while True:
+            await trio.sleep(_GARBAGE_S)
+            await self.collect_garbage()
+
+    # --- holding ---
+
+    async def put(self, data: bytes, *, job: str, broker: str) -> ArtifactRef:
+        """Keep ``data`` for ``job`` and return its name; the same bytes are kept once.
+
+        Raises:
+            ArtifactError: Larger than this node keeps.
+            StoreError: The disk refused.
+        """
+        if len(data) > min(limits.ARTIFACT_SIZE_MAX, self._config.artifact_bytes_max):
+            raise ArtifactError(f"an artifact of {len(data)} bytes is too large to keep here")
+        name = digest(data)
+        key = name.hex()
+        expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)
+        writes: list[Write] = [
+            Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms))),
+            Put(_GRANT, f"{key}/{job}", broker.encode()),
+        ]
+        if await self._store.read(_META, key) is None:
+            size = limits.CHUNK_SIZE
+            writes += [
+                Put(_CHUNK, f"{key}/{number:06}", data[at : at + size])
+                for number, at in enumerate(range(0, len(data), size))
+            ]
+        await self._store.commit(*writes)
+        self._remember(name, data)
+        return ArtifactRef(artifact=name, size=len(data))
+
+    async def local(self, artifact: bytes) -> bytes | None:
+        """Return the bytes of ``artifact`` if they are here."""
+        if (data := self._memory.get(artifact)) is not None:
+            self._memory.move_to_end(artifact)
+            return data
+        key = artifact.hex()
+        raw = await self._store.read(_META, key)
+        if raw is None:
+            return None
+        chunks = await self._store.scan(_CHUNK, f"{key}/", count_max=1_000_000)
+        data = b"".join(chunk for _, chunk in chunks)
+        if digest(data) != artifact:
+            self._emit("artifact.damaged", artifact=key)
+            return None
+        self._remember(artifact, data)
+        return data
+
+    def _remember(self, name: bytes, data: bytes) -> None:
+        if len(data) > _MEMORY_ITEM_MAX or name in self._memory:
+            return
+        self._memory[name] = data
+        self._memory_bytes += len(data)
+        while self._memory_bytes > _MEMORY_BYTES_MAX:
+            _, dropped = self._memory.popitem(last=False)
+            self._memory_bytes -= len(dropped)
+
+    async def collect_garbage(self) -> int:
+        """Forget what is past its time; return how many artifacts went."""
+        now_ms = self._clock.now_ms()
+        gone = 0
+        for key, raw in await self._store.scan(_META, count_max=1_000_000):
+            if msgspec.msgpack.decode(raw, type=_Meta).expires_ms > now_ms:
+                continue
+            doomed: list[Write] = [Delete(_META, key)]
+            for table in (_CHUNK, _GRANT):
+                rows = await self._store.scan(table, f"{key}/", count_max=1_000_000)
+                doomed += [Delete(table, row) for row, _ in rows]
+            await self._store.commit(*doomed)
+            if (dropped := self._memory.pop(bytes.fromhex(key), None)) is not None:
+                self._memory_bytes -= len(dropped)
+            gone += 1
+        return gone
+
+    # --- granting ---
+
+    def ticket(self, artifact: bytes, *, holder: str, reader: str, topic: Topic) -> bytes:
+        """Return a signed ticket that lets ``reader`` fetch ``artifact`` from ``holder``."""
+        header = self._signer.header(reader, topic)
+        return self._signer.sign(Ticket(h=header, artifact=artifact, holder=holder))
+
+    # --- fetching ---
+
+    async def fetch(self, wanted: Wanted, *, timeout_s: float) -> bytes:
+        """Return the artifact's bytes, from here or from its holder, hash-checked.
+
+        Raises:
+            ArtifactError: It can't be had: names the artifact, the holder and why.
+        """
+        if (data := await self.local(wanted.artifact)) is not None:
+            return data
+        short = wanted.artifact.hex()[:12]
+        if wanted.holder == self._transport.peer:
+            raise ArtifactError(f"artifact {short} is no longer held here")
+        limit_s = min(timeout_s, 2 * _HEADER_S + wanted.size / _RATE_MIN)
+        with trio.move_on_after(limit_s):
+            try:
+                return await self._fetch(wanted)
+            except (StreamLost, Unreachable, RemoteProtocolError) as exc:
+                raise ArtifactError(
+                    f"artifact {short} could not be fetched from {wanted.holder}: {exc}"
+                ) from exc
+        raise ArtifactError(
+            f"artifact {short} did not come from {wanted.holder} in {limit_s:g} s"
+        )
+
+    async def _fetch(self, wanted: Wanted) -> bytes:
+        stream = await self._transport.open(
+            wanted.holder, PROTOCOL, addresses=self._addresses(wanted.holder)
+        )
+        try:
+            await stream.send(encode_message(Fetch(wanted.ticket, wanted.artifact, 0)))
+            await stream.finish()
+            body, data = await _first_message(stream)
+            answer = decode_message(body)
+            if isinstance(answer, NotHeld):
+                raise ArtifactError(f"{wanted.holder} refuses the artifact: {answer.message}")
+            if not isinstance(answer, Found) or answer.size != wanted.size:
+                raise ArtifactError(f"{wanted.holder} offers another size than was promised")
+            while len(data) <= wanted.size and (more := await stream.receive(1 << 18)):
+                data += more
+        finally:
+            await stream.aclose()
+        if len(data) != wanted.size or digest(bytes(data)) != wanted.artifact:
+            self._emit("artifact.mismatch", peer=wanted.holder, artifact=wanted.artifact.hex())
+            raise ArtifactError(
+                f"{wanted.holder} sent bytes that don't match the artifact's hash"
+            )
+        return bytes(data)
+
+    def dial_with(self, addresses: AddressesOf) -> None:
+        """Use ``addresses`` to find holders."""
+        self._addresses = addresses
+
+    # --- serving ---
+
+    async def _serve(self, stream: Stream) -> None:
+        with trio.move_on_after(_HEADER_S) as patience:
+            body, _ = await _first_message(stream)
+        if patience.cancelled_caught:
+            return
+        try:
+            fetch = decode_message(body)
+            if not isinstance(fetch, Fetch):
+                await stream.send(not_held(ErrorCode.OUT_OF_TURN, "a fetch comes first"))
+                return
+            await self._check_reader(fetch, stream.peer)
+        except RemoteProtocolError as exc:
+            self._emit("artifact.refused", peer=stream.peer, why=str(exc))
+            await stream.send(not_held(exc.code, str(exc)))
+            return
+        except ArtifactError as exc:
+            await stream.send(not_held(ErrorCode.REFUSED, str(exc)))
+            return
+        data = await self.local(fetch.artifact)
+        if data is None:
+            await stream.send(not_held(ErrorCode.NOT_FOUND, "it is not held here"))
+            return
+        with trio.move_on_after(2 * _HEADER_S + len(data) / _RATE_MIN):
+            await stream.send(encode_message(Found(len(data))))
+            for at in range(fetch.offset, len(data), limits.CHUNK_SIZE):
+                await stream.send(data[at : at + limits.CHUNK_SIZE])
+            await stream.finish()
+
+    async def _check_reader(self, fetch: Fetch, reader: str) -> None:
+        """Let pass whom the broker of one of the artifact's jobs lets read it, and that broker.
+
+        Raises:
+            ArtifactError: Nobody gave ``reader`` the right.
+            RemoteProtocolError: The ticket doesn't hold.
+        """
+        key = fetch.artifact.hex()
+        if not fetch.ticket:
+            rows = await self._store.scan(_GRANT, f"{key}/")
+            if any(broker.decode() == reader for _, broker in rows):
+                return
+            raise ArtifactError("a ticket of its job's broker is needed")
+        ticket = read_message(fetch.ticket, Ticket, network=self._signer.network)
+        check_timely(ticket, audience=reader, now_ms=self._clock.now_ms())
+        if (ticket.artifact, ticket.holder) != (fetch.artifact, self._signer.peer):
+            raise ArtifactError("the ticket is for another artifact or holder")
+        broker = await self._store.read(_GRANT, f"{key}/{ticket.h.job}")
+        if broker is None or broker.decode() != ticket.h.issuer:
+            raise ArtifactError("the ticket is not from the broker of a job that has it")
+
+
+def _no_addresses(_: str) -> tuple[str, ...]:
+    return ()
+
+
+async def _first_message(stream: Stream) -> tuple[bytes, bytearray]:
+    """Return the first framed message of ``stream`` and what came behind it.
+
+    Raises:
+        StreamLost: It ended before.
+        RemoteProtocolError: Too large, or empty.
+    """
+    header = bytearray()
+    while len(header) < _LENGTH_BYTES:
+        header += await _some(stream)
+    size = int.from_bytes(header[:_LENGTH_BYTES], "big")
+    reader = FrameReader()
+    reader.feed(bytes(header[:_LENGTH_BYTES]))
+    while len(header) < _LENGTH_BYTES + size:
+        header += await _some(stream)
+    (body,) = reader.feed(bytes(header[_LENGTH_BYTES : _LENGTH_BYTES + size]))
+    return body, header[_LENGTH_BYTES + size :]
+
+
+async def _some(stream: Stream) -> bytes:
+    data = await stream.receive()
+    if not data:
+        raise StreamLost("the stream ended before its first message")
+    return data
