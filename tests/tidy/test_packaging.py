@@ -1,9 +1,11 @@
 """Packaging: pins that are complete, names that are ours, recipes that are listed."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +69,46 @@ def _required_by(requirement: Requirement) -> Iterator[Requirement]:
         extras = ("", *requirement.extras)
         if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in extras):
             yield inner
+
+
+def undeclared(path: str, source: str, declared: Collection[str]) -> Iterator[str]:
+    """Third-party imports of a module that reach it only by luck of somebody's needs."""
+    distributions = packages_distributions()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                roots = {alias.name.partition(".")[0] for alias in names}
+            case ast.ImportFrom(module=str(module), level=0):
+                roots = {module.partition(".")[0]}
+            case _:
+                continue
+        for root in sorted(roots - sys.stdlib_module_names - set(OURS)):
+            if not {canonicalize_name(name) for name in distributions.get(root, ())} & set(
+                declared
+            ):
+                yield f"{path}:{node.lineno}: {root} is no declared dependency"
+
+
+def test_what_our_packages_import_is_declared() -> None:
+    texts = [text for extra, texts in project().items() if extra != "dev" for text in texts]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    complaints = [
+        complaint
+        for name in OURS
+        for path in sorted((ROOT / name).rglob("*.py"))
+        for complaint in undeclared(
+            str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"), declared
+        )
+    ]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_an_undeclared_import_is_found() -> None:
+    source = "import os, trio, networkx\nfrom protocol import keys\nfrom nowhere.x import y\n"
+    assert list(undeclared("a.py", source, {"trio"})) == [
+        "a.py:1: networkx is no declared dependency",
+        "a.py:3: nowhere is no declared dependency",
+    ]
 
 
 def test_nobody_else_claims_a_top_level_name_of_ours() -> None:
