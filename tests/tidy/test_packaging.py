@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,9 +72,15 @@ def _required_by(requirement: Requirement) -> Iterator[Requirement]:
             yield inner
 
 
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Distributions by package; looked for once, as it takes seconds."""
+    return packages_distributions()
+
+
 def undeclared(path: str, source: str, declared: Collection[str]) -> Iterator[str]:
     """Third-party imports of a module that reach it only by luck of somebody's needs."""
-    distributions = packages_distributions()
+    distributions = _distributions()
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names):
@@ -112,7 +119,7 @@ def test_an_undeclared_import_is_found() -> None:
 
 
 def test_nobody_else_claims_a_top_level_name_of_ours() -> None:
-    assert list(claimants(packages_distributions())) == []
+    assert list(claimants(_distributions())) == []
 
 
 def test_a_claimed_name_is_found() -> None:
