@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 import trio
 
-from meshnode.config import HostConfig
 from meshnode.domain.facts import ArtifactRef
 from meshnode.errors import ArtifactError, StreamLost, Unreachable
-from meshnode.ports import Delete, Emit, Put, Store, Stream, Transport, WallClock, Write
-from meshnode.services.signer import Signer, Topic
+from meshnode.ports import Delete, Put, Stream, Write
+from meshnode.services.context import Context
+from meshnode.services.signer import Topic
 from protocol import limits
 from protocol.artifacts import (
     PROTOCOL,
@@ -77,22 +77,13 @@ class Wanted:
 class Artifacts:
     """What this node holds, serves and fetches."""
 
-    def __init__(
-        self,
-        *,
-        signer: Signer,
-        transport: Transport,
-        store: Store,
-        clock: WallClock,
-        config: HostConfig,
-        emit: Emit,
-    ) -> None:
-        self._signer = signer
-        self._transport = transport
-        self._store = store
-        self._clock = clock
-        self._config = config
-        self._emit = emit
+    def __init__(self, context: Context) -> None:
+        self._signer = context.signer
+        self._transport = context.transport
+        self._store = context.store
+        self._clock = context.clock
+        self._config = context.config.host
+        self._emit = context.emit
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory_bytes = 0
         self._addresses: AddressesOf = _no_addresses

@@ -1,0 +1,271 @@
+"""The agent host: this node's agents, run within limits, their input and output checked.
+
+What an agent does wrong (raises, returns the wrong shape or too much, never returns)
+ends its call with an error that names it, and nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from meshnode.domain.schemas import check_schema, mismatch
+from meshnode.domain.values import canonical
+from meshnode.errors import (
+    AgentError,
+    AgentTimeout,
+    InputInvalid,
+    MeshError,
+    NotFound,
+    OutputInvalid,
+)
+from meshnode.ports import Agent, AgentCall, AgentSpec, Emit, JsonValue, Output
+from protocol.records import CallLimits, Capability, CapabilityName, Measured, Sample
+
+#: An agent that was told to stop and hasn't after this long is reported, seconds.
+_STOP_S: Final = 10.0
+#: Text that one call may stream, in characters.
+_STREAM_CHARS_MAX: Final = 1_000_000
+#: Weight of the newest call in the running mean of an agent's latency.
+_NEWEST: Final = 0.2
+
+
+@dataclass(eq=False, slots=True)
+class _Hosted:
+    agent: Agent
+    input_schema: bytes
+    output_schema: bytes
+    limiter: trio.CapacityLimiter
+    opening: trio.Lock = field(default_factory=trio.Lock)
+    is_open: bool = False
+    waiting: int = 0
+    calls: int = 0
+    latency_ms: float = 0.0
+
+
+class AgentHost:
+    """Every agent of this node.
+
+    Args:
+        agents: By any order; names must differ.
+        calls_max: Calls at once, all agents together.
+        emit: Telemetry.
+
+    Raises:
+        InputInvalid: Two agents share a name, or a schema or capability name is unusable.
+    """
+
+    def __init__(self, agents: Sequence[Agent], *, calls_max: int, emit: Emit) -> None:
+        self._emit = emit
+        self._total = trio.CapacityLimiter(calls_max)
+        self._hosted: dict[str, _Hosted] = {}
+        for agent in agents:
+            self._add(agent)
+
+    def _add(self, agent: Agent) -> None:
+        spec = agent.spec
+        if spec.name in self._hosted:
+            raise InputInvalid(f"two agents are called {spec.name!r}", hint="rename one")
+        CapabilityName.parse(spec.capability)
+        hosted = _Hosted(
+            agent,
+            canonical(dict(spec.input_schema)),
+            canonical(dict(spec.output_schema)),
+            trio.CapacityLimiter(spec.concurrency_max),
+        )
+        check_schema(hosted.input_schema, where=f"agent {spec.name!r}, input schema")
+        check_schema(hosted.output_schema, where=f"agent {spec.name!r}, output schema")
+        self._hosted[spec.name] = hosted
+
+    def specs(self) -> Mapping[str, AgentSpec]:
+        """Return what the agents offer, by name."""
+        return {name: hosted.agent.spec for name, hosted in self._hosted.items()}
+
+    def output_schema(self, name: str) -> bytes:
+        """Return an agent's output schema as canonical JSON."""
+        return self._find(name).output_schema
+
+    def latency_ms(self, name: str) -> int:
+        """Return the running mean of one call; 0 before the first."""
+        return int(self._find(name).latency_ms)
+
+    def free(self, name: str) -> int:
+        """Return how many calls could start at once."""
+        hosted = self._find(name)
+        return max(0, int(hosted.limiter.available_tokens) - hosted.waiting)
+
+    def capabilities(self) -> list[Capability]:
+        """Return what this node's record says of its agents."""
+        return [self._capability(name) for name in sorted(self._hosted)]
+
+    def _capability(self, name: str) -> Capability:
+        hosted = self._hosted[name]
+        spec = hosted.agent.spec
+        return Capability(
+            agent=name,
+            name=spec.capability,
+            description=spec.description,
+            examples=[
+                Sample(input=canonical(example.input), output=canonical(example.output))
+                for example in spec.examples
+            ],
+            input_schema=hosted.input_schema,
+            output_schema=hosted.output_schema,
+            price_mc=spec.price_mc,
+            limits=CallLimits(
+                concurrency=spec.concurrency_max,
+                timeout_ms=int(spec.timeout_s * 1000),
+                input_bytes=spec.input_bytes_max,
+                output_bytes=spec.output_bytes_max,
+            ),
+            measured=Measured(samples=hosted.calls, latency_ms=int(hosted.latency_ms)),
+            model_family=spec.model_family,
+            deterministic=spec.deterministic,
+        )
+
+    async def call(
+        self,
+        name: str,
+        value: JsonValue,
+        call: AgentCall,
+        *,
+        on_chunk: Callable[[str], None] | None = None,
+    ) -> Output:
+        """Run an agent once; waits for a slot.
+
+        Raises:
+            InputInvalid: Its input schema refuses ``value``, or it is too large.
+            AgentTimeout: It used up its own time limit, or ``call.deadline_s`` passed.
+            OutputInvalid: Its output schema refuses what it returned, or it is too much.
+            AgentError: It failed.
+            NotFound: There is no such agent here.
+        """
+        hosted = self._find(name)
+        spec = hosted.agent.spec
+        size = len(canonical(value))
+        if size > spec.input_bytes_max:
+            raise InputInvalid(
+                f"agent {name!r} takes inputs of {spec.input_bytes_max} bytes, not {size}"
+            )
+        if reason := mismatch(hosted.input_schema, value):
+            raise InputInvalid(f"agent {name!r} can't take this input: {reason}")
+        hosted.waiting += 1
+        try:
+            with _until(
+                call.deadline_s, f"agent {name!r} had no free slot before the deadline"
+            ):
+                await hosted.limiter.acquire()
+        finally:
+            hosted.waiting -= 1
+        try:
+            with _until(call.deadline_s, "this node had no free slot before the deadline"):
+                await self._total.acquire()
+            try:
+                return await self._run(hosted, value, call, on_chunk)
+            finally:
+                self._total.release()
+        finally:
+            hosted.limiter.release()
+
+    async def _run(
+        self,
+        hosted: _Hosted,
+        value: JsonValue,
+        call: AgentCall,
+        on_chunk: Callable[[str], None] | None,
+    ) -> Output:
+        spec = hosted.agent.spec
+        begun_s = trio.current_time()
+        limit_s = min(begun_s + spec.timeout_s, call.deadline_s)
+        with _until(limit_s, f"agent {spec.name!r} did not finish in time and was stopped"):
+            await self._open(hosted)
+            output = await self._collect(hosted, value, call, on_chunk)
+        self._check_output(hosted, output)
+        elapsed_ms = (trio.current_time() - begun_s) * 1000
+        hosted.calls += 1
+        weight = _NEWEST if hosted.calls > 1 else 1.0
+        hosted.latency_ms += weight * (elapsed_ms - hosted.latency_ms)
+        return output
+
+    async def _open(self, hosted: _Hosted) -> None:
+        async with hosted.opening:
+            if not hosted.is_open:
+                await hosted.agent.open()
+                hosted.is_open = True
+
+    async def _collect(
+        self,
+        hosted: _Hosted,
+        value: JsonValue,
+        call: AgentCall,
+        on_chunk: Callable[[str], None] | None,
+    ) -> Output:
+        name = hosted.agent.spec.name
+        streamed = 0
+        try:
+            async with aclosing(hosted.agent.run(value, call)) as pieces:  # type: ignore[type-var]  # any async iterator with aclose
+                async for piece in pieces:
+                    if isinstance(piece, Output):
+                        return piece
+                    streamed += len(piece.text)
+                    if streamed > _STREAM_CHARS_MAX:
+                        break
+                    if on_chunk is not None:
+                        on_chunk(piece.text)
+        except MeshError:
+            raise
+        except Exception as exc:
+            self._emit("agent.raised", agent=name, error=repr(exc))
+            raise AgentError(
+                f"agent {name!r} failed: {type(exc).__name__}: {str(exc)[:300]}"
+            ) from exc
+        if streamed > _STREAM_CHARS_MAX:
+            raise OutputInvalid(
+                f"agent {name!r} streamed more than {_STREAM_CHARS_MAX} characters"
+            )
+        raise OutputInvalid(f"agent {name!r} ended without an output")
+
+    def _check_output(self, hosted: _Hosted, output: Output) -> None:
+        spec = hosted.agent.spec
+        try:
+            size = len(canonical(output.value))
+        except InputInvalid as exc:
+            raise OutputInvalid(f"agent {spec.name!r} returned {exc}") from exc
+        if size > spec.output_bytes_max:
+            raise OutputInvalid(
+                f"agent {spec.name!r} returned {size} bytes of {spec.output_bytes_max} allowed"
+            )
+        if reason := mismatch(hosted.output_schema, output.value):
+            raise OutputInvalid(f"agent {spec.name!r} returned what it should not: {reason}")
+
+    def _find(self, name: str) -> _Hosted:
+        hosted = self._hosted.get(name)
+        if hosted is None:
+            raise NotFound(f"there is no agent {name!r} here")
+        return hosted
+
+    async def aclose(self) -> None:
+        """Close every agent that was opened; one that hangs is left behind, reported."""
+        for name, hosted in self._hosted.items():
+            if not hosted.is_open:
+                continue
+            deadline_s = trio.current_time() + _STOP_S
+            with trio.CancelScope(deadline=deadline_s, shield=True) as scope:
+                try:
+                    await hosted.agent.aclose()
+                except MeshError as exc:
+                    self._emit("agent.close_failed", agent=name, error=str(exc))
+            if scope.cancelled_caught:
+                self._emit("agent.close_failed", agent=name, error="it hangs")
+            hosted.is_open = False
+
+
+@contextmanager
+def _until(deadline_s: float, text: str) -> Iterator[None]:
+    """Raise ``AgentTimeout(text)`` when Trio's clock passes ``deadline_s`` inside."""
+    with trio.move_on_at(deadline_s) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise AgentTimeout(text)

@@ -1,0 +1,53 @@
+"""Bodies of the session requests between broker and contractor, and the receipts both keep.
+
+The envelopes inside are signed; these wrappers are not.
+"""
+
+from typing import Final
+
+import msgspec
+
+CFP: Final = "cfp"
+OFFERS: Final = "offers"
+AWARD: Final = "award"
+CANCEL: Final = "cancel"
+ACCEPTANCE: Final = "acceptance"
+
+#: Table of finished contracts at both sides: award hash -> :class:`ReceiptRow`.
+RECEIPTS: Final = "receipt"
+
+
+class AwardBody(msgspec.Struct, frozen=True, array_like=True):
+    """Body of an ``award`` request: the award, and the proposal or offer that it binds."""
+
+    award: bytes
+    proposal: bytes
+
+
+class ResultBody(msgspec.Struct, frozen=True, array_like=True):
+    """Answer to an award: a refusal, or a result and the contractor's half of the receipt."""
+
+    refuse: bytes
+    result: bytes
+    receipt: bytes
+
+
+class OffersBody(msgspec.Struct, frozen=True, array_like=True):
+    """Body of ``offers`` (capability names, UTF-8) and of its answer (offer envelopes)."""
+
+    items: list[bytes]
+
+
+class ReceiptRow(msgspec.Struct, frozen=True, array_like=True):
+    """A finished contract as both sides keep it: four envelopes."""
+
+    award: bytes
+    result: bytes
+    receipt: bytes
+    acceptance: bytes
+
+
+AWARD_BODY: Final = msgspec.msgpack.Decoder(AwardBody)
+RESULT_BODY: Final = msgspec.msgpack.Decoder(ResultBody)
+OFFERS_BODY: Final = msgspec.msgpack.Decoder(OffersBody)
+RECEIPT_ROW: Final = msgspec.msgpack.Decoder(ReceiptRow)

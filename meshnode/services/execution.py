@@ -1,0 +1,309 @@
+"""Doing one award: fetch its inputs, run the agent within limits, sign what came of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import trio
+
+from meshnode.domain.bindings import artifacts, assemble
+from meshnode.domain.values import canonical, pick
+from meshnode.errors import AgentTimeout, InputInvalid, MeshError
+from meshnode.ports import AgentCall, JsonValue, Output
+from meshnode.services.agents import AgentHost
+from meshnode.services.artifacts import Artifacts, Wanted
+from meshnode.services.context import Context
+from meshnode.services.signer import Topic
+from protocol.keys import digest
+from protocol.limits import INLINE_SIZE_MAX, PROGRESS_SIZE_MAX
+from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
+from protocol.receipts import Receipt
+
+#: Streamed text is passed on at most this often, seconds.
+_PROGRESS_S: Final = 0.25
+
+
+class Execution:
+    """An award while it is being done.
+
+    Attributes:
+        name: Hash of the award's envelope.
+        award: The message.
+        done: Set once nothing works on it any more.
+        answer: What the broker is told in the end.
+        items_done: Calls finished.
+        progress_seq: Counts what was reported.
+    """
+
+    def __init__(self, envelope: bytes, award: Award) -> None:
+        self.name = digest(envelope)
+        self.award = award
+        self.done = trio.Event()
+        self.answer: bytes | None = None
+        self.items_done = 0
+        self.offset = 0
+        self.progress_seq = 0
+        self.received_s = trio.current_time()
+        self.scope = trio.CancelScope()
+        self.stopped: tuple[str, str] | None = None
+        self._watchers = 0
+        self._lease = trio.CancelScope()
+        self._text: list[str] = []
+        self._told = (0, 0)
+        self._told_s = 0.0
+        self._change = trio.Event()
+
+    @property
+    def broker(self) -> str:
+        """PeerId of who awarded it."""
+        return self.award.h.issuer
+
+    def stop(self, code: str, reason: str) -> None:
+        """End the run; what it was doing is cancelled."""
+        self.stopped = self.stopped or (code, reason)
+        self.scope.cancel()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The broker is there: the lease holds inside, and runs from the end on."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            self._lease.cancel()  # begin counting anew
+
+    async def keep_lease(self) -> None:
+        """Stop the run once the broker has been gone for the lease."""
+        lease_s = self.award.lease_ms / 1000
+        while True:
+            with trio.CancelScope() as self._lease:
+                await trio.sleep(lease_s)
+                if not self._watchers:
+                    self.stop("lease.lapsed", "its broker has been gone for the lease")
+
+    def tell(self, *, text: str = "", items: int = 0) -> None:
+        """Note progress; whoever is attached passes it on."""
+        self.items_done += items
+        self.offset += len(text)
+        if text:
+            self._text.append(text)
+        self._change.set()
+
+    async def changed(self) -> None:
+        """Wait for progress or the end, not more often than need be."""
+        await self._change.wait()
+        if not self.done.is_set():
+            wait_s = self._told_s + _PROGRESS_S - trio.current_time()
+            if wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await self.done.wait()
+
+    def take_progress(self) -> str | None:
+        """Return text streamed since the last time; None when nothing is new."""
+        self._change = trio.Event()
+        if self.done.is_set():
+            self._change.set()
+        now = (self.items_done, self.offset)
+        if now == self._told:
+            return None
+        text = "".join(self._text)[-PROGRESS_SIZE_MAX // 4 :]
+        self._text.clear()
+        self._told, self._told_s = now, trio.current_time()
+        self.progress_seq += 1
+        return text
+
+    def finish(self) -> None:
+        """Wake whoever is attached: the answer is there."""
+        self.done.set()
+        self._change.set()
+
+
+class Executor:
+    """Turns an award into a signed result and the contractor's half of the receipt."""
+
+    def __init__(self, context: Context, *, artifacts: Artifacts, host: AgentHost) -> None:
+        self._signer = context.signer
+        self._clock = context.clock
+        self._emit = context.emit
+        self._artifacts = artifacts
+        self._host = host
+
+    def progress(self, execution: Execution, text: str) -> Progress:
+        """Return the progress message of now."""
+        return Progress(
+            h=self._signer.header(execution.broker, Topic.of(execution.award.h)),
+            award=execution.name,
+            seq=execution.progress_seq,
+            items_done=execution.items_done,
+            offset=execution.offset,
+            text=text,
+        )
+
+    async def execute(self, execution: Execution) -> tuple[bytes, bytes]:
+        """Do the award; return the envelopes of result and receipt, whatever came of it."""
+        result: Result | None = None
+        with execution.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(execution.keep_lease)
+                result = await self._attempt(execution)
+                nursery.cancel_scope.cancel()
+        if result is None:
+            code, text = execution.stopped or ("cancelled", "this node is closing")
+            state: Literal["failed", "cancelled"] = (
+                "cancelled" if code == "cancelled" else "failed"
+            )
+            result = self._result(execution, state=state, code=code, text=text)
+        return self._sign(execution, result)
+
+    async def _attempt(self, execution: Execution) -> Result:
+        """Run within the award's time; every failure becomes a result that says why."""
+        award = execution.award
+        begun_s = trio.current_time()
+        try:
+            left_s = (award.h.deadline_ms - self._clock.now_ms()) / 1000
+            limit_s = min(award.timeout_ms / 1000, max(0.0, left_s))
+            with trio.move_on_after(limit_s) as scope:
+                outputs, usage = await self._outputs(execution, begun_s + limit_s)
+            if scope.cancelled_caught:
+                raise AgentTimeout(f"the award's {limit_s:g} s are over")
+            return await self._completed(execution, outputs, usage, begun_s)
+        except MeshError as exc:
+            self._emit("award.failed", award=execution.name.hex(), code=exc.code, why=str(exc))
+            return self._result(execution, state="failed", code=exc.code, text=str(exc))
+
+    async def _outputs(
+        self, execution: Execution, deadline_s: float
+    ) -> tuple[list[Output], dict[str, int]]:
+        award = execution.award
+        held = await self._fetch_all(award, deadline_s)
+        inputs = assemble(award.inputs, award.each, award.items, held)
+        outputs: list[Output | None] = [None] * len(inputs)
+        failure: list[MeshError] = []
+
+        async def one(number: int, value: dict[str, JsonValue]) -> None:
+            call = AgentCall(
+                idempotency_key=f"{award.h.idempotency_key}/{number}",
+                deadline_s=deadline_s,
+                traceparent=award.h.traceparent,
+                label=f"secrecy={award.h.label.secrecy} taint={award.h.label.taint}",
+            )
+            try:
+                outputs[number] = await self._host.call(
+                    award.agent, value, call, on_chunk=lambda text: execution.tell(text=text)
+                )
+            except MeshError as exc:
+                # A failed item fails its batch: the first reason is the batch's.
+                failure.append(exc)
+                nursery.cancel_scope.cancel()
+                return
+            execution.tell(items=1)
+
+        async with trio.open_nursery() as nursery:
+            for number, value in enumerate(inputs):
+                nursery.start_soon(one, number, value)
+        if failure:
+            raise failure[0]
+        done = [output for output in outputs if output is not None]
+        usage: dict[str, int] = {}
+        for output in done:
+            for key, amount in output.usage.items():
+                usage[key] = usage.get(key, 0) + amount
+        return done, usage
+
+    async def _fetch_all(self, award: Award, deadline_s: float) -> dict[bytes, bytes]:
+        """Fetch the inputs' artifacts, all at once."""
+        tickets: dict[bytes, bytes] = {}
+        for envelope in award.tickets:
+            ticket = read_message(envelope, Ticket, network=self._signer.network)
+            tickets[ticket.artifact] = envelope
+        held: dict[bytes, bytes] = {}
+        failure: list[MeshError] = []
+
+        async def one(wanted: Wanted) -> None:
+            try:
+                left_s = deadline_s - trio.current_time()
+                held[wanted.artifact] = await self._artifacts.fetch(wanted, timeout_s=left_s)
+            except MeshError as exc:
+                failure.append(exc)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for name, part in artifacts(award.inputs).items():
+                wanted = Wanted(name, part.size, part.holder, tickets.get(name, b""))
+                nursery.start_soon(one, wanted)
+        if failure:
+            raise failure[0]
+        return held
+
+    async def _completed(
+        self, execution: Execution, outputs: list[Output], usage: dict[str, int], begun_s: float
+    ) -> Result:
+        award = execution.award
+        values = [output.value for output in outputs]
+        value: JsonValue = values if award.each else values[0]
+        data = canonical(value)
+        ref = await self._artifacts.put(data, job=award.h.job, broker=award.h.issuer)
+        price_mc = self._host.specs()[award.agent].price_mc * award.items
+        now_s = trio.current_time()
+        return Result(
+            h=self._header(execution),
+            award=execution.name,
+            state="completed",
+            output=ref.artifact,
+            size=ref.size,
+            inline=data if len(data) <= INLINE_SIZE_MAX else b"",
+            lengths=_lengths(value, award.lengths),
+            metering=Metering(
+                queue_ms=int((begun_s - execution.received_s) * 1000),
+                run_ms=int((now_s - begun_s) * 1000),
+                tokens_in=usage.get("tokens_in", 0),
+                tokens_out=usage.get("tokens_out", 0),
+            ),
+            price_mc=min(price_mc, award.price_cap_mc),
+        )
+
+    def _result(
+        self,
+        execution: Execution,
+        *,
+        state: Literal["failed", "cancelled"],
+        code: str,
+        text: str,
+    ) -> Result:
+        return Result(
+            h=self._header(execution),
+            award=execution.name,
+            state=state,
+            error_code=code,
+            error_text=text[:500],
+        )
+
+    def _header(self, execution: Execution) -> Header:
+        return self._signer.header(execution.broker, Topic.of(execution.award.h))
+
+    def _sign(self, execution: Execution, result: Result) -> tuple[bytes, bytes]:
+        envelope = self._signer.sign(result)
+        receipt = Receipt(
+            h=self._header(execution),
+            award=execution.name,
+            result=digest(envelope),
+            capability=execution.award.capability,
+            agent=execution.award.agent,
+            cost_mc=result.price_mc,
+            latency_ms=int((trio.current_time() - execution.received_s) * 1000),
+        )
+        return envelope, self._signer.sign(receipt)
+
+
+def _lengths(value: JsonValue, pointers: list[str]) -> dict[str, int]:
+    """Return the length of the list at each pointer; what is no list is left out."""
+    found: dict[str, int] = {}
+    for pointer in pointers:
+        try:
+            there = pick(value, pointer)
+        except InputInvalid:
+            continue  # the broker sees that it is missing
+        if isinstance(there, list):
+            found[pointer] = len(there)
+    return found
