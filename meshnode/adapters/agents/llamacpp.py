@@ -86,12 +86,7 @@ class ChatModel:
             self._weights = await trio.to_thread.run_sync(packaged_weights)
 
     async def generate(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        tokens_max: int,
-        usage: Usage,
-        *,
-        one_paragraph: bool = False,
+        self, messages: Sequence[Mapping[str, str]], tokens_max: int, usage: Usage
     ) -> AsyncGenerator[str, None]:
         """Yield the answer to ``messages`` in pieces as it is generated.
 
@@ -99,7 +94,6 @@ class ChatModel:
             messages: ``{"role": …, "content": …}`` in order.
             tokens_max: Longest answer.
             usage: Filled in at the end.
-            one_paragraph: Stop at the first empty line.
 
         Raises:
             AgentError: The child can't be started, or died.
@@ -115,7 +109,6 @@ class ChatModel:
                 "seed": _SEED,
                 "cache_prompt": False,
                 **_AGAINST_LOOPS,
-                "stop": ["\n\n"] if one_paragraph else [],
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }

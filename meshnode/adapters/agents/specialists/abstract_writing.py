@@ -6,6 +6,7 @@ sentences do well), else the beginning of the text.  What it writes is for a rea
 a support check, never for a decision.
 """
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
@@ -19,6 +20,7 @@ from meshnode.errors import AgentError
 from meshnode.ports import AgentCall, AgentSpec, Chunk, Example, JsonValue, Output
 
 _TOKENS_MAX = 110
+_SENTENCES_MAX = 3
 _SHOWN_CHARACTERS_MAX = 900
 _TITLE_CHARACTERS_MAX = 120
 _TASK = "You summarize texts in two short sentences, using only what they say."
@@ -81,20 +83,21 @@ class AbstractWriter:
         value: JsonValue,
         call: AgentCall,  # noqa: ARG002 - the port's signature
     ) -> AsyncGenerator[Chunk | Output, None]:
-        """Stream the abstract, then yield it whole, cut after its last full sentence.
+        """Stream what the model writes, then yield the abstract that is in it.
+
+        That is at most three whole sentences of the first paragraph: the model likes to
+        announce what it will do first, and to explain what it did afterwards.
 
         Raises:
             AgentError: The input is wrong, or the model failed.
         """
         prompt = _prompt(convert(value, Draft))
         usage, pieces = Usage(), list[str]()
-        async with aclosing(
-            self.model.generate(prompt, _TOKENS_MAX, usage, one_paragraph=True)
-        ) as stream:
+        async with aclosing(self.model.generate(prompt, _TOKENS_MAX, usage)) as stream:
             async for piece in stream:
                 pieces.append(piece)
                 yield Chunk(piece)
-        abstract = _whole_sentences("".join(pieces), cut=usage.finish == "length")
+        abstract = _abstract("".join(pieces), cut=usage.finish == "length")
         if not abstract:
             raise AgentError("the model wrote nothing")
         yield Output(to_json(Abstract(abstract)), usage.tokens)
@@ -117,17 +120,45 @@ def _prompt(draft: Draft) -> list[dict[str, str]]:
     return [{"role": "system", "content": _TASK}, {"role": "user", "content": content}]
 
 
-def _whole_sentences(text: str, *, cut: bool) -> str:
-    """Return ``text`` as one paragraph, without a last sentence that was cut off."""
-    written = sentences(text)
-    if cut and len(written) > 1 and not written[-1].endswith((".", "!", "?")):
+def _abstract(text: str, *, cut: bool) -> str:
+    """Return the abstract within ``text``; ``cut`` says that its end is missing."""
+    paragraphs = [squeeze(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    wanted = [part for part in paragraphs if not part.endswith(":")] or paragraphs
+    if not wanted:
+        return ""
+    written = sentences(wanted[0]) or [wanted[0]]
+    ends_early = cut and wanted[0] is paragraphs[-1] and len(written) > 1
+    if ends_early and not written[-1].endswith((".", "!", "?")):
         written = written[:-1]
-    return squeeze(" ".join(written)) or squeeze(text)
+    return " ".join(written[:_SENTENCES_MAX])
+
+
+_PUMP = (
+    "A heat pump moves heat instead of making it. In a mild climate it gives three to four "
+    "units of heat for each unit of electricity. Cold air holds less heat."
+)
+EXAMPLES = (
+    Example(
+        {"title": "Heat pumps", "text": _PUMP},
+        {
+            "abstract": (
+                "A heat pump is designed to remove heat from the environment, whereas a heat "
+                "pump transfers heat from one location to another."
+            )
+        },
+    ),
+    Example(
+        {"text": "", "key_points": ["Trio is a library for writing concurrent programs."]},
+        {
+            "abstract": (
+                "Trio is a library for writing, offering a wide range of tools and services "
+                "to help writers create and manage their own multi-threaded applications."
+            )
+        },
+    ),
+)
 
 
 def create() -> AbstractWriter:
     """Return the agent."""
     return AbstractWriter()
-
-
-EXAMPLES: tuple[Example, ...] = ()

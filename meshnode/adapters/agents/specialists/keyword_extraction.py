@@ -75,6 +75,24 @@ def _load() -> None:
     importlib.import_module("yake")
 
 
+_PUMP = (
+    "A heat pump moves heat instead of making it. In a mild climate it gives three to four "
+    "units of heat for each unit of electricity. Cold air holds less heat."
+)
+EXAMPLES = (
+    Example(
+        {"text": _PUMP, "count_max": 2},
+        {
+            "keywords": [
+                {"text": "pump moves heat", "score": 0.030008},
+                {"text": "heat pump moves", "score": 0.030008},
+            ]
+        },
+    ),
+    Example({"path": "empty.txt", "text": ""}, {"keywords": []}),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -94,6 +112,3 @@ def create() -> Agent:
         install_hint=INSTALL_HINT,
         prepare=_load,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()

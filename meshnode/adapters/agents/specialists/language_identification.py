@@ -58,6 +58,25 @@ def _detector() -> Any:  # noqa: ANN401 - the library is imported late and untyp
     return library.LangDetector(library.LangDetectConfig(max_input_length=None, model="lite"))
 
 
+EXAMPLES = (
+    Example(
+        {"text": "La pompe à chaleur prend la chaleur de l'air extérieur."},
+        {
+            "language": "fr",
+            "confidence": 0.986,
+            "alternatives": [
+                {"language": "en", "confidence": 0.003},
+                {"language": "nl", "confidence": 0.002},
+            ],
+        },
+    ),
+    Example(
+        {"path": "numbers.txt", "text": "3.14 2.72"},
+        {"language": "und", "confidence": 0.0, "alternatives": []},
+    ),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -78,6 +97,3 @@ def create() -> Agent:
         install_hint=INSTALL_HINT,
         prepare=_detector,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()

@@ -268,6 +268,64 @@ def _escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", squeeze(text)).replace("\0", "")
 
 
+EXAMPLES = (
+    Example(
+        {
+            "title": "Heat",
+            "documents": [{"path": "heat.md"}],
+            "summaries": [
+                {"sentences": ["A pump moves heat."], "summary": "A pump moves heat."}
+            ],
+        },
+        {
+            "markdown": (
+                "# Heat\n\n## Overview\n\n"
+                "| What | How many |\n| --- | --- |\n| Documents | 1 |\n| Code files | 0 |\n\n"
+                "## Documents\n\n### heat.md\n\n- Language: *not available*\n"
+                "- Keywords: *not available*\n- Support: *not available*\n\n"
+                "> A pump moves heat.\n"
+            ),
+            "counts": {
+                "documents": 1,
+                "files": 0,
+                "skipped": 0,
+                "high": 0,
+                "medium": 0,
+                "low": 0,
+                "sentences": 0,
+                "supported": 0,
+            },
+        },
+    ),
+    Example(
+        {
+            "title": "Code",
+            "files": [{"path": "a.py"}],
+            "audits": [{"path": "a.py", "findings": [], "total": 0}],
+            "lints": [{"path": "a.py", "findings": [], "total": 0}],
+        },
+        {
+            "markdown": (
+                "# Code\n\n## Overview\n\n"
+                "| What | How many |\n| --- | --- |\n| Documents | 0 |\n| Code files | 1 |\n"
+                "| Findings | 0 high, 0 medium, 0 low |\n\n"
+                "## Code\n\n### Nothing found\n\n- a.py\n"
+            ),
+            "counts": {
+                "documents": 0,
+                "files": 1,
+                "skipped": 0,
+                "high": 0,
+                "medium": 0,
+                "low": 0,
+                "sentences": 0,
+                "supported": 0,
+            },
+        },
+    ),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -285,6 +343,3 @@ def create() -> Agent:
         output_bytes_max=32 * 1024 * 1024,
         deterministic=True,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()

@@ -75,6 +75,34 @@ def _finding(issue: _Issue) -> Finding:
     )
 
 
+EXAMPLES = (
+    Example(
+        {"path": "run.py", "text": "import hashlib\n\nkey = hashlib.md5(b'x').hexdigest()\n"},
+        {
+            "path": "run.py",
+            "findings": [
+                {
+                    "line": 3,
+                    "rule": "B324",
+                    "severity": "high",
+                    "confidence": "high",
+                    "message": (
+                        "Use of weak MD5 hash for security. Consider usedforsecurity=False"
+                    ),
+                    "quote": "key = hashlib.md5(b'x').hexdigest()",
+                }
+            ],
+            "total": 1,
+            "skipped": "",
+        },
+    ),
+    Example(
+        {"path": "site.css", "text": "a { color: red }\n"},
+        {"path": "site.css", "findings": [], "total": 0, "skipped": "not Python: .css"},
+    ),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -94,6 +122,3 @@ def create() -> Agent:
         needs=("bandit",),
         install_hint=INSTALL_HINT,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()

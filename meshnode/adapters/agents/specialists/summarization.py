@@ -95,6 +95,30 @@ def _stop_words() -> frozenset[str]:
     return frozenset(library.get_stop_words("english"))
 
 
+_PUMP = (
+    "A heat pump moves heat instead of making it. In a mild climate it gives three to four "
+    "units of heat for each unit of electricity. Cold air holds less heat."
+)
+EXAMPLES = (
+    Example(
+        {"text": _PUMP, "count_max": 1},
+        {
+            "sentences": ["A heat pump moves heat instead of making it."],
+            "summary": "A heat pump moves heat instead of making it.",
+            "sentences_seen": 3,
+        },
+    ),
+    Example(
+        {"path": "note.md", "text": "# Note\n\nThe meeting moved to Tuesday."},
+        {
+            "sentences": ["The meeting moved to Tuesday."],
+            "summary": "The meeting moved to Tuesday.",
+            "sentences_seen": 1,
+        },
+    ),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -114,6 +138,3 @@ def create() -> Agent:
         install_hint=INSTALL_HINT,
         prepare=_stop_words,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()

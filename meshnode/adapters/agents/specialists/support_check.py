@@ -219,6 +219,44 @@ def _model() -> "MiniLM":
     return load_minilm()
 
 
+_PUMP = (
+    "A heat pump moves heat instead of making it. In a mild climate it gives three to four "
+    "units of heat for each unit of electricity. Cold air holds less heat."
+)
+EXAMPLES = (
+    Example(
+        {"text": "The pump gives seven units of heat.", "sources": [_PUMP]},
+        {
+            "sentences": [
+                {
+                    "sentence": "The pump gives seven units of heat.",
+                    "supported": False,
+                    "score": 0.635,
+                    "reason": "not in the sources near it: 7",
+                }
+            ],
+            "supported": 0,
+            "total": 1,
+        },
+    ),
+    Example(
+        {"text": "Cold air holds less heat.", "sources": [_PUMP]},
+        {
+            "sentences": [
+                {
+                    "sentence": "Cold air holds less heat.",
+                    "supported": True,
+                    "score": 1.0,
+                    "reason": "stands in a source",
+                }
+            ],
+            "supported": 1,
+            "total": 1,
+        },
+    ),
+)
+
+
 def create() -> Agent:
     """Return the agent."""
     return FunctionAgent(
@@ -238,6 +276,3 @@ def create() -> Agent:
         install_hint=INSTALL_HINT,
         prepare=_model,
     )
-
-
-EXAMPLES: tuple[Example, ...] = ()
