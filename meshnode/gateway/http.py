@@ -39,6 +39,7 @@ from starlette.types import ASGIApp
 from meshnode.errors import ConfigError, MeshError
 from meshnode.ports import Emit
 
+PORT_MAX: Final = 65_535
 IDLE_S: Final = 5.0
 SEND_S: Final = 30.0
 #: After our last byte the client's are read and dropped for so long: closing with
@@ -146,11 +147,11 @@ def _address(host: str, *, exposed: bool) -> str:
 
 
 async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:
+    if not 0 <= port <= PORT_MAX:  # the resolver would take it modulo 65536
+        raise ConfigError(f"HTTP port {port} is not 0 to {PORT_MAX}", hint="choose another")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         return await trio.open_tcp_listeners(port, host=host)
-    except OverflowError:
-        raise ConfigError(f"HTTP port {port} is not 0 to 65535") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
