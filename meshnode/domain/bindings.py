@@ -51,9 +51,22 @@ def _bind_field(
         ref = sliced[unit.batch]
         part = Part(artifact=ref.artifact, size=ref.size, holder=holder.broker)
         return Binding(parts=[part])
-    if source.kind == "value":
-        return Binding(parts=[Part(inline=source.value, pointer=source.pointer)])
     start, count = _window(state, task, unit) if name in task.each else (0, None)
+    if source.kind == "value":
+        part = Part(
+            inline=source.value,
+            pointer=source.pointer,
+            start=start,
+            count=-1 if count is None else count,
+        )
+        return Binding(parts=[part], gather=count is not None)
+    return _bind_edge(state, source, start, count, holder)
+
+
+def _bind_edge(
+    state: JobState, source: Source, start: int, count: int | None, holder: Holder
+) -> Binding:
+    """Bind what another sub-task made: all of it, or ``count`` items from ``start`` on."""
     producer = state.tasks[source.name]
     if not producer.each:
         made, delivered = state.outputs(source.name)[0]
@@ -100,6 +113,32 @@ def _window(state: JobState, task: SubTask, unit: Unit) -> tuple[int, int]:
 
 def _maker(unit: Unit) -> str:
     return unit.accepted.peer if unit.accepted is not None else ""
+
+
+def list_length(state: JobState, task: SubTask, name: str) -> int | None:
+    """Return how many items field ``name`` of ``task`` maps over.
+
+    Args:
+        state: With the field's producer finished.
+        task: A map.
+        name: One of its ``each``.
+
+    Returns:
+        None when nobody has told: an output without that list, an input not measured.
+    """
+    source = task.inputs[name]
+    if source.kind == "input":
+        ref = state.required_plan.inputs.get(source.name)
+        return ref.lengths.get(source.pointer) if ref else None
+    if source.kind == "value":
+        try:
+            return len(resolve_list(parse(source.value), source.pointer))
+        except InputInvalid:
+            return None
+    outputs = state.outputs(source.name)
+    if state.tasks[source.name].each:
+        return sum(unit.items for unit, _ in outputs)
+    return outputs[0][1].lengths.get(source.pointer)
 
 
 def gathers_map(state: JobState, source: Source) -> bool:
@@ -214,3 +253,16 @@ def slice_input(
         cut.append(whole[at : at + size])
         at += size
     return cut
+
+
+def bind_output(state: JobState, source: Source, holder: Holder) -> Binding:
+    """Return the binding of one of the job's outputs, as if the broker consumed it."""
+    if source.kind == "value":
+        return Binding(parts=[Part(inline=source.value, pointer=source.pointer)])
+    if source.kind == "input":
+        ref = state.required_plan.inputs[source.name]
+        part = Part(
+            artifact=ref.artifact, size=ref.size, holder=holder.broker, pointer=source.pointer
+        )
+        return Binding(parts=[part])
+    return _bind_edge(state, source, 0, None, holder)
