@@ -8,7 +8,15 @@ what a schema leaves open is checked when the value exists.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from meshnode.domain.schemas import at_pointer, check_schema, misfit, mismatch
+from meshnode.domain.schemas import (
+    at_pointer,
+    check_schema,
+    is_closed,
+    is_usable,
+    misfit,
+    mismatch,
+    with_definitions,
+)
 from meshnode.domain.values import canonical, parse, pick, resolve_list
 from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
@@ -95,11 +103,11 @@ def _consumer_trouble(
             return f"input {name!r} is required and the graph doesn't give it"
     for field in sorted(task.inputs):
         if field not in properties:
-            if schema.get("additionalProperties", True) is False:
+            if is_closed(schema):
                 known = ", ".join(sorted(properties))
                 return f"there is no input {field!r}; it takes: {known}"
             continue
-        wanted = properties[field]
+        wanted = with_definitions(properties[field], schema)
         trouble = _source_trouble(graph, task, field, wanted, offered, inputs)
         if trouble:
             return f"input {field!r}: {trouble}"
@@ -126,6 +134,8 @@ def _source_trouble(
     except InputInvalid as exc:
         return str(exc)
     schema = canonical(dict(wanted))
+    if not is_usable(schema):
+        return ""  # it refers to a place outside itself: checked when the whole input exists
     for item in values:
         if reason := mismatch(schema, item):
             return reason
@@ -162,7 +172,10 @@ def _through_maps(
     if is_list:
         return misfit(gives, wanted)
     trouble = misfit(gives, {"type": "array"})
-    return trouble or misfit(gives.get("items", _ANY), wanted)
+    items = gives.get("items", _ANY)
+    if not isinstance(items, Mapping) or "prefixItems" in gives:
+        items = _ANY
+    return trouble or misfit(items, wanted)
 
 
 def _schema(schema: bytes) -> Mapping[str, Any]:

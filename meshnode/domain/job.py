@@ -39,6 +39,11 @@ Phase = Literal["waiting", "trying", "delivered", "done", "failed"]
 SINGLE = -1
 
 
+def charge_key(job: str, unit: str, replica: int) -> str:
+    """Return what is charged once: the same for every attempt at the same work."""
+    return f"{job}/{unit}/{replica}"
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at a unit: a contract with one contractor, from call to receipt.
@@ -253,6 +258,10 @@ class JobState:
             unit.started_ms = unit.started_ms or at_ms
             first = "cfp" if isinstance(fact, Called) else "offer"
             attempt.contract = advance(attempt.contract, first)
+        elif isinstance(fact, Called) or fact.attempt != attempt.number or attempt.award:
+            raise OutOfTurn(fact.KIND, f"attempt {attempt.number} of {unit.name} is open")
+        elif fact.peer not in attempt.proposals:
+            raise OutOfTurn(fact.KIND, f"{fact.peer[:60]} has proposed nothing")
         attempt.at_ms = at_ms
         if isinstance(fact, Called):
             attempt.called = dict(fact.cfps)
@@ -261,12 +270,16 @@ class JobState:
         attempt.peer, attempt.award, attempt.lease_ms = fact.peer, fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
 
-    def _advance(self, fact: Fact, at_ms: int) -> None:
+    def _advance(  # noqa: C901, PLR0912 - one arm for each kind and for what it may not follow
+        self, fact: Fact, at_ms: int
+    ) -> None:
         unit = self._unit(fact)
         attempt = unit.current
         if attempt is None or attempt.number != getattr(fact, "attempt", None):
             raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
         match fact:
+            case Proposed() | Refused() if fact.peer not in {*attempt.called, attempt.peer}:
+                raise OutOfTurn(fact.KIND, f"{fact.peer[:60]} was not asked")
             case Proposed():
                 if attempt.contract is ContractState.CALLED:
                     attempt.contract = advance(attempt.contract, "proposal")
@@ -276,12 +289,15 @@ class JobState:
             case Progressed():
                 attempt.contract = advance(attempt.contract, "progress")
                 attempt.items_done = fact.items_done
+            case Delivered() if attempt.delivered is not None:
+                raise OutOfTurn("delivered", f"{unit.name} is delivered")
             case Delivered():
                 attempt.contract = advance(attempt.contract, "result")
                 attempt.delivered, attempt.items_done = fact, unit.calls
             case Verified():
-                if attempt.delivered is None:
-                    raise OutOfTurn("verified", f"{unit.name} is not delivered")
+                if attempt.delivered is None or attempt.verdict is not None:
+                    stands = "not delivered" if attempt.delivered is None else "verified"
+                    raise OutOfTurn("verified", f"{unit.name} is {stands}")
                 attempt.verdict = fact
             case Failed():
                 attempt.error = fact

@@ -44,6 +44,15 @@ def check_schema(schema: bytes, *, where: str) -> None:
         raise InputInvalid(f"{where}: not a usable JSON Schema: {_short(exc)}") from exc
 
 
+def is_usable(schema: bytes) -> bool:
+    """Tell whether values can be held against ``schema``."""
+    try:
+        check_schema(schema, where="schema")
+    except InputInvalid:
+        return False
+    return True
+
+
 def mismatch(schema: bytes, value: JsonValue) -> str:
     """Return why ``value`` doesn't satisfy ``schema``, or an empty string.
 
@@ -79,14 +88,13 @@ def at_pointer(schema: Schema, pointer: str) -> Schema | None:
         if set(here) & {"$ref", "anyOf", "oneOf", "allOf", "if"}:
             return {}
         properties = here.get("properties", {})
+        types = _types(here)
+        is_place = key.isdecimal() or key == "*"
         if key in properties:
             here = _as_schema(properties[key])
-        elif _types(here) <= {"array"} and "type" in here and (key.isdecimal() or key == "*"):
+        elif types == {"array"} and is_place and "prefixItems" not in here:
             here = _as_schema(here.get("items", {}))
-        elif here.get("additionalProperties", True) is False or not _types(here) & {
-            "object",
-            "array",
-        }:
+        elif (is_closed(here) or "object" not in types) and not (is_place and "array" in types):
             return None
         else:
             return {}
@@ -99,7 +107,8 @@ def misfit(  # noqa: C901 - one rule of fitting after the other
     """Return why no value of ``producer`` could satisfy ``consumer``, or an empty string.
 
     Only what can't ever fit is named: where a schema is silent or too clever for this
-    walk, the values themselves are checked when they exist.
+    walk, the values themselves are checked when they exist.  The one exception: lists
+    of different things do not fit, although an empty list would.
     """
     if depth > _DEPTH_MAX or not producer or not consumer:
         return ""
@@ -124,7 +133,7 @@ def misfit(  # noqa: C901 - one rule of fitting after the other
     common = gives & takes
     if not common:
         return f"{_words(gives)} does not fit {_words(takes)}"
-    if common == {"array"}:
+    if common == {"array"} and "prefixItems" not in {*producer, *consumer}:
         inner = misfit(
             _as_schema(producer.get("items", {})),
             _as_schema(consumer.get("items", {})),
@@ -138,7 +147,7 @@ def misfit(  # noqa: C901 - one rule of fitting after the other
 
 def _object_misfit(producer: Schema, consumer: Schema, depth: int) -> str:
     has: Mapping[str, Any] = producer.get("properties", {})
-    closed = producer.get("additionalProperties", True) is False
+    closed = is_closed(producer)
     for name in consumer.get("required", ()):
         if name not in has and closed:
             return f"{name!r} is required and not given"
@@ -148,11 +157,25 @@ def _object_misfit(producer: Schema, consumer: Schema, depth: int) -> str:
             inner = misfit(_as_schema(has[name]), _as_schema(wants[name]), depth=depth + 1)
             if inner:
                 return f"in {name!r}, {inner}"
-    if consumer.get("additionalProperties", True) is False:
+    if is_closed(consumer):
         for name in producer.get("required", ()):
             if name not in wants:
                 return f"{name!r} is given and not allowed"
     return ""
+
+
+def with_definitions(part: object, whole: Schema) -> Schema:
+    """Return ``part`` of ``whole`` with the definitions that it may refer to."""
+    shared = {name: whole[name] for name in ("$defs", "definitions") if name in whole}
+    schema = _as_schema(part)
+    return {**shared, **schema} if schema else schema
+
+
+def is_closed(schema: Schema) -> bool:
+    """Tell whether an object may have no property that ``properties`` doesn't name."""
+    return (
+        schema.get("additionalProperties", True) is False and "patternProperties" not in schema
+    )
 
 
 def _enum_misfit(producer: Schema, consumer: Schema) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from meshnode.domain.bindings import list_length
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
-from meshnode.domain.values import parse, resolve_list
 from protocol.contract import ContractState
 from protocol.graph import SubTask, edges, order
 from protocol.limits import BATCHES_MAX, FAN_OUT_MAX, PARTS_MAX
@@ -232,13 +232,8 @@ class _Planner:
         if not task.each:
             self.out.append(Expand(task.id, (SINGLE,)))
             return
-        lengths = {field_name: self._length(task, field_name) for field_name in task.each}
-        count = next(iter(lengths.values()))
-        if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {n}" for name, n in sorted(lengths.items()))
-            self.out.append(
-                End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
-            )
+        count = self._count(task)
+        if count is None:
             return
         candidates = self.view.candidates.get(task.capability, ())
         slots = sum(candidate.concurrency for candidate in candidates)
@@ -246,44 +241,52 @@ class _Planner:
         items_max = min(items_max, task.batch_items_max or items_max, PARTS_MAX)
         if count and not candidates and not self._provider_missing(task):
             return
+        sizes_max = PARTS_MAX if self._is_gathered(task) else BATCHES_MAX
+        slots = min(slots, sizes_max // 2)
         sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
-        total = len(self.state.units) + len(sizes)
-        if total > BATCHES_MAX:
+        sizes_max = min(sizes_max, BATCHES_MAX - len(self.state.units))
+        if len(sizes) > sizes_max:
             self.out.append(
                 End(
                     "graph.invalid",
-                    f"sub-task {task.id!r} makes {total} batches, {BATCHES_MAX} are allowed:"
-                    " raise batch_items_max",
+                    f"sub-task {task.id!r} makes {len(sizes)} batches of {count} items,"
+                    f" {sizes_max} are allowed: raise batch_items_max",
                 )
             )
             return
         self.out.append(Expand(task.id, tuple(sizes)))
 
-    def _length(self, task: SubTask, field_name: str) -> int:
-        source = task.inputs[field_name]
-        if source.kind == "input":
-            ref = self.state.required_plan.inputs.get(source.name)
-            return ref.lengths.get(source.pointer, 0) if ref else 0
-        if source.kind == "value":
-            constant = resolve_list(parse(source.value), source.pointer)
-            return len(constant)
-        producer = self.state.tasks[source.name]
-        outputs = self.state.outputs(source.name)
-        if producer.each:
-            return sum(unit.items for unit, _ in outputs)
-        return outputs[0][1].lengths.get(source.pointer, 0)
+    def _count(self, task: SubTask) -> int | None:
+        """Return the items that ``task`` maps over, or end the job and return None."""
+        lengths = {name: list_length(self.state, task, name) for name in task.each}
+        if None not in lengths.values() and len(set(lengths.values())) == 1:
+            return lengths[task.each[0]]
+        told = ", ".join(
+            f"{name} has {'no list' if n is None else n}" for name, n in sorted(lengths.items())
+        )
+        self.out.append(
+            End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
+        )
+        return None
+
+    def _is_gathered(self, task: SubTask) -> bool:
+        """Tell whether one award takes in every batch of ``task``, each as a part."""
+        return any(
+            source.kind == "task" and source.name == task.id and name not in other.each
+            for other in self.state.tasks.values()
+            for name, source in other.inputs.items()
+        )
 
     # --- units ---
 
     def _units(self, task: SubTask) -> None:
-        running = 0
-        for name in self.state.expanded[task.id]:
-            unit = self.state.units[name]
+        units = [self.state.units[name] for name in self.state.expanded[task.id]]
+        running = sum(1 for unit in units if unit.current is not None)
+        for unit in units:
             if unit.accepted is not None:
                 continue
             attempt = unit.current
             if attempt is not None:
-                running += 1
                 self._attempt(unit, attempt)
             elif running < FAN_OUT_MAX and self._begin(task, unit):
                 running += 1
@@ -361,7 +364,8 @@ class _Planner:
         return self._choose(task, unit)
 
     def _choose(self, task: SubTask, unit: Unit) -> bool:
-        known = self.view.candidates.get(task.capability, ())
+        offered = self.view.candidates.get(task.capability, ())
+        known = [c for c in offered if c.items_max >= unit.calls]
         out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
         candidates = [c for c in known if c.peer not in out]
         if not candidates:
@@ -389,7 +393,8 @@ class _Planner:
         ranked = self._affordable(unit, candidates)
         if not ranked:
             cheapest = min(c.price_mc for c in candidates) * unit.calls
-            if self.state.outstanding():
+            plan = self.state.required_plan
+            if self.free_mc + self.state.spent_mc < plan.budget_mc:
                 return False  # what is reserved may come back
             self.out.append(
                 End(

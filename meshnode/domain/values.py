@@ -5,12 +5,17 @@ nodes that hold the same value hold the same artifact.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import rfc8785
 
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
+
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def canonical(value: JsonValue) -> bytes:
@@ -32,7 +37,8 @@ def parse(data: bytes) -> JsonValue:
         InputInvalid: Not JSON as RFC 8259 has it (``NaN`` isn't).
     """
     try:
-        return json.loads(data, parse_constant=_refuse)  # type: ignore[no-any-return]
+        # As text: given bytes, `loads` would take UTF-16 and UTF-32 too.
+        return json.loads(data.decode(), parse_constant=_refuse)  # type: ignore[no-any-return]
     except (ValueError, RecursionError) as exc:
         raise InputInvalid(f"not JSON: {exc}") from exc
 
@@ -57,6 +63,8 @@ def resolve_all(value: JsonValue, pointer: str, *, star: bool = True) -> Iterato
     Raises:
         InputInvalid: A segment without ``*`` names nothing.
     """
+    if not _POINTER.fullmatch(pointer):
+        raise InputInvalid(f"{pointer[:60]!r} is no JSON Pointer")
     yield from _walk(value, pointer.split("/")[1:], star=star)
 
 
@@ -97,8 +105,6 @@ def resolve_list(value: JsonValue, pointer: str) -> list[JsonValue]:
 def _child(value: JsonValue, key: str) -> JsonValue:
     if isinstance(value, dict) and key in value:
         return value[key]
-    if isinstance(value, list) and key.isdecimal() and (key == "0" or key[0] != "0"):
-        index = int(key)
-        if index < len(value):
-            return value[index]
+    if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
+        return value[int(key)]
     raise InputInvalid(f"there is no {key[:60]!r} in the value")
