@@ -396,10 +396,14 @@ class SimTransport(Host):
         network, target = self._network, link.other(self)
         assert isinstance(target, SimTransport)
         await network.round_trip(self.peer, target.peer)
-        await network.clear_path(self, target)
+        answers = await network.clear_path(self, target)
+        if answers and self.links.get(target.peer) is link is not target.links.get(self.peer):
+            # Half-open: the question went nowhere.
+            await trio.sleep(network.weather(self.peer, target.peer).dial_limit_s)
+            answers = False
         if self.links.get(target.peer) is not link:
             raise StreamLost(f"the connection to {target.peer} broke")
-        if target.links.get(self.peer) is not link or target.frozen:
+        if not answers or target.links.get(self.peer) is not link:
             raise StreamLost(f"{target.peer} does not answer")
         return target.accept(link, self, protocol)
 
