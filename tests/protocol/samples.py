@@ -67,12 +67,12 @@ CONTRACTOR: Final = identity("contractor")
 STRANGER: Final = identity("stranger")
 
 
-def changed(struct: msgspec.Struct, **fields: Any) -> Any:  # noqa: ANN401 - the same struct
+def changed(struct: msgspec.Struct, **fields: Any) -> Any:
     """``struct`` with other ``fields``."""
     return msgspec.structs.replace(struct, **fields)
 
 
-def header(issuer: Identity, audience: Identity, **fields: Any) -> Header:  # noqa: ANN401
+def header(issuer: Identity, audience: Identity, **fields: Any) -> Header:
     """A valid header; ``fields`` replace what it has."""
     valid = Header(
         id=digest(f"{issuer.peer} {fields}".encode())[:16],
@@ -111,7 +111,7 @@ class Deal:
     acceptance: bytes
 
 
-def award(**fields: Any) -> Award:  # noqa: ANN401
+def award(**fields: Any) -> Award:
     """A valid award of the broker to the contractor."""
     valid = Award(
         h=header(BROKER, CONTRACTOR),
@@ -135,7 +135,7 @@ def award(**fields: Any) -> Award:  # noqa: ANN401
     return made
 
 
-def result(awarded: bytes, **fields: Any) -> Result:  # noqa: ANN401
+def result(awarded: bytes, **fields: Any) -> Result:
     """A valid result of the award in the envelope ``awarded``."""
     valid = Result(
         h=header(CONTRACTOR, BROKER),
@@ -152,7 +152,7 @@ def result(awarded: bytes, **fields: Any) -> Result:  # noqa: ANN401
     return made
 
 
-def receipt(awarded: bytes, delivered: bytes, **fields: Any) -> Receipt:  # noqa: ANN401
+def receipt(awarded: bytes, delivered: bytes, **fields: Any) -> Receipt:
     """The contractor's half."""
     valid = Receipt(
         h=header(CONTRACTOR, BROKER, sequence=2),
@@ -168,7 +168,7 @@ def receipt(awarded: bytes, delivered: bytes, **fields: Any) -> Receipt:  # noqa
     return made
 
 
-def acceptance(awarded: bytes, claimed: bytes, **fields: Any) -> Acceptance:  # noqa: ANN401
+def acceptance(awarded: bytes, claimed: bytes, **fields: Any) -> Acceptance:
     """The broker's half."""
     valid = Acceptance(
         h=header(BROKER, CONTRACTOR, sequence=2),
@@ -251,7 +251,7 @@ def signer_of(message: Message) -> Identity:
     return BROKER if message.h.issuer == BROKER.peer else CONTRACTOR
 
 
-def capability(**fields: Any) -> Capability:  # noqa: ANN401
+def capability(**fields: Any) -> Capability:
     """A valid capability."""
     valid = Capability(
         agent="bandit",
@@ -270,7 +270,7 @@ def capability(**fields: Any) -> Capability:  # noqa: ANN401
     return made
 
 
-def record(**fields: Any) -> NodeRecord:  # noqa: ANN401
+def record(**fields: Any) -> NodeRecord:
     """A valid record of the contractor."""
     valid = NodeRecord(
         peer=CONTRACTOR.peer,
@@ -286,7 +286,7 @@ def record(**fields: Any) -> NodeRecord:  # noqa: ANN401
     return made
 
 
-def subtask(name: str, *before: str, **fields: Any) -> SubTask:  # noqa: ANN401
+def subtask(name: str, *before: str, **fields: Any) -> SubTask:
     """A sub-task that draws from the job's input, or from each of ``before``."""
     inputs = {f"from_{other}": Source(kind="task", name=other) for other in before}
     valid = SubTask(
@@ -298,7 +298,7 @@ def subtask(name: str, *before: str, **fields: Any) -> SubTask:  # noqa: ANN401
     return made
 
 
-def graph(*subtasks: SubTask, **fields: Any) -> TaskGraph:  # noqa: ANN401
+def graph(*subtasks: SubTask, **fields: Any) -> TaskGraph:
     """A graph of ``subtasks``, or of a map and what draws from it."""
     tasks = list(subtasks) or [
         subtask(
@@ -330,7 +330,11 @@ def events(first: int, count: int) -> list[bytes]:
 
 
 def segment(
-    written: list[bytes], *, writer: Identity = BROKER, state: str = "", **fields: Any
+    written: list[bytes],
+    *,
+    writer: Identity = BROKER,
+    state: str = "",
+    **fields: Any,
 ) -> SegmentExport:
     """A segment with the events ``written``; with ``state`` it ends the job."""
     valid = Segment(

@@ -18,7 +18,9 @@ def test_a_peer_id_gives_its_key_back(key: bytes) -> None:
 
 
 @examples(300)
-@given(st.text(max_size=70) | st.text("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"))
+@given(
+    st.text(max_size=70) | st.text("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
+)
 def test_any_text_is_the_one_spelling_of_a_key_or_blames_the_peer(text: str) -> None:
     try:
         key = keys.public_key(text)
@@ -41,8 +43,8 @@ def test_any_text_is_the_one_spelling_of_a_key_or_blames_the_peer(text: str) -> 
         lambda peer: peer + "\n",
         lambda peer: "é" + peer,
         lambda peer: peer * 1000,
-        lambda peer: base58.b58encode(b"\x12\x20" + bytes(32)).decode(),  # a hashed (RSA) key
-        lambda peer: base58.b58encode(bytes.fromhex("00250802122102") + bytes(32)).decode(),
+        lambda _: base58.b58encode(b"\x12\x20" + bytes(32)).decode(),  # a hashed (RSA) key
+        lambda _: base58.b58encode(bytes.fromhex("00250802122102") + bytes(32)).decode(),
     ],
 )
 def test_another_spelling_of_a_peer_id_is_refused(spoil: object) -> None:
@@ -98,7 +100,9 @@ def test_verifying_anything_holds_or_blames_the_peer(
         keys.verify(key, message, signature)
 
 
-@pytest.mark.parametrize("key", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"])
+@pytest.mark.parametrize(
+    "key", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
+)
 def test_a_key_of_small_order_signs_nothing(key: bytes) -> None:
     with pytest.raises(BadSignature):
         keys.verify(key, b"anything", b"\x01" + bytes(63))
