@@ -22,6 +22,7 @@ from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
 from protocol.errors import Malformed
 from protocol.graph import SubTask, TaskGraph, check_graph
+from protocol.limits import INLINE_SIZE_MAX
 from protocol.records import Capability
 
 _ANY: Final[Mapping[str, Any]] = {}
@@ -40,6 +41,15 @@ def check_shape(graph: TaskGraph) -> None:
         check_graph(graph)
     except Malformed as exc:
         raise GraphError(str(exc)) from exc
+    for task in graph.subtasks:
+        for name, source in task.inputs.items():
+            # A mapped constant is cut into artifacts; any other travels in the award.
+            if name not in task.each and len(source.value) > INLINE_SIZE_MAX:
+                raise GraphError(
+                    f"sub-task {task.id!r}, input {name!r} is a constant of"
+                    f" {len(source.value)} bytes, {INLINE_SIZE_MAX} are allowed",
+                    hint="give it as a job input",
+                )
 
 
 def check_inputs(

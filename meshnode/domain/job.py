@@ -56,6 +56,7 @@ class Attempt:
         refusals: PeerId -> reason.
         peer: The contractor, once awarded.
         award: Envelope.
+        proposal: Envelope of what the award binds.
         schema: Hash of the output schema.
         lease_ms: As in the award.
         at_ms: When it was called or awarded, whichever is later.
@@ -74,6 +75,7 @@ class Attempt:
     refusals: dict[str, str] = field(default_factory=dict)
     peer: str = ""
     award: bytes = b""
+    proposal: bytes = b""
     schema: bytes = b""
     lease_ms: int = 0
     price_cap_mc: int = 0
@@ -269,6 +271,7 @@ class JobState:
         attempt.contract = advance(attempt.contract, "award")
         attempt.peer, attempt.award, attempt.lease_ms = fact.peer, fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
+        attempt.proposal = fact.proposal
 
     def _advance(  # noqa: C901, PLR0912 - one arm for each kind and for what it may not follow
         self, fact: Fact, at_ms: int
@@ -278,7 +281,7 @@ class JobState:
         if attempt is None or attempt.number != getattr(fact, "attempt", None):
             raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
         match fact:
-            case Proposed() | Refused() if fact.peer not in {*attempt.called, attempt.peer}:
+            case Proposed() | Refused() if fact.peer not in attempt.called:
                 raise OutOfTurn(fact.KIND, f"{fact.peer[:60]} was not asked")
             case Proposed():
                 if attempt.contract is ContractState.CALLED:
