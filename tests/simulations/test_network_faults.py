@@ -1,0 +1,266 @@
+"""What the simulated network can do to a node: breaks, crashes, frozen peers, cuts."""
+
+import pytest
+import trio
+
+from meshnode.errors import StreamLost, Unreachable
+from meshnode.ports import Stream
+from simulations.network import CALM, SimNetwork, Weather
+from tests.simulations.stories import ECHO, dial, echo, play
+
+# --- breakage ---------------------------------------------------------------------
+
+
+def test_a_break_is_never_silent_and_never_partial() -> None:
+    async def story(network: SimNetwork) -> None:
+        broken = 0
+        for _ in range(50):
+            stream = await dial(network, "a", "b")
+            sent = got = b""
+            try:
+                for i in range(30):
+                    await stream.send(b"%03d" % i)
+                    sent += b"%03d" % i
+                    got += await stream.receive()
+            except StreamLost:
+                broken += 1
+            assert sent.startswith(got)
+            await network.transport("a").disconnect("b")
+        assert 10 < broken < 50
+
+    play(story, Weather(break_chance=0.02, split_chance=0.0))
+
+
+def test_a_break_takes_every_stream_between_the_two_and_no_other() -> None:
+    async def story(network: SimNetwork) -> None:
+        lost = [await dial(network, "a", "b") for _ in range(3)]
+        lost.append(await dial(network, "b", "a"))
+        kept = await dial(network, "a", "c")
+        await lost[0].send(b"on its way")
+        network.break_link("a", "b")
+        for stream in lost:
+            with pytest.raises(StreamLost):
+                await stream.receive()
+            with pytest.raises(StreamLost):
+                await stream.send(b"x")
+        await kept.send(b"x")
+        assert await kept.receive() == b"x"
+        again = await dial(network, "a", "b")
+        await again.send(b"x")
+        assert await again.receive() == b"x"
+
+    play(story)
+
+
+def test_a_half_open_connection_is_silent_until_the_other_side_dials_again() -> None:
+    async def story(network: SimNetwork) -> None:
+        unaware = await dial(network, "b", "a")
+        network.break_link("a", "b", notice_s=None)
+        await unaware.send(b"anyone?")
+        with trio.move_on_after(3600) as patience:
+            await unaware.receive()
+        assert patience.cancelled_caught
+        assert network.connected("b", "a")
+        assert not network.connected("a", "b")
+        begun_s = trio.current_time()
+        with pytest.raises(StreamLost):
+            await dial(network, "b", "a")
+        assert trio.current_time() - begun_s == pytest.approx(5.2, abs=0.003)
+        await dial(network, "a", "b")
+        with pytest.raises(StreamLost):
+            await unaware.receive()
+
+    play(story)
+
+
+# --- crashes ----------------------------------------------------------------------
+
+
+def test_a_crash_ends_handlers_streams_and_listener() -> None:
+    async def story(network: SimNetwork) -> None:
+        ended: list[float] = []
+
+        async def until_the_end(stream: Stream) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+        dead = network.transport("b")
+        dead.serve("/long/1", until_the_end)
+        stream = await dial(network, "a", "b", "/long/1")
+        own = await dial(network, "b", "a")
+        crashed_s = trio.current_time()
+        network.crash("b", notice_s=2.0)
+        with pytest.raises(StreamLost):
+            await own.receive()
+        with pytest.raises(StreamLost):
+            await stream.receive()
+        assert trio.current_time() == pytest.approx(crashed_s + 2.0, abs=0.003)
+        assert ended == [crashed_s]
+        with pytest.raises(Unreachable):
+            await network.transport("a").open("b", ECHO, addresses=dead.addresses())
+        with pytest.raises(Unreachable):
+            await dead.open("a", ECHO, addresses=network.transport("a").addresses())
+
+    play(story)
+
+
+def test_a_handler_that_has_not_started_yet_does_not_survive_a_crash() -> None:
+    async def story(network: SimNetwork) -> None:
+        ran: list[str] = []
+
+        async def note(stream: Stream) -> None:
+            await trio.lowlevel.checkpoint()
+            ran.append(stream.peer)
+
+        network.transport("b").serve("/note/1", note)
+        await dial(network, "a", "b", "/note/1")  # its handler is ready to start
+        network.crash("b")
+        await trio.sleep(10)
+        assert ran == []
+
+    play(story, CALM)
+
+
+def test_a_peer_that_restarts_serves_again_at_its_address() -> None:
+    async def story(network: SimNetwork) -> None:
+        addresses = network.transport("b").addresses()
+        await dial(network, "a", "b")
+        network.crash("b", notice_s=None)
+        network.transport("b").serve(ECHO, echo)
+        # a has not noticed yet, and finds out by asking for a stream.
+        with pytest.raises(StreamLost):
+            await dial(network, "a", "b")
+        await network.transport("a").disconnect("b")
+        stream = await network.transport("a").open("b", ECHO, addresses=addresses)
+        await stream.send(b"x")
+        assert await stream.receive() == b"x"
+
+    play(story)
+
+
+# --- frozen peers -----------------------------------------------------------------
+
+
+def test_nothing_gets_in_or_out_of_a_frozen_peer_until_the_thaw() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        own = await dial(network, "b", "a")
+        await stream.send(b"before")
+        assert await stream.receive() == b"before"
+        network.freeze("b")
+        await stream.send(b"meanwhile")
+        await own.send(b"from within")
+        for waiting in (stream, own):
+            with trio.move_on_after(3600) as patience:
+                await waiting.receive()
+            assert patience.cancelled_caught
+        assert network.connected("a", "b"), "frozen, and connected all the same"
+        network.thaw("b")
+        assert await stream.receive() == b"meanwhile"
+        assert await own.receive() == b"from within"
+
+    play(story)
+
+
+def test_a_frozen_peer_does_not_read_what_has_arrived() -> None:
+    async def story(network: SimNetwork) -> None:
+        own = await dial(network, "b", "a")
+        await own.send(b"x")
+        await trio.sleep(1)
+        network.freeze("b")
+        with trio.move_on_after(3600) as patience:
+            await own.receive()
+        assert patience.cancelled_caught
+        network.thaw("b")
+        assert await own.receive() == b"x"
+
+    play(story)
+
+
+def test_a_frozen_peer_answers_no_dial_within_the_limit() -> None:
+    async def story(network: SimNetwork) -> None:
+        network.freeze("b")
+        begun_s = trio.current_time()
+        with pytest.raises(Unreachable):
+            await dial(network, "a", "b")
+        assert trio.current_time() - begun_s == pytest.approx(5.2, abs=0.003)
+        network.timetable.at(trio.current_time() + 2.0, network.thaw, "b")
+        await dial(network, "a", "b")  # in time
+
+    play(story)
+
+
+# --- partitions -------------------------------------------------------------------
+
+
+def test_a_short_cut_only_delays() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        for text in (b"one ", b"two ", b"three"):
+            await stream.send(text)
+        network.partition(["a"], ["b"])
+        network.timetable.at(trio.current_time() + 10, network.partition)
+        got = b""
+        while len(got) < 13:
+            got += await stream.receive()
+        assert got == b"one two three"
+        await trio.sleep(100)
+        assert network.connected("a", "b"), "the limit counts from the last cut"
+
+    play(story)
+
+
+def test_a_long_cut_breaks_the_connections_across_it_and_no_other() -> None:
+    async def story(network: SimNetwork) -> None:
+        across = await dial(network, "a", "b")
+        inside = await dial(network, "b", "c")
+        cut_s = trio.current_time()
+        network.partition(["a"], ["b", "c"])
+        with pytest.raises(StreamLost):
+            await across.receive()
+        assert trio.current_time() == pytest.approx(cut_s + 20, abs=0.003)
+        with pytest.raises(Unreachable):
+            await dial(network, "a", "b")
+        await inside.send(b"x")
+        assert await inside.receive() == b"x"
+        network.partition()
+        await dial(network, "a", "b")
+
+    play(story)
+
+
+def test_who_is_on_no_island_reaches_everyone() -> None:
+    async def story(network: SimNetwork) -> None:
+        network.partition(["a"], ["b"])
+        await dial(network, "c", "a")
+        await dial(network, "c", "b")
+
+    play(story)
+
+
+def test_a_one_way_cut_stops_one_direction_only() -> None:
+    async def story(network: SimNetwork) -> None:
+        heard: list[bytes] = []
+
+        async def listen(stream: Stream) -> None:
+            while data := await stream.receive():
+                heard.append(data)
+
+        network.transport("b").serve("/listen/1", listen)
+        network.transport("a").serve("/listen/1", listen)
+        to_b = await dial(network, "a", "b", "/listen/1")
+        to_a = await dial(network, "b", "a", "/listen/1")
+        network.cut_one_way("a", "b")
+        await to_b.send(b"lost")
+        await to_a.send(b"heard")
+        await trio.sleep(10)
+        assert heard == [b"heard"]
+        with pytest.raises((Unreachable, StreamLost)):
+            await dial(network, "b", "a")  # an answer can't come
+        network.mend_one_way("a", "b")
+        await trio.sleep(1)
+        assert heard == [b"heard", b"lost"]
+
+    play(story)
