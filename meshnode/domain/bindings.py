@@ -20,14 +20,19 @@ from protocol.messages import Binding, Part
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who serves an artifact; by default whoever made it."""
+    """Who serves an artifact: its maker, or the broker where the maker could not.
+
+    Attributes:
+        broker: PeerId.
+        only: The broker's copies serve everything.
+    """
 
     broker: str
-    moved: frozenset[bytes] = frozenset()
+    only: bool = False
 
-    def of(self, artifact: bytes, maker: str) -> str:
-        """Return the broker for what its maker could not deliver, else the maker."""
-        return self.broker if artifact in self.moved else maker
+    def of(self, maker: str) -> str:
+        """Return who serves what ``maker`` made."""
+        return self.broker if self.only else maker
 
 
 def bind(state: JobState, unit: Unit, holder: Holder) -> dict[str, Binding]:
@@ -73,7 +78,7 @@ def _bind_edge(
         part = Part(
             artifact=delivered.output,
             size=delivered.size,
-            holder=holder.of(delivered.output, _maker(made)),
+            holder=holder.of(_maker(made)),
             pointer=source.pointer,
             start=start,
             count=-1 if count is None else count,
@@ -96,7 +101,7 @@ def _pieces(
             yield Part(
                 artifact=delivered.output,
                 size=delivered.size,
-                holder=holder.of(delivered.output, _maker(made)),
+                holder=holder.of(_maker(made)),
                 pointer=source.pointer,
                 start=first - at,
                 count=last - first,

@@ -1,0 +1,245 @@
+"""The broker at the counter: sends calls and awards, waits for results, cancels.
+
+Answers come back as facts for the job's runner to record; the only facts written
+here are checkpoints of progress while an award is attended.
+"""
+
+from typing import Final, Literal
+
+import trio
+
+from meshnode.domain.facts import Called, Delivered, Failed, Progressed, Proposed, Refused
+from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.steps import CFP_WINDOW_MS
+from meshnode.errors import Busy, MeshError, StreamLost, Unreachable
+from meshnode.services.bodies import AWARD, CANCEL, CFP, RESULT_BODY, AwardBody, ResultBody
+from meshnode.services.context import Context
+from meshnode.services.contracts import topic
+from meshnode.services.journals import JobJournal
+from meshnode.services.market import Market
+from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
+from protocol.codec import decode_as, encode
+from protocol.errors import RemoteProtocolError
+from protocol.keys import digest
+from protocol.messages import Award, Cancel, Progress, Proposal, Refuse, Result, read_message
+from protocol.receipts import Receipt
+from protocol.signing import peek
+
+#: A contractor that can't be reached again within this is given up, seconds.
+_RECONNECT_S: Final = 4.0
+_RETRY_S: Final = 0.5
+#: Progress is checkpointed in the journal at most this often, seconds.
+_CHECKPOINT_S: Final = 1.0
+_CANCEL_S: Final = 15.0
+
+
+class Awards:
+    """Contracts of every job of this broker, as conversations."""
+
+    def __init__(self, context: Context, *, sessions: Sessions, market: Market) -> None:
+        self._context = context
+        self._signer = context.signer
+        self._sessions = sessions
+        self._market = market
+
+    async def ask(self, called: Called, peer: str) -> Proposed | Refused:
+        """Send a CFP and return the answer as a fact."""
+        envelope = called.cfps[peer]
+        try:
+            raw = await self._sessions.request(
+                peer, CFP, envelope, timeout_s=CFP_WINDOW_MS / 1000
+            )
+            return self._answer(called, peer, raw)
+        except (Unreachable, StreamLost, RequestTimeout) as exc:
+            self._market.failed(peer, unreachable=True)
+            reason = exc.code
+        except (MeshError, RemoteProtocolError) as exc:
+            reason = exc.code if isinstance(exc, MeshError) else "peer.protocol"
+        return Refused(unit=called.unit, attempt=called.attempt, peer=peer, reason=reason)
+
+    def _answer(self, called: Called, peer: str, raw: bytes) -> Proposed | Refused:
+        network = self._context.network
+        if peek(raw).t == Refuse.TYPE:
+            refuse = read_message(raw, Refuse, network=network)
+            reason = refuse.reason[:60]
+            return Refused(unit=called.unit, attempt=called.attempt, peer=peer, reason=reason)
+        proposal = read_message(raw, Proposal, network=network)
+        if proposal.h.issuer != peer or proposal.cfp != digest(called.cfps[peer]):
+            return Refused(
+                unit=called.unit, attempt=called.attempt, peer=peer, reason="peer.protocol"
+            )
+        return Proposed(
+            unit=called.unit,
+            attempt=called.attempt,
+            peer=peer,
+            proposal=raw,
+            agent=proposal.agent,
+            capability=proposal.capability,
+            price_mc=proposal.price_mc,
+            eta_ms=proposal.eta_ms,
+            expires_ms=proposal.h.expires_ms - self._sessions.offset_ms(peer),
+        )
+
+    async def attend(
+        self, journal: JobJournal, unit: Unit, attempt: Attempt
+    ) -> Delivered | Failed:
+        """Send an award, again while its contractor comes and goes; return what came of it."""
+        state = journal.state
+        lost_s: float | None = None
+        while True:
+            left_s = (state.required_plan.deadline_ms - self._context.clock.now_ms()) / 1000
+            try:
+                raw = await self._send_award(journal, unit, attempt, max(0.1, left_s))
+                return self._outcome(unit, attempt, raw)
+            except (Unreachable, StreamLost) as exc:
+                lost_s = lost_s if lost_s is not None else trio.current_time()
+                if trio.current_time() - lost_s >= _RECONNECT_S:
+                    self._market.failed(attempt.peer, unreachable=True)
+                    return _failure(unit, attempt, "peer.lost", str(exc))
+            except Busy as exc:
+                return _failure(unit, attempt, exc.code, str(exc), blame="broker")
+            except RequestTimeout as exc:
+                return _failure(unit, attempt, exc.code, str(exc))
+            except RequestFailed as exc:
+                self._market.failed(attempt.peer, unreachable=False)
+                return _failure(unit, attempt, exc.code, str(exc))
+            except RemoteProtocolError as exc:
+                self._market.failed(attempt.peer, unreachable=False)
+                return _failure(unit, attempt, "peer.protocol", str(exc))
+            await trio.sleep(_RETRY_S)
+
+    async def _send_award(
+        self, journal: JobJournal, unit: Unit, attempt: Attempt, timeout_s: float
+    ) -> bytes:
+        """Ask once; what streams in meanwhile becomes events and checkpoints."""
+        body = encode(AwardBody(attempt.award, attempt.proposal))
+        news: list[Progress] = []
+
+        def heard(raw: bytes) -> None:
+            progress = read_message(raw, Progress, network=self._context.network)
+            if progress.h.issuer == attempt.peer:
+                news.append(progress)
+                self._context.emit(
+                    "award.progress",
+                    job=journal.job,
+                    unit=unit.name,
+                    items_done=progress.items_done,
+                    text=progress.text,
+                )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
+            raw = await self._sessions.request(
+                attempt.peer, AWARD, body, timeout_s=timeout_s, on_item=heard
+            )
+            nursery.cancel_scope.cancel()
+        return raw
+
+    async def _checkpoint(
+        self, journal: JobJournal, unit: Unit, attempt: Attempt, news: list[Progress]
+    ) -> None:
+        while True:
+            await trio.sleep(_CHECKPOINT_S)
+            if not news or unit.current is not attempt or attempt.delivered is not None:
+                continue
+            latest = news[-1]
+            news.clear()
+            if latest.items_done > attempt.items_done or latest.offset:
+                with trio.CancelScope(shield=True):
+                    await journal.record(
+                        Progressed(
+                            unit=unit.name,
+                            attempt=attempt.number,
+                            items_done=latest.items_done,
+                            offset=latest.offset,
+                        )
+                    )
+
+    def _outcome(self, unit: Unit, attempt: Attempt, raw: bytes) -> Delivered | Failed:
+        """Read an answer to an award."""
+        network = self._context.network
+        body = decode_as(raw, RESULT_BODY)
+        if body.refuse:
+            refuse = read_message(body.refuse, Refuse, network=network)
+            if refuse.reason == "busy":
+                return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
+            self._market.spent(attempt.peer, "")
+            return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
+        result = read_message(body.result, Result, network=network)
+        receipt = read_message(body.receipt, Receipt, network=network)
+        award = read_message(attempt.award, Award, network=network)
+        if trouble := _result_trouble(attempt, body, result, receipt, award=award):
+            self._market.failed(attempt.peer, unreachable=False)
+            return _failure(unit, attempt, "peer.protocol", trouble)
+        if result.state != "completed":
+            return self._not_completed(unit, attempt, result)
+        return Delivered(
+            unit=unit.name,
+            attempt=attempt.number,
+            result=body.result,
+            receipt=body.receipt,
+            output=result.output,
+            size=result.size,
+            lengths=result.lengths,
+            price_mc=result.price_mc,
+            run_ms=result.metering.run_ms,
+        )
+
+    def _not_completed(self, unit: Unit, attempt: Attempt, result: Result) -> Failed:
+        code = result.error_code[:60] or "agent.failed"
+        if code == "artifact.unavailable":
+            return _failure(unit, attempt, code, result.error_text, blame="artifact")
+        # One contractor's word that the input is bad is not enough; a second one's is.
+        seen = any(failure.code == code for failure in unit.failures())
+        if code == "input.invalid" and seen:
+            return _failure(unit, attempt, code, result.error_text, blame="input")
+        return _failure(unit, attempt, code, result.error_text)
+
+    async def cancel(self, state: JobState, name: str, attempt: Attempt, reason: str) -> None:
+        """Cancel an award; returns when acknowledged, or when its lease must have lapsed."""
+        cancel = Cancel(
+            h=self._signer.header(attempt.peer, topic(state, state.units[name], 0)),
+            award=digest(attempt.award),
+            reason=reason[:60],
+        )
+        try:
+            await self._sessions.request(
+                attempt.peer, CANCEL, self._signer.sign(cancel), timeout_s=_CANCEL_S
+            )
+        except MeshError as exc:
+            # Gone or deaf: it stops by itself when its lease lapses.
+            self._context.emit("award.cancel_unheard", peer=attempt.peer, why=str(exc))
+
+
+def _failure(
+    unit: Unit,
+    attempt: Attempt,
+    code: str,
+    text: str,
+    *,
+    blame: Literal["peer", "input", "artifact", "broker"] = "peer",
+) -> Failed:
+    return Failed(
+        unit=unit.name,
+        attempt=attempt.number,
+        peer=attempt.peer,
+        code=code,
+        text=text[:500],
+        blame=blame,
+    )
+
+
+def _result_trouble(
+    attempt: Attempt, body: ResultBody, result: Result, receipt: Receipt, *, award: Award
+) -> str:
+    """Return what is wrong with an answer, or nothing."""
+    name = digest(attempt.award)
+    if {result.h.issuer, receipt.h.issuer} != {attempt.peer}:
+        return "result or receipt are not the contractor's"
+    if (result.award, receipt.award) != (name, name):
+        return "result or receipt are for another award"
+    if receipt.result != digest(body.result) or receipt.cost_mc != result.price_mc:
+        return "the receipt doesn't fit the result"
+    if result.price_mc > award.price_cap_mc:
+        return f"it charges {result.price_mc} mc, above the cap of {award.price_cap_mc} mc"
+    return ""

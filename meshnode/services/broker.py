@@ -1,0 +1,274 @@
+"""The broker: takes jobs, keeps them going, through restarts, and hands out their results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.domain.facts import Cancelled, InputRef, Planned
+from meshnode.domain.graphs import check_inputs, check_shape, check_types
+from meshnode.domain.job import JobState
+from meshnode.domain.values import canonical, parse
+from meshnode.errors import ArtifactError, InputInvalid, MeshError, NoProvider, NotFound
+from meshnode.ports import JsonValue, Put
+from meshnode.services.artifacts import Artifacts
+from meshnode.services.context import Context
+from meshnode.services.job_runner import JobRunner, Tools
+from meshnode.services.journals import JobJournal
+from protocol.codec import decode_as, encode
+from protocol.errors import ProtocolError
+from protocol.graph import TaskGraph, encode_graph
+from protocol.records import Capability
+
+_JOBS: Final = "job"  # job id -> _JobRow
+_KEYS: Final = "job_key"  # caller/idempotency key -> job id
+
+#: How long a submit looks for the capabilities of its graph, seconds.
+SEARCH_S: Final = 10.0
+_DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
+_JOB_ID_BYTES: Final = 10
+_KEY_SIZE_MAX: Final = 200
+
+
+class _JobRow(msgspec.Struct, frozen=True):
+    done: bool
+    name: str
+    planned_ms: int
+
+
+_JOB_ROW: Final = msgspec.msgpack.Decoder(_JobRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a job may take.
+
+    Attributes:
+        budget_mc: Millicredits; 0 lets only free work be done.
+        deadline_s: From now.
+        idempotency_key: The same key gives the same job; empty for none.
+        traceparent: W3C trace context, or empty.
+    """
+
+    budget_mc: int = 1_000_000
+    deadline_s: float = 600.0
+    idempotency_key: str = ""
+    traceparent: str = ""
+
+
+class Broker:
+    """Every job of this node."""
+
+    def __init__(self, context: Context, *, artifacts: Artifacts, tools: Tools) -> None:
+        self._context = context
+        self._artifacts = artifacts
+        self._tools = tools
+        self._journals: dict[str, JobJournal] = {}
+        self._nursery: trio.Nursery | None = None
+        self._submitting = trio.Lock()
+        self._draining = False
+
+    async def run(self) -> None:
+        """Carry jobs until cancelled; begins with those that a restart left."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for job, raw in await self._context.store.scan(_JOBS):
+                if not decode_as(raw, _JOB_ROW).done:
+                    nursery.start_soon(self._resume, job)
+            await trio.sleep_forever()
+
+    async def _resume(self, job: str) -> None:
+        try:
+            journal = await self._journal(job)
+        except (MeshError, ProtocolError) as exc:
+            self._context.emit("job.unreadable", job=job, why=str(exc))
+            return
+        self._context.emit("job.resumed", job=job, seq=journal.state.seq)
+        await self._carry(journal)
+
+    async def _carry(self, journal: JobJournal) -> None:
+        """Run a job to its end; what stops the runner leaves the job for the next start."""
+        try:
+            if journal.state.done is None:
+                await JobRunner(self._context, journal, tools=self._tools).run()
+            await self._close(journal)
+        except* (MeshError, ProtocolError) as group:
+            why = "; ".join(str(exc) for exc in group.exceptions)
+            self._context.emit("job.stalled", job=journal.job, why=why)
+
+    async def _close(self, journal: JobJournal) -> None:
+        row = self._row(journal.state, done=True)
+        await self._context.store.commit(Put(_JOBS, journal.job, encode(row)))
+
+    def _row(self, state: JobState, *, done: bool) -> _JobRow:
+        name = state.graph.name if state.graph else ""
+        return _JobRow(done, name, state.planned_ms)
+
+    # --- taking jobs ---
+
+    async def submit(
+        self,
+        graph: TaskGraph,
+        inputs: Mapping[str, JsonValue],
+        terms: Terms,
+        *,
+        caller: str = "local",
+    ) -> str:
+        """Take a job and return its id; it is durable when this returns.
+
+        Args:
+            graph: Explicit plan.
+            inputs: The job's inputs by name, JSON values.
+            terms: Budget, deadline, idempotency key.
+            caller: Whose idempotency keys these are.
+
+        Raises:
+            GraphError: Shape or types don't hold; nothing was spent.
+            NoProvider: Nobody reachable offers a capability; names the nearest.
+            InputInvalid: An input has no canonical JSON, or the terms are out of range.
+        """
+        self._check_terms(terms)
+        key = f"{caller}/{terms.idempotency_key}"
+        async with self._submitting:
+            if terms.idempotency_key:
+                known = await self._context.store.read(_KEYS, key)
+                if known is not None:
+                    return known.decode()
+            check_shape(graph)
+            lengths = check_inputs(graph, inputs)
+            check_types(graph, await self._offered(graph), inputs)
+            job = self._context.entropy.token(_JOB_ID_BYTES).hex()
+            planned = Planned(
+                owner=self._context.peer,
+                graph=encode_graph(graph),
+                inputs=await self._keep(job, inputs, lengths),
+                budget_mc=terms.budget_mc,
+                deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
+                idempotency_key=terms.idempotency_key,
+                epoch=0,
+                traceparent=terms.traceparent,
+            )
+            row = _JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
+            writes = [Put(_JOBS, job, encode(row))]
+            if terms.idempotency_key:
+                writes.append(Put(_KEYS, key, job.encode()))
+            journal = await JobJournal.create(self._context, job, planned, *writes)
+        self._journals[job] = journal
+        if self._nursery is None:
+            raise MeshError("this node is not running")
+        self._nursery.start_soon(self._carry, journal)
+        return job
+
+    def _check_terms(self, terms: Terms) -> None:
+        if self._draining:
+            raise MeshError("this node is closing and takes no more jobs")
+        if terms.budget_mc < 0:
+            raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
+        if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
+            raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
+        if len(terms.idempotency_key) > _KEY_SIZE_MAX:
+            raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
+
+    async def _offered(self, graph: TaskGraph) -> dict[str, Sequence[Capability]]:
+        """Return what is on offer for each sub-task; look further for what isn't known."""
+        queries = sorted({task.capability for task in graph.subtasks})
+        found: dict[str, Sequence[Capability]] = {}
+
+        async def look(query: str) -> None:
+            found[query] = await self._tools.market.search(query, timeout_s=SEARCH_S)
+
+        async with trio.open_nursery() as nursery:
+            for query in queries:
+                nursery.start_soon(look, query)
+        for query in queries:
+            if not found[query]:
+                near = self._tools.market.nearest(query)
+                raise NoProvider(
+                    f"nobody reachable offers {query}",
+                    hint=f"on offer are: {', '.join(near)}"
+                    if near
+                    else "no agent is known yet",
+                )
+        return {task.id: found[task.capability] for task in graph.subtasks}
+
+    async def _keep(
+        self,
+        job: str,
+        inputs: Mapping[str, JsonValue],
+        lengths: Mapping[str, dict[str, int]],
+    ) -> dict[str, InputRef]:
+        kept: dict[str, InputRef] = {}
+        for name, value in sorted(inputs.items()):
+            ref = await self._artifacts.put(
+                canonical(value), job=job, broker=self._context.peer
+            )
+            kept[name] = InputRef(artifact=ref.artifact, size=ref.size, lengths=lengths[name])
+        return kept
+
+    # --- what has become of them ---
+
+    async def jobs(self) -> list[tuple[str, str, int, bool]]:
+        """Return (id, name, planned at, ended) of every job, newest first."""
+        rows = [
+            (job, decode_as(raw, _JOB_ROW))
+            for job, raw in await self._context.store.scan(_JOBS)
+        ]
+        rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
+        return [(job, row.name, row.planned_ms, row.done) for job, row in rows]
+
+    async def journal(self, job: str) -> JobJournal:
+        """Return a job's journal.
+
+        Raises:
+            NotFound: There is no such job here.
+        """
+        return await self._journal(job)
+
+    async def _journal(self, job: str) -> JobJournal:
+        journal = self._journals.get(job)
+        if journal is None:
+            journal = await JobJournal.open(self._context, job)
+            # Two that opened it at once must share one: it has a single writer.
+            journal = self._journals.setdefault(job, journal)
+        return journal
+
+    async def cancel(self, job: str, *, reason: str = "owner") -> None:
+        """End a job early; returns at once, the end shows in its events."""
+        journal = await self._journal(job)
+        if journal.state.done is None and journal.state.cancelled is None:
+            await journal.record(Cancelled(reason=reason, text="cancelled by its owner"))
+
+    async def wait(self, job: str) -> JobState:
+        """Return the job's state once it has ended."""
+        journal = await self._journal(job)
+        while journal.state.done is None:
+            await journal.changed()
+        return journal.state
+
+    async def outputs(self, job: str) -> dict[str, JsonValue]:
+        """Return the outputs of a completed job.
+
+        Raises:
+            NotFound: It hasn't completed; says how it stands.
+            ArtifactError: An output is past its time here.
+        """
+        state = (await self._journal(job)).state
+        if state.done is None:
+            raise NotFound(f"job {job} has not ended")
+        if state.done.state != "completed":
+            raise NotFound(
+                f"job {job} {state.done.state}: {state.done.text or state.done.code}"
+            )
+        values: dict[str, JsonValue] = {}
+        for name, ref in state.done.outputs.items():
+            data = await self._artifacts.local(ref.artifact)
+            if data is None:
+                raise ArtifactError(f"the output {name!r} of job {job} is no longer kept")
+            values[name] = parse(data)
+        return values
+
+    def drain(self) -> None:
+        """Take no more jobs."""
+        self._draining = True

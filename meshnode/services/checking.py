@@ -1,0 +1,131 @@
+"""The broker looks at outputs: fetches, checks, keeps a copy, puts the result together."""
+
+from typing import Final
+
+import trio
+
+from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output
+from meshnode.domain.facts import ArtifactRef
+from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
+from meshnode.domain.values import canonical
+from meshnode.domain.verification import Finding, check_output, read_output
+from meshnode.errors import ArtifactError, InputInvalid, MeshError, OutputInvalid
+from meshnode.ports import AgentCall, JsonValue
+from meshnode.services.agents import AgentHost
+from meshnode.services.artifacts import Artifacts, Wanted
+from meshnode.services.context import Context
+from protocol.messages import Award, Binding, Result, read_message
+
+#: Table of output schemas that results are held against: hash -> schema.
+SCHEMAS: Final = "schema"
+
+_FETCH_S: Final = 120.0
+
+
+class Checking:
+    """Checks outputs as the broker of a job."""
+
+    def __init__(self, context: Context, *, artifacts: Artifacts, host: AgentHost) -> None:
+        self._context = context
+        self._artifacts = artifacts
+        self._host = host
+
+    async def check(self, state: JobState, unit: Unit, attempt: Attempt) -> Finding:
+        """Return what the checks say of a delivered output; a copy of it is kept here.
+
+        Raises:
+            ArtifactError: The output can't be had from its maker.
+            OutputInvalid: It isn't what the award asked for.
+        """
+        data = await self._output(state, attempt)
+        network = self._context.network
+        award = read_message(attempt.award, Award, network=network)
+        single = unit.items == SINGLE
+        try:
+            outputs = read_output(data, calls=unit.calls, single=single)
+        except InputInvalid as exc:
+            raise OutputInvalid(f"{attempt.peer}: {exc}") from exc
+        schema = await self._context.store.read(SCHEMAS, attempt.schema.hex())
+        if schema is None:
+            raise OutputInvalid("the output schema of this award is no longer here")
+        checks = state.tasks[unit.subtask].checks
+        inputs: list[dict[str, JsonValue]] = []
+        recomputed: list[JsonValue] | None = None
+        if checks:
+            held = await self._held(award.inputs)
+            inputs = assemble(award.inputs, award.each, award.items, held)
+        if any(check.kind == "recompute" for check in checks):
+            recomputed = await self._recompute(award, inputs)
+        return check_output(
+            outputs,
+            list(inputs) or outputs,
+            schema=schema,
+            checks=checks,
+            recomputed=recomputed,
+        )
+
+    async def _output(self, state: JobState, attempt: Attempt) -> bytes:
+        delivered = attempt.delivered
+        if delivered is None:
+            raise ArtifactError("nothing was delivered")
+        network = self._context.network
+        result = read_message(delivered.result, Result, network=network)
+        data = result.inline or await self._artifacts.fetch(
+            Wanted(delivered.output, delivered.size, attempt.peer), timeout_s=_FETCH_S
+        )
+        kept = await self._artifacts.put(data, job=state.job, broker=self._context.peer)
+        if kept.artifact != delivered.output:
+            raise OutputInvalid(f"{attempt.peer} sent an output that its result doesn't name")
+        return data
+
+    async def _held(self, bindings: dict[str, Binding]) -> dict[bytes, bytes]:
+        """Return the bytes of inputs, which this broker keeps: its own, and checked outputs."""
+        held: dict[bytes, bytes] = {}
+        for name, part in artifacts(bindings).items():
+            wanted = Wanted(name, part.size, part.holder)
+            held[name] = await self._artifacts.fetch(wanted, timeout_s=_FETCH_S)
+        return held
+
+    async def _recompute(
+        self, award: Award, inputs: list[dict[str, JsonValue]]
+    ) -> list[JsonValue] | None:
+        """Run a deterministic agent of this node's own, unless it is the contractor itself."""
+        own = [
+            name
+            for name, spec in sorted(self._host.specs().items())
+            if spec.capability == award.capability and spec.deterministic
+        ]
+        if not own or award.h.audience == self._context.peer:
+            return None
+        outputs: list[JsonValue] = []
+        for value in inputs:
+            call = AgentCall(
+                idempotency_key=f"{award.h.idempotency_key}/check",
+                deadline_s=trio.current_time() + award.timeout_ms / 1000,
+            )
+            try:
+                outputs.append((await self._host.call(own[0], value, call)).value)
+            except MeshError as exc:
+                self._context.emit("check.recompute_failed", why=str(exc))
+                return None
+        return outputs
+
+    async def outputs(self, state: JobState) -> dict[str, ArtifactRef]:
+        """Put the job's outputs together and keep them here.
+
+        Raises:
+            InputInvalid: An output names a place that isn't in what was delivered.
+            ArtifactError: A copy has gone.
+        """
+        if state.graph is None:
+            return {}
+        made: dict[str, ArtifactRef] = {}
+        holder = Holder(self._context.peer)
+        for name, source in sorted(state.graph.outputs.items()):
+            binding = bind_output(state, source, holder)
+            held = await self._held({name: binding})
+            (fields,) = assemble({name: binding}, [], 1, held)
+            made[name] = await self._artifacts.put(
+                canonical(fields[name]), job=state.job, broker=self._context.peer
+            )
+        return made

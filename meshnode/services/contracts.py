@@ -1,0 +1,228 @@
+"""What a broker signs: calls, awards, and its half of receipts, as facts to be recorded.
+
+Nothing here is sent; nothing here writes a journal.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from meshnode.domain.bindings import Holder, artifacts, bind, slice_input
+from meshnode.domain.facts import ArtifactRef, Awarded, Called, Charged
+from meshnode.domain.job import JobState, Unit
+from meshnode.domain.steps import Call, MakeAward
+from meshnode.domain.values import canonical, parse
+from meshnode.errors import ArtifactError, NoProvider
+from meshnode.ports import JsonValue, Put, Write
+from meshnode.services.artifacts import Artifacts
+from meshnode.services.bodies import RECEIPTS, ReceiptRow
+from meshnode.services.checking import SCHEMAS
+from meshnode.services.context import Context
+from meshnode.services.market import Market
+from meshnode.services.receipts import DUE
+from meshnode.services.signer import Topic
+from protocol.codec import encode
+from protocol.graph import Source
+from protocol.keys import digest
+from protocol.limits import LIFETIME_MS_MAX
+from protocol.messages import Award, Binding, Budget, Cfp, Part
+from protocol.receipts import Acceptance
+
+#: Beyond the agent's own time for the items: fetching inputs, waiting for slots.
+_SLACK_MS: Final = 30_000
+
+
+class Contracts:
+    """Makes this broker's side of contracts."""
+
+    def __init__(self, context: Context, *, market: Market, artifacts: Artifacts) -> None:
+        self._context = context
+        self._signer = context.signer
+        self._market = market
+        self._artifacts = artifacts
+
+    async def slices(
+        self, state: JobState, subtask: str, sizes: Sequence[int]
+    ) -> dict[str, list[ArtifactRef]]:
+        """Cut what each batch of ``subtask`` takes from the job's inputs, and keep it.
+
+        Raises:
+            InputInvalid: A source names a place that isn't there.
+        """
+        task = state.tasks[subtask]
+        made: dict[str, list[ArtifactRef]] = {}
+        for field, source in sorted(task.inputs.items()):
+            mapped = field in task.each
+            if source.kind == "task" or (source.kind == "value" and not mapped):
+                continue
+            value = await self._given(state, source)
+            refs: dict[bytes, ArtifactRef] = {}
+            row: list[ArtifactRef] = []
+            for piece in slice_input(value, source, tuple(sizes), mapped=mapped):
+                data = canonical(piece)
+                ref = refs.get(digest(data))
+                if ref is None:
+                    ref = await self._artifacts.put(
+                        data, job=state.job, broker=self._context.peer
+                    )
+                    refs[ref.artifact] = ref
+                row.append(ref)
+            made[field] = row
+        return made
+
+    async def _given(self, state: JobState, source: Source) -> JsonValue:
+        if source.kind == "value":
+            return parse(source.value)
+        data = await self._artifacts.local(state.required_plan.inputs[source.name].artifact)
+        if data is None:
+            raise ArtifactError(f"the job input {source.name!r} is no longer here")
+        return parse(data)
+
+    def call(self, state: JobState, step: Call) -> Called:
+        """Return the fact of CFPs, one for each candidate, signed and not sent yet."""
+        unit = state.units[step.unit]
+        bindings = bind(state, unit, self._holder(unit))
+        size = sum(part.size + len(part.inline) for part in _parts(bindings))
+        free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        cfps: dict[str, bytes] = {}
+        for candidate in step.candidates:
+            cfp = Cfp(
+                h=self._signer.header(candidate.peer, topic(state, unit, free_mc)),
+                capability=candidate.capability,
+                items=unit.calls,
+                input_bytes=size,
+                timeout_ms=self._timeout_ms(state, unit, candidate.peer, candidate.agent),
+                price_max_mc=max(0, free_mc),
+            )
+            cfps[candidate.peer] = self._signer.sign(cfp)
+        return Called(unit=step.unit, attempt=step.attempt, cfps=cfps)
+
+    def award(self, state: JobState, step: MakeAward) -> tuple[Awarded, Write]:
+        """Return the fact of a signed award, and the output schema to keep with it.
+
+        Raises:
+            NoProvider: The candidate's record has gone meanwhile.
+        """
+        unit = state.units[step.unit]
+        task = state.tasks[unit.subtask]
+        candidate = step.candidate
+        known = self._market.capability(candidate.peer, candidate.agent, candidate.capability)
+        if known is None:
+            raise NoProvider(f"{candidate.peer} no longer offers {candidate.capability}")
+        bindings = bind(state, unit, self._holder(unit))
+        about = topic(state, unit, step.price_cap_mc)
+        current = unit.current
+        cfp = current.called.get(candidate.peer, b"") if current else b""
+        lease_ms = int(self._context.config.host.lease_s * 1000)
+        award = Award(
+            h=self._signer.header(candidate.peer, about, lifetime_ms=LIFETIME_MS_MAX),
+            cfp=digest(cfp) if cfp else b"",
+            proposal=digest(step.proposal),
+            agent=candidate.agent,
+            capability=candidate.capability,
+            inputs=bindings,
+            each=list(task.each),
+            items=unit.calls,
+            price_cap_mc=step.price_cap_mc,
+            timeout_ms=self._timeout_ms(state, unit, candidate.peer, candidate.agent),
+            lease_ms=lease_ms,
+            lengths=_lengths_wanted(state, unit),
+            tickets=[
+                self._artifacts.ticket(
+                    name, holder=part.holder, reader=candidate.peer, topic=about
+                )
+                for name, part in sorted(artifacts(bindings).items())
+                if part.holder != candidate.peer
+            ],
+        )
+        schema = digest(known.output_schema)
+        fact = Awarded(
+            unit=step.unit,
+            attempt=step.attempt,
+            peer=candidate.peer,
+            award=self._signer.sign(award),
+            proposal=step.proposal,
+            schema=schema,
+            price_cap_mc=step.price_cap_mc,
+            lease_ms=lease_ms,
+            ranked=list(step.ranked),
+        )
+        return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
+
+    def charge(self, state: JobState, name: str) -> tuple[Charged, list[Write]]:
+        """Return the fact of the broker's half of the receipt, and what is kept with it."""
+        unit = state.units[name]
+        attempt = unit.attempts[-1]
+        verdict, delivered = attempt.verdict, attempt.delivered
+        if verdict is None or delivered is None:
+            raise ArtifactError(f"unit {name} is not verified")
+        paid_mc = 0 if verdict.verdict == "rejected" else delivered.price_mc
+        award = digest(attempt.award)
+        acceptance = self._signer.sign(
+            Acceptance(
+                h=self._signer.header(
+                    attempt.peer, topic(state, unit, 0), lifetime_ms=LIFETIME_MS_MAX
+                ),
+                award=award,
+                receipt=digest(delivered.receipt),
+                verdict=verdict.verdict,
+                check=verdict.check,
+                paid_mc=paid_mc,
+            )
+        )
+        key = f"{state.job}/{name}/0"
+        fact = Charged(
+            key=key, unit=name, attempt=attempt.number, paid_mc=paid_mc, acceptance=acceptance
+        )
+        row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
+        return fact, [
+            Put(RECEIPTS, award.hex(), encode(row)),
+            Put(DUE, award.hex(), attempt.peer.encode()),
+        ]
+
+    def _holder(self, unit: Unit) -> Holder:
+        """After an input could not be had from its maker, this broker's copy serves."""
+        lost = any(failure.blame == "artifact" for failure in unit.failures())
+        return Holder(self._context.peer, only=lost)
+
+    def _timeout_ms(self, state: JobState, unit: Unit, peer: str, agent: str) -> int:
+        task = state.tasks[unit.subtask]
+        if task.timeout_ms:
+            return task.timeout_ms
+        known = self._market.capability(peer, agent, task.capability)
+        if known is None:
+            return _SLACK_MS
+        rounds = -(-unit.calls // max(1, known.limits.concurrency))
+        return known.limits.timeout_ms * rounds + _SLACK_MS
+
+
+def topic(state: JobState, unit: Unit, cost_mc: int) -> Topic:
+    """Return what messages about ``unit`` say in their headers."""
+    plan = state.required_plan
+    return Topic(
+        job=state.job,
+        subtask=unit.name,
+        deadline_ms=plan.deadline_ms,
+        idempotency_key=f"{state.job}/{unit.name}",
+        traceparent=plan.traceparent,
+        budget=Budget(cost_mc=max(0, cost_mc)),
+        hops=max(0, plan.hops - 1),
+        epoch=plan.epoch,
+    )
+
+
+def _parts(bindings: Mapping[str, Binding]) -> Iterator[Part]:
+    for binding in bindings.values():
+        yield from binding.parts
+
+
+def _lengths_wanted(state: JobState, unit: Unit) -> list[str]:
+    """Return the places in a single call's output that later sub-tasks map over."""
+    if state.tasks[unit.subtask].each:
+        return []
+    wanted = {
+        source.pointer
+        for task in state.tasks.values()
+        for field in task.each
+        if (source := task.inputs[field]).kind == "task" and source.name == unit.subtask
+    }
+    return sorted(wanted)

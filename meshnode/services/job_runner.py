@@ -1,0 +1,325 @@
+"""One job at work: asks what to do next, does it, writes down what came of it, asks again.
+
+Steps are levels (:mod:`meshnode.domain.steps`), so the runner keeps a set of what it
+is doing and skips those.  A runner that was killed is begun again on the same
+journal and picks up: awards that are out are sent again and attach to what runs.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from meshnode.domain.facts import (
+    Called,
+    Cancelled,
+    Charged,
+    Done,
+    Expanded,
+    Fact,
+    Failed,
+    Verified,
+)
+from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.steps import (
+    Attend,
+    Call,
+    Charge,
+    End,
+    Expand,
+    Finish,
+    GiveUp,
+    MakeAward,
+    Stop,
+    Verify,
+    Wake,
+    next_steps,
+)
+from meshnode.errors import MeshError, NoProvider
+from meshnode.ports import Write
+from meshnode.services.awards import Awards
+from meshnode.services.checking import Checking
+from meshnode.services.context import Context
+from meshnode.services.contracts import Contracts
+from meshnode.services.journals import JobJournal
+from meshnode.services.market import Market
+from meshnode.services.receipts import Receipts
+from protocol.errors import ProtocolError
+
+#: The view is looked at again after this, even if nothing happened, seconds.
+_POLL_S: Final = 1.0
+#: Pause after a step that failed for a reason of this node's own, seconds.
+_MISHAP_S: Final = 1.0
+
+_Key = tuple[str, str, int]
+_Work = Callable[[], Awaitable[None]]
+
+#: Steps that become facts at once; the others are work that takes time.
+Decision = Expand | Call | MakeAward | Charge | GiveUp | End | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every runner of a broker works with."""
+
+    market: Market
+    awards: Awards
+    contracts: Contracts
+    checking: Checking
+    receipts: Receipts
+
+
+class JobRunner:
+    """Carries one job from its journal's last fact to its end."""
+
+    def __init__(
+        self,
+        context: Context,
+        journal: JobJournal,
+        *,
+        tools: Tools,
+    ) -> None:
+        self._context = context
+        self._journal = journal
+        self._market = tools.market
+        self._awards = tools.awards
+        self._contracts = tools.contracts
+        self._checking = tools.checking
+        self._receipts = tools.receipts
+        self._busy: set[_Key] = set()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Run until the job is done.
+
+        Raises:
+            StoreError: The journal can't be written; the job goes on after a restart.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._listen)
+            while self._journal.state.done is None:
+                wake_ms = await self._turn()
+                if wake_ms is not None:
+                    await self._sleep(wake_ms)
+            nursery.cancel_scope.cancel()
+        self._market.publish_load(self._journal.job, {})
+
+    async def _listen(self) -> None:
+        while True:
+            await self._market.news()
+            self._journal.poke()
+
+    async def _turn(self) -> int | None:
+        """Carry out one round of steps; return when to look again, None for at once."""
+        state = self._journal.state
+        self._publish_load()
+        view = self._market.view(task.capability for task in state.tasks.values())
+        now_ms = self._context.clock.now_ms()
+        facts: list[Fact] = []
+        writes: list[Write] = []
+        wake_ms = now_ms + int(_POLL_S * 1000)
+        for step in next_steps(state, now_ms, view):
+            if isinstance(step, Wake):
+                wake_ms = min(wake_ms, step.at_ms)
+            elif isinstance(step, Attend | Verify | Stop):
+                self._start(step)
+            else:
+                await self._decide(step, facts, writes)
+        if not facts:
+            return wake_ms
+        await self._journal.record(*facts, writes=writes)
+        self._after(facts)
+        return None
+
+    def _publish_load(self) -> None:
+        load: dict[str, int] = {}
+        for unit in self._journal.state.units.values():
+            attempt = unit.current
+            if attempt is not None and attempt.award and attempt.delivered is None:
+                load[attempt.peer] = load.get(attempt.peer, 0) + 1
+        self._market.publish_load(self._journal.job, load)
+
+    async def _sleep(self, wake_ms: int) -> None:
+        pause_s = max(0.0, (wake_ms - self._context.clock.now_ms()) / 1000)
+        with trio.move_on_after(min(pause_s, _POLL_S)):
+            await self._journal.changed()
+
+    # --- decisions: steps that become facts at once ---
+
+    async def _decide(self, step: Decision, facts: list[Fact], writes: list[Write]) -> None:
+        """Turn a decision into its facts; one that can't be carried out ends the job."""
+        try:
+            made, more = await self._facts(step)
+        except MeshError as exc:
+            made, more = [Cancelled(reason=exc.code, text=str(exc))], []
+        facts += made
+        writes += more
+
+    async def _facts(self, step: Decision) -> tuple[list[Fact], list[Write]]:
+        state = self._journal.state
+        match step:
+            case Expand():
+                slices = await self._contracts.slices(state, step.subtask, step.sizes)
+                sizes = list(step.sizes)
+                return [Expanded(subtask=step.subtask, sizes=sizes, slices=slices)], []
+            case Call():
+                return [self._contracts.call(state, step)], []
+            case MakeAward():
+                return self._award(step)
+            case Charge():
+                charged, rows = self._contracts.charge(state, step.unit)
+                return [charged], rows
+            case GiveUp():
+                return [_failed(step, code=step.code, text=step.text)], []
+            case End():
+                return [Cancelled(reason=step.reason, text=step.text)], []
+            case Finish():
+                return [await self._done(step)], []
+
+    def _award(self, step: MakeAward) -> tuple[list[Fact], list[Write]]:
+        try:
+            awarded, schema = self._contracts.award(self._journal.state, step)
+        except NoProvider as exc:
+            # Its record has gone since it proposed: the attempt is over, another follows.
+            if self._open_attempt(step.unit, step.attempt) is None:
+                return [], []
+            return [_failed(step, code=exc.code, text=str(exc))], []
+        return [awarded], [schema]
+
+    async def _done(self, step: Finish) -> Done:
+        if step.state != "completed":
+            return Done(state=step.state, code=step.code, text=step.text)
+        outputs = await self._checking.outputs(self._journal.state)
+        return Done(state="completed", outputs=outputs)
+
+    def _after(self, facts: list[Fact]) -> None:
+        """Start the work that recorded decisions call for."""
+        for fact in facts:
+            if isinstance(fact, Called):
+                key = ("call", fact.unit, fact.attempt)
+                self._spawn(key, partial(self._collect, fact))
+            elif isinstance(fact, Charged):
+                self._receipts.due()
+
+    # --- work: steps that take time ---
+
+    def _start(self, step: Attend | Verify | Stop) -> None:
+        match step:
+            case Attend():
+                self._spawn(("attend", step.unit, step.attempt), lambda: self._attend(step))
+            case Verify():
+                self._spawn(("verify", step.unit, step.attempt), lambda: self._verify(step))
+            case Stop():
+                self._spawn(("stop", step.unit, step.attempt), lambda: self._stop(step))
+
+    def _spawn(self, key: _Key, work: _Work) -> None:
+        if key in self._busy or self._nursery is None:
+            return
+        self._busy.add(key)
+        self._nursery.start_soon(self._carry, key, work)
+
+    async def _carry(self, key: _Key, work: _Work) -> None:
+        """Do ``work``; a mishap of this node's own is told and tried again, not lost."""
+        try:
+            await work()
+        except (MeshError, ProtocolError) as exc:
+            self._context.emit(
+                "job.mishap", job=self._journal.job, step=key[0], unit=key[1], why=str(exc)
+            )
+            await trio.sleep(_MISHAP_S)
+        finally:
+            self._busy.discard(key)
+            self._journal.poke()
+
+    async def _collect(self, fact: Called) -> None:
+        """Send the CFPs and record each answer as it comes."""
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(fact.cfps):
+                nursery.start_soon(self._collect_one, fact, peer)
+
+    async def _collect_one(self, fact: Called, peer: str) -> None:
+        answer = await self._awards.ask(fact, peer)
+        attempt = self._open_attempt(fact.unit, fact.attempt)
+        if attempt is not None and not attempt.award:
+            await self._journal.record(answer)
+
+    async def _attend(self, step: Attend) -> None:
+        unit = self._journal.state.units[step.unit]
+        attempt = self._open_attempt(step.unit, step.attempt)
+        if attempt is None:
+            return
+        fact = await self._awards.attend(self._journal, unit, attempt)
+        if self._open_attempt(step.unit, step.attempt) is attempt and not attempt.delivered:
+            await self._journal.record(fact)
+
+    async def _verify(self, step: Verify) -> None:
+        unit = self._journal.state.units[step.unit]
+        attempt = self._open_attempt(step.unit, step.attempt)
+        if attempt is None or attempt.delivered is None:
+            return
+        try:
+            finding = await self._checking.check(self._journal.state, unit, attempt)
+        except MeshError as exc:
+            await self._fail(step, attempt, exc)
+            return
+        if self._open_attempt(step.unit, step.attempt) is attempt:
+            await self._journal.record(
+                Verified(
+                    unit=step.unit,
+                    attempt=step.attempt,
+                    verdict=finding.verdict,
+                    check=finding.check,
+                    detail=finding.detail[:500],
+                )
+            )
+
+    async def _fail(self, step: Verify, attempt: Attempt, exc: MeshError) -> None:
+        """The output can't be had or read: its maker's fault, another may do better."""
+        if self._open_attempt(step.unit, step.attempt) is attempt:
+            self._market.failed(attempt.peer, unreachable=False)
+            await self._journal.record(
+                _failed(step, code=exc.code, text=str(exc), peer=attempt.peer, blame_peer=True)
+            )
+
+    async def _stop(self, step: Stop) -> None:
+        """Cancel an award that is out; the attempt closes when it is acknowledged or lapses."""
+        attempt = self._open_attempt(step.unit, step.attempt)
+        if attempt is None:
+            return
+        if attempt.award and attempt.delivered is None:
+            reason = self._journal.state.cancelled
+            await self._awards.cancel(
+                self._journal.state, step.unit, attempt, reason.reason if reason else "owner"
+            )
+        if self._open_attempt(step.unit, step.attempt) is attempt:
+            await self._journal.record(
+                _failed(
+                    step, code="job.cancelled", text="the job ended early", peer=attempt.peer
+                )
+            )
+
+    def _open_attempt(self, unit: str, number: int) -> Attempt | None:
+        found: Unit | None = self._journal.state.units.get(unit)
+        attempt = found.current if found else None
+        return attempt if attempt is not None and attempt.number == number else None
+
+
+def _failed(
+    step: GiveUp | MakeAward | Stop | Verify,
+    *,
+    code: str,
+    text: str,
+    peer: str = "",
+    blame_peer: bool = False,
+) -> Failed:
+    return Failed(
+        unit=step.unit,
+        attempt=step.attempt,
+        peer=peer,
+        code=code,
+        text=text[:500],
+        blame="peer" if blame_peer else "broker",
+    )

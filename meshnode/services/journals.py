@@ -1,0 +1,191 @@
+"""Journals at work: facts are numbered, chained, signed, made durable, then folded.
+
+A group of facts is one commit: their events, the segment's new head, and whatever
+else must be true together with them.  Nothing is sent because of a fact before
+:meth:`JobJournal.record` has returned.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from meshnode.domain.facts import Done, Fact, Planned, to_event
+from meshnode.domain.job import JobState
+from meshnode.errors import NotFound, StoreError
+from meshnode.ports import Append, Put, Write
+from meshnode.services.context import Context
+from protocol.journal import (
+    Event,
+    Head,
+    Segment,
+    SegmentExport,
+    chain_next,
+    chain_start,
+    decode_event,
+    decode_segment,
+    encode_event,
+    encode_segment,
+    export,
+    read_head,
+    sign_head,
+)
+
+_HEADS: Final = "journal_head"  # job -> newest signed head
+
+
+def _log(job: str) -> str:
+    return f"job/{job}"
+
+
+class JobJournal:
+    """One job's journal and the fold over it.
+
+    Attributes:
+        job: Job id.
+        state: The fold over every durable event.
+    """
+
+    def __init__(self, context: Context, job: str, header: bytes) -> None:
+        self._context = context
+        self.job = job
+        self.state = JobState(job)
+        self._segment = decode_segment(header)
+        self._header = header
+        self._events: list[bytes] = []
+        self._chain = chain_start(header)
+        self._lock = trio.Lock()
+        self._changed = trio.Event()
+        self._broken = ""
+
+    @classmethod
+    async def create(
+        cls, context: Context, job: str, planned: Planned, *writes: Write
+    ) -> "JobJournal":
+        """Begin a job: its segment's header and first fact, durable together.
+
+        Args:
+            context: This node.
+            job: Fresh job id.
+            planned: The plan.
+            writes: Committed with it, or not at all.
+        """
+        header = encode_segment(
+            Segment(
+                job=job,
+                network=context.network,
+                epoch=planned.epoch,
+                writer=context.peer,
+                charter=b"",
+                parent=b"",
+                opened_ms=context.clock.now_ms(),
+            )
+        )
+        journal = cls(context, job, header)
+        await journal.record(planned, writes=[Append(_log(job), 0, header), *writes])
+        return journal
+
+    @classmethod
+    async def open(cls, context: Context, job: str) -> "JobJournal":
+        """Read a job back: fold every event and hold it against the signed head.
+
+        Raises:
+            NotFound: There is no such job here.
+            StoreError: The journal doesn't hold together: the store was tampered with.
+            ProtocolError: As the store error, found by the fold.
+        """
+        entries = await context.store.log(_log(job))
+        if not entries:
+            raise NotFound(f"there is no job {job!r} here")
+        journal = cls(context, job, entries[0])
+        for body in entries[1:]:
+            journal._take(body, decode_event(body))
+        raw = await context.store.read(_HEADS, job)
+        if raw is None:
+            raise StoreError(f"the journal of job {job} has no signed head")
+        head = read_head(raw, journal._segment)
+        if (head.count, head.chain) != (len(journal._events), journal._chain):
+            raise StoreError(f"the journal of job {job} is not what its head signs")
+        return journal
+
+    async def record(self, *facts: Fact, writes: Sequence[Write] = ()) -> None:
+        """Add ``facts``, in order, with ``writes``; durable and folded when it returns.
+
+        Raises:
+            OutOfTurn: A fact can't follow what is there: nothing was written.
+            StoreError: The disk refused; the journal takes nothing more until reopened.
+        """
+        async with self._lock:
+            if self._broken:
+                raise StoreError(f"the journal of job {self.job} is closed: {self._broken}")
+            first = len(self._events)
+            batch: list[Write] = list(writes)
+            now_ms = self._context.clock.now_ms()
+            try:
+                for fact in facts:
+                    event = to_event(fact, seq=self.state.seq, at_ms=now_ms)
+                    body = encode_event(event)
+                    self._take(body, event)
+                    batch.append(Append(_log(self.job), len(self._events), body))
+                batch.append(Put(_HEADS, self.job, self._sign_head(now_ms)))
+                await self._context.store.commit(*batch)
+            except BaseException as exc:
+                # Folded but perhaps not durable: only reopening tells.
+                if len(self._events) > first:
+                    self._broken = str(exc) or type(exc).__name__
+                raise
+        self.poke()
+        for fact in facts:
+            self._context.emit(f"job.{fact.KIND}", job=self.job, seq=self.state.seq, fact=fact)
+
+    def _take(self, body: bytes, event: Event) -> None:
+        self.state.apply(event)
+        self._events.append(body)
+        self._chain = chain_next(self._chain, body)
+
+    def _sign_head(self, now_ms: int) -> bytes:
+        done: Done | None = self.state.done
+        head = Head(
+            job=self.job,
+            epoch=self._segment.epoch,
+            count=len(self._events),
+            chain=self._chain,
+            at_ms=now_ms,
+            state=done.state if done else "",
+        )
+        return sign_head(self._context.signer.identity, self._context.network, head)
+
+    def poke(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Wait for the next change or :meth:`poke`."""
+        await self._changed.wait()
+
+    def events(self, start: int = 0) -> list[Event]:
+        """Return the events from ``start`` on."""
+        return [decode_event(body) for body in self._events[start:]]
+
+    async def follow(self, start: int) -> list[Event]:
+        """Return the events from ``start`` on, waiting for one if there is none yet.
+
+        An empty list means that the job has ended and there will be none.
+        """
+        while len(self._events) <= start and self.state.done is None:
+            await self.changed()
+        return self.events(start)
+
+    async def export(self) -> bytes:
+        """Return the finished job's journal in its exported form.
+
+        Raises:
+            NotFound: The job goes on.
+        """
+        head = await self._context.store.read(_HEADS, self.job)
+        if self.state.done is None or head is None:
+            raise NotFound(
+                f"job {self.job} has not ended", hint="its provenance is ready when it has"
+            )
+        return export([SegmentExport(self._header, list(self._events), head)])

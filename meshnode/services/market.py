@@ -1,0 +1,243 @@
+"""Who could do what, as this broker knows it now: the view that decisions are made from.
+
+Candidates come from the directory, standing offers from the candidates themselves,
+fetched ahead of need and kept while they hold; what failed lately is remembered.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final, Protocol
+
+import trio
+
+from meshnode.domain.matching import Candidate, matches
+from meshnode.domain.steps import View
+from meshnode.errors import MeshError
+from meshnode.services.agents import AgentHost
+from meshnode.services.bodies import OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.context import Context
+from meshnode.services.sessions import Sessions
+from protocol.codec import decode_as, encode
+from protocol.errors import RemoteProtocolError
+from protocol.messages import StandingOffer, check_timely, read_message
+from protocol.records import Capability, NodeRecord
+
+#: A peer that failed is the last choice for this long, seconds.
+_TROUBLE_S: Final = 30.0
+#: A capability is searched for again after this, seconds.
+_SEARCH_S: Final = 3.0
+#: A peer is asked for offers again after this, seconds.
+_OFFERS_S: Final = 5.0
+#: Offers are renewed when they hold for less than this, milliseconds.
+_RENEW_MS: Final = 120_000
+_OFFERS_TIMEOUT_S: Final = 5.0
+#: Peers that are approached ahead of need for one capability.
+_APPROACHED_MAX: Final = 16
+_NEAREST_MAX: Final = 5
+
+Provider = tuple[NodeRecord, Capability]
+
+
+class Finder(Protocol):
+    """What the market needs from the directory service."""
+
+    def providers(self, capability: str) -> Sequence[Provider]:
+        """Return what is known here."""
+
+    async def search(self, capability: str, *, timeout_s: float) -> Sequence[Provider]:
+        """Look for providers everywhere."""
+
+    def known(self) -> Sequence[NodeRecord]:
+        """Return every record that is known here."""
+
+    def failed(self, peer: str) -> None:
+        """Note that ``peer`` could not be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    envelope: bytes
+    offer: StandingOffer
+    expires_ms: int  # by this node's clock
+
+
+class Market:
+    """Candidates, offers and load."""
+
+    def __init__(
+        self, context: Context, *, sessions: Sessions, finder: Finder, host: AgentHost
+    ) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._finder = finder
+        self._host = host
+        self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
+        self._asked_s: dict[str, float] = {}
+        self._searched_s: dict[str, float] = {}
+        self._trouble_s: dict[str, float] = {}
+        self._loads: dict[str, Mapping[str, int]] = {}
+        self._nursery: trio.Nursery | None = None
+        self._news = trio.Event()
+
+    async def run(self) -> None:
+        """Fetch offers and search in the background, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await trio.sleep_forever()
+
+    # --- the view ---
+
+    def view(self, queries: Iterable[str]) -> View:
+        """Return the view of now; what it lacks is looked for behind it."""
+        wanted = sorted(set(queries))
+        return View(
+            candidates={query: self.candidates(query) for query in wanted}, load=self.load()
+        )
+
+    def candidates(self, query: str) -> list[Candidate]:
+        """Return who offers ``query`` as far as is known here, this node included."""
+        alive = frozenset(self._sessions.connected())
+        found = [
+            self._candidate(record.peer, capability, alive)
+            for record, capability in self._finder.providers(query)
+            if record.peer != self._context.peer
+        ]
+        found += [
+            self._candidate(self._context.peer, capability, alive)
+            for capability in self._host.capabilities()
+            if matches(query, capability.name)
+        ]
+        self._prepare(query, found)
+        return found
+
+    def providers(self, query: str) -> list[Capability]:
+        """Return the capabilities on offer for ``query``, this node's included."""
+        found = [c for r, c in self._finder.providers(query) if r.peer != self._context.peer]
+        return found + [c for c in self._host.capabilities() if matches(query, c.name)]
+
+    def capability(self, peer: str, agent: str, name: str) -> Capability | None:
+        """Return what ``peer``'s record says of its ``agent``."""
+        if peer == self._context.peer:
+            own = [c for c in self._host.capabilities() if c.agent == agent]
+            return own[0] if own else None
+        for record, capability in self._finder.providers(name):
+            if record.peer == peer and capability.agent == agent:
+                return capability
+        return None
+
+    async def search(self, query: str, *, timeout_s: float) -> list[Capability]:
+        """Return the capabilities on offer for ``query``, looking further if none is known."""
+        if not self.providers(query):
+            await self._finder.search(query, timeout_s=timeout_s)
+        return self.providers(query)
+
+    def nearest(self, query: str) -> list[str]:
+        """Return up to five capability names on offer, the most alike first."""
+        names = {c.name for record in self._finder.known() for c in record.capabilities}
+        names |= {c.name for c in self._host.capabilities()}
+        return list(get_close_matches(query, sorted(names), n=_NEAREST_MAX, cutoff=0.0))
+
+    def _candidate(self, peer: str, capability: Capability, alive: frozenset[str]) -> Candidate:
+        offer = self._offers.get((peer, capability.agent))
+        now_ms = self._context.clock.now_ms()
+        if offer is not None and offer.expires_ms <= now_ms:
+            offer = None
+        latency_ms = offer.offer.latency_ms if offer else capability.measured.latency_ms
+        troubled_s = self._trouble_s.get(peer)
+        return Candidate(
+            peer=peer,
+            agent=capability.agent,
+            capability=capability.name,
+            price_mc=offer.offer.price_mc if offer else capability.price_mc,
+            latency_ms=latency_ms,
+            concurrency=capability.limits.concurrency,
+            offer=offer.envelope if offer else b"",
+            offer_expires_ms=offer.expires_ms if offer else 0,
+            items_max=offer.offer.items_max if offer else 1_000,
+            alive=peer in alive or peer == self._context.peer,
+            troubled=troubled_s is not None and trio.current_time() < troubled_s + _TROUBLE_S,
+        )
+
+    # --- load and trouble ---
+
+    def publish_load(self, job: str, load: Mapping[str, int]) -> None:
+        """Say how many units of ``job`` are out, by peer; empty when it has ended."""
+        if load:
+            self._loads[job] = dict(load)
+        else:
+            self._loads.pop(job, None)
+
+    def load(self) -> Mapping[str, int]:
+        """Return the units out at each peer, all jobs together."""
+        total: Counter[str] = Counter()
+        for load in self._loads.values():
+            total.update(load)
+        return total
+
+    def failed(self, peer: str, *, unreachable: bool) -> None:
+        """Remember that ``peer`` failed; its offers are forgotten when it is gone."""
+        self._trouble_s[peer] = trio.current_time()
+        if unreachable:
+            self._finder.failed(peer)
+            for key in [key for key in self._offers if key[0] == peer]:
+                del self._offers[key]
+
+    def spent(self, peer: str, agent: str) -> None:
+        """Forget an offer that its maker no longer stands by."""
+        self._offers.pop((peer, agent), None)
+        self._asked_s.pop(peer, None)
+
+    # --- looking ahead ---
+
+    async def news(self) -> None:
+        """Wait until the view may have changed."""
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def _prepare(self, query: str, found: Sequence[Candidate]) -> None:
+        """Search, and fetch offers, for what the next decisions will want."""
+        if self._nursery is None:
+            return
+        now_s = trio.current_time()
+        if not found and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
+            self._searched_s[query] = now_s
+            self._nursery.start_soon(self._search, query)
+        now_ms = self._context.clock.now_ms()
+        for candidate in found[:_APPROACHED_MAX]:
+            fresh = candidate.offer_expires_ms > now_ms + _RENEW_MS
+            asked_s = self._asked_s.get(candidate.peer, -_OFFERS_S)
+            if not fresh and not candidate.troubled and now_s >= asked_s + _OFFERS_S:
+                self._asked_s[candidate.peer] = now_s
+                self._nursery.start_soon(self._ask_offers, candidate.peer, query)
+
+    async def _search(self, query: str) -> None:
+        try:
+            await self._finder.search(query, timeout_s=_SEARCH_S * 2)
+        except MeshError as exc:
+            self._context.emit("market.search_failed", capability=query, why=str(exc))
+        self._tell()
+
+    async def _ask_offers(self, peer: str, query: str) -> None:
+        body = encode(OffersBody([query.encode()]))
+        try:
+            raw = await self._sessions.request(peer, OFFERS, body, timeout_s=_OFFERS_TIMEOUT_S)
+            for envelope in decode_as(raw, OFFERS_BODY).items:
+                self._keep_offer(peer, envelope)
+        except (MeshError, RemoteProtocolError) as exc:
+            self._context.emit("market.no_offers", peer=peer, why=str(exc))
+        self._tell()
+
+    def _keep_offer(self, peer: str, envelope: bytes) -> None:
+        offer = read_message(envelope, StandingOffer, network=self._context.network)
+        if offer.h.issuer != peer:
+            raise MeshError(f"{peer} passed on another's offer")
+        offset_ms = self._sessions.offset_ms(peer)
+        now_ms = self._context.clock.now_ms()
+        check_timely(offer, audience=self._context.peer, now_ms=now_ms + offset_ms)
+        expires_ms = offer.h.expires_ms - offset_ms
+        self._offers[peer, offer.agent] = _Offer(envelope, offer, expires_ms)
