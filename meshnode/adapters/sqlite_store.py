@@ -255,11 +255,10 @@ async def open_store(
 
 def _write(connection: sqlite3.Connection, group: Sequence[_Commit]) -> None:
     """Apply every commit of ``group`` that fits; the others get their error."""
-    tails: dict[str, int] = {}
     connection.execute("BEGIN IMMEDIATE")
     try:
         for commit in group:
-            commit.error = _misfit(connection, commit.writes, tails)
+            commit.error = _misfit(connection, commit.writes)
             if commit.error is None:
                 for write in commit.writes:
                     _write_one(connection, write)
@@ -270,14 +269,14 @@ def _write(connection: sqlite3.Connection, group: Sequence[_Commit]) -> None:
 
 
 def _misfit(
-    connection: sqlite3.Connection, writes: Sequence[Write | _DropLog], tails: dict[str, int]
+    connection: sqlite3.Connection, writes: Sequence[Write | _DropLog]
 ) -> StoreError | None:
-    """Return why an append of ``writes`` doesn't fit, else note the new tails."""
+    """Return why an append of ``writes`` doesn't fit, None if all do."""
     after: dict[str, int] = {}
     for write in writes:
         match write:
             case Append(log, seq, _):
-                tail = after.get(log, tails.get(log, -1))
+                tail = after.get(log, -1)
                 if tail < 0:
                     sql = "SELECT seq FROM entry WHERE log = ? ORDER BY seq DESC LIMIT 1"
                     row = connection.execute(sql, (log,)).fetchone()
@@ -288,11 +287,8 @@ def _misfit(
                         hint="read the log again: someone else has written to it",
                     )
                 after[log] = tail + 1
-            case _DropLog(log):
-                after[log] = 0
-            case Put() | Delete():
+            case Put() | Delete() | _DropLog():
                 pass
-    tails.update(after)
     return None
 
 

@@ -84,7 +84,7 @@ async def ask(
     method: str = "GET",
     path: str = "/echo",
     *,
-    headers: Any = None,  # noqa: ANN401 - a mapping or pairs, as httpx takes them
+    headers: Any = None,
     content: bytes = b"",
     log: Log | None = None,
 ) -> httpx.Response:
@@ -220,7 +220,7 @@ async def test_a_body_over_the_limit_is_refused_whatever_it_declared() -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": parts.pop(0), "more_body": True}
 
-    async def send(message: Any) -> None:  # noqa: ANN401 - ASGI messages are untyped
+    async def send(message: Any) -> None:
         sent.append(message)
 
     headers = [(name.encode(), value.encode()) for name, value in GOOD.items()]

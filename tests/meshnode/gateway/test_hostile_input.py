@@ -131,7 +131,7 @@ async def dies_of(data: bytes) -> bool:
     config.errorlog = None
     log = Log()
 
-    async def bare(*, task_status: Any) -> None:  # noqa: ANN401 - trio's, of any kind
+    async def bare(*, task_status: Any) -> None:
         app: Any = Starlette(routes=ROUTES)
         await hypercorn.trio.serve(app, config, task_status=task_status)
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import h2.connection
+import h2.events
 import httpx
 import pytest
 import trio
@@ -32,7 +34,7 @@ async def hello(_request: Request) -> PlainTextResponse:
 
 
 @asynccontextmanager
-async def serving(app: Any, **settings: Any) -> AsyncIterator[int]:  # noqa: ANN401 - any ASGI app
+async def serving(app: Any, **settings: Any) -> AsyncIterator[int]:
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: Started) -> None:
@@ -100,19 +102,57 @@ async def test_a_port_out_of_range_is_refused() -> None:
 
 
 async def test_an_answer_reaches_a_client_whose_body_nobody_read() -> None:
-    body = bytes(8 * 1024 * 1024)
+    body = bytes(16 * 1024 * 1024)
+
+    async def deaf(request: Request) -> PlainTextResponse:
+        # Until what waits for the app is at its limit, and the client is stuck.
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return await hello(request)
+
+    async with serving(app_of(Route("/deaf", deaf, methods=["POST"]))) as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            head = f"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            # All of it first: a server that closes with unread data loses its answer.
+            await stream.send_all(head.encode() + body)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_sends_for_ever_after_its_answer_is_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "LINGER_S", 0.1)
+
+    async def send_for_ever(stream: trio.SocketStream) -> None:
+        while True:
+            await stream.send_all(bytes(65_536))
+
     async with serving(app_of(Route("/deaf", hello, methods=["POST"]))) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        head = f"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        async with stream, trio.open_nursery() as nursery:
+        async with stream:
+            await stream.send_all(b"POST /deaf HTTP/1.1\r\nHost: x\r\n")
+            await stream.send_all(b"Content-Length: 999999999999\r\n\r\n")
+            with pytest.raises(trio.BrokenResourceError):
+                await send_for_ever(stream)
 
-            async def send() -> None:
-                with suppress(trio.BrokenResourceError):  # hung up on, as it may
-                    await stream.send_all(head.encode() + body)
 
-            nursery.start_soon(send)
-            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
-            nursery.cancel_scope.cancel()
+async def test_a_long_lived_http2_connection_goes_on_past_a_thousand_streams() -> None:
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    last = 3001
+    for stream_id in range(1, last, 2):
+        client.prioritize(stream_id, weight=16)
+    head = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x")]
+    client.send_headers(last, head, end_stream=True)
+    answered: list[object] = []
+    async with serving(app_of()) as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(client.data_to_send())
+            while not answered and (data := await stream.receive_some()):
+                events = client.receive_data(data)
+                answered += [e for e in events if isinstance(e, h2.events.ResponseReceived)]
+    assert answered
 
 
 async def test_half_a_head_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +222,7 @@ async def test_connections_over_the_limit_are_closed_and_the_others_served(
 async def test_a_raised_error_is_reported_and_the_connection_not_left_open() -> None:
     events: list[str] = []
 
-    async def bare(scope: Any, receive: Any, _send: Any) -> None:  # noqa: ANN401 - ASGI is untyped
+    async def bare(scope: Any, receive: Any, _send: Any) -> None:
         if scope["type"] == "lifespan":
             await Starlette()(scope, receive, _send)
             return
