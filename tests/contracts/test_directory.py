@@ -146,9 +146,10 @@ async def test_an_older_record_never_comes_back(directories: Directories) -> Non
                 return await asker.directory.record(one.peer) == one.signed_record(5)
 
             assert await eventually(newest)
-            with suppress(Unreachable):  # saying so is allowed
-                await one.directory.publish(one.signed_record(4), [NAME])
-            assert await asker.directory.record(one.peer) in (None, one.signed_record(5))
+            for _ in range(3):
+                with suppress(Unreachable):  # saying so is allowed
+                    await one.directory.publish(one.signed_record(4), [NAME])
+                assert await asker.directory.record(one.peer) in (None, one.signed_record(5))
 
 
 async def test_what_is_not_a_record_is_never_served(directories: Directories) -> None:

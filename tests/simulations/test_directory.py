@@ -42,6 +42,13 @@ async def test_the_validator_decides_what_is_taken() -> None:
     assert list(await perfect.port("a").providers("text")) == []
 
 
+async def test_an_older_record_changes_nothing() -> None:
+    perfect = directory(Lossiness(stale_chance=1.0))
+    for sequence in (1, 3, 2):
+        await perfect.port("a").publish(b"a %d" % sequence, NAMES)
+    assert await perfect.port("b").record("a") == b"a 1", "the one before the newest"
+
+
 async def test_lookups_miss_as_often_as_they_were_told_to() -> None:
     lossy = directory(Lossiness(miss_chance=0.25))
     await lossy.port("a").publish(b"a 1", NAMES)

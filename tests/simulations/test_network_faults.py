@@ -106,6 +106,19 @@ def test_a_crash_ends_handlers_streams_and_listener() -> None:
     play(story)
 
 
+def test_a_crash_during_a_dial_fails_the_dial() -> None:
+    async def story(network: SimNetwork) -> None:
+        network.freeze("b")
+        network.timetable.at(trio.current_time() + 2, network.crash, "b")
+        network.timetable.at(trio.current_time() + 2, network.thaw, "b")
+        with pytest.raises(Unreachable):
+            await dial(network, "a", "b")
+        assert trio.current_time() == pytest.approx(2.0, abs=0.003)
+        assert not network.connected("a", "b")
+
+    play(story)
+
+
 def test_a_handler_that_has_not_started_yet_does_not_survive_a_crash() -> None:
     async def story(network: SimNetwork) -> None:
         ran: list[str] = []
