@@ -1,0 +1,58 @@
+"""Writes protocol/vectors/*.json: ``python -m tests.protocol.make_vectors``.
+
+Bytes are made here, from fixed keys; what a reader must answer is *not* asked of the
+reader but stands beside each case, as reasoned from the specification.  A test checks
+that the files are what this writes, and runs every case.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.protocol import vector_signed as signed
+from tests.protocol import vector_wire as wire
+
+FOLDER: Final = Path(__file__).parents[2] / "protocol" / "vectors"
+
+FILES: Final = {
+    "codec": ("10-codec.md", wire.codec_cases),
+    "framing": ("10-codec.md", wire.framing_cases),
+    "keys": ("20-envelopes.md", wire.keys_cases),
+    "envelopes": ("20-envelopes.md", wire.envelope_cases),
+    "records": ("30-records.md", signed.record_cases),
+    "catalogue": ("35-catalogue.md", wire.catalogue_cases),
+    "graphs": ("40-graphs.md", signed.graph_cases),
+    "session": ("50-sessions.md", wire.session_cases),
+    "contracts": ("60-contracts.md", signed.contract_cases),
+    "receipts": ("60-contracts.md", signed.receipt_cases),
+    "artifacts": ("70-artifacts.md", wire.artifact_cases),
+    "journal": ("80-journal.md", signed.journal_cases),
+}
+
+
+def vectors() -> Iterator[tuple[Path, str]]:
+    """Each file with its text."""
+    for name, (spec, make) in FILES.items():
+        document = {
+            "spec": f"protocol/spec/{spec}",
+            "cases": [
+                {
+                    "id": f"{name}/{number}",
+                    "why": why,
+                    "inputs": inputs,
+                    "bytes": data.hex(),
+                    "result": result,
+                }
+                for number, (why, inputs, data, result) in enumerate(make(), start=1)
+            ],
+        }
+        yield (
+            FOLDER / f"{name}.json",
+            json.dumps(document, indent=1, ensure_ascii=False, sort_keys=False) + "\n",
+        )
+
+
+if __name__ == "__main__":
+    for path, text in vectors():
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,327 @@
+"""Vectors of what is signed: records, graphs, task messages, receipts, journals."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from protocol import codec, limits
+from protocol.framing import frame
+from protocol.graph import Source, encode_graph
+from protocol.journal import END, HEAD, MAGIC, export
+from protocol.keys import digest
+from protocol.messages import Award, Cfp, Label, Result
+from protocol.records import CallLimits, Measured, sign_record
+from protocol.signing import peek, seal
+from tests.protocol import samples
+from tests.protocol.samples import BROKER, CONTRACTOR, NETWORK, NOW_MS, STRANGER, changed
+from tests.protocol.vector_answers import (
+    BAD_SIGNATURE,
+    EXPIRED,
+    MALFORMED,
+    OUT_OF_TURN,
+    STALE,
+    TOO_LARGE,
+    UNKNOWN_TYPE,
+    WRONG_AUDIENCE,
+    WRONG_NETWORK,
+    Case,
+    H,
+    ok,
+)
+
+
+def record_cases() -> Iterator[Case]:
+    """Records of the contractor, read at ``now_ms``."""
+    read = {"network": NETWORK, "now_ms": NOW_MS}
+    told = ok({"peer": CONTRACTOR.peer, "sequence": 7})
+    valid = sign_record(CONTRACTOR, NETWORK, samples.record())
+
+    def forced(**fields: Any) -> bytes:
+        return seal(CONTRACTOR, "record", NETWORK, codec.encode(samples.record(**fields)))
+
+    def at(now_ms: int) -> dict[str, Any]:
+        return {**read, "now_ms": now_ms}
+
+    expiry = NOW_MS + 3_600_000
+    yield "a record", read, valid, told
+    yield "a seed node offers nothing", read, forced(capabilities=[]), told
+    yield "the last millisecond", at(expiry + 59_999), valid, told
+    yield "expired, the skew allowed", at(expiry + 60_000), valid, EXPIRED
+    yield "issued as far ahead as the skew allowed", at(NOW_MS - 60_000), valid, told
+    yield "issued in the future", at(NOW_MS - 60_001), valid, EXPIRED
+    fields = codec.decode(codec.encode(samples.record()))
+    assert isinstance(fields, dict)
+    later = seal(CONTRACTOR, "record", NETWORK, codec.encode(fields | {"zz": 1}))
+    yield "a field of a later version", read, later, told
+    yield "of another network", {**read, "network": "other"}, valid, WRONG_NETWORK
+    foreign = seal(BROKER, "record", NETWORK, codec.encode(samples.record()))
+    yield "signed by somebody else", read, foreign, BAD_SIGNATURE
+    as_offer = seal(CONTRACTOR, "offer", NETWORK, codec.encode(samples.record()))
+    yield "signed as something else", read, as_offer, UNKNOWN_TYPE
+    yield "a flipped bit in the type", read, valid[:-1] + bytes([valid[-1] ^ 1]), UNKNOWN_TYPE
+    yield from _records_against_the_rules(read, forced)
+
+
+def _records_against_the_rules(
+    read: dict[str, Any], forced: Callable[..., bytes]
+) -> Iterator[Case]:
+    def offering(**fields: Any) -> bytes:
+        return forced(capabilities=[samples.capability(**fields)])
+
+    yield "expires as it is issued", read, forced(expires_ms=NOW_MS), MALFORMED
+    over = NOW_MS + limits.RECORD_LIFETIME_MS_MAX + 1
+    yield "lives longer than a day", read, forced(expires_ms=over), MALFORMED
+    yield "a short sealing key", read, forced(x25519=bytes(31)), MALFORMED
+    yield "a negative sequence", read, forced(sequence=-1), MALFORMED
+    yield "an address that is no multiaddr", read, forced(addresses=["127.0.0.1"]), MALFORMED
+    yield "17 addresses", read, forced(addresses=["/ip4/1.2.3.4"] * 17), MALFORMED
+    twice = forced(capabilities=[samples.capability(), samples.capability()])
+    yield "two capabilities of one agent", read, twice, MALFORMED
+    yield "no version", read, offering(name="code.security_audit"), MALFORMED
+    yield "a version with a leading zero", read, offering(name="code@01"), MALFORMED
+    yield "a name in capitals", read, offering(name="Code@1"), MALFORMED
+    yield "a negative price", read, offering(price_mc=-1), MALFORMED
+    fast = offering(measured=Measured(samples=1, latency_ms=-1))
+    yield "a negative latency would rank first", read, fast, MALFORMED
+    none = CallLimits(concurrency=0, timeout_ms=1, input_bytes=1, output_bytes=1)
+    yield "takes no calls", read, offering(limits=none), MALFORMED
+    yield "an empty schema", read, offering(input_schema=b""), MALFORMED
+    yield (
+        "a description of 1,001 characters",
+        read,
+        offering(description="a" * 1_001),
+        MALFORMED,
+    )
+
+
+def graph_cases() -> Iterator[Case]:
+    """Task graphs; an accepted one has one order."""
+    subtask, graph = samples.subtask, samples.graph
+
+    def one(**fields: Any) -> bytes:
+        return encode_graph(graph(subtask("a", **fields)))
+
+    def drawing(**fields: Any) -> bytes:
+        return one(inputs={"x": Source(**fields)})
+
+    yield "a map and what draws from it", {}, encode_graph(graph()), ok(["audit", "report"])
+    diamond = graph(subtask("d", "b", "c"), subtask("c", "a"), subtask("b", "a"), subtask("a"))
+    yield "a diamond, ties by id", {}, encode_graph(diamond), ok(["a", "b", "c", "d"])
+    fields = codec.decode(encode_graph(graph(subtask("a"))))
+    assert isinstance(fields, dict)
+    yield "a field of a later version", {}, codec.encode(fields | {"zz": 0}), ok(["a"])
+    for why, data in (
+        ("version 2", codec.encode(fields | {"v": 2})),
+        ("no sub-task", codec.encode(fields | {"subtasks": []})),
+        ("no output", codec.encode(fields | {"outputs": {}})),
+        ("a cycle", encode_graph(graph(subtask("a", "b"), subtask("b", "a")))),
+        ("a sub-task that draws from itself", encode_graph(graph(subtask("a", "a")))),
+        ("a dangling edge", encode_graph(graph(subtask("a", "ghost")))),
+        ("two sub-tasks of one id", encode_graph(graph(subtask("a"), subtask("a")))),
+        ("an id in capitals", encode_graph(graph(subtask("A")))),
+        ("no capability", one(capability="")),
+        ("maps over what is not an input", one(each=["ghost"])),
+        ("maps twice over one field", one(each=["text", "text"])),
+        ("no attempt", one(attempts_max=0)),
+        ("11 attempts", one(attempts_max=11)),
+        ("a negative timeout", one(timeout_ms=-1)),
+        ("a constant without a value", drawing(kind="value")),
+        ("a job input that can't be named", drawing(kind="input", name="a/b")),
+        ("a pointer without its slash", drawing(kind="input", name="x", pointer="a")),
+        ("a pointer with half an escape", drawing(kind="input", name="x", pointer="/~")),
+        ("a source of a kind that is not", codec.encode(_with_kind(fields, "web"))),
+        ("keys out of order", b"\x81" + b"\xa1v\x01" + b"\xa1a\x01"),
+    ):
+        yield why, {}, data, MALFORMED
+
+
+def _with_kind(fields: dict[str, Any], kind: str) -> dict[str, Any]:
+    source = {"kind": kind, "name": "x"}
+    task = {"id": "a", "capability": "text@1", "inputs": {"x": source}}
+    return fields | {"subtasks": [task]}
+
+
+def contract_cases() -> Iterator[Case]:
+    """Task messages, read by their audience at ``now_ms``."""
+    made = samples.messages()
+    for kind, message in made.items():
+        signer = samples.signer_of(message)
+        data = seal(signer, kind.TYPE, NETWORK, codec.encode(message))
+        yield f"{kind.TYPE}: valid", _reading(kind.TYPE, message.h.audience), data, ok()
+    cfp, award, result = made[Cfp], made[Award], made[Result]
+    reading = _reading("cfp", CONTRACTOR.peer)
+
+    def sent(message: Any, signer: Any = None, network: str = NETWORK) -> bytes:
+        signer = signer or samples.signer_of(message)
+        return seal(signer, message.TYPE, network, codec.encode(message))
+
+    def headed(**fields: Any) -> bytes:
+        return sent(changed(cfp, h=changed(cfp.h, **fields)))
+
+    for_other = _reading("cfp", STRANGER.peer)
+    yield "for another audience", for_other, sent(cfp), WRONG_AUDIENCE
+    late = {**reading, "now_ms": cfp.h.expires_ms + limits.SKEW_MS_MAX}
+    yield "expired", late, sent(cfp), EXPIRED
+    early = {**reading, "now_ms": NOW_MS - limits.SKEW_MS_MAX - 1}
+    yield "from the future", early, sent(cfp), EXPIRED
+    yield "signed by another than its header says", reading, sent(cfp, STRANGER), BAD_SIGNATURE
+    copied = sent(cfp, network="other")
+    elsewhere = {**reading, "network": "other"}
+    yield "copied to another network by its issuer", elsewhere, copied, WRONG_NETWORK
+    yield "a CFP read as an award", _reading("award", CONTRACTOR.peer), sent(cfp), UNKNOWN_TYPE
+    fields = codec.decode(codec.encode(cfp))
+    assert isinstance(fields, dict)
+    for name in ("label", "budget", "hops", "deadline_ms", "idempotency_key"):
+        header = {k: v for k, v in fields["h"].items() if k != name}
+        data = seal(BROKER, "cfp", NETWORK, codec.encode(fields | {"h": header}))
+        yield f"without {name}", reading, data, MALFORMED
+    for name in ("traceparent", "epoch", "network"):
+        header = {k: v for k, v in fields["h"].items() if k != name}
+        data = seal(BROKER, "cfp", NETWORK, codec.encode(fields | {"h": header}))
+        yield f"without {name}", reading, data, MALFORMED
+    for why, data in (
+        ("an id of 15 bytes", headed(id=bytes(15))),
+        ("expires as it is issued", headed(expires_ms=NOW_MS)),
+        ("lives over 10 minutes", headed(expires_ms=NOW_MS + 600_001)),
+        ("9 hops", headed(hops=9)),
+        ("a negative epoch", headed(epoch=-1)),
+        ("a charter that is no hash", headed(charter=b"x")),
+        ("a secrecy that is not", headed(label=Label(secrecy=4))),
+        ("a key of 257 characters", headed(idempotency_key="k" * 257)),
+        ("negative items", sent(changed(cfp, items=-1))),
+    ):
+        yield why, reading, data, MALFORMED
+    reading = _reading("award", CONTRACTOR.peer)
+    for why, data in (
+        ("an award without items", sent(changed(award, items=0))),
+        ("an award that binds no proposal", sent(changed(award, proposal=b""))),
+        ("an award without a lease", sent(changed(award, lease_ms=0))),
+        ("an award that maps over no input", sent(changed(award, each=["ghost"]))),
+    ):
+        yield why, reading, data, MALFORMED
+    reading = _reading("result", BROKER.peer)
+    for why, data in (
+        ("completed without an output", sent(changed(result, output=b"", inline=b""))),
+        ("failed with an output", sent(changed(result, state="failed"))),
+        ("an inline output of another hash", sent(changed(result, output=bytes(32)))),
+        ("a negative list length", sent(changed(result, lengths={"/issues": -1}))),
+        ("a state that is not", sent(changed(result, state="done"))),
+    ):
+        yield why, reading, data, MALFORMED
+
+
+def _reading(kind: str, audience: str) -> dict[str, Any]:
+    return {"type": kind, "network": NETWORK, "audience": audience, "now_ms": NOW_MS}
+
+
+def receipt_cases() -> Iterator[Case]:
+    """Finished contracts; the bytes are the acceptance."""
+    other = digest(b"another message")
+
+    def case(why: str, expected: Any, **parts: Any) -> Case:
+        made = samples.deal(**parts)
+        inputs = {
+            "network": NETWORK,
+            "award": made.award.hex(),
+            "result": made.result.hex(),
+            "receipt": made.receipt.hex(),
+        }
+        return why, inputs, made.acceptance, expected
+
+    rejected = {"verdict": "rejected", "paid_mc": 0}
+    yield case("accepted and paid", ok({"cost_mc": 90, "paid_mc": 90}))
+    yield case("rejected", ok({"cost_mc": 90, "paid_mc": 0}), of_acceptance=rejected)
+    yield case("rejected and paid", MALFORMED, of_acceptance={"verdict": "rejected"})
+    yield case("accepted and not paid", MALFORMED, of_acceptance={"paid_mc": 0})
+    yield case("receipt for another result", MALFORMED, of_receipt={"result": other})
+    yield case("receipt for another award", MALFORMED, of_receipt={"award": other})
+    yield case("acceptance of another receipt", MALFORMED, of_acceptance={"receipt": other})
+    yield case("a charge above the result's price", MALFORMED, of_receipt={"cost_mc": 91})
+    above = {"of_result": {"price_mc": 101}, "of_receipt": {"cost_mc": 101}}
+    yield case("above the cap", MALFORMED, **above, of_acceptance={"paid_mc": 101})
+    yield case("another capability", MALFORMED, of_receipt={"capability": "law@1"})
+    third = samples.header(STRANGER, CONTRACTOR)
+    yield case("accepted by a third party", BAD_SIGNATURE, of_acceptance={"h": third})
+    astray = samples.header(CONTRACTOR, STRANGER)
+    yield case("receipt for a third party", WRONG_AUDIENCE, of_receipt={"h": astray})
+    job = samples.header(BROKER, CONTRACTOR, job="job-2")
+    yield case("acceptance in another job", MALFORMED, of_acceptance={"h": job})
+
+
+def journal_cases() -> Iterator[Case]:
+    """Exported journals."""
+    small, two = export(samples.journal(2)), export(samples.journal(2, 1))
+    yield "one segment", {}, small, ok({"events": [2], "state": "completed"})
+    yield "two segments", {}, two, ok({"events": [2, 1], "state": "completed"})
+    gap = export(samples.journal(1, 0, 1))
+    yield "a segment without events", {}, gap, ok({"events": [1, 0, 1], "state": "completed"})
+    (only,) = samples.journal(2)
+    first, second = samples.journal(2, 1)
+    head = codec.decode(only.head)
+    assert isinstance(head, dict)
+
+    def entries(*values: Any) -> bytes:
+        return MAGIC + b"".join(frame(codec.encode(list(value))) for value in values)
+
+    def second_with(**fields: Any) -> bytes:
+        valid: dict[str, Any] = {"epoch": 2, "parent": digest(first.head)}
+        later = samples.segment(samples.events(2, 1), state="failed", **valid | fields)
+        return export([first, later])
+
+    header, one, other = (0, only.header), (1, only.events[0]), (1, only.events[1])
+    last = (2, only.head)
+    for why, data, expected in (
+        ("nothing", b"", MALFORMED),
+        ("another magic", b"meshnode journal 2\n" + small[len(MAGIC) :], MALFORMED),
+        ("no segment", MAGIC, MALFORMED),
+        ("the last byte is missing", small[:-1], MALFORMED),
+        ("a byte after the end", small + b"\0", MALFORMED),
+        ("the last head is missing", entries(header, one, other), MALFORMED),
+        ("the last event is missing", entries(header, one, last), MALFORMED),
+        ("the first event is missing", entries(header, other, last), MALFORMED),
+        ("events swapped", entries(header, other, one, last), MALFORMED),
+        ("an event twice", entries(header, one, one, other, last), MALFORMED),
+        ("no header", entries(one, other, last), MALFORMED),
+        ("an entry of an unknown kind", entries(header, one, (3, b""), last), MALFORMED),
+        ("an element added to an entry", entries((*header, 0), one, other, last), MALFORMED),
+        (
+            "a field added to the last head, which no signature covers",
+            entries(header, one, other, (2, codec.encode(head | {"z": 0}))),
+            MALFORMED,
+        ),
+        ("the job goes on", export([samples.segment(samples.events(0, 1))]), MALFORMED),
+        ("the last segment is missing", export([first]), MALFORMED),
+        ("the first segment is missing", export([second]), MALFORMED),
+        ("segments swapped", export([second, first]), MALFORMED),
+        ("follows another head", second_with(parent=bytes(32)), MALFORMED),
+        ("of another job", second_with(job="job-2"), MALFORMED),
+        ("of the same epoch", second_with(epoch=1), STALE),
+        ("of an earlier epoch", second_with(epoch=0), STALE),
+        (
+            "a segment after the terminal head",
+            export(
+                [
+                    only,
+                    samples.segment(
+                        samples.events(2, 1), epoch=2, parent=digest(only.head), state="failed"
+                    ),
+                ]
+            ),
+            OUT_OF_TURN,
+        ),
+        (
+            "a head signed by another than the writer",
+            entries(header, one, other, (2, _head_by(CONTRACTOR, END, only.head))),
+            BAD_SIGNATURE,
+        ),
+        (
+            "a terminal head signed as one that isn't",
+            entries(header, one, other, (2, _head_by(BROKER, HEAD, only.head))),
+            MALFORMED,
+        ),
+        ("a frame over the limit", MAGIC + H("00040001"), TOO_LARGE),
+    ):
+        yield why, {}, data, expected
+
+
+def _head_by(signer: Any, kind: str, head: bytes) -> bytes:
+    return seal(signer, kind, NETWORK, peek(head).p)
