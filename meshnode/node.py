@@ -1,0 +1,242 @@
+"""A node: services wired to the ports it is given, and what programs do with it.
+
+The node never finds its ports: :mod:`meshnode.app` hands it the real ones,
+``simulations`` the simulated ones, and the same code runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import trio
+
+from meshnode.config import NodeConfig
+from meshnode.domain.job import JobState
+from meshnode.errors import ConfigError, MeshError
+from meshnode.ports import (
+    Agent,
+    Directory,
+    Entropy,
+    JsonValue,
+    Started,
+    Store,
+    Transport,
+    WallClock,
+)
+from meshnode.services.agents import AgentHost
+from meshnode.services.artifacts import Artifacts
+from meshnode.services.awards import Awards
+from meshnode.services.bodies import ReceiptRow
+from meshnode.services.broker import Broker, Terms
+from meshnode.services.checking import Checking
+from meshnode.services.context import Context
+from meshnode.services.contractor import Contractor
+from meshnode.services.contracts import Contracts
+from meshnode.services.directory import DirectoryService
+from meshnode.services.events import Events
+from meshnode.services.execution import Executor
+from meshnode.services.job_runner import Tools
+from meshnode.services.journals import JobJournal
+from meshnode.services.market import Market
+from meshnode.services.receipts import Receipts
+from meshnode.services.sessions import Sessions
+from meshnode.services.signer import Signer
+from protocol.graph import TaskGraph
+from protocol.keys import Identity
+from protocol.records import NodeRecord
+
+#: How often a node that has nobody dials the addresses it was told to join, seconds.
+_JOIN_S: Final = 5.0
+#: A drain waits this long for what is being done, seconds.
+DRAIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world as a node is given it.
+
+    Attributes:
+        identity: Its keys.
+        transport: Streams.
+        directory: The DHT, or None to live by the catalogue alone.
+        store: Durable state.
+        clock: Wall time.
+        entropy: Keys and nonces.
+        rng: Chance that need not be secret.
+    """
+
+    identity: Identity
+    transport: Transport
+    directory: Directory | None
+    store: Store
+    clock: WallClock
+    entropy: Entropy
+    rng: Random
+
+
+class Node:
+    """One node of a mesh.
+
+    Raises:
+        InputInvalid: An agent can't be hosted; names it.
+    """
+
+    def __init__(self, config: NodeConfig, ports: Ports, agents: Sequence[Agent] = ()) -> None:
+        self.config = config
+        self._ports = ports
+        self.events = Events(ports.clock)
+        emit = self.events.emit
+        signer = Signer(ports.identity, config.network, ports.clock, ports.entropy)
+        context = Context(
+            signer=signer,
+            transport=ports.transport,
+            store=ports.store,
+            clock=ports.clock,
+            entropy=ports.entropy,
+            rng=ports.rng,
+            config=config,
+            emit=emit,
+        )
+        self._joins = dict(_peer_and_address(address) for address in config.join)
+        self.host = AgentHost(agents, calls_max=config.host.calls_max, emit=emit)
+        self.sessions = Sessions(
+            ports.transport,
+            network=config.network,
+            clock=ports.clock,
+            emit=emit,
+            addresses=self.addresses_of,
+        )
+        self.directory = DirectoryService(
+            identity=ports.identity,
+            network=config.network,
+            config=config.directory,
+            clock=ports.clock,
+            sessions=self.sessions,
+            directory=ports.directory,
+            rng=ports.rng,
+            emit=emit,
+            addresses=ports.transport.addresses,
+            capabilities=self.host.capabilities,
+            store=ports.store,
+        )
+        self.artifacts = Artifacts(context)
+        self.artifacts.dial_with(self.addresses_of)
+        executor = Executor(context, artifacts=self.artifacts, host=self.host)
+        self.contractor = Contractor(
+            context, sessions=self.sessions, host=self.host, executor=executor
+        )
+        self.market = Market(
+            context, sessions=self.sessions, finder=self.directory, host=self.host
+        )
+        self.receipts = Receipts(context, sessions=self.sessions)
+        tools = Tools(
+            market=self.market,
+            awards=Awards(context, sessions=self.sessions, market=self.market),
+            contracts=Contracts(context, market=self.market, artifacts=self.artifacts),
+            checking=Checking(context, artifacts=self.artifacts, host=self.host),
+            receipts=self.receipts,
+        )
+        self.broker = Broker(context, artifacts=self.artifacts, tools=tools)
+
+    @property
+    def peer(self) -> str:
+        """This node's PeerId."""
+        return self._ports.transport.peer
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it can be dialled, with its PeerId."""
+        return [f"{address}/p2p/{self.peer}" for address in self._ports.transport.addresses()]
+
+    def addresses_of(self, peer: str) -> Sequence[str]:
+        """Return where ``peer`` can be dialled: its record's addresses, and what was told."""
+        told = self._joins.get(peer)
+        known = list(self.directory.addresses_of(peer))
+        return known if told is None or told in known else [*known, told]
+
+    async def run(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
+        """Run every service until cancelled; started once the node can be reached."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.sessions.run)
+                for service in (
+                    self.artifacts.run,
+                    self.contractor.run,
+                    self.market.run,
+                    self.receipts.run,
+                    self.broker.run,
+                ):
+                    nursery.start_soon(service)
+                await nursery.start(self.directory.run)
+                if self._joins:
+                    nursery.start_soon(self._join)
+                self.events.emit("node.started", peer=self.peer)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            await self.host.aclose()
+
+    async def _join(self) -> None:
+        """Dial what this node was told to join whenever it has nobody."""
+        while True:
+            if not self.sessions.connected():
+                for peer in self._joins:
+                    if peer == self.peer:
+                        continue
+                    try:
+                        await self.sessions.connect(peer, addresses=[self._joins[peer]])
+                    except MeshError as exc:
+                        self.events.emit("node.join_failed", peer=peer, why=str(exc))
+            await trio.sleep(_JOIN_S)
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what is being done (for a while), and say goodbye."""
+        self.events.emit("node.draining")
+        self.contractor.drain()
+        self.broker.drain()
+        with trio.move_on_after(DRAIN_S):
+            await self.contractor.drained()
+        with trio.move_on_after(2.0):
+            await self.directory.leave()
+        await self.sessions.aclose()
+
+    # --- jobs ---
+
+    async def submit(
+        self, graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms | None = None
+    ) -> str:
+        """Take a job; see :meth:`meshnode.services.broker.Broker.submit`."""
+        return await self.broker.submit(graph, inputs, terms or Terms())
+
+    async def wait(self, job: str) -> JobState:
+        """Return the job's state once it has ended."""
+        return await self.broker.wait(job)
+
+    async def outputs(self, job: str) -> dict[str, JsonValue]:
+        """Return the outputs of a completed job."""
+        return await self.broker.outputs(job)
+
+    async def cancel(self, job: str) -> None:
+        """End a job early."""
+        await self.broker.cancel(job)
+
+    async def journal(self, job: str) -> JobJournal:
+        """Return a job's journal: its events, its state, its export."""
+        return await self.broker.journal(job)
+
+    async def served(self) -> Sequence[ReceiptRow]:
+        """Return the finished contracts that this node keeps."""
+        return await self.receipts.rows()
+
+    def known(self) -> Sequence[NodeRecord]:
+        """Return the records of the nodes that it knows."""
+        return self.directory.known()
+
+
+def _peer_and_address(address: str) -> tuple[str, str]:
+    """Split ``/ip4/…/p2p/PEER``."""
+    where, _, peer = address.rpartition("/p2p/")
+    if not where or not peer:
+        raise ConfigError(f"join {address!r} names no peer", hint="end it in /p2p/PEER")
+    return peer, where
