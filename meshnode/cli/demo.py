@@ -1,0 +1,247 @@
+"""``meshnode demo``: the main job, end to end, on real parts and real files.
+
+Several node processes find each other, one of them takes a task graph, specialists do
+the work, and a report with its provenance comes back.  Everything goes through what
+any user has: the ``meshnode`` command, and a node's HTTP interface.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import trio
+from rich.console import Console
+from rich.live import Live
+
+from meshnode.cli.demo_files import Folder, own_repository, read_folder
+from meshnode.cli.demo_mesh import LocalMesh, Member, local_mesh
+from meshnode.cli.demo_view import account, live
+from meshnode.domain.graph_files import graph_to_value, parse_graph
+from meshnode.domain.provenance import Provenance, verify_provenance
+from meshnode.errors import MeshError, NoProvider
+from protocol.graph import TaskGraph
+
+GRAPH_FILE: Final = "demo_review.toml"
+
+_DISCOVERY_S: Final = 30.0
+_POLL_S: Final = 0.25
+_DEADLINE_S: Final = 900.0
+_HTTP_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the demo was asked for.
+
+    Attributes:
+        path: Folder to review, or None for this program's own repository.
+        nodes: Processes.
+        out: Folder for report and provenance.
+        as_json: Lines for programs instead of a picture.
+    """
+
+    path: Path | None
+    nodes: int
+    out: Path
+    as_json: bool
+
+
+@dataclass(slots=True)
+class _Show:
+    """What the user sees while it runs."""
+
+    as_json: bool
+    started_s: float
+    nodes: list[str] = field(default_factory=list)
+    job: Mapping[str, Any] | None = None
+    live: Live | None = None
+    first_result_s: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the demo began."""
+        return trio.current_time() - self.started_s
+
+    def say(self, event: str, **fields: object) -> None:
+        """Print a line for programs; people see the picture."""
+        if self.as_json:
+            sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+            sys.stdout.flush()
+        self.draw()
+
+    def member(self, member: Member) -> None:
+        """A node is up."""
+        self.nodes.append(member.name)
+        self.say(
+            "node",
+            name=member.name,
+            pid=member.process.pid,
+            peer_id=member.peer,
+            specialists=list(member.specialists),
+            elapsed_s=round(self.elapsed_s, 2),
+        )
+
+    def draw(self) -> None:
+        """Show how it stands."""
+        if self.live is not None:
+            self.live.update(live(self.job, self.nodes, self.elapsed_s))
+
+
+async def run_demo(options: Options) -> dict[str, Any]:
+    """Run the demo and return what ``--json`` ends with.
+
+    Raises:
+        MeshError: What went wrong, named.
+    """
+    folder = read_folder(options.path or own_repository())
+    graph = parse_graph(
+        files("meshnode.cli").joinpath(GRAPH_FILE).read_text("utf-8"), where=GRAPH_FILE
+    )
+    show = _Show(options.as_json, trio.current_time())
+    console = Console(stderr=options.as_json)
+    if not options.as_json:
+        console.print(
+            f"Reviewing [bold]{folder.path.resolve()}[/]:"
+            f" {len(folder.documents)} documents, {len(folder.code)} code files"
+        )
+    picture = Live(console=console, refresh_per_second=8)
+    with (
+        tempfile.TemporaryDirectory(prefix="meshnode-demo-") as home,
+        nullcontext() if options.as_json else picture,
+    ):
+        show.live = None if options.as_json else picture
+        async with local_mesh(Path(home), nodes=options.nodes, told=show.member) as mesh:
+            result = await _review(mesh, graph, folder, show, options)
+        show.draw()
+    return result
+
+
+async def _review(
+    mesh: LocalMesh, graph: TaskGraph, folder: Folder, show: _Show, options: Options
+) -> dict[str, Any]:
+    token = Path(mesh.desk.ready["token_file"]).read_text("ascii").strip()
+    async with httpx.AsyncClient(
+        base_url=mesh.desk.ready["http"],
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=_HTTP_S,
+    ) as client:
+        await _discovered(client, mesh, graph)
+        show.say("discovered", elapsed_s=round(show.elapsed_s, 2))
+        body = {
+            "graph": graph_to_value(graph),
+            "inputs": folder.inputs(),
+            "deadline_s": _DEADLINE_S,
+            "idempotency_key": "demo",
+        }
+        job = (await _call(client, "POST", "/api/jobs", json=body)).json()["job"]
+        show.say("job", job=job, elapsed_s=round(show.elapsed_s, 2))
+        status = await _follow(client, job, mesh, show)
+        provenance = (await _call(client, "GET", f"/api/jobs/{job}/provenance")).content
+        if status["state"] != "completed":
+            error = status.get("error") or {}
+            raise MeshError(f"the job {status['state']}: {error.get('message', 'no reason')}")
+        outputs = (await _call(client, "GET", f"/api/jobs/{job}/outputs")).json()
+    proved = verify_provenance(provenance)
+    return _keep(options.out, outputs, provenance, proved, mesh, folder, show)
+
+
+async def _discovered(client: httpx.AsyncClient, mesh: LocalMesh, graph: TaskGraph) -> None:
+    """Wait until the desk knows everyone that hosts something.
+
+    Raises:
+        NoProvider: A capability of the graph has no provider by then.
+    """
+    expected = {member.peer for member in mesh.members if member.specialists}
+    agents: list[dict[str, Any]] = []
+    with trio.move_on_after(_DISCOVERY_S):
+        while not expected <= {agent["peer"] for agent in agents}:
+            await trio.sleep(_POLL_S)
+            agents = (await _call(client, "GET", "/api/agents")).json()["agents"]
+    offered = {agent["capability"] for agent in agents}
+    for task in graph.subtasks:
+        if task.capability not in offered:
+            raise NoProvider(f"after {_DISCOVERY_S:g} s nobody offers {task.capability}")
+
+
+async def _follow(
+    client: httpx.AsyncClient, job: str, mesh: LocalMesh, show: _Show
+) -> dict[str, Any]:
+    """Watch the job to its end and return its last status."""
+    while True:
+        status: dict[str, Any] = (await _call(client, "GET", f"/api/jobs/{job}")).json()
+        for row in status["subtasks"]:
+            row["node_name"] = mesh.name_of(row["node"]) if row["node"] else ""
+        show.job = status
+        show.draw()
+        done = [row for row in status["subtasks"] if row["state"] == "completed"]
+        if done and show.first_result_s is None:
+            show.first_result_s = show.elapsed_s
+            first = done[0]
+            show.say("first_result", unit=first["id"], elapsed_s=round(show.elapsed_s, 2))
+        if status["state"] != "running":
+            return status
+        await trio.sleep(_POLL_S)
+
+
+async def _call(
+    client: httpx.AsyncClient, method: str, path: str, **kwargs: Any
+) -> httpx.Response:
+    try:
+        response = await client.request(method, path, **kwargs)
+    except httpx.HTTPError as exc:
+        raise MeshError(f"the demo's desk does not answer: {exc!r}") from exc
+    if response.is_error:
+        error = response.json().get("error", {})
+        raise MeshError(str(error.get("message", response.text)), hint=error.get("hint", ""))
+    return response
+
+
+def _keep(  # noqa: PLR0913 - what a finished demo consists of
+    out: Path,
+    outputs: Mapping[str, Any],
+    provenance: bytes,
+    proved: Provenance,
+    mesh: LocalMesh,
+    folder: Folder,
+    show: _Show,
+) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    report = out / "report.md"
+    name_of: Callable[[str], str] = mesh.name_of
+    report.write_text(
+        outputs["report"] + account(proved, name_of, folder.left_out), encoding="utf-8"
+    )
+    journal = out / "provenance.journal"
+    journal.write_bytes(provenance)
+    return {
+        "job": proved.job,
+        "state": proved.state,
+        "subtasks": [
+            {
+                "id": row.unit,
+                "capability": row.capability,
+                "node": row.peer,
+                "state": row.state,
+                "verdict": row.verdict,
+                "check": row.check,
+                "ms": row.ms,
+                "cost_mc": row.cost_mc,
+                "output": row.output.hex(),
+            }
+            for row in proved.rows
+        ],
+        "report": str(report),
+        "provenance": str(journal),
+        "elapsed_s": round(show.elapsed_s, 2),
+        "first_result_s": round(show.first_result_s or show.elapsed_s, 2),
+        "cost_mc": proved.cost_mc,
+        "processes": len(mesh.members),
+        "signatures": proved.signatures,
+    }
