@@ -73,13 +73,14 @@ def check_output(
         if check.kind == "recompute":
             if recomputed is None:
                 continue
-            trouble = _compare(outputs, recomputed)
+            trouble, proves = _compare(outputs, recomputed), True
         else:
-            trouble = _quotes(outputs, inputs, check)
+            trouble, proves = _quotes(outputs, inputs, check)
         if trouble:
             return Finding("rejected", check.kind, trouble)
-        passed.append(check.kind)
-    if not passed:
+        if proves:
+            passed.append(check.kind)
+    if not passed or not outputs:
         return Finding("unverified", "")
     return Finding("verified", "+".join(passed))
 
@@ -91,8 +92,15 @@ def _compare(outputs: Sequence[JsonValue], recomputed: Sequence[JsonValue]) -> s
     return ""
 
 
-def _quotes(outputs: Sequence[JsonValue], inputs: Sequence[JsonValue], check: Check) -> str:
-    """Every text at ``check.output`` must stand verbatim in a text at ``check.input``."""
+def _quotes(
+    outputs: Sequence[JsonValue], inputs: Sequence[JsonValue], check: Check
+) -> tuple[str, bool]:
+    """Every text at ``check.output`` must stand verbatim in a text at ``check.input``.
+
+    Return what is wrong, and whether it proves anything: an output that quotes nothing
+    (no finding in a file, say) may be right, but its quotes don't show it.
+    """
+    proves = True
     for number, (output, given) in enumerate(zip(outputs, inputs, strict=True)):
         try:
             quoted = list(resolve_all(output, check.output))
@@ -100,8 +108,9 @@ def _quotes(outputs: Sequence[JsonValue], inputs: Sequence[JsonValue], check: Ch
                 text for text in resolve_all(given, check.input) if isinstance(text, str)
             ]
         except InputInvalid as exc:
-            return f"item {number}: {exc}"
+            return f"item {number}: {exc}", False
         for text in quoted:
             if not isinstance(text, str) or not any(text in source for source in sources):
-                return f"item {number}: {str(text)[:60]!r} does not stand in the source"
-    return ""
+                return f"item {number}: {str(text)[:60]!r} does not stand in the source", False
+        proves = proves and any(quoted)
+    return "", proves
