@@ -237,6 +237,12 @@ def test_hostile_containers_take_little_memory(name: str) -> None:
         assert peak_bytes <= 64 * 1024, "it was built before it was refused"
 
 
+@pytest.mark.parametrize("name", ["empty lists", "empty maps", "announced and not there"])
+def test_a_container_larger_than_fits_is_refused_by_its_header(name: str) -> None:
+    with pytest.raises(Malformed, match="more values than fit at byte 5"):
+        codec.decode(HOSTILE[name])
+
+
 # --- structs ---
 
 
