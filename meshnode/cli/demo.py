@@ -8,7 +8,7 @@ any user has: the ``meshnode`` command, and a node's HTTP interface.
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -126,7 +126,7 @@ async def run_demo(options: Options) -> dict[str, Any]:
 async def _review(
     mesh: LocalMesh, graph: TaskGraph, folder: Folder, show: _Show, options: Options
 ) -> dict[str, Any]:
-    token = Path(mesh.desk.ready["token_file"]).read_text("ascii").strip()
+    token = (await trio.Path(mesh.desk.ready["token_file"]).read_text("ascii")).strip()
     async with httpx.AsyncClient(
         base_url=mesh.desk.ready["http"],
         headers={"Authorization": f"Bearer {token}"},
@@ -140,7 +140,7 @@ async def _review(
             "deadline_s": _DEADLINE_S,
             "idempotency_key": "demo",
         }
-        job = (await _call(client, "POST", "/api/jobs", json=body)).json()["job"]
+        job = (await _call(client, "POST", "/api/jobs", body)).json()["job"]
         show.say("job", job=job, elapsed_s=round(show.elapsed_s, 2))
         status = await _follow(client, job, mesh, show)
         provenance = (await _call(client, "GET", f"/api/jobs/{job}/provenance")).content
@@ -148,8 +148,24 @@ async def _review(
             error = status.get("error") or {}
             raise MeshError(f"the job {status['state']}: {error.get('message', 'no reason')}")
         outputs = (await _call(client, "GET", f"/api/jobs/{job}/outputs")).json()
-    proved = verify_provenance(provenance)
-    return _keep(options.out, outputs, provenance, proved, mesh, folder, show)
+    made = _Made(outputs["report"], provenance, verify_provenance(provenance))
+    account_of_it = account(made.proved, mesh.name_of, folder.left_out)
+    result = _keep(options.out, made, account_of_it)
+    return {
+        **result,
+        "elapsed_s": round(show.elapsed_s, 2),
+        "first_result_s": round(show.first_result_s or show.elapsed_s, 2),
+        "processes": len(mesh.members),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a finished demo consists of."""
+
+    report: str
+    provenance: bytes
+    proved: Provenance
 
 
 async def _discovered(client: httpx.AsyncClient, mesh: LocalMesh, graph: TaskGraph) -> None:
@@ -191,10 +207,15 @@ async def _follow(
 
 
 async def _call(
-    client: httpx.AsyncClient, method: str, path: str, **kwargs: Any
+    client: httpx.AsyncClient, method: str, path: str, body: object = None
 ) -> httpx.Response:
+    """Ask the desk.
+
+    Raises:
+        MeshError: It refuses, with its reason, or doesn't answer.
+    """
     try:
-        response = await client.request(method, path, **kwargs)
+        response = await client.request(method, path, json=body)
     except httpx.HTTPError as exc:
         raise MeshError(f"the demo's desk does not answer: {exc!r}") from exc
     if response.is_error:
@@ -203,23 +224,14 @@ async def _call(
     return response
 
 
-def _keep(  # noqa: PLR0913 - what a finished demo consists of
-    out: Path,
-    outputs: Mapping[str, Any],
-    provenance: bytes,
-    proved: Provenance,
-    mesh: LocalMesh,
-    folder: Folder,
-    show: _Show,
-) -> dict[str, Any]:
+def _keep(out: Path, made: _Made, account_of_it: str) -> dict[str, Any]:
+    """Write report and provenance into ``out``; return what is said of them."""
     out.mkdir(parents=True, exist_ok=True)
     report = out / "report.md"
-    name_of: Callable[[str], str] = mesh.name_of
-    report.write_text(
-        outputs["report"] + account(proved, name_of, folder.left_out), encoding="utf-8"
-    )
+    report.write_text(made.report + account_of_it, encoding="utf-8")
     journal = out / "provenance.journal"
-    journal.write_bytes(provenance)
+    journal.write_bytes(made.provenance)
+    proved = made.proved
     return {
         "job": proved.job,
         "state": proved.state,
@@ -239,9 +251,6 @@ def _keep(  # noqa: PLR0913 - what a finished demo consists of
         ],
         "report": str(report),
         "provenance": str(journal),
-        "elapsed_s": round(show.elapsed_s, 2),
-        "first_result_s": round(show.first_result_s or show.elapsed_s, 2),
         "cost_mc": proved.cost_mc,
-        "processes": len(mesh.members),
         "signatures": proved.signatures,
     }

@@ -144,7 +144,7 @@ async def _ready(process: trio.Process, name: str, log: Path) -> dict[str, Any]:
         ready = {}
     if not isinstance(ready, dict) or ready.get("event") != "ready":
         said = (ready.get("error") or {}).get("message") if isinstance(ready, dict) else ""
-        tail = log.read_text(errors="replace").strip().splitlines()[-1:]
+        tail = (await trio.Path(log).read_text(errors="replace")).strip().splitlines()[-1:]
         why = said or " ".join(tail) or f"no ready line within {_READY_S:g} s"
         raise MeshError(f"the demo's node {name!r} did not come up: {why}")
     return ready

@@ -10,12 +10,6 @@ from rich.text import Text
 from meshnode.domain.provenance import Provenance
 
 _BAR_WIDTH = 24
-_STATES = {
-    "completed": "green",
-    "running": "yellow",
-    "failed": "red",
-    "waiting": "dim",
-}
 
 
 def live(
@@ -66,16 +60,17 @@ def account(
     provenance: Provenance, name_of: Callable[[str], str], left_out: Sequence[tuple[str, str]]
 ) -> str:
     """Return the Markdown that says how a report was made, from its verified provenance."""
+    seconds = (provenance.ended_ms - provenance.started_ms) / 1000
     lines = [
         "",
         "## How this report was made",
         "",
-        f"Job `{provenance.job}` in mesh `{provenance.network}`: {len(provenance.rows)} awards,"
-        f" {provenance.signatures} signatures checked, {provenance.cost_mc} mc charged,"
-        f" {(provenance.ended_ms - provenance.started_ms) / 1000:.1f} s.",
+        f"Job `{provenance.job}` in mesh `{provenance.network}`.",
+        f"{len(provenance.rows)} awards, {provenance.signatures} signatures checked,",
+        f"{provenance.cost_mc} mc charged, {seconds:.1f} s.",
         "",
-        "`verified` means that a deterministic check passed (named beside it);"
-        " `unverified` means that none did, not that it is wrong.",
+        "`verified` means that a deterministic check passed (named beside it).",
+        "`unverified` means that none did, not that it is wrong.",
         "",
         "| sub-task | capability | node | ms | mc | verdict | signed |",
         "|---|---|---|--:|--:|---|---|",
