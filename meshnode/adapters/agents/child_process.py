@@ -83,7 +83,7 @@ async def run_child(
     process = await _spawn(argv, environment, cwd)
     try:
         with trio.move_on_after(limits.timeout_s):
-            return await _converse(process, stdin, limits)
+            return await _converse(argv[0], process, stdin, limits)
         raise AgentTimeout(f"{argv[0]} was stopped after {limits.timeout_s:g} s")
     finally:
         with trio.CancelScope(shield=True):
@@ -108,7 +108,7 @@ async def _spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -
         raise AgentError(f"{argv[0]} can't be started: {error}") from error
 
 
-async def _converse(process: trio.Process, stdin: bytes, limits: Limits) -> Finished:
+async def _converse(name: str, process: trio.Process, stdin: bytes, limits: Limits) -> Finished:
     assert process.stdout is not None
     assert process.stderr is not None
     if limits.memory_bytes_max and hasattr(resource, "prlimit"):
@@ -126,9 +126,7 @@ async def _converse(process: trio.Process, stdin: bytes, limits: Limits) -> Fini
         kill_group(process.pid)
         nursery.cancel_scope.deadline = trio.current_time() + _GRACE_S
     if len(stdout) > limits.output_bytes_max:
-        raise OutputInvalid(
-            f"{process.args[0]} wrote more than {limits.output_bytes_max} bytes"
-        )
+        raise OutputInvalid(f"{name} wrote more than {limits.output_bytes_max} bytes")
     tail = stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
     return Finished(await process.wait(), bytes(stdout), tail)
 

@@ -21,7 +21,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial, update_wrapper
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 import trio
 
@@ -31,10 +31,6 @@ from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, Example, JsonValu
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# Called by way of a cast: stubs that py-libp2p brings along describe an older trio,
-# without ``abandon_on_cancel``.
-_run_in_thread = cast("Callable[..., Awaitable[Any]]", trio.to_thread.run_sync)
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _CAPABILITY = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*@[1-9][0-9]{0,5}")
@@ -136,7 +132,7 @@ class FunctionAgent(Generic[P, R]):
             if inspect.iscoroutinefunction(self._function):
                 result = await cast("Callable[[], Awaitable[object]]", bound)()
             else:
-                result = await _run_in_thread(
+                result = await trio.to_thread.run_sync(
                     bound, abandon_on_cancel=True, limiter=self._threads
                 )
         except Exception as error:

@@ -54,14 +54,15 @@ class ChatModel:
     """A chat model in a child process; one generation at a time, others wait."""
 
     def __init__(
-        self, weights: Path | None = None, *, context_tokens: int = 2048, threads: int = 2
+        self, weights: Path | None = None, *, context_tokens: int = 2048, threads: int = 1
     ) -> None:
         """Describe the model; nothing is loaded before it is needed.
 
         Args:
             weights: A gguf file; by default the packaged one, checked against its hash.
             context_tokens: Room for prompt and answer together.
-            threads: CPU threads of the child.
+            threads: CPU threads of the child.  They wait for each other by spinning: on a
+                quiet machine two are faster than one, on a busy one three times slower.
         """
         self._weights = weights
         self._arguments = (str(context_tokens), str(threads))
@@ -130,7 +131,7 @@ class ChatModel:
                 await child.kill()
 
     async def _started(self) -> "_Child":
-        if self._child is not None and self._child.alive:
+        if self._child is not None and await self._child.answers():
             return self._child
         await self.aclose()
         await self.open()
@@ -214,9 +215,20 @@ class _Child:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        return self._process.returncode is None
+    async def answers(self) -> bool:
+        """Return whether it is there and awake.
+
+        Asked, because a process with many threads has pipes for a moment after it died.
+        """
+        with trio.move_on_after(CANCEL_TIMEOUT_S):
+            try:
+                await self.send({"ping": True})
+                while "pong" not in await self.receive():
+                    pass
+            except AgentError:
+                return False
+            return True
+        return False
 
     async def send(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -33,7 +33,7 @@ class Worker:
         self._cancelled = -1
 
     def reply(self, **fields: object) -> None:
-        """Write one line to the node."""
+        """Write one line to the node; short enough for the pipe to take it in one piece."""
         data = json.dumps(fields).encode() + b"\n"
         while data:
             data = data[os.write(self._replies, data) :]
@@ -42,7 +42,9 @@ class Worker:
         """Take requests until the node is gone, then end the process."""
         for line in sys.stdin.buffer:
             request = json.loads(line)
-            if "cancel" in request:
+            if "ping" in request:
+                self.reply(pong=True)
+            elif "cancel" in request:
                 self._cancelled = max(self._cancelled, request["cancel"])
             else:
                 self._requests.put(request)

@@ -108,11 +108,17 @@ class AbstractWriter:
 
 
 def _prompt(draft: Draft) -> list[dict[str, str]]:
-    """Return the messages, short enough for the model to keep to them."""
+    """Return the messages, short enough for the model to keep to them.
+
+    Raises:
+        AgentError: There is nothing to write about.
+    """
     shown = squeeze(" ".join(draft.key_points))
     if not shown:
         beginning = draft.text[: 20 * _SHOWN_CHARACTERS_MAX]
         shown = squeeze(" ".join(sentences(beginning))) or squeeze(beginning)
+    if not any(character.isalnum() for character in shown[:_SHOWN_CHARACTERS_MAX]):
+        raise AgentError("there are no words to write an abstract of")
     title = squeeze(draft.title)[:_TITLE_CHARACTERS_MAX]
     about = f" about {title}" if title else ""
     content = f"Summarize this text{about}:\n\n{shown[:_SHOWN_CHARACTERS_MAX]}"

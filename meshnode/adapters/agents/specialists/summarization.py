@@ -7,6 +7,8 @@ LexRank compares each sentence with each other, so only the first so many are lo
 """
 
 import importlib
+from collections import Counter
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -42,7 +44,7 @@ class Summary(msgspec.Struct):
 def summarize(text: Text, path: Path = "", count_max: Count = 3) -> Summary:  # noqa: ARG001 - callers may name it
     """Pick the most central sentences of a document."""
     candidates = _candidates(text[:_TEXT_CHARACTERS_MAX])
-    chosen = candidates if len(candidates) <= count_max else _rank(candidates, count_max)
+    chosen = candidates if len(candidates) <= count_max else _choose(candidates, count_max)
     return Summary(chosen, " ".join(map(_stopped, chosen)), len(candidates))
 
 
@@ -74,6 +76,27 @@ class _Words:
         return tuple(word.casefold()[:_WORD_CHARACTERS_MAX] for word in words)
 
 
+def _choose(candidates: list[str], count: int) -> list[str]:
+    """Return ``count`` of ``candidates``, in their order.
+
+    LexRank gives a sentence that has nothing in common with any other the score of an
+    average one, so these come in only where the others don't suffice.
+    """
+    stop_words = _stop_words()
+    contents = [frozenset(_Words().to_words(each)) - stop_words for each in candidates]
+    uses = Counter(word for words in contents for word in words)
+    linked = [
+        each
+        for each, words in zip(candidates, contents, strict=True)
+        if any(uses[word] > 1 for word in words)
+    ]
+    if len(linked) > count:
+        return _rank(linked, count)
+    others = [each for each in candidates if each not in linked]
+    chosen = {*linked, *others[: count - len(linked)]}
+    return [each for each in candidates if each in chosen]
+
+
 def _rank(candidates: list[str], count: int) -> list[str]:
     numpy: Any = importlib.import_module("numpy")
     dom: Any = importlib.import_module("sumy.models.dom")
@@ -90,6 +113,7 @@ def _rank(candidates: list[str], count: int) -> list[str]:
     return [candidate for candidate in candidates if candidate in chosen]
 
 
+@cache
 def _stop_words() -> frozenset[str]:
     library: Any = importlib.import_module("sumy.utils")
     return frozenset(library.get_stop_words("english"))
