@@ -77,10 +77,9 @@ def account(
     ]
     for row in provenance.rows:
         verdict = f"{row.verdict} ({row.check})" if row.check else row.verdict
-        lines.append(
-            f"| {row.unit} | {row.capability} | {name_of(row.peer)} `{row.peer[-8:]}` | {row.ms}"
-            f" | {row.cost_mc} | {verdict} | ✓ |"
-        )
+        node = f"{name_of(row.peer)} `{row.peer[-8:]}`"
+        cells = (row.unit, row.capability, node, row.ms, row.cost_mc, verdict, "✓")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     if left_out:
         lines += ["", "Left out:", ""]
         lines += [f"- `{path}`: {why}" for path, why in left_out]
