@@ -82,7 +82,8 @@ def silence() -> None:
         if name.startswith("libp2p."):  # one of them sets its own level
             logging.getLogger(name).setLevel(logging.NOTSET)
     logger = logging.getLogger("libp2p")
-    logger.setLevel(logging.CRITICAL + 1)
+    for noisy in (logger, logging.getLogger("multiaddr")):
+        noisy.setLevel(logging.CRITICAL + 1)
     _replace(swarm_connection, "logging", logger.getChild("network.connection"))
 
 

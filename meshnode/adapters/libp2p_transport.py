@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import ifaddr
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetStream, ITransport
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
@@ -362,7 +362,7 @@ def _one_exception() -> Iterator[_Body]:
 
 
 def build_host(
-    keys: KeyPair, tcp: TcpTransport, emit: Emit, muxer: MeshMuxer | None = None
+    keys: KeyPair, tcp: ITransport, emit: Emit, muxer: MeshMuxer | None = None
 ) -> tuple[BasicHost, MeshSwarm]:
     """Put a host together that speaks TCP, Noise and yamux, and dials only when told."""
     peer_id = ID.from_pubkey(keys.public_key)

@@ -194,7 +194,10 @@ class MeshYamuxStream(yamux.YamuxStream):
 
     @override
     async def reset(self) -> None:
-        self.abort()
+        # py-libp2p resets every stream of a lost connection, and would take from the
+        # reader what had arrived.
+        if not self.conn.event_shutting_down.is_set():
+            self.abort()
         await self._finalize(fully_closed=True)
 
     def end(self) -> None:
