@@ -8,7 +8,13 @@ has arrived both agree on what is open and on how much credit is left.
 from typing import Literal
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from typing_extensions import override
 
 from protocol.errors import ErrorCode
@@ -79,6 +85,18 @@ class Pair(RuleBasedStateMachine):
 
     def pick(self, some: list[int], at: int) -> int | None:
         return some[at % len(some)] if some else None
+
+    @initialize(greeted=st.sampled_from([True, True, False]))
+    def greet(self, greeted: bool) -> None:
+        """Mostly the greeting is over, so that what follows is about requests."""
+        if greeted:
+            self.deliver_everything()
+
+    def deliver_everything(self) -> None:
+        while any(side.pipe or side.machine.waiting_bytes for side in self.sides):
+            for at in (0, 1):
+                self.write(at, 10_000)
+                self.arrive(at, 100_000)
 
     # --- the pipes ---
 
@@ -161,10 +179,7 @@ class Pair(RuleBasedStateMachine):
     @override
     def teardown(self) -> None:
         """Once all has arrived, both agree; closing orphans just what is still open."""
-        while any(side.pipe or side.machine.waiting_bytes for side in self.sides):
-            for at in (0, 1):
-                self.write(at, 10_000)
-                self.arrive(at, 100_000)
+        self.deliver_everything()
         for asker, server in (self.sides, self.sides[::-1]):
             assert sorted(asker.open()) == sorted(server.serving)
             for rid in asker.open():
