@@ -1,0 +1,61 @@
+"""The README is run: its commands, its graph, its agent."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshnode.domain.graph_files import parse_graph
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCKS if name == language]
+
+
+def test_every_make_recipe_that_the_readme_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    named = set(re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.M))
+    assert named == {"demo", "test"}
+    for recipe in named:
+        assert re.search(rf"^{recipe}:", makefile, re.M), recipe
+
+
+def test_the_graph_in_the_readme_is_one() -> None:
+    (graph,) = (parse_graph(text, where="README.md") for text in blocks("toml"))
+    assert [task.id for task in graph.subtasks] == ["summaries", "lengths"]
+
+
+@pytest.mark.timeout(180)
+def test_the_ten_lines_run(tmp_path: Path) -> None:
+    (script,) = [text for text in blocks("sh") if text.startswith("export PATH")]
+    (graph,) = blocks("toml")
+    (module,) = blocks("python")
+    (tmp_path / "summaries.toml").write_text(graph)
+    (tmp_path / "word_count.py").write_text(module)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    try:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        homes = [arg for name in ("desk", "two", "one", "seed") for arg in ("--home", name)]
+        subprocess.run(
+            [sys.executable, "-m", "meshnode", "down", *homes], cwd=tmp_path, check=False
+        )
+    assert (tmp_path / "result" / "provenance.journal").is_file()
+    assert "text.word_count@1" in done.stdout
