@@ -183,7 +183,8 @@ class JobJournal:
         Raises:
             NotFound: The job goes on.
         """
-        head = await self._context.store.read(_HEADS, self.job)
+        async with self._lock:  # what is being recorded is folded before its head is stored
+            head = await self._context.store.read(_HEADS, self.job)
         if self.state.done is None or head is None:
             raise NotFound(
                 f"job {self.job} has not ended", hint="its provenance is ready when it has"
