@@ -34,7 +34,7 @@ from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
 from meshnode.services.directory import DirectoryService
-from meshnode.services.events import Events
+from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.execution import Executor
 from meshnode.services.job_runner import Tools
 from meshnode.services.journals import JobJournal
@@ -45,6 +45,9 @@ from meshnode.services.signer import Signer
 from protocol.graph import TaskGraph
 from protocol.keys import Identity
 from protocol.records import NodeRecord
+
+#: What the gateway needs of the services: it reaches them through the node only.
+__all__ = ["Events", "Happening", "JobJournal", "Node", "Onlooker", "Ports", "Terms"]
 
 #: How often a node that has nobody dials the addresses it was told to join, seconds.
 _JOIN_S: Final = 5.0
