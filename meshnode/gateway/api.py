@@ -1,0 +1,273 @@
+"""The node's own API under ``/api``: what the command line and programs talk to.
+
+Thin: it reads a request, asks the node, and shows the answer.  Every failure is JSON,
+``{"error": {"code", "message", "hint"}}``, with a status that says whose fault it is;
+what a peer or a journal did wrong never becomes this node's 500.
+
+    GET  /api/node                     who this is
+    GET  /api/agents?capability=C      who can do what; this node's own agents included
+    POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
+                                       idempotency_key} -> 201 {job}
+    GET  /api/jobs?limit=N             the newest jobs
+    GET  /api/jobs/JOB                 how one stands
+    GET  /api/jobs/JOB/events?since=N&follow=1   its events from number N on, as lines
+    POST /api/jobs/JOB/cancel          -> 202
+    GET  /api/jobs/JOB/outputs         what a completed job returns
+    GET  /api/jobs/JOB/provenance      an ended job's signed journal, bytes
+    GET  /api/events?follow=1          telemetry, as lines
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+from typing import ClassVar, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from meshnode.errors import MeshError, NotFound
+from meshnode.gateway.api_requests import (
+    BadRequest,
+    read_count,
+    read_flag,
+    read_query,
+    read_submission,
+)
+from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
+from meshnode.gateway.api_views import agent_view, job_view
+from meshnode.gateway.auth import Refused
+from meshnode.node import JobJournal, Node
+from meshnode.ports import JsonValue, WallClock
+from protocol.errors import Malformed, RemoteProtocolError
+from protocol.records import CapabilityName
+
+#: How long a question for a capability looks beyond what is known here, seconds.
+SEARCH_S: Final = 5.0
+_JOBS_LISTED: Final = 100
+_JOB: Final = re.compile(r"[0-9a-f]{1,64}")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Conflict(Refused):
+    """The job is not in a state that allows it."""
+
+    code = "job.state"
+    status: ClassVar[int] = 409
+
+
+class Unavailable(Refused):
+    """The node can't do it now: it is starting or closing."""
+
+    code = "node.unavailable"
+    status: ClassVar[int] = 503
+
+
+class Broken(Refused):
+    """What is stored, or was sent by a peer, breaks the protocol."""
+
+    code = "protocol.broken"
+    status: ClassVar[int] = 502
+
+
+def api_routes(node: Node, clock: WallClock) -> list[BaseRoute]:
+    """Return the routes of ``node``'s API."""
+    return _Api(node, clock).routes()
+
+
+class _Api:
+    """One method for each route."""
+
+    def __init__(self, node: Node, clock: WallClock) -> None:
+        self._node = node
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """Return them all."""
+        table: Sequence[tuple[str, str, Handler]] = (
+            ("GET", "/api/node", self.node),
+            ("GET", "/api/agents", self.agents),
+            ("POST", "/api/jobs", self.submit),
+            ("GET", "/api/jobs", self.jobs),
+            ("GET", "/api/jobs/{job}", self.job),
+            ("GET", "/api/jobs/{job}/events", self.job_events),
+            ("POST", "/api/jobs/{job}/cancel", self.cancel),
+            ("GET", "/api/jobs/{job}/outputs", self.outputs),
+            ("GET", "/api/jobs/{job}/provenance", self.provenance),
+            ("GET", "/api/events", self.events),
+        )
+        return [Route(path, _blaming(do), methods=[method]) for method, path, do in table]
+
+    # --- the node ---
+
+    async def node(self, request: Request) -> Response:
+        """Say who this is."""
+        read_query(request.query_params.multi_items())
+        node = self._node
+        return _answer(
+            {
+                "peer_id": node.peer,
+                "network": node.config.network,
+                "addresses": [*node.addresses],
+                "agents": [*sorted(node.host.specs())],
+                "connected": [*node.sessions.connected()],
+                "version": version("meshnode"),
+            }
+        )
+
+    async def agents(self, request: Request) -> Response:
+        """List agents; looks further for a capability that nobody is known to offer."""
+        query = read_query(request.query_params.multi_items(), "capability")
+        wanted = query.get("capability", "")
+        node = self._node
+        if not wanted:
+            return _answer({"agents": self._agents(CapabilityName(""))})
+        try:
+            name = CapabilityName.parse(wanted)
+        except Malformed as exc:
+            raise BadRequest(
+                str(exc), hint="dotted lower-case words, perhaps @VERSION"
+            ) from exc
+        found = self._agents(name)
+        if not found:
+            await node.directory.search(wanted, timeout_s=SEARCH_S)
+            found = self._agents(name)
+        nearest: list[JsonValue] = [] if found else [*node.market.nearest(wanted)]
+        return _answer({"agents": found, "nearest": nearest})
+
+    def _agents(self, query: CapabilityName) -> list[JsonValue]:
+        node = self._node
+        alive = {node.peer, *node.sessions.connected()}
+        return [
+            agent_view(record, capability, alive=record.peer in alive)
+            for record in node.known()
+            for capability in record.capabilities
+            if not query.path or query.covers(CapabilityName.parse(capability.name))
+        ]
+
+    async def events(self, request: Request) -> Response:
+        """Tell what happens in the node."""
+        query = read_query(request.query_params.multi_items(), "follow")
+        follow = read_flag(query.get("follow", "1"), "follow")
+        return LinesResponse(telemetry_lines(self._node.events, follow=follow))
+
+    # --- jobs ---
+
+    async def submit(self, request: Request) -> Response:
+        """Take a job."""
+        read_query(request.query_params.multi_items())
+        traceparent = request.headers.get("traceparent", "")
+        wanted = read_submission(await request.body(), traceparent=traceparent)
+        job = await self._node.submit(wanted.graph, wanted.inputs, wanted.terms)
+        return _answer({"job": job}, 201, {"location": f"/api/jobs/{job}"})
+
+    async def jobs(self, request: Request) -> Response:
+        """List the newest jobs."""
+        query = read_query(request.query_params.multi_items(), "limit")
+        limit = read_count(query.get("limit", str(_JOBS_LISTED)), "limit")
+        rows = await self._node.broker.jobs()
+        listed: list[JsonValue] = [
+            {"job": job, "name": name, "planned_ms": planned_ms, "ended": ended}
+            for job, name, planned_ms, ended in rows[:limit]
+        ]
+        return _answer({"jobs": listed})
+
+    async def job(self, request: Request) -> Response:
+        """Say how a job stands."""
+        read_query(request.query_params.multi_items())
+        journal = await self._journal(request)
+        return _answer(job_view(journal.state, self._clock.now_ms()))
+
+    async def job_events(self, request: Request) -> Response:
+        """Tell a job's events."""
+        query = read_query(request.query_params.multi_items(), "since", "follow")
+        since = read_count(query.get("since", "0"), "since")
+        follow = read_flag(query.get("follow", "0"), "follow")
+        journal = await self._journal(request)
+        lines = job_lines(journal, self._node.events, since=since, follow=follow)
+        return LinesResponse(lines)
+
+    async def cancel(self, request: Request) -> Response:
+        """End a job early."""
+        read_query(request.query_params.multi_items())
+        journal = await self._journal(request)
+        if (done := journal.state.done) is not None:
+            raise Conflict(
+                f"job {journal.job} has ended already: {done.state}", hint="nothing to cancel"
+            )
+        await self._node.cancel(journal.job)
+        return _answer({"job": journal.job, "state": "cancelling"}, 202)
+
+    async def outputs(self, request: Request) -> Response:
+        """Return what a job was for."""
+        read_query(request.query_params.multi_items())
+        journal = await self._ended(request)
+        done = journal.state.done
+        if done is not None and done.state != "completed":
+            why = done.text or done.code
+            raise Conflict(f"job {journal.job} {done.state}: {why}", hint="it has no outputs")
+        return _answer(await self._node.outputs(journal.job))
+
+    async def provenance(self, request: Request) -> Response:
+        """Return the signed journal."""
+        read_query(request.query_params.multi_items())
+        journal = await self._ended(request)
+        name = f'attachment; filename="{journal.job}.provenance"'
+        return Response(
+            await journal.export(),
+            media_type="application/octet-stream",
+            headers={"content-disposition": name, "cache-control": "no-store"},
+        )
+
+    async def _journal(self, request: Request) -> JobJournal:
+        job: str = request.path_params["job"]
+        if not _JOB.fullmatch(job):
+            raise NotFound(f"there is no job {job[:80]!r} here", hint="see GET /api/jobs")
+        return await self._node.journal(job)
+
+    async def _ended(self, request: Request) -> JobJournal:
+        journal = await self._journal(request)
+        if journal.state.done is None:
+            raise Conflict(
+                f"job {journal.job} has not ended", hint="follow its events until done"
+            )
+        return journal
+
+
+def _answer(
+    value: JsonValue | dict[str, JsonValue],
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    return JSONResponse(value, status, {"cache-control": "no-store", **(headers or {})})
+
+
+def _blaming(handler: Handler) -> Handler:
+    """Turn what the node raises into what a client can act on."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RemoteProtocolError as exc:
+            raise Broken(str(exc), hint="the node's log says more") from exc
+        except MeshError as exc:
+            if type(exc) is MeshError:  # the node itself: not running, or closing
+                raise Unavailable(str(exc), hint=exc.hint or "ask another node") from exc
+            raise
+        except BaseExceptionGroup as group:
+            # Several tasks worked on it; what one of them found out is the answer.
+            known = group.subgroup(MeshError)
+            if known is None:
+                raise
+            raise _first(known) from group
+
+    return handle
+
+
+def _first(group: BaseExceptionGroup[MeshError]) -> MeshError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, MeshError)
+    return error

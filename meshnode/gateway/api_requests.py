@@ -1,0 +1,175 @@
+"""What a client of the API sends, read strictly: a misspelt field is told, not ignored.
+
+A request that asks for something else than its author meant costs money here, so
+nothing in it is skipped: unknown fields and parameters are refused with the nearest
+known name, numbers are numbers, and JSON is RFC 8259's (no ``NaN``, no name twice).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar, Final, cast
+
+from meshnode.domain.graph_files import graph_of
+from meshnode.errors import InputInvalid
+from meshnode.gateway.auth import Refused
+from meshnode.node import Terms
+from meshnode.ports import JsonValue
+from protocol.graph import TaskGraph
+from protocol.limits import NUMBER_MAX
+
+_SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key")
+#: W3C trace context, version 00.
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_COUNT: Final = re.compile(r"[0-9]{1,15}")
+_FLAGS: Final = {"1": True, "true": True, "0": False, "false": False}
+
+
+class BadRequest(Refused):
+    """A request that can't be understood."""
+
+    code = "request.invalid"
+    status: ClassVar[int] = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that someone wants done."""
+
+    graph: TaskGraph
+    inputs: Mapping[str, JsonValue]
+    terms: Terms
+
+
+def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
+    """Return the job that the body ``data`` asks for.
+
+    Args:
+        data: JSON.
+        traceparent: W3C trace context of the request; ignored unless well-formed.
+
+    Raises:
+        BadRequest: Not JSON, an unknown or missing field, or one of the wrong type.
+        GraphError: The graph has no sense; names the sub-task.
+        InputInvalid: A number out of range.
+    """
+    table = _read_object(data)
+    _known(table, _SUBMIT, "field")
+    if "graph" not in table:
+        raise BadRequest("the body has no 'graph'", hint="see the friendly form of graphs")
+    inputs = table.get("inputs", {})
+    if not isinstance(inputs, dict):
+        raise BadRequest("'inputs' should be an object", hint="name -> JSON value")
+    plain = Terms()
+    terms = Terms(
+        budget_mc=_whole(table.get("budget_mc", plain.budget_mc), "budget_mc"),
+        deadline_s=_number(table.get("deadline_s", plain.deadline_s), "deadline_s"),
+        idempotency_key=_text(table.get("idempotency_key", ""), "idempotency_key"),
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+    )
+    return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
+
+
+def read_query(pairs: Sequence[tuple[str, str]], *known: str) -> dict[str, str]:
+    """Return the query parameters ``pairs``, of which only ``known`` ones may be there.
+
+    Raises:
+        BadRequest: Another one, or one twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BadRequest(f"parameter {name[:60]!r} occurs twice", hint="give it once")
+        found[name] = value
+    _known(found, known, "parameter")
+    return found
+
+
+def read_count(text: str, name: str) -> int:
+    """Return the number that a parameter gives.
+
+    Raises:
+        BadRequest: It isn't a whole number from 0 on.
+    """
+    if not _COUNT.fullmatch(text):
+        raise BadRequest(f"{name} should be a number, not {text[:60]!r}", hint="0 or more")
+    return int(text)
+
+
+def read_flag(text: str, name: str) -> bool:
+    """Return whether a parameter says yes.
+
+    Raises:
+        BadRequest: It says neither.
+    """
+    if text not in _FLAGS:
+        raise BadRequest(f"{name} should be 1 or 0, not {text[:60]!r}", hint="1 for yes")
+    return _FLAGS[text]
+
+
+# --- pieces -----------------------------------------------------------------------
+
+
+def _read_object(data: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+        if rb"\u" in data:  # escapes can hide half of a surrogate pair, which is no text
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeError as exc:
+        raise BadRequest("the body is not UTF-8 text", hint="send JSON in UTF-8") from exc
+    except (ValueError, RecursionError) as exc:
+        text = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
+        raise BadRequest(f"the body is not JSON: {text}", hint="send a JSON object") from exc
+    if not isinstance(value, dict):
+        raise BadRequest("the body is not a JSON object", hint='such as {"graph": …}')
+    return cast("Mapping[str, Any]", value)
+
+
+def _unique(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:60]!r} stands twice in one object")
+    return table
+
+
+def _no_constant(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _known(table: Iterable[str], known: Sequence[str], what: str) -> None:
+    for name in table:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise BadRequest(
+                f"there is no {what} {name[:60]!r}"
+                + (f" (did you mean {near[0]!r}?)" if near else ""),
+                hint=f"known are: {', '.join(known) or 'none'}",
+            )
+
+
+def _whole(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(
+            f"{name} should be a whole number, not {value!r:.60}", hint="no quotes"
+        )
+    if not -NUMBER_MAX <= value <= NUMBER_MAX:
+        raise InputInvalid(f"{name} is out of range", hint=f"at most {NUMBER_MAX}")
+    return value
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, float):
+        return value
+    return float(_whole(value, name))
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} should be text, not {value!r:.60}", hint="put it in quotes")
+    return value

@@ -1,0 +1,251 @@
+"""What the API shows of a node, its jobs and what happens: plain values, no envelopes.
+
+Pure functions from what the node holds to JSON.  Signed messages stay in the journal;
+here stand the few facts of them that a person or a program looks at.  The shapes are
+an interface: fields are added, never renamed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+
+from meshnode.domain.facts import Fact
+from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.values import parse
+from meshnode.node import Happening
+from meshnode.ports import JsonValue
+from protocol.graph import decode_graph
+from protocol.journal import Event
+from protocol.records import Capability, NodeRecord
+from protocol.signing import peek
+
+View = dict[str, JsonValue]
+
+#: Text of a fact or of telemetry that is shown, characters.
+_TEXT_MAX: Final = 2_000
+#: What telemetry shows of a list.
+_LIST_MAX: Final = 32
+
+#: Kind of event -> fields of its fact that are shown as they are.
+_SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key"),
+    "expanded": ("subtask", "sizes"),
+    "called": ("unit", "attempt"),
+    "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),
+    "refused": ("unit", "attempt", "peer", "reason"),
+    "awarded": ("unit", "attempt", "peer", "price_cap_mc"),
+    "progressed": ("unit", "attempt", "items_done", "offset"),
+    "delivered": ("unit", "attempt", "output", "size", "price_mc", "run_ms"),
+    "verified": ("unit", "attempt", "verdict", "check"),
+    "charged": ("unit", "attempt", "paid_mc"),
+    "failed": ("unit", "attempt", "peer", "code", "text", "blame"),
+    "cancelled": ("reason", "text"),
+    "done": ("state", "code", "text"),
+}
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """Of an award: whom it is for."""
+
+    agent: str
+    capability: str
+
+
+_NAMED: Final = msgspec.msgpack.Decoder(_Named)
+
+
+# --- agents -----------------------------------------------------------------------
+
+
+def agent_view(record: NodeRecord, capability: Capability, *, alive: bool) -> View:
+    """Return what is known of one agent: its record's word, and whether it is there."""
+    return {
+        "agent": f"{record.peer}/{capability.agent}",
+        "peer": record.peer,
+        "name": capability.agent,
+        "capability": capability.name,
+        "description": capability.description,
+        "price_mc": capability.price_mc,
+        "model_family": capability.model_family,
+        "deterministic": capability.deterministic,
+        "input_schema": parse(capability.input_schema),
+        "output_schema": parse(capability.output_schema),
+        "examples": [
+            {"input": parse(sample.input), "output": parse(sample.output)}
+            for sample in capability.examples
+        ],
+        "alive": alive,
+        "latency_ms": capability.measured.latency_ms,
+    }
+
+
+# --- jobs -------------------------------------------------------------------------
+
+
+def job_view(state: JobState, now_ms: int) -> View:
+    """Return how a job stands: a row for each unit, or sub-task that isn't cut yet."""
+    done = state.done
+    ended_ms = state.ended_ms if done else now_ms
+    rows: list[JsonValue] = []
+    for task in state.graph.subtasks if state.graph else ():
+        names = state.expanded.get(task.id)
+        if names is None:
+            rows.append(_uncut(task.id, task.capability))
+            continue
+        for name in names:
+            unit = state.units[name]
+            rows.append(_unit_view(unit, task.capability, now_ms, ended=done is not None))
+    failed = done is not None and done.state != "completed"
+    return {
+        "job": state.job,
+        "name": state.graph.name if state.graph else "",
+        "state": done.state if done else "running",
+        "subtasks": rows,
+        "cost_mc": state.spent_mc,
+        "budget_mc": state.required_plan.budget_mc,
+        "elapsed_s": max(0, ended_ms - state.planned_ms) / 1000,
+        "error": {"code": done.code, "message": done.text} if done and failed else None,
+    }
+
+
+def _uncut(subtask: str, capability: str) -> View:
+    """Return the row of a sub-task whose inputs aren't there yet."""
+    return {
+        "id": subtask,
+        "subtask": subtask,
+        "batch": None,
+        "capability": capability,
+        "agent": "",
+        "node": "",
+        "state": "waiting",
+        "verdict": "",
+        "check": "",
+        "items": 0,
+        "items_done": 0,
+        "ms": 0,
+        "cost_mc": 0,
+        "output": None,
+        "attempts": [],
+    }
+
+
+def _unit_view(unit: Unit, capability: str, now_ms: int, *, ended: bool) -> View:
+    last = unit.accepted or (unit.attempts[-1] if unit.attempts else None)
+    row = _uncut(unit.subtask, capability) | {
+        "id": unit.name,
+        "batch": unit.batch,
+        "items": unit.calls,
+        "state": _state(unit, ended=ended),
+    }
+    if last is None:
+        return row
+    named = _named(last.award) if last.award else None
+    ended_ms = unit.ended_ms if unit.current is None else now_ms
+    verdict = last.verdict
+    return row | {
+        "capability": named.capability if named else capability,
+        "agent": named.agent if named else "",
+        "node": last.peer,
+        "verdict": verdict.verdict if verdict else "",
+        "check": verdict.check if verdict else "",
+        "items_done": last.items_done,
+        "ms": max(0, ended_ms - unit.started_ms),
+        "cost_mc": last.paid_mc or 0,
+        "output": last.delivered.output.hex() if last.delivered else None,
+        "attempts": _attempts(unit),
+    }
+
+
+def _attempts(unit: Unit) -> list[JsonValue]:
+    """Return how the attempts that came to nothing ended."""
+    return [
+        {"node": error.peer or attempt.peer, "code": error.code, "text": error.text}
+        for attempt in unit.attempts
+        if (error := attempt.error) is not None
+    ]
+
+
+def _state(unit: Unit, *, ended: bool) -> str:
+    if unit.accepted is not None:
+        return "completed"
+    attempt: Attempt | None = unit.current
+    if attempt is None:
+        return "failed" if ended and unit.attempts else "waiting"
+    if attempt.delivered is not None:
+        return "checking"
+    return "running" if attempt.award else "negotiating"
+
+
+def _named(award: bytes) -> _Named:
+    """Return whom an award of this node's own journal is for; its signature stands there."""
+    return _NAMED.decode(peek(award).p)
+
+
+# --- events -----------------------------------------------------------------------
+
+
+def event_view(event: Event) -> View:
+    """Return the summary of one event of a journal."""
+    view: View = {"seq": event.seq, "at_ms": event.at_ms, "kind": event.kind}
+    return view | fact_view(event.kind, event.data)
+
+
+def fact_view(kind: str, data: Mapping[str, Any]) -> View:
+    """Return what is shown of a fact: no envelopes, bytes as hex, text bounded."""
+    view: View = {name: _plain(data[name]) for name in _SHOWN.get(kind, ()) if name in data}
+    match kind:
+        case "planned":
+            graph = decode_graph(data["graph"])
+            view["name"] = graph.name
+            view["subtasks"] = [
+                {"id": task.id, "capability": task.capability} for task in graph.subtasks
+            ]
+        case "called":
+            view["peers"] = sorted(data["cfps"])
+        case "awarded":
+            named = _named(data["award"])
+            view |= {"agent": named.agent, "capability": named.capability}
+        case "verified":
+            view["text"] = _plain(data.get("detail", ""))
+        case "done":
+            view["outputs"] = sorted(data.get("outputs", {}))
+        case _:
+            pass
+    return view
+
+
+def happening_view(happening: Happening) -> View:
+    """Return one event of telemetry."""
+    fields: View = {}
+    for name, value in happening.fields.items():
+        if isinstance(value, Fact):
+            data = msgspec.to_builtins(value, builtin_types=(bytes,))
+            fields |= fact_view(value.KIND, data)
+        else:
+            fields[name] = _plain(value)
+    return {
+        "number": happening.number,
+        "at_ms": happening.at_ms,
+        "event": happening.name,
+        "fields": fields,
+    }
+
+
+def _plain(value: object) -> JsonValue:
+    """Return ``value`` as JSON has it, bounded; what JSON can't say becomes text."""
+    match value:
+        case None | bool() | int():
+            return cast("JsonValue", value)
+        case float():
+            return value if value - value == 0 else str(value)  # infinities are no JSON
+        case bytes():
+            return value.hex()[:_TEXT_MAX]
+        case str():
+            return value[:_TEXT_MAX]
+        case Mapping():
+            return {str(key)[:_TEXT_MAX]: _plain(part) for key, part in value.items()}
+        case Sequence():
+            return [_plain(part) for part in value[:_LIST_MAX]]
+        case _:
+            return str(value)[:_TEXT_MAX]
