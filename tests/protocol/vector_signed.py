@@ -255,17 +255,8 @@ def journal_cases() -> Iterator[Case]:
     gap = export(samples.journal(1, 0, 1))
     yield "a segment without events", {}, gap, ok({"events": [1, 0, 1], "state": "completed"})
     (only,) = samples.journal(2)
-    first, second = samples.journal(2, 1)
     head = codec.decode(only.head)
     assert isinstance(head, dict)
-
-    def entries(*values: Any) -> bytes:
-        return MAGIC + b"".join(frame(codec.encode(list(value))) for value in values)
-
-    def second_with(**fields: Any) -> bytes:
-        valid: dict[str, Any] = {"epoch": 2, "parent": digest(first.head)}
-        later = samples.segment(samples.events(2, 1), state="failed", **valid | fields)
-        return export([first, later])
 
     header, one, other = (0, only.header), (1, only.events[0]), (1, only.events[1])
     last = (2, only.head)
@@ -275,20 +266,46 @@ def journal_cases() -> Iterator[Case]:
         ("no segment", MAGIC, MALFORMED),
         ("the last byte is missing", small[:-1], MALFORMED),
         ("a byte after the end", small + b"\0", MALFORMED),
-        ("the last head is missing", entries(header, one, other), MALFORMED),
-        ("the last event is missing", entries(header, one, last), MALFORMED),
-        ("the first event is missing", entries(header, other, last), MALFORMED),
-        ("events swapped", entries(header, other, one, last), MALFORMED),
-        ("an event twice", entries(header, one, one, other, last), MALFORMED),
-        ("no header", entries(one, other, last), MALFORMED),
-        ("an entry of an unknown kind", entries(header, one, (3, b""), last), MALFORMED),
-        ("an element added to an entry", entries((*header, 0), one, other, last), MALFORMED),
+        ("the last head is missing", _entries(header, one, other), MALFORMED),
+        ("the last event is missing", _entries(header, one, last), MALFORMED),
+        ("the first event is missing", _entries(header, other, last), MALFORMED),
+        ("events swapped", _entries(header, other, one, last), MALFORMED),
+        ("an event twice", _entries(header, one, one, other, last), MALFORMED),
+        ("no header", _entries(one, other, last), MALFORMED),
+        ("an entry of an unknown kind", _entries(header, one, (3, b""), last), MALFORMED),
+        ("an element added to an entry", _entries((*header, 0), one, other, last), MALFORMED),
         (
             "a field added to the last head, which no signature covers",
-            entries(header, one, other, (2, codec.encode(head | {"z": 0}))),
+            _entries(header, one, other, (2, codec.encode(head | {"z": 0}))),
             MALFORMED,
         ),
         ("the job goes on", export([samples.segment(samples.events(0, 1))]), MALFORMED),
+        (
+            "a head signed by another than the writer",
+            _entries(header, one, other, (2, _head_by(CONTRACTOR, END, only.head))),
+            BAD_SIGNATURE,
+        ),
+        (
+            "a terminal head signed as one that isn't",
+            _entries(header, one, other, (2, _head_by(BROKER, HEAD, only.head))),
+            MALFORMED,
+        ),
+        ("a frame over the limit", MAGIC + H("00040001"), TOO_LARGE),
+    ):
+        yield why, {}, data, expected
+    yield from _segments_out_of_place()
+
+
+def _segments_out_of_place() -> Iterator[Case]:
+    (only,) = samples.journal(2)
+    first, second = samples.journal(2, 1)
+
+    def second_with(**fields: Any) -> bytes:
+        valid: dict[str, Any] = {"epoch": 2, "parent": digest(first.head)}
+        later = samples.segment(samples.events(2, 1), state="failed", **valid | fields)
+        return export([first, later])
+
+    for why, data, expected in (
         ("the last segment is missing", export([first]), MALFORMED),
         ("the first segment is missing", export([second]), MALFORMED),
         ("segments swapped", export([second, first]), MALFORMED),
@@ -308,19 +325,12 @@ def journal_cases() -> Iterator[Case]:
             ),
             OUT_OF_TURN,
         ),
-        (
-            "a head signed by another than the writer",
-            entries(header, one, other, (2, _head_by(CONTRACTOR, END, only.head))),
-            BAD_SIGNATURE,
-        ),
-        (
-            "a terminal head signed as one that isn't",
-            entries(header, one, other, (2, _head_by(BROKER, HEAD, only.head))),
-            MALFORMED,
-        ),
-        ("a frame over the limit", MAGIC + H("00040001"), TOO_LARGE),
     ):
         yield why, {}, data, expected
+
+
+def _entries(*values: Any) -> bytes:
+    return MAGIC + b"".join(frame(codec.encode(list(value))) for value in values)
 
 
 def _head_by(signer: Any, kind: str, head: bytes) -> bytes:
