@@ -29,6 +29,8 @@ from protocol.receipts import Acceptance
 
 #: Beyond the agent's own time for the items: fetching inputs, waiting for slots.
 _SLACK_MS: Final = 30_000
+#: A constant up to this travels in the award; a larger one is an artifact.
+_CONSTANT_BYTES_MAX: Final = 2_048
 
 
 class Contracts:
@@ -52,7 +54,8 @@ class Contracts:
         made: dict[str, list[ArtifactRef]] = {}
         for field, source in sorted(task.inputs.items()):
             mapped = field in task.each
-            if source.kind == "task" or (source.kind == "value" and not mapped):
+            small = source.kind == "value" and len(source.value) <= _CONSTANT_BYTES_MAX
+            if source.kind == "task" or (small and not mapped):
                 continue
             value = await self._given(state, source)
             refs: dict[bytes, ArtifactRef] = {}

@@ -155,6 +155,8 @@ class JobRunner:
             made, more = await self._facts(step)
         except MeshError as exc:
             made, more = [Cancelled(reason=exc.code, text=str(exc))], []
+        except ProtocolError as exc:  # such as an award that no frame holds
+            made, more = [Cancelled(reason="protocol.local", text=str(exc))], []
         facts += made
         writes += more
 
