@@ -1,0 +1,74 @@
+"""What every benchmark prints: figures with their goals, on a named commit and machine."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured figure.
+
+    Attributes:
+        id: As in the list of targets, such as ``P7.help``.
+        value: Measured.
+        unit: Of value and goal.
+        goal: What it should be at most.
+        n: Measurements that it is made of.
+        note: How, in a few words.
+    """
+
+    id: str
+    value: float
+    unit: str
+    goal: float
+    n: int
+    note: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Return the figure as it is printed."""
+        return {
+            "id": self.id,
+            "value": round(self.value, 4),
+            "unit": self.unit,
+            "goal": self.goal,
+            "holds": self.value <= self.goal,
+            "n": self.n,
+            "note": self.note,
+        }
+
+
+def report(name: str, figures: Sequence[Figure]) -> dict[str, Any]:
+    """Return what ``meshnode bench NAME --json`` prints."""
+    return {
+        "name": name,
+        "commit": commit(),
+        "machine": machine(),
+        "figures": [figure.row() for figure in figures],
+    }
+
+
+def commit() -> str:
+    """Return the checkout's commit, or ``unknown`` outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607 - the user's own git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """Return cores, architecture, system and Python, on one line."""
+    cores = os.cpu_count() or 0
+    python = platform.python_version()
+    return f"{cores} cores {platform.machine()}, {platform.system()}, CPython {python}"
