@@ -288,6 +288,14 @@ class Contractor:
         execution.finish()
 
     async def _execute(self, execution: Execution) -> None:
+        header = execution.award.h
+        self._emit(
+            "award.begun",
+            award=execution.name.hex(),
+            broker=header.issuer,
+            job=header.job,
+            unit=header.subtask,
+        )
         try:
             result, receipt = await self._executor.execute(execution)
             body = encode(ResultBody(b"", result, receipt))
@@ -322,6 +330,9 @@ class Contractor:
                 raise Malformed("an award is cancelled by its broker")
             execution.stop("cancelled", cancel.reason)
             await execution.done.wait()
+        self._emit(
+            "award.stopped", award=cancel.award.hex(), job=cancel.h.job, unit=cancel.h.subtask
+        )
         return b""
 
     async def _on_acceptance(self, incoming: Incoming) -> bytes:

@@ -79,11 +79,15 @@ class Events:
         for onlooker in self._onlookers:
             onlooker.tell(happening)
 
+    def add(self, onlooker: Onlooker) -> None:
+        """Tell ``onlooker`` of everything from here on, as it happens."""
+        self._onlookers.append(onlooker)
+
     @contextmanager
     def watch(self) -> Iterator[Onlooker]:
         """Give a queue of what happens from here on."""
         onlooker = Onlooker()
-        self._onlookers.append(onlooker)
+        self.add(onlooker)
         try:
             yield onlooker
         finally:

@@ -1,0 +1,157 @@
+"""What goes wrong and when: a schedule drawn from a seed, as a value that prints.
+
+Every fault heals, so that what a job may be asked for is clear: to have ended by its
+deadline whatever happened, and to come to rest after the last of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+import trio
+
+from simulations.mesh import SimMesh
+from simulations.weather import Weather
+
+Kind = Literal["break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk"]
+
+#: How often each comes, against the others.
+_SHARES: dict[Kind, int] = {
+    "break": 4,
+    "half_open": 2,
+    "split": 3,
+    "one_way": 2,
+    "freeze": 3,
+    "crash": 5,
+    "burst": 2,
+    "disk": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        at_s: When, from the start of the schedule, seconds.
+        kind: What.
+        who: Whom it befalls: one node, two, or an island.
+        for_s: How long, seconds; of no meaning to a broken link or a full disk.
+    """
+
+    at_s: float
+    kind: Kind
+    who: tuple[str, ...]
+    for_s: float = 0.0
+
+    def __str__(self) -> str:
+        lasts = f" for {self.for_s:.1f} s" if self.for_s else ""
+        return f"{self.at_s:.2f} s {self.kind} {'+'.join(self.who)}{lasts}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The faults of one run, by time."""
+
+    faults: tuple[Fault, ...]
+
+    @property
+    def over_s(self) -> float:
+        """When the last one has healed, from the start, seconds."""
+        return max((fault.at_s + fault.for_s for fault in self.faults), default=0.0)
+
+    def __str__(self) -> str:
+        return "; ".join(str(fault) for fault in self.faults) or "nothing goes wrong"
+
+
+def draw_schedule(
+    rng: Random, names: Sequence[str], *, count_max: int = 6, within_s: float = 15.0
+) -> Schedule:
+    """Draw up to ``count_max`` faults that begin ``within_s``."""
+    faults = [
+        _draw_fault(rng, names, round(rng.uniform(0.0, within_s), 3))
+        for _ in range(rng.randint(0, count_max))
+    ]
+    return Schedule(tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.kind))))
+
+
+def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
+    kind = rng.choices(list(_SHARES), weights=list(_SHARES.values()))[0]
+    # Short enough for nobody to notice, or long enough for everybody to.
+    for_s = round(rng.choice((rng.uniform(0.2, 4.0), rng.uniform(11.0, 30.0))), 2)
+    match kind:
+        case "break" | "half_open":
+            return Fault(at_s, kind, tuple(rng.sample(list(names), 2)))
+        case "one_way":
+            return Fault(at_s, kind, tuple(rng.sample(list(names), 2)), for_s)
+        case "split":
+            size = rng.randint(1, len(names) - 1)
+            return Fault(at_s, kind, tuple(rng.sample(list(names), size)), for_s)
+        case "disk":
+            return Fault(at_s, kind, (rng.choice(list(names)),))
+        case "burst":
+            return Fault(at_s, kind, (), for_s)
+        case _:
+            return Fault(at_s, kind, (rng.choice(list(names)),), for_s)
+
+
+async def carry_out(mesh: SimMesh, schedule: Schedule) -> None:
+    """Let everything in ``schedule`` happen; returns when the last fault has healed."""
+    begun_s, fair = trio.current_time(), mesh.world.network.weather("", "")
+    async with trio.open_nursery() as nursery:
+        for fault in schedule.faults:
+            nursery.start_soon(_happen, mesh, fault, begun_s, fair)
+    await heal(mesh)
+
+
+async def _happen(mesh: SimMesh, fault: Fault, begun_s: float, fair: Weather) -> None:
+    await trio.sleep_until(begun_s + fault.at_s)
+    mesh.world.trace.note(f"fault {fault}")
+    network, peers = mesh.world.network, [mesh.peer(name) for name in fault.who]
+    match fault.kind:
+        case "break" | "half_open":
+            notice_s = None if fault.kind == "half_open" else 0.0
+            if network.connected(*peers):
+                network.break_link(*peers, notice_s=notice_s)
+        case "split":
+            rest = [m.peer for m in mesh.members.values() if m.name not in fault.who]
+            network.partition(peers, rest)
+            await trio.sleep(fault.for_s)
+            network.partition()
+        case "one_way":
+            network.cut_one_way(*peers)
+            await trio.sleep(fault.for_s)
+            network.mend_one_way(*peers)
+        case "freeze":
+            network.freeze(*peers)
+            await trio.sleep(fault.for_s)
+            network.thaw(*peers)
+        case "crash":
+            await _crash(mesh, fault)
+        case "burst":
+            network.set_weather(replace(fair, latency_s=0.4, jitter_s=0.6))
+            await trio.sleep(fault.for_s)
+            network.set_weather(fair)
+        case "disk":
+            mesh.fill_disk(fault.who[0])
+
+
+async def _crash(mesh: SimMesh, fault: Fault) -> None:
+    name = fault.who[0]
+    if not mesh.up(name):
+        return  # another fault has it down
+    mesh.crash(name)
+    await trio.sleep(fault.for_s)
+    if not mesh.up(name):
+        await mesh.restart(name)
+
+
+async def heal(mesh: SimMesh) -> None:
+    """Undo whatever is still wrong, and start who is down."""
+    network = mesh.world.network
+    network.partition()
+    for member in mesh.members.values():
+        if member.life is None:
+            await mesh.restart(member.name)
+        network.thaw(member.peer)
