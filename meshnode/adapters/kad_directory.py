@@ -40,7 +40,7 @@ from typing_extensions import override
 from meshnode.adapters.libp2p_guards import DHT as DHT_LIMITS
 from meshnode.adapters.libp2p_guards import guarded
 from meshnode.adapters.libp2p_patches import DHT_QUERY_S
-from meshnode.adapters.libp2p_transport import Libp2pTransport, parse_peer
+from meshnode.adapters.libp2p_transport import Libp2pTransport, one_exception, parse_peer
 from meshnode.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
@@ -450,7 +450,9 @@ async def open_directory(
     directory = KadDirectory(
         transport, network, validate, bootstrap=bootstrap, server=server, quorum=quorum
     )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(directory.maintain)
-        yield directory
-        nursery.cancel_scope.cancel()
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(directory.maintain)
+            with body:
+                yield directory
+            nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from libp2p.kad_dht import kad_dht, peer_routing, provider_store, value_store
+from libp2p.kad_dht import peer_routing, provider_store, value_store
 from libp2p.network import swarm
 from libp2p.network.connection import swarm_connection
 from libp2p.stream_muxer.yamux import yamux
@@ -65,10 +65,8 @@ def apply() -> None:
         for name in names:
             _check(owner, name)
     silence()
-    _replace(swarm, "_HAPPY_EYEBALLS_DELAY", 0.0)  # each connect waits 250 ms otherwise
     _replace(yamux, "MAX_WINDOW_SIZE", WINDOW_BYTES_MAX)
-    for module in (kad_dht, peer_routing, provider_store):
-        _replace(module, "QUERY_TIMEOUT", DHT_QUERY_S)
+    _replace(peer_routing, "QUERY_TIMEOUT", DHT_QUERY_S)
     _replace(yamux, "YamuxStream", _make_stream)
 
 

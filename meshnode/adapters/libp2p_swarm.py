@@ -206,11 +206,12 @@ class MeshSwarm(Swarm):
             SwarmException: The connection is closed or full.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):  # it sends a frame and waits for nobody
-            try:
-                return await connection.new_stream()
-            except Exception as exc:
-                raise SwarmException(f"failed to open a stream: {exc}") from exc
+        try:
+            with trio.CancelScope(shield=True):  # it sends a frame and waits for nobody
+                stream: INetStream = await connection.new_stream()
+        except Exception as exc:
+            raise SwarmException(f"failed to open a stream: {exc}") from exc
+        return stream
 
     # --- duplicates -----------------------------------------------------------------
 

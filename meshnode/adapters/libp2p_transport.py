@@ -45,6 +45,8 @@ from meshnode.adapters.libp2p_tcp import TcpTransport, host_and_port, open_liste
 from meshnode.adapters.libp2p_yamux import MeshMuxer, MeshYamuxStream
 from meshnode.errors import Busy, StreamLost, Unreachable
 from meshnode.ports import Emit, Handler, Stream
+from protocol.errors import RemoteProtocolError
+from protocol.keys import public_key
 
 if TYPE_CHECKING:
     import socket
@@ -253,13 +255,10 @@ def parse_peer(peer: str) -> ID:
         Unreachable: Not a PeerId, so nobody can answer to it.
     """
     try:
-        peer_id = ID.from_string(peer)
-    except Exception as exc:
-        # py-libp2p raises whatever its decoders raise.
-        raise Unreachable(peer, "not a PeerId") from exc
-    if str(peer_id) != peer:
-        raise Unreachable(peer, "not a PeerId in its one spelling")
-    return peer_id
+        public_key(peer)
+    except RemoteProtocolError as exc:
+        raise Unreachable(peer, "not the PeerId of an Ed25519 key") from exc
+    return ID.from_string(peer)
 
 
 def _is_address(address: str) -> bool:
@@ -314,7 +313,7 @@ async def open_transport(
         tcp = TcpTransport(listeners)
         host, swarm = build_host(create_new_key_pair(key_seed), tcp, emit)
         transport = Libp2pTransport(host, swarm, emit)
-        with _one_exception() as body:
+        with one_exception() as body:
             async with (
                 host.run(listen_addrs=list(tcp.listening)),
                 trio.open_nursery() as nursery,
@@ -331,7 +330,7 @@ async def open_transport(
             listener.close()
 
 
-class _Body:
+class Body:
     """Remembers what the body of the context raised."""
 
     def __init__(self) -> None:
@@ -345,9 +344,9 @@ class _Body:
 
 
 @contextmanager
-def _one_exception() -> Iterator[_Body]:
+def one_exception() -> Iterator[Body]:
     """Let what the body raised leave as itself, not in the groups of our nurseries."""
-    body = _Body()
+    body = Body()
     try:
         yield body
     except BaseExceptionGroup as group:

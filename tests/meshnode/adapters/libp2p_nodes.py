@@ -126,6 +126,6 @@ async def _say_ready_and_wait(line: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "echo":
-        trio.run(_serve_echo, *sys.argv[2:])
+        trio.run(_serve_echo, sys.argv[2])
     else:
-        trio.run(_provide, *sys.argv[2:])
+        trio.run(_provide, sys.argv[2], sys.argv[3])

@@ -431,6 +431,25 @@ def test_a_part_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         libp2p_patches.apply()
 
 
+async def test_a_receive_window_does_not_grow_beyond_its_limit() -> None:
+    windows: list[int] = []
+
+    async def read_all(stream: Stream) -> None:
+        while await stream.receive():
+            pass
+        windows.append(stream._muxed.target_recv_window)  # type: ignore[attr-defined]  # what is claimed
+        await stream.finish()
+
+    with trio.fail_after(20):
+        async with open_transport(seed("a")) as here, open_transport(seed("b")) as there:
+            there.serve(ECHO, read_all)
+            stream = await dial(here, there)
+            await stream.send(bytes(16 * 1024 * 1024))
+            await stream.finish()
+            assert await stream.receive() == b""
+    assert windows == [libp2p_patches.WINDOW_BYTES_MAX], "it did grow that far"
+
+
 async def test_py_libp2p_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_transport(seed("a")) as here, open_transport(seed("b")) as there:
