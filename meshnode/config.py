@@ -4,8 +4,10 @@ Reading files is the command line's business; this module turns text into settin
 and says which setting is wrong.  ``MESHNODE_A__B=…`` overrides ``[a] b``.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,6 +146,13 @@ def _override(raw: dict[str, Any], name: str, value: str) -> None:
         table[last] = value
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _check(config: NodeConfig, where: str) -> None:
     if not is_network(config.network):
         raise ConfigError(
@@ -167,6 +176,15 @@ def _check(config: NodeConfig, where: str) -> None:
         raise ConfigError(
             f"{where}: http.port {config.http.port} is no port", hint="0 to 65535"
         )
+    if not config.http.allow_remote and not _is_loopback(config.http.host):
+        raise ConfigError(
+            f"{where}: http.host {config.http.host[:60]!r} is open to other machines",
+            hint="use 127.0.0.1, or set http.allow_remote = true",
+        )
+    _check_quantities(config, where)
+
+
+def _check_quantities(config: NodeConfig, where: str) -> None:
     positive = {
         "directory.record_lifetime_s": config.directory.record_lifetime_s,
         "directory.digest_interval_s": config.directory.digest_interval_s,
@@ -176,7 +194,11 @@ def _check(config: NodeConfig, where: str) -> None:
         "host.awards_max": config.host.awards_max,
         "host.per_peer_max": config.host.per_peer_max,
         "host.lease_s": config.host.lease_s,
+        "host.artifact_bytes_max": config.host.artifact_bytes_max,
+        "host.artifact_lifetime_s": config.host.artifact_lifetime_s,
     }
     for name, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"{where}: {name} is {value}", hint="it must be positive")
+        if not 0 < value < math.inf:  # false for NaN too
+            raise ConfigError(
+                f"{where}: {name} is {value}", hint="it must be positive and finite"
+            )

@@ -15,6 +15,8 @@ from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
+_SAFE_MAX: Final = 2**53 - 1
+_DIGITS_MAX: Final = 22  # RFC 8785 writes larger numbers with an exponent
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -38,9 +40,24 @@ def parse(data: bytes) -> JsonValue:
     """
     try:
         # As text: given bytes, `loads` would take UTF-16 and UTF-32 too.
-        return json.loads(data.decode(), parse_constant=_refuse)  # type: ignore[no-any-return]
+        return json.loads(  # type: ignore[no-any-return]
+            data.decode(), parse_int=_integer, parse_constant=_refuse
+        )
     except (ValueError, RecursionError) as exc:
         raise InputInvalid(f"not JSON: {exc}") from exc
+
+
+def _integer(digits: str) -> JsonValue:
+    """Return the number; a large one is the float that RFC 8785 writes so, if there is one.
+
+    ``1e20`` is written ``100000000000000000000``.  What no float is written as stays an
+    integer, which :func:`canonical` refuses: rounding it would be silent.
+    """
+    number = int(digits)
+    if abs(number) <= _SAFE_MAX or len(digits) > _DIGITS_MAX:
+        return number
+    rounded = float(number)
+    return rounded if rfc8785.dumps(rounded) == digits.encode() else number
 
 
 def _refuse(name: str) -> JsonValue:

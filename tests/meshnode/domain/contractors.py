@@ -47,6 +47,7 @@ class Traits:
         silent: Chance to answer nothing.
         repeats: Chance that an answer comes twice.
         dies_ms: When it is gone, after the start; 0 for never.
+        bid_ms: The longest that it takes to answer a CFP.
         offset_ms: Its clock minus the broker's.
     """
 
@@ -62,6 +63,7 @@ class Traits:
     silent: float = 0.0
     repeats: float = 0.0
     dies_ms: int = 0
+    bid_ms: int = 2_500  # some come too late
     offset_ms: int = 0
 
 

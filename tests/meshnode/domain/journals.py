@@ -288,7 +288,8 @@ class Run:
             cfps[candidate.peer] = self.pen.sign(cfp)
         self.record(Called(unit=step.unit, attempt=step.attempt, cfps=cfps))
         for peer, cfp_bytes in cfps.items():
-            ms = self.contractors[peer].rng.randint(1, 2_500)  # some come too late
+            contractor = self.contractors[peer]
+            ms = contractor.rng.randint(1, contractor.traits.bid_ms)
             self.later(ms, partial(self._hear, step, cfp_bytes, peer))
 
     def _hear(self, step: Call, cfp: bytes, peer: str) -> None:

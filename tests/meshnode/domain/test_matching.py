@@ -1,0 +1,131 @@
+"""Matching and batching: an order that doesn't depend on chance, and sums that add up."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshnode.domain.matching import (
+    MS_PER_MC,
+    Candidate,
+    batch_sizes,
+    best_offer,
+    finish_ms,
+    has_room,
+    matches,
+    rank,
+)
+
+candidates = st.builds(
+    Candidate,
+    peer=st.sampled_from([f"peer-{n}" for n in range(20)]),
+    agent=st.sampled_from(["a", "b"]),
+    capability=st.just("work.a@1"),
+    price_mc=st.integers(0, 50),
+    latency_ms=st.integers(0, 2_000),
+    concurrency=st.integers(1, 8),
+    alive=st.booleans(),
+    troubled=st.booleans(),
+)
+crowds = st.lists(candidates, max_size=12, unique_by=lambda c: (c.peer, c.agent))
+loads = st.dictionaries(st.sampled_from([f"peer-{n}" for n in range(20)]), st.integers(0, 9))
+
+
+@given(st.integers(0, 5_000), st.integers(0, 200), st.integers(1, 1_000))
+def test_batches_hold_every_item_once_and_none_too_many(
+    count: int, slots: int, items_max: int
+) -> None:
+    sizes = batch_sizes(count, slots=slots, items_max=items_max)
+    assert sum(sizes) == count
+    assert all(1 <= size <= items_max for size in sizes)
+    assert len(set(sizes[:-1])) <= 1, "only the last one may be smaller"
+    if count:
+        needed = -(-count // items_max)
+        assert len(sizes) <= max(2 * max(1, slots), needed)
+
+
+@given(crowds, loads, st.integers(1, 50), st.randoms(use_true_random=False))
+def test_the_order_is_by_the_facts_and_not_by_who_came_first(
+    crowd: list[Candidate], load: dict[str, int], calls: int, rng: object
+) -> None:
+    shuffled = list(crowd)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis gives a Random
+    first = rank(crowd, key="job/unit", calls=calls, load=load)
+    assert first == rank(shuffled, key="job/unit", calls=calls, load=load)
+    assert sorted(c.peer for c, _ in first) == sorted(c.peer for c in crowd)
+
+
+@given(crowds, loads, st.integers(1, 50))
+def test_nobody_in_trouble_goes_before_others_nor_the_slow_before_the_fast(
+    crowd: list[Candidate], load: dict[str, int], calls: int
+) -> None:
+    rows = rank(crowd, key="k", calls=calls, load=load)
+    for (one, told), (two, told_two) in pairwise(rows):
+        assert (one.troubled, not one.alive) <= (two.troubled, not two.alive)
+        if (one.troubled, one.alive) == (two.troubled, two.alive):
+            cost = told.finish_ms + MS_PER_MC * told.price_mc
+            assert cost <= told_two.finish_ms + MS_PER_MC * told_two.price_mc
+        assert told.price_mc == one.price_mc * calls
+        assert told.finish_ms == finish_ms(one, calls, load)
+
+
+def test_equals_are_spread_over_the_units_of_a_job() -> None:
+    crowd = [
+        Candidate(
+            peer=f"p{n}",
+            agent="a",
+            capability="work.a@1",
+            price_mc=0,
+            latency_ms=9,
+            concurrency=1,
+        )
+        for n in range(5)
+    ]
+    firsts = {rank(crowd, key=f"j/u/{n}", calls=1, load={})[0][0].peer for n in range(60)}
+    assert len(firsts) == 5
+
+
+@given(candidates, st.integers(1, 20), st.integers(0, 30))
+def test_more_waiting_never_means_sooner_done(one: Candidate, calls: int, load: int) -> None:
+    assert finish_ms(one, calls, {one.peer: load}) <= finish_ms(
+        one, calls, {one.peer: load + 1}
+    )
+
+
+def test_room_ends_one_beyond_what_runs_at_once() -> None:
+    one = Candidate(
+        peer="p", agent="a", capability="work.a@1", price_mc=0, latency_ms=1, concurrency=2
+    )
+    assert has_room(one, {"p": 2})
+    assert not has_room(one, {"p": 3})
+    assert has_room(one, {"q": 9})
+
+
+def test_an_offer_counts_while_it_holds_longer_than_the_margin() -> None:
+    one = Candidate(
+        peer="p", agent="a", capability="work.a@1", price_mc=0, latency_ms=1, concurrency=2,
+        offer=b"offer", offer_expires_ms=100,
+    )  # fmt: skip
+    assert best_offer([one], 89, 10) == [one]
+    assert best_offer([one], 90, 10) == []
+    assert best_offer([replace(one, offer=b"")], 0, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "answers"),
+    [
+        ("work.a", "work.a@1", True),
+        ("work.a@1", "work.a@1", True),
+        ("work.a@2", "work.a@1", False),
+        ("work", "work.a@1", True),
+        ("work.a", "work.ab@1", False),
+        ("work.a.b", "work.a@1", False),
+        ("work.a@1", "work.a.b@1", True),
+    ],
+)
+def test_a_query_is_answered_by_the_same_or_a_more_special_name(
+    query: str, name: str, answers: bool
+) -> None:
+    assert matches(query, name) is answers

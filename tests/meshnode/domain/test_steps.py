@@ -1,0 +1,477 @@
+"""What a broker does next: whole jobs in virtual time, with all that goes wrong."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from meshnode.domain.facts import (
+    Awarded,
+    Called,
+    Cancelled,
+    Charged,
+    Delivered,
+    Expanded,
+    Fact,
+    Failed,
+    Planned,
+)
+from meshnode.domain.job import JobState
+from meshnode.domain.matching import Candidate
+from meshnode.domain.steps import (
+    BUSY_ATTEMPTS_MAX,
+    CALLED_MAX,
+    PROVIDER_GRACE_MS,
+    Call,
+    End,
+    Expand,
+    MakeAward,
+    View,
+    Wake,
+    next_steps,
+)
+from meshnode.domain.values import canonical, parse
+from meshnode.ports import JsonValue
+from protocol.graph import Source, SubTask, TaskGraph
+from protocol.journal import Event
+from protocol.keys import digest
+from protocol.limits import BATCHES_MAX, FAN_OUT_MAX, PARTS_MAX
+from tests.meshnode.domain.contractors import Traits
+from tests.meshnode.domain.journals import START_MS, Run, contractors_of
+from tests.meshnode.domain.random_graphs import (
+    CAPABILITIES,
+    evaluate,
+    random_graph,
+    random_inputs,
+)
+from tests.meshnode.domain.test_fold import other, state_after
+
+
+class Invariants:
+    """What holds after every event, told from the facts alone and not from the fold."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, str] = {}
+        self.caps_mc: dict[str, int] = {}
+        self.spent_mc = 0
+        self.keys: set[str] = set()
+        self.accepted: set[str] = set()
+        self.units: dict[str, list[str]] = {}
+        self.tries: dict[str, int] = {}
+        self.verdicts: dict[str, str] = {}
+        self.budget_mc = 0
+        self.deadline_ms = 0
+        self.ending = False
+
+    def __call__(self, run: Run, event: Event, fact: Fact) -> None:
+        match fact:
+            case Planned():
+                self.budget_mc, self.deadline_ms = fact.budget_mc, fact.deadline_ms
+            case Expanded():
+                self.units[fact.subtask] = [
+                    f"{fact.subtask}/{n}" for n in range(len(fact.sizes))
+                ]
+            case Called() | Awarded():
+                self._begins(run, event, fact)
+            case Failed():
+                self.open.pop(fact.unit)
+                self.caps_mc.pop(fact.unit, None)
+                self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
+                    fact.code != "node.busy"
+                )
+            case Charged():
+                self._charged(run, fact)
+            case Cancelled():
+                self.ending = True
+            case _:
+                pass
+        assert self.spent_mc + sum(self.caps_mc.values()) <= self.budget_mc, "over the budget"
+        assert run.state.spent_mc == self.spent_mc
+        assert run.state.reserved_mc() == sum(self.caps_mc.values())
+
+    def _begins(self, run: Run, event: Event, fact: Called | Awarded) -> None:
+        assert not self.ending, "new work in a job that ends"
+        assert event.at_ms < self.deadline_ms, "new work past the deadline"
+        subtask = fact.unit.split("/")[0]
+        task = run.state.tasks[subtask]
+        for source in task.inputs.values():
+            if source.kind == "task":
+                made = self.units[source.name]
+                assert set(made) <= self.accepted, f"{fact.unit} before {source.name}"
+        if isinstance(fact, Called):
+            assert fact.unit not in self.open, "two attempts at once"
+            assert 1 <= len(fact.cfps) <= CALLED_MAX
+            self.open[fact.unit] = "called"
+        else:
+            assert self.open.get(fact.unit) != "awarded", "awarded twice at once"
+            self.open[fact.unit] = "awarded"
+            self.caps_mc[fact.unit] = fact.price_cap_mc
+        assert fact.unit not in self.accepted
+        assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
+        assert fact.attempt <= task.attempts_max + BUSY_ATTEMPTS_MAX
+        running = [unit for unit in self.open if unit.split("/")[0] == subtask]
+        assert len(running) <= FAN_OUT_MAX, "fan-out"
+
+    def _charged(self, run: Run, fact: Charged) -> None:
+        self.caps_mc.pop(fact.unit)
+        self.open.pop(fact.unit)
+        verdict = run.state.units[fact.unit].attempts[-1].verdict
+        assert verdict is not None
+        if verdict.verdict == "rejected":
+            assert fact.paid_mc == 0
+            self.tries[fact.unit] = self.tries.get(fact.unit, 0) + 1
+            return
+        assert fact.key not in self.keys, "charged twice"
+        self.keys.add(fact.key)
+        self.spent_mc += fact.paid_mc
+        self.accepted.add(fact.unit)
+
+
+def random_traits(rng: Random, capability: str) -> Traits:
+    def chance() -> float:
+        return rng.choice((0.0, 0.0, 0.1, 0.3))
+
+    return Traits(
+        capability=capability,
+        price_mc=rng.randrange(6),
+        latency_ms=rng.choice((5, 50, 500, 5_000)),
+        concurrency=rng.randint(1, 4),
+        offers=rng.random() < 0.5,
+        busy=chance(),
+        refuses=chance(),
+        fails=chance(),
+        lies=chance(),
+        silent=rng.choice((0.0, 0.0, 0.1)),
+        repeats=chance(),
+        dies_ms=rng.choice((0, 0, 0, 1, 2_000)),
+        offset_ms=rng.choice((0, 0, 600_000, -600_000)),
+    )
+
+
+def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
+    rng = Random(seed)
+    graph = random_graph(rng, unequal=rng.random() < 0.2)
+    inputs = random_inputs(rng)
+    capabilities = [c for c in CAPABILITIES if rng.random() < 0.97]
+    traits = [random_traits(rng, c) for c in capabilities for _ in range(rng.randint(1, 4))]
+    run = Run(
+        graph,
+        inputs,
+        contractors_of(seed, *traits),
+        budget_mc=rng.choice((0, 20, 200, 100_000)),
+        limit_ms=rng.choice((3_000, 60_000, 600_000)),
+    )
+    run.watch = Invariants()
+    kill = rng.choice((0, 0, 5, 13))
+    if kill:
+        run.kill_after = lambda count: count % kill == 0
+    return run, graph, inputs
+
+
+@settings(max_examples=120)
+@given(st.integers(0, 2**32))
+def test_every_job_ends_within_its_bounds(seed: int) -> None:
+    note(f"seed {seed}")
+    run, graph, inputs = random_run(seed)
+    state = run.run()
+    assert state.done is not None
+    note(f"{state.done}")
+    assert run.now_ms <= state.required_plan.deadline_ms + 100, "it ends with its deadline"
+    assert all(unit.current is None for unit in state.units.values())
+    if state.done.state == "completed":
+        outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+        assert outputs == evaluate(graph, inputs)
+    else:
+        assert state.done.state == "failed"
+        assert state.done.code
+        assert state.done.text
+
+
+def test_the_worlds_above_see_all_kinds_of_end() -> None:
+    ends = set()
+    for seed in range(60):
+        done = random_run(seed)[0].run().done
+        assert done is not None
+        ends.add(done.code or done.state)
+    assert {"completed", "budget.exceeded", "input.invalid", "deadline"} <= ends
+    assert ends & {"agent.failed", "output.rejected", "agent.output_invalid"}
+
+
+def calm(seed: int, **traits: object) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
+    """A job with contractors that do well."""
+    rng = Random(seed)
+    graph, inputs = random_graph(rng, tasks_max=4), random_inputs(rng)
+    kinds = [Traits(capability=c) for c in CAPABILITIES for _ in range(2)]
+    kinds = [replace(kind, **traits) for kind in kinds]  # type: ignore[arg-type]  # its fields
+    return Run(graph, inputs, contractors_of(seed, *kinds)), graph, inputs
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_honest_contractors_make_what_the_graph_says(seed: int) -> None:
+    run, graph, inputs = calm(seed)
+    state = run.run()
+    assert state.done is not None
+    assert state.done.state == "completed"
+    outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+    assert outputs == evaluate(graph, inputs)
+
+
+@pytest.mark.parametrize("offers", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_broker_killed_after_any_event_comes_to_the_same_end(seed: int, offers: bool) -> None:
+    whole, graph, inputs = calm(seed, offers=offers, repeats=1.0, bid_ms=100)
+    whole.run()
+    expected = evaluate(graph, inputs)
+    for count in range(1, len(whole.events), 1 + len(whole.events) // 40):
+        run, _, _ = calm(seed, offers=offers, repeats=1.0, bid_ms=100)
+        run.watch = Invariants()
+        run.kill_after = lambda n, count=count: n == count  # type: ignore[misc]  # binds the loop's count
+        state = run.run()
+        assert run.kills == 1
+        assert state.done is not None
+        assert state.done.state == "completed"
+        outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+        assert outputs == expected
+
+
+def test_a_broker_killed_after_every_event_still_ends_well() -> None:
+    for seed in range(6):
+        run, graph, inputs = calm(seed)
+        run.watch = Invariants()
+        run.kill_after = lambda _: True
+        state = run.run()
+        assert run.kills == len(run.events)
+        assert state.done is not None
+        outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+        assert outputs == evaluate(graph, inputs)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_cancelled_job_stops_every_open_award_and_begins_nothing(seed: int) -> None:
+    graph, inputs = mapped(12, batch_items_max=1)
+    traits = [Traits(latency_ms=2_000, offers=n > 0, busy=0.2) for n in range(3)]
+    run = Run(graph, inputs, contractors_of(seed, *traits))
+    run.watch = Invariants()
+    at_ms = Random(seed).randrange(1, 4_000)
+    out: set[bytes] = set()
+
+    def cancel() -> None:
+        out.update(
+            digest(unit.current.award)
+            for unit in run.state.units.values()
+            if unit.current is not None and unit.current.award
+        )
+        run.record(Cancelled(reason="owner", text="enough"))
+
+    run.later(at_ms, cancel)
+    state = run.run()
+    assert state.done is not None
+    assert (state.done.state, state.done.code) == ("cancelled", "owner")
+    assert run.stopped == out
+    assert run.now_ms < START_MS + at_ms + 100
+
+
+# --- single decisions ---
+
+QUERY = "work.a"
+
+
+def mapped(
+    count: int, *, gathered: bool = True, **fields: object
+) -> tuple[TaskGraph, dict[str, JsonValue]]:
+    """One map over ``count`` items, and a sub-task that takes all of its outputs."""
+    source = Source(kind="input", name="docs", pointer="/list")
+    each = SubTask(
+        id="each",
+        capability=QUERY,
+        inputs={"x": source},
+        each=["x"],
+        **fields,  # type: ignore[arg-type]  # its fields
+    )
+    last = SubTask(
+        id="last", capability=QUERY, inputs={"all": Source(kind="task", name="each")}
+    )
+    graph = TaskGraph(
+        name="map",
+        subtasks=[each, last] if gathered else [each],
+        outputs={"o": Source(kind="task", name="each")},
+    )
+    return graph, {"docs": {"list": list(range(count)), "title": ""}}
+
+
+def test_no_more_batches_run_at_once_than_the_limit_even_when_the_first_fails() -> None:
+    graph, inputs = mapped(100, batch_items_max=1, attempts_max=10)
+    most = 0
+
+    def watch(run: Run, event: Event, fact: Fact) -> None:
+        nonlocal most
+        invariants(run, event, fact)
+        most = max(most, len(invariants.open))
+
+    for seed in range(3):
+        invariants = Invariants()
+        run = Run(
+            graph,
+            inputs,
+            contractors_of(
+                seed,
+                *[
+                    Traits(concurrency=50, fails=0.2, busy=0.1, latency_ms=n * 100 + 50)
+                    for n in range(6)
+                ],
+            ),
+        )
+        run.watch = watch
+        run.run()
+    assert most == FAN_OUT_MAX
+
+
+def planned(graph: TaskGraph, inputs: Mapping[str, JsonValue]) -> JobState:
+    return state_after(Run(graph, inputs, []).planned)
+
+
+def candidates(*some: Candidate) -> View:
+    return View(candidates={QUERY: list(some), "work.b": []})
+
+
+def candidate(peer: str = "p", **fields: object) -> Candidate:
+    known = Candidate(
+        peer=peer, agent="a", capability="work.a@1", price_mc=1, latency_ms=10, concurrency=4
+    )
+    return replace(known, **fields)  # type: ignore[arg-type]  # its fields
+
+
+def test_a_map_over_nothing_is_finished_without_a_provider() -> None:
+    graph, inputs = mapped(0)
+    (first, _) = next_steps(planned(graph, inputs), START_MS, candidates())
+    assert first == Expand("each", ())
+
+
+def test_a_capability_without_a_provider_ends_the_job_after_a_grace() -> None:
+    graph, inputs = mapped(3)
+    state = planned(graph, inputs)
+    begin_ms = state.planned_ms
+    assert next_steps(state, begin_ms, candidates()) == [Wake(begin_ms + PROVIDER_GRACE_MS)]
+    (end,) = next_steps(state, begin_ms + PROVIDER_GRACE_MS, candidates())
+    assert isinstance(end, End)
+    assert end.reason == "capability.not_offered"
+    assert "work.a" in end.text
+    assert "'each'" in end.text
+
+
+def test_unequal_lists_end_the_job_and_name_both() -> None:
+    graph, inputs = mapped(3)
+    task = graph.subtasks[0]
+    two = Source(kind="value", value=canonical([1, 2]))
+    graph.subtasks[0] = other_task(task, inputs={**task.inputs, "y": two}, each=["x", "y"])
+    (end,) = next_steps(planned(graph, inputs), START_MS, candidates(candidate()))
+    assert isinstance(end, End)
+    assert end.reason == "input.invalid"
+    assert "x has 3" in end.text
+    assert "y has 2" in end.text
+
+
+def test_a_list_that_nobody_measured_ends_the_job_and_is_not_taken_for_empty() -> None:
+    graph, inputs = mapped(3)
+    run = Run(graph, inputs, [])
+    ref = type(run.planned.inputs["docs"])(artifact=b"x", size=1)
+    state = state_after(other(run.planned, inputs={"docs": ref}))
+    (end,) = next_steps(state, START_MS, candidates(candidate()))
+    assert isinstance(end, End)
+    assert "x has no list" in end.text
+
+
+def other_task(task: SubTask, **fields: object) -> SubTask:
+    return SubTask(**{**{f: getattr(task, f) for f in task.__struct_fields__}, **fields})
+
+
+def sizes_for(graph: TaskGraph, inputs: Mapping[str, JsonValue], *some: Candidate) -> object:
+    return next_steps(planned(graph, inputs), START_MS, candidates(*some))[0]
+
+
+def test_a_gathered_map_makes_no_more_batches_than_an_award_has_parts() -> None:
+    graph, inputs = mapped(2_000)
+    step = sizes_for(graph, inputs, candidate(concurrency=5_000))
+    assert isinstance(step, Expand)
+    assert len(step.sizes) <= PARTS_MAX
+    assert sum(step.sizes) == 2_000
+
+
+def test_more_batches_than_allowed_end_the_job_and_say_what_to_raise() -> None:
+    graph, inputs = mapped(PARTS_MAX + 1, batch_items_max=1)
+    step = sizes_for(graph, inputs, candidate())
+    assert isinstance(step, End)
+    assert "batch_items_max" in step.text
+    graph, inputs = mapped(PARTS_MAX + 1, batch_items_max=1, gathered=False)
+    assert isinstance(sizes_for(graph, inputs, candidate()), Expand)
+    graph, inputs = mapped(BATCHES_MAX + 1, batch_items_max=1, gathered=False)
+    assert isinstance(sizes_for(graph, inputs, candidate()), End)
+
+
+def expanded(count: int, **fields: object) -> JobState:
+    """A map whose batches hold one item each."""
+    graph, inputs = mapped(count)
+    run = Run(graph, inputs, [])
+    return state_after(
+        other(run.planned, **fields), Expanded(subtask="each", sizes=[1] * count)
+    )
+
+
+def test_an_offer_that_is_about_to_lapse_is_not_taken() -> None:
+    state = expanded(1)
+    fresh = candidate(offer=b"offer", offer_expires_ms=START_MS + 60_000)
+    assert isinstance(next_steps(state, START_MS, candidates(fresh))[0], MakeAward)
+    stale = replace(fresh, offer_expires_ms=START_MS + 100)
+    assert isinstance(next_steps(state, START_MS, candidates(stale))[0], Call)
+
+
+def test_what_one_pass_awards_counts_against_the_budget_at_once() -> None:
+    state = expanded(5, budget_mc=3)
+    offer = candidate(
+        offer=b"offer", offer_expires_ms=START_MS + 60_000, price_mc=1, concurrency=50
+    )
+    steps = next_steps(state, START_MS, candidates(offer))
+    assert [type(step) for step in steps] == [MakeAward, MakeAward, MakeAward, Wake]
+
+
+def test_a_budget_that_never_suffices_ends_the_job() -> None:
+    state = expanded(1, budget_mc=3)
+    (end,) = next_steps(state, START_MS, candidates(candidate(price_mc=4)))
+    assert isinstance(end, End)
+    assert end.reason == "budget.exceeded"
+
+
+def test_a_peer_with_a_full_queue_gets_nothing_more() -> None:
+    state = expanded(1)
+    known = candidates(candidate(concurrency=1))
+    full = View(candidates=known.candidates, load={"p": 2})
+    assert [type(s) for s in next_steps(state, START_MS, full)] == [Wake]
+
+
+def test_a_candidate_that_takes_smaller_awards_only_is_passed_over() -> None:
+    graph, inputs = mapped(4)
+    run = Run(graph, inputs, [])
+    state = state_after(run.planned, Expanded(subtask="each", sizes=[4]))
+    big, small = candidate("big"), candidate("small", items_max=3, alive=True)
+    (call, _) = next_steps(state, START_MS, candidates(small, big))
+    assert isinstance(call, Call)
+    assert [c.peer for c in call.candidates] == ["big"]
+
+
+def test_past_the_deadline_a_job_ends_and_does_nothing_else() -> None:
+    state = expanded(1)
+    steps = next_steps(state, state.required_plan.deadline_ms, candidates(candidate()))
+    assert [type(step) for step in steps] == [End]
+
+
+def test_a_result_that_came_counts_although_it_came_twice() -> None:
+    run, _, _ = calm(1, repeats=1.0)
+    seen: list[str] = []
+    run.watch = lambda _run, _event, fact: (
+        seen.append(fact.unit) if isinstance(fact, Delivered) else None
+    )
+    run.run()
+    assert len(seen) == len(set(seen)) > 0

@@ -1,0 +1,98 @@
+"""What a broker says of an output: never more than a check has shown."""
+
+import pytest
+
+from meshnode.domain.values import canonical
+from meshnode.domain.verification import Finding, check_output, read_output
+from meshnode.errors import InputInvalid
+from meshnode.ports import JsonValue
+from protocol.graph import Check
+
+ANY = b"{}"
+TEXT = canonical({"type": "string"})
+RECOMPUTE = Check(kind="recompute")
+QUOTED = Check(kind="quoted", output="/sentences/*", input="/text")
+
+
+def test_an_output_is_read_as_canonical_json_only() -> None:
+    assert read_output(b'{"a":1}', calls=1, single=True) == [{"a": 1}]
+    assert read_output(b"[1,2]", calls=2, single=False) == [1, 2]
+    for data in (b'{"a": 1}', b'{"b":1,"a":1}', b"1.0", b"nonsense", b'{"a":1,"a":1}'):
+        with pytest.raises(InputInvalid):
+            read_output(data, calls=1, single=True)
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"[1,2,3]", b'{"0":1,"1":2}', b"[]"])
+def test_a_batch_has_an_output_for_each_item(data: bytes) -> None:
+    with pytest.raises(InputInvalid, match="a list of 2 items"):
+        read_output(data, calls=2, single=False)
+
+
+def test_an_output_that_the_schema_refuses_is_rejected_and_named() -> None:
+    found = check_output(["fine", 3], [{}, {}], schema=TEXT, checks=[])
+    assert (found.verdict, found.check) == ("rejected", "schema")
+    assert found.detail.startswith("item 1, ")
+
+
+def test_without_a_check_that_passed_nothing_is_verified() -> None:
+    assert check_output(["x"], [{}], schema=ANY, checks=[]) == Finding("unverified", "")
+    nobody_to_ask = check_output(["x"], [{}], schema=ANY, checks=[RECOMPUTE], recomputed=None)
+    assert nobody_to_ask == Finding("unverified", "")
+
+
+def test_recomputing_tells_equal_from_other() -> None:
+    same = check_output(
+        [{"a": 1}], [{}], schema=ANY, checks=[RECOMPUTE], recomputed=[{"a": 1.0}]
+    )
+    assert same == Finding("verified", "recompute")
+    false = check_output(
+        ["x", "y"], [{}, {}], schema=ANY, checks=[RECOMPUTE], recomputed=["x", "z"]
+    )
+    assert (false.verdict, false.check) == ("rejected", "recompute")
+    assert "item 1" in false.detail
+
+
+def test_recomputing_tells_true_from_one() -> None:
+    found = check_output([True], [{}], schema=ANY, checks=[RECOMPUTE], recomputed=[1])
+    assert found.verdict == "rejected"
+
+
+GIVEN: JsonValue = {"text": "It rains. The sun shines."}
+
+
+@pytest.mark.parametrize(
+    ("output", "verdict"),
+    [
+        ({"sentences": ["It rains."]}, "verified"),
+        ({"sentences": ["It rains.", "The sun shines."]}, "verified"),
+        ({"sentences": ["It snows."]}, "rejected"),
+        ({"sentences": ["It rains.", "It snows."]}, "rejected"),
+        ({"sentences": [7]}, "rejected"),
+        ({}, "rejected"),
+        ({"sentences": "It rains."}, "rejected"),
+    ],
+)
+def test_a_quote_stands_word_for_word_in_the_source(output: JsonValue, verdict: str) -> None:
+    found = check_output([output], [GIVEN], schema=ANY, checks=[QUOTED])
+    assert found.verdict == verdict
+    assert found.check == "quoted"
+
+
+def test_each_output_is_held_against_its_own_input() -> None:
+    outputs: list[JsonValue] = [{"sentences": ["one"]}, {"sentences": ["one"]}]
+    inputs: list[JsonValue] = [{"text": "one"}, {"text": "two"}]
+    found = check_output(outputs, inputs, schema=ANY, checks=[QUOTED])
+    assert found.verdict == "rejected"
+    assert "item 1" in found.detail
+
+
+def test_every_check_that_passed_is_named_and_one_that_failed_rejects() -> None:
+    output: JsonValue = {"sentences": ["It rains."]}
+    both = check_output(
+        [output], [GIVEN], schema=ANY, checks=[QUOTED, RECOMPUTE], recomputed=[output]
+    )
+    assert both == Finding("verified", "quoted+recompute")
+    one = check_output(
+        [output], [GIVEN], schema=ANY, checks=[QUOTED, RECOMPUTE], recomputed=[1]
+    )
+    assert one.verdict == "rejected"
