@@ -1,8 +1,14 @@
 """The one place that joins a node with the real world, from a config."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Final
 
 import trio
 
@@ -11,16 +17,24 @@ from meshnode.adapters.agents.registry import create
 from meshnode.adapters.kad_directory import open_directory
 from meshnode.adapters.key_file import load_or_create
 from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
+from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, running_file
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
+from meshnode.gateway.api import api_routes
+from meshnode.gateway.auth import LOOPBACK_HOSTS, GateRules, build_app, load_or_create_token
+from meshnode.gateway.http import serve_http
 from meshnode.node import Node, Ports
-from meshnode.ports import Agent, Directory, Emit
+from meshnode.ports import Agent, Directory, Emit, JsonValue
 from meshnode.services.directory import validate_record
 from protocol.keys import Identity
 
-KEY_FILE = "keys"
-STORE_FILE = "node.db"
+KEY_FILE: Final = "keys"
+STORE_FILE: Final = "node.db"
+TOKEN_FILE: Final = "token"  # noqa: S105 - the file's name
+
+#: A job's inputs travel in one request.
+HTTP_BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
 def agents_of(config: NodeConfig) -> list[Agent]:
@@ -54,10 +68,10 @@ async def open_node(
     hosted = [*agents_of(config), *agents]
     keys = await trio.to_thread.run_sync(load_or_create, home / KEY_FILE, entropy)
     identity = Identity(keys.seed, keys.exchange_secret)
-    rng = Random(entropy.token(16))
+    rng = Random(entropy.token(16))  # noqa: S311 - jitter and draws, no secrets
     late: list[Emit] = []
 
-    def emit(name: str, **fields: object) -> None:
+    def emit(name: str, /, **fields: object) -> None:
         for tell in late:  # the transport is there before the node that it reports to
             tell(name, **fields)
 
@@ -88,3 +102,121 @@ async def _directory(
         transport, config.network, validate, bootstrap=config.join, server=server
     ) as directory:
         yield directory
+
+
+# --- for a program of its own -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A node that can be reached.
+
+    Attributes:
+        node: It.
+        http: Where its HTTP interface is, or empty.
+        token_file: What to send it as a bearer token is in this file; None without HTTP.
+    """
+
+    node: Node
+    http: str = ""
+    token_file: Path | None = None
+
+
+#: Is told when everything runs.
+Ready = Callable[[Served], None]
+
+
+async def serve_node(config: NodeConfig, *, agents: Sequence[Agent] = (), ready: Ready) -> None:
+    """Run a node and its HTTP interface until a signal ends them.
+
+    SIGTERM or SIGINT lets it finish what it does for others (see
+    :meth:`~meshnode.node.Node.drain`); a second one stops it at once.
+
+    Args:
+        config: What it is told.
+        agents: To host beside those that ``config`` names.
+        ready: Called once everything runs.
+
+    Raises:
+        MeshError: As :func:`open_node`, or the HTTP port is taken.
+    """
+    with _unwrapped():
+        async with open_node(config, agents=agents) as node:
+            await _serve(node, config, ready)
+
+
+async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
+    http, home = config.http, config.home_path
+    token = await trio.to_thread.run_sync(
+        load_or_create_token, home / TOKEN_FILE, SystemEntropy()
+    )
+    rules = GateRules(
+        token=token,
+        hosts=LOOPBACK_HOSTS | {f"[{http.host}]" if ":" in http.host else http.host},
+        body_bytes_max=HTTP_BODY_BYTES_MAX,
+    )
+    app = build_app(api_routes(node, SystemClock()), rules, node.events.emit)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(
+            partial(
+                serve_http,
+                app,
+                host=http.host,
+                port=http.port,
+                exposed=http.allow_remote,
+                emit=node.events.emit,
+            )
+        )
+        host = f"[{http.host}]" if ":" in http.host else http.host
+        served = Served(node, f"http://{host}:{port}", home / TOKEN_FILE)
+        note: dict[str, JsonValue] = {"url": served.http, **_who(node)}
+        with running_file(home / HTTP_FILE, note):
+            await _until_signalled(served, ready)
+        nursery.cancel_scope.cancel()
+
+
+async def serve_seed(config: NodeConfig, *, ready: Ready) -> None:
+    """Run a node without agents or HTTP, for others to find the mesh by, until signalled.
+
+    Raises:
+        MeshError: As :func:`open_node`.
+    """
+    with _unwrapped():
+        async with open_node(config) as node:
+            with running_file(config.home_path / SEED_FILE, _who(node)):
+                await _until_signalled(Served(node), ready)
+
+
+def _who(node: Node) -> dict[str, JsonValue]:
+    return {"peer_id": node.peer, "pid": os.getpid()}
+
+
+async def _until_signalled(served: Served, ready: Ready) -> None:
+    """Wait for a signal, then drain; a second signal ends the draining."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        ready(served)
+        await anext(signals)
+        async with trio.open_nursery() as nursery:
+
+            async def give_up() -> None:
+                await anext(signals)
+                served.node.events.emit("node.stopped_at_once")
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(give_up)
+            await served.node.drain()
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Let a single exception leave as itself, not in the groups of nurseries."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        inner: BaseException = group
+        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]
+        if isinstance(inner, BaseExceptionGroup):
+            raise
+        raise inner from inner.__cause__

@@ -1,1 +1,75 @@
-"""The command line: arguments and printing."""
+"""The command line: arguments and printing.
+
+Commands talk to a running node through its HTTP interface; only ``up``, ``bootstrap``
+and ``demo`` run nodes.  ``--help`` must be quick, so modules here import nothing heavy
+at their top: libraries are imported in the functions that use them.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc
+from typing import Final, NoReturn
+
+import typer
+
+from meshnode.cli import agents, ask, bootstrap, down, review, up, verify, version
+from meshnode.cli.failure import report
+
+_HELP = """Put your agents and tools to work for a mesh of peers, and theirs for you.
+
+A mesh on one machine, in four lines:
+  meshnode bootstrap --home seed --seeds seeds.txt --detach
+  meshnode up --home one --join @seeds.txt --with summarization --detach
+  meshnode up --home desk --join @seeds.txt --detach
+  meshnode ask --home desk --graph review.toml --file README.md
+
+Every command has --json for programs, and --help with examples.
+"""
+
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
+    "up": up.up,
+    "down": down.down,
+    "ask": ask.ask,
+    "agents": agents.agents,
+    "verify": verify.verify,
+    "bootstrap": bootstrap.bootstrap,
+    "demo": review.demo,
+    "version": version.version,
+}
+
+
+def application() -> typer.Typer:
+    """Return the command line, not run yet."""
+    app = typer.Typer(
+        name="meshnode",
+        help=_HELP,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(help=as_written(_HELP))(_nothing)
+    for name, command in COMMANDS.items():
+        app.command(name, help=as_written(getdoc(command) or ""))(command)
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def as_written(text: str) -> str:
+    r"""Return ``text`` with the mark (``\b``) that keeps each paragraph's lines."""
+    return "\n\n".join(f"\b\n{part}" for part in text.strip().split("\n\n"))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that ``arguments`` (default: the process's own) name, and exit.
+
+    What goes wrong is one line: on stderr, or with ``--json`` an object on stdout.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = application()(given, standalone_mode=False, prog_name="meshnode")
+    except BaseException as exc:  # noqa: BLE001 - reported: nobody is shown a traceback
+        code = report(exc, as_json="--json" in given)
+    sys.exit(code if isinstance(code, int) else 0)

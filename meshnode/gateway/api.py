@@ -19,7 +19,6 @@ what a peer or a journal did wrong never becomes this node's 500.
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import version
 from typing import ClassVar, Final
 
 from starlette.requests import Request
@@ -35,7 +34,7 @@ from meshnode.gateway.api_requests import (
     read_submission,
 )
 from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
-from meshnode.gateway.api_views import agent_view, job_view
+from meshnode.gateway.api_views import agent_view, job_view, program_version
 from meshnode.gateway.auth import Refused
 from meshnode.node import JobJournal, Node
 from meshnode.ports import JsonValue, WallClock
@@ -112,7 +111,7 @@ class _Api:
                 "addresses": [*node.addresses],
                 "agents": [*sorted(node.host.specs())],
                 "connected": [*node.sessions.connected()],
-                "version": version("meshnode"),
+                "version": program_version(),
             }
         )
 

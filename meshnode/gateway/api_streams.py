@@ -7,7 +7,7 @@ is said too (an empty line), so that both sides can tell quiet from gone.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
@@ -27,7 +27,7 @@ HEARTBEAT: Final = b"\n"
 #: Telemetry about a job that is shown to whoever follows it, beside its journal.
 _LIVE: Final = frozenset({"award.progress", "job.mishap", "job.resumed", "job.stalled"})
 
-Lines = AsyncIterator[bytes]
+Lines = AsyncGenerator[bytes, None]
 
 
 class LinesResponse(Response):
@@ -51,7 +51,7 @@ class LinesResponse(Response):
         await send({"type": "http.response.start", **head})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_left, receive, nursery.cancel_scope)
-            async with aclosing(self._lines) as lines:  # type: ignore[type-var]
+            async with aclosing(self._lines) as lines:
                 async for line in lines:
                     await send({"type": "http.response.body", "body": line, "more_body": True})
             nursery.cancel_scope.cancel()

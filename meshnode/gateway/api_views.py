@@ -6,6 +6,7 @@ an interface: fields are added, never renamed.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, cast
 
 import msgspec
@@ -53,6 +54,14 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 _NAMED: Final = msgspec.msgpack.Decoder(_Named)
+
+
+def program_version() -> str:
+    """Return the version of this program; ``unknown`` when it runs without being installed."""
+    try:
+        return version("meshnode")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 # --- agents -----------------------------------------------------------------------

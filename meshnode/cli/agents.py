@@ -1,0 +1,100 @@
+"""``meshnode agents``: who can do what."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.printing import console, plain, say_json, short, table
+
+if TYPE_CHECKING:
+    from meshnode.cli.client import NodeClient
+
+_POLL_S: Final = 0.5
+
+
+def agents(
+    *,
+    capability: Annotated[
+        str,
+        typer.Option(
+            metavar="C", help="Only this capability, or what is more special than it."
+        ),
+    ] = "",
+    count: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Fail unless so many are there.")
+    ] = 0,
+    wait: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="Wait so many seconds for --count.")
+    ] = 0.0,
+    home: Home = "",
+    url: Url = "",
+    token_file: TokenFile = "",
+    as_json: Json = False,
+) -> None:
+    """List the agents that the node knows, its own included.
+
+    Examples:
+      meshnode agents
+      meshnode agents --capability text.summarization@1
+      meshnode agents --capability code --count 3 --wait 30 --json
+    """
+    import trio
+
+    from meshnode.cli.client import open_client
+    from meshnode.cli.failure import CommandFailed
+
+    async def ask() -> dict[str, Any]:
+        async with open_client(home_of(home), url=url, token_file=token_file) as client:
+            return await _until(client, capability, count, wait)
+
+    found = trio.run(ask)
+    listed = found["agents"]
+    if len(listed) < count:
+        raise CommandFailed(
+            f"{len(listed)} agents offer {capability or 'something'}, {count} were asked for",
+            hint="wait longer, or start more nodes",
+            told="capability.not_offered",
+        )
+    if as_json:
+        say_json(found)
+    elif listed:
+        _print(listed)
+    else:
+        print(_nobody(capability, found.get("nearest", [])))
+
+
+async def _until(
+    client: "NodeClient", capability: str, count: int, wait_s: float
+) -> dict[str, Any]:
+    import trio
+
+    end_s = trio.current_time() + wait_s
+    query = {"capability": capability} if capability else {}
+    while True:
+        found: dict[str, Any] = await client.call("GET", "/api/agents", **query)
+        if len(found["agents"]) >= count or trio.current_time() >= end_s:
+            return found
+        await trio.sleep(_POLL_S)
+
+
+def _nobody(capability: str, nearest: list[str]) -> str:
+    near = f"; nearest: {', '.join(plain(name) for name in nearest)}" if nearest else ""
+    return f"nobody offers {capability or 'anything'}{near}"
+
+
+def _print(listed: list[dict[str, Any]]) -> None:
+    rows = (
+        (
+            row["capability"],
+            row["name"],
+            short(row["peer"]),
+            "yes" if row["alive"] else "?",
+            row["price_mc"],
+            row["latency_ms"] or "-",
+            plain(row["description"], size_max=80),
+        )
+        for row in listed
+    )
+    titles = ("capability", "agent", "node", "alive", "mc", "ms", "what it does")
+    console().print(table(titles, rows, right="mc ms"))

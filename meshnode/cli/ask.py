@@ -1,0 +1,232 @@
+"""``meshnode ask``: have a task graph done."""
+
+import json
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.printing import console, plain, say_json, table, units_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from meshnode.cli.client import NodeClient
+    from meshnode.cli.progress import Progress
+
+#: How often a broken stream of events is taken up again.
+_TRIES: Final = 5
+_PAUSE_S: Final = 1.0
+#: Characters of one output that are printed for people; --out keeps all.
+_OUTPUT_SHOWN: Final = 4_000
+
+
+def ask(
+    *,
+    graph: Annotated[Path, typer.Option(metavar="FILE", help="Task graph, TOML or JSON.")],
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="Add {path, text} of a text file to the job input `files`, or NAME.",
+        ),
+    ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=JSON", help="Give a job input."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="MC", min=0, help="Most to spend, millicredits.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds until it must be done.")
+    ] = None,
+    key: Annotated[
+        str, typer.Option(metavar="TEXT", help="Asking again with the same key asks once.")
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
+    ] = None,
+    home: Home = "",
+    url: Url = "",
+    token_file: TokenFile = "",
+    as_json: Json = False,
+) -> None:
+    """Have a task graph done by the mesh, through the node that runs here.
+
+    Examples:
+      meshnode ask --graph review.toml --file README.md --file docs/guide.md
+      meshnode ask --graph review.toml --file sources=a.md --input 'limit=3' --out result
+      meshnode ask --graph review.json --budget 500 --deadline 60 --key monday --json
+
+    A graph, review.toml:
+      name = "review"
+      [subtasks.summaries]
+      capability = "text.summarization@1"
+      each = ["text"]                   # one call for each file
+      inputs.text = "@files/*/text"     # the job input `files`, the text of each
+      [outputs]
+      summaries = "summaries/summary"
+
+    Ctrl-C cancels the job.  With --json one line comes at the end, and the exit status
+    says whether the job completed.
+    """
+    import trio
+
+    from meshnode.cli.job_files import make_folder, read_graph, read_inputs
+    from meshnode.domain.graph_files import graph_to_value
+
+    body: dict[str, Any] = {
+        "graph": graph_to_value(read_graph(graph)),
+        "inputs": read_inputs(file or (), input_ or ()),
+        "idempotency_key": key,
+    }
+    body |= {} if budget is None else {"budget_mc": budget}
+    body |= {} if deadline is None else {"deadline_s": deadline}
+    folder = None if out is None else make_folder(out)
+
+    async def run() -> "Ended":
+        from meshnode.cli.client import open_client
+
+        async with open_client(home_of(home), url=url, token_file=token_file) as client:
+            return await _have_done(client, body, show=not as_json)
+
+    ended = trio.run(run)
+    _tell(ended, folder, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has ended.
+
+    Attributes:
+        job: As ``GET /api/jobs/{id}`` tells it.
+        outputs: By name, or None if it didn't complete.
+        provenance: Its signed journal.
+    """
+
+    job: dict[str, Any]
+    outputs: dict[str, Any] | None
+    provenance: bytes
+
+
+async def _have_done(client: "NodeClient", body: Mapping[str, Any], *, show: bool) -> Ended:
+    from meshnode.cli.progress import Progress
+
+    job: str = (await client.call("POST", "/api/jobs", body=body))["job"]
+    progress = Progress()
+    async with _cancelling_on_interrupt(client, job):
+        if show:
+            await _show(client, job, progress)
+        else:
+            await _follow(client, job, progress)
+    status = await client.call("GET", f"/api/jobs/{job}")
+    outputs = None
+    if status["state"] == "completed":
+        outputs = await client.call("GET", f"/api/jobs/{job}/outputs")
+    return Ended(status, outputs, await client.content(f"/api/jobs/{job}/provenance"))
+
+
+@asynccontextmanager
+async def _cancelling_on_interrupt(client: "NodeClient", job: str) -> AsyncIterator[None]:
+    """Let Ctrl-C cancel the job: who asked has gone.  A second one ends this at once."""
+    import trio
+
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            with trio.open_signal_receiver(signal.SIGINT) as signals:
+                await anext(signals)
+                console(errors=True).print("cancelling…", markup=False)
+                await client.call("POST", f"/api/jobs/{job}/cancel")
+                await anext(signals)
+                raise KeyboardInterrupt
+
+        nursery.start_soon(listen)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _follow(client: "NodeClient", job: str, progress: "Progress") -> None:
+    """Take in the job's events until it has ended, through broken connections."""
+    import trio
+
+    from meshnode.cli.failure import CommandFailed
+
+    for left in reversed(range(_TRIES)):
+        lines = client.lines(f"/api/jobs/{job}/events", since=str(progress.since), follow="1")
+        try:
+            async with aclosing(lines):
+                async for line in lines:
+                    progress.take(line)
+        except CommandFailed as error:
+            if error.told != "http.cut" or not left:
+                raise
+        if progress.ended:
+            return
+        await trio.sleep(_PAUSE_S)
+    raise CommandFailed(
+        f"job {job} goes on, but its node tells no more", hint="ask again with the same --key"
+    )
+
+
+async def _show(client: "NodeClient", job: str, progress: "Progress") -> None:
+    """Follow the job, and let people see the graph fill in."""
+    from rich.live import Live
+
+    def picture() -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
+
+        titles = ("sub-task", "capability", "state", "done", "nodes", "verdict", "mc")
+        rows = table(titles, progress.rows(), right="done mc")
+        return Group(rows, Text(plain(progress.note, size_max=160), style="dim"))
+
+    out = console(errors=True)
+    with Live(console=out, get_renderable=picture, refresh_per_second=8, transient=True):
+        await _follow(client, job, progress)
+
+
+def _tell(ended: Ended, folder: Path | None, *, as_json: bool) -> None:
+    """Print how it ended, and exit accordingly."""
+    from meshnode.cli.failure import CommandFailed
+    from meshnode.cli.job_files import keep
+
+    job = ended.job
+    journal = None if folder is None else keep(folder, job, ended.outputs, ended.provenance)
+    if as_json:
+        failed = {"error": job["error"]} if job["error"] else {"outputs": ended.outputs}
+        say_json({**job, **failed, "provenance": str(journal) if journal else None})
+    else:
+        _print(ended, journal)
+    if job["state"] != "completed":
+        if as_json:
+            raise typer.Exit(1)
+        error = job["error"] or {}
+        raise CommandFailed(
+            f"the job {job['state']}: {plain(error.get('message') or error.get('code'))}",
+            hint=f"job {job['job']}",
+            told=str(error.get("code")),
+        )
+
+
+def _print(ended: Ended, journal: Path | None) -> None:
+    out = console()
+    job = ended.job
+    out.print(units_table(job["subtasks"]))
+    for name, value in (ended.outputs or {}).items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        out.print(f"\n{plain(name)}:", style="bold", markup=False)
+        out.print(plain(text, size_max=_OUTPUT_SHOWN, lines=True), markup=False)
+    cost = f"{job['cost_mc']} of {job['budget_mc']} mc, {job['elapsed_s']:.1f} s"
+    out.print(f"\njob {job['job']} {job['state']}: {cost}", markup=False)
+    if journal is not None:
+        out.print(
+            f"kept in {journal.parent}; check it: meshnode verify {journal}", markup=False
+        )

@@ -1,0 +1,70 @@
+"""``meshnode bootstrap``: run a seed, by which nodes find the mesh."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from meshnode.cli.options import Detach, Json
+from meshnode.cli.up import ready_line, show_ready
+
+if TYPE_CHECKING:
+    from meshnode.app import Served
+
+HOME_DEFAULT: Final = "~/.meshnode-seed"
+
+
+def bootstrap(
+    *,
+    home: Annotated[
+        str, typer.Option(metavar="DIR", help=f"The seed's folder; {HOME_DEFAULT}.")
+    ] = HOME_DEFAULT,
+    network: Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")] = "",
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Multiaddr to listen on; may be repeated."),
+    ] = None,
+    join: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Other seeds: multiaddrs, or @FILE."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="FILE", help="Write the seed's addresses there: a seed list.")
+    ] = "",
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Run a seed: it holds the directory for others, hosts no agents and takes no jobs.
+
+    Its key, in its home, and so its PeerId, stay the same; with a fixed port its
+    address does too.
+
+    Examples:
+      meshnode bootstrap --listen /ip4/0.0.0.0/tcp/4001
+      meshnode bootstrap --seeds seeds.txt --detach
+      meshnode up --join @seeds.txt
+    """
+    from bootstrap.seeds import write_seeds
+    from meshnode.cli.settings import Given, settings
+
+    given = Given(home=home, network=network, listen=listen or (), join=join or ())
+    told = settings(given)
+    if detach:
+        from meshnode.cli.detach import start_detached
+
+        show_ready(start_detached(sys.argv[1:], told.home_path), as_json=as_json)
+        return
+    import trio
+
+    from meshnode.app import serve_seed
+
+    def ready(served: "Served") -> None:
+        if seeds:
+            write_seeds(Path(seeds).expanduser(), served.node.addresses)
+        show_ready(ready_line(served), as_json=as_json)
+
+    async def serve() -> None:
+        await serve_seed(told, ready=ready)
+
+    trio.run(serve)

@@ -1,0 +1,80 @@
+"""``meshnode down``: end nodes, letting them finish what they do for others."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, read_running
+from meshnode.cli.options import Json, home_of
+from meshnode.cli.printing import say_json
+
+_POLL_S: Final = 0.1
+#: A node drains for up to 30 s, then closes.
+_PATIENCE_S: Final = 45.0
+
+
+def down(
+    *,
+    home: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR", help="The node's folder; may be repeated, ended in order."),
+    ] = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="Don't let it finish what it does for others.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """End the node or seed that runs at each home, and wait until it has ended.
+
+    Examples:
+      meshnode down
+      meshnode down --home one --home two --home seed
+    """
+    import trio
+
+    async def end_all() -> list[dict[str, Any]]:
+        return [await _end(home_of(name), now=now) for name in home or [""]]
+
+    ended = trio.run(end_all)
+    if as_json:
+        say_json({"ended": ended})
+    else:
+        for row in ended:
+            print(f"ended {row['peer_id']} at {row['home']}")
+
+
+async def _end(home: Path, *, now: bool) -> dict[str, Any]:
+    import trio
+
+    from meshnode.cli.failure import CommandFailed
+
+    path, running = _running(home)
+    if running is None:
+        raise CommandFailed(f"no node runs at {home}", told="cli.no_node")
+    pid = running.get("pid")
+    if not isinstance(pid, int) or pid <= 1:
+        raise CommandFailed(f"{path} names no process", hint="end the node yourself")
+    # The file is locked by the process that wrote it, so the id is still its own.
+    os.kill(pid, signal.SIGTERM)
+    with trio.move_on_after(_PATIENCE_S):
+        told_twice = False
+        while read_running(path) is not None:
+            await trio.sleep(_POLL_S)
+            if now and not told_twice:
+                told_twice = True
+                os.kill(pid, signal.SIGTERM)
+        return {"home": str(home), "peer_id": running.get("peer_id"), "pid": pid}
+    raise CommandFailed(
+        f"the node at {home} has not ended after {_PATIENCE_S:g} s", hint="try --now"
+    )
+
+
+def _running(home: Path) -> tuple[Path, dict[str, Any] | None]:
+    for name in (HTTP_FILE, SEED_FILE):
+        running = read_running(home / name)
+        if running is not None:
+            return home / name, running
+    return home / HTTP_FILE, None

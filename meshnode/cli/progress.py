@@ -1,0 +1,152 @@
+"""How a job stands, told by its events: what ``ask`` shows while it waits.
+
+A fold over the lines of ``/api/jobs/JOB/events``.  It only counts and names; the job's
+own fold, and the truth, are the node's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from meshnode.cli.printing import short
+
+#: Kind of event -> what its unit does from then on.
+_STATES: Final = {
+    "called": "asking",
+    "awarded": "running",
+    "delivered": "checking",
+    "charged": "done",
+    "failed": "again",
+}
+
+
+@dataclass(slots=True)
+class Batch:
+    """One unit."""
+
+    items: int
+    state: str = "waiting"
+    items_done: int = 0
+    node: str = ""
+    verdict: str = ""
+    cost_mc: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    """One sub-task; its batches are known once its inputs are."""
+
+    capability: str
+    batches: dict[str, Batch] = field(default_factory=dict)
+    expanded: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """A job, as far as was heard.
+
+    Attributes:
+        since: Number of the next event to ask for.
+        tasks: Sub-task by id, in the graph's order.
+        note: The last thing worth a line.
+        ended: How it ended, or empty.
+    """
+
+    since: int = 0
+    tasks: dict[str, Task] = field(default_factory=dict)
+    note: str = ""
+    ended: str = ""
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take in the next line."""
+        if "progress" in line:
+            fields = line["progress"].get("fields", {})
+            self._progressed(fields)
+            return
+        self.since = int(line["seq"]) + 1
+        kind = line["kind"]
+        known: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+            "planned": self._planned,
+            "expanded": self._expanded,
+            "progressed": self._progressed,
+            "verified": self._verified,
+            "done": self._done,
+        }
+        if kind in known:
+            known[kind](line)
+        elif kind in _STATES:
+            self._moved(kind, line)
+
+    def _planned(self, line: Mapping[str, Any]) -> None:
+        self.tasks = {task["id"]: Task(task["capability"]) for task in line["subtasks"]}
+
+    def _expanded(self, line: Mapping[str, Any]) -> None:
+        task = self.tasks[line["subtask"]]
+        task.expanded = True
+        for number, size in enumerate(line["sizes"]):
+            # A size of -1 is a single call.
+            task.batches[f"{line['subtask']}/{number}"] = Batch(max(1, size))
+
+    def _moved(self, kind: str, line: Mapping[str, Any]) -> None:
+        batch = self._batch(line)
+        if batch is None:
+            return
+        batch.state = _STATES[kind]
+        match kind:
+            case "awarded":
+                batch.node = short(line["peer"])
+            case "delivered":
+                batch.items_done = batch.items
+            case "charged" if batch.verdict == "rejected":
+                batch.state, batch.items_done = "again", 0
+            case "charged":
+                batch.cost_mc = line["paid_mc"]
+            case "failed":
+                batch.items_done = 0
+                self.note = f"{line['unit']} at {short(line['peer']) or '-'}: {line['text']}"
+            case _:
+                pass
+
+    def _progressed(self, line: Mapping[str, Any]) -> None:
+        batch = self._batch(line)
+        if batch is not None and batch.state == "running":
+            batch.items_done = min(batch.items, int(line.get("items_done", 0)))
+        if line.get("text"):
+            self.note = f"{line.get('unit', '')}: {line['text']}"
+
+    def _verified(self, line: Mapping[str, Any]) -> None:
+        batch = self._batch(line)
+        if batch is not None:
+            batch.verdict = line["verdict"]
+
+    def _done(self, line: Mapping[str, Any]) -> None:
+        self.ended = line["state"]
+
+    def _batch(self, line: Mapping[str, Any]) -> Batch | None:
+        unit = str(line.get("unit", ""))
+        task = self.tasks.get(unit.rpartition("/")[0])
+        return task.batches.get(unit) if task else None
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Return a row for each sub-task: id, capability, state, done, nodes, verdict, cost."""
+        return [(name, task.capability, *_sum(task)) for name, task in self.tasks.items()]
+
+
+def _sum(task: Task) -> tuple[object, ...]:
+    batches = task.batches.values()
+    items = sum(batch.items for batch in batches)
+    done = sum(batch.items_done for batch in batches)
+    nodes = sorted({batch.node for batch in batches if batch.node})
+    verdicts = sorted({batch.verdict for batch in batches if batch.verdict})
+    cost_mc = sum(batch.cost_mc for batch in batches)
+    return _state(task), f"{done}/{items}", " ".join(nodes), " ".join(verdicts), cost_mc
+
+
+def _state(task: Task) -> str:
+    if not task.expanded:
+        return "waiting"
+    states = {batch.state for batch in task.batches.values()}
+    if states <= {"done"}:
+        return "done"
+    order = ("again", "checking", "running", "asking")
+    return next((state for state in order if state in states), "waiting")

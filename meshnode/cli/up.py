@@ -1,0 +1,162 @@
+"""``meshnode up``: run a node."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshnode.cli.options import Detach, Home, Json, home_of
+from meshnode.cli.printing import console, plain, say_json
+
+if TYPE_CHECKING:
+    from meshnode.app import Served
+    from meshnode.config import NodeConfig
+
+
+def up(
+    *,
+    config: Annotated[
+        str, typer.Option(metavar="FILE", help="TOML; options and environment come first.")
+    ] = "",
+    home: Home = "",
+    network: Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")] = "",
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Multiaddr to listen on; may be repeated."),
+    ] = None,
+    join: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR", help="Multiaddr of a node of the mesh, or @FILE: a seed list."
+        ),
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="SPECIALIST", help="Host a built-in agent."),
+    ] = None,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="Host a Python function made with @agent."),
+    ] = None,
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to serve HTTP; a free local port.")
+    ] = "",
+    no_dht: Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")] = False,
+    no_catalogue: Annotated[
+        bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")
+    ] = False,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Run a node: host agents for others, and take jobs from `meshnode ask`.
+
+    Examples:
+      meshnode up
+      meshnode up --join /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --with summarization
+      meshnode up --home two --join @seeds.txt --function my_agents:word_count
+      meshnode up --config node.toml --listen /ip4/0.0.0.0/tcp/4001 --detach
+
+    Specialists: abstract_writing, keyword_extraction, language_identification, lint,
+      report_writing, security_audit, summarization, support_check.
+    Settings of --config: network, home, listen, join, specialists, functions, and the
+      tables [http], [directory], [host]; $MESHNODE_HTTP__PORT sets [http] port.
+
+    SIGTERM (or Ctrl-C) lets the node finish what it does for others; a second one
+    stops it at once.  With --json one line is printed when the node is ready.
+    """
+    from meshnode.cli.settings import Given, settings
+
+    told = settings(
+        Given(
+            file=config,
+            home=str(home_of(home)) if home else "",
+            network=network,
+            listen=listen or (),
+            join=join or (),
+            specialists=with_ or (),
+            functions=function or (),
+            http=http,
+            dht=not no_dht,
+            catalogue=not no_catalogue,
+        )
+    )
+    if detach:
+        from meshnode.cli.detach import start_detached
+
+        show_ready(start_detached(sys.argv[1:], told.home_path), as_json=as_json)
+    else:
+        _run(told, as_json=as_json)
+
+
+def _run(told: "NodeConfig", *, as_json: bool) -> None:
+    import trio
+
+    from meshnode.app import serve_node
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # where `--function module:name` is looked for, as Python does
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+
+            def ready(served: "Served") -> None:
+                show_ready(ready_line(served), as_json=as_json)
+                if not as_json:
+                    nursery.start_soon(_print_events, served)
+
+            await serve_node(told, ready=ready)
+            nursery.cancel_scope.cancel()
+
+    trio.run(serve)
+
+
+def ready_line(served: "Served") -> dict[str, Any]:
+    """Return what is said when a node is ready."""
+    line: dict[str, Any] = {
+        "event": "ready",
+        "peer_id": served.node.peer,
+        "addresses": list(served.node.addresses),
+    }
+    if served.http:
+        line |= {"http": served.http, "token_file": str(served.token_file)}
+    return line
+
+
+def show_ready(ready: Mapping[str, Any], *, as_json: bool) -> None:
+    """Say that a node is ready, and where."""
+    if as_json:
+        say_json(ready)
+        return
+    from rich.panel import Panel
+    from rich.text import Text
+
+    lines = [f"peer   {ready['peer_id']}", *(f"listen {place}" for place in ready["addresses"])]
+    if "http" in ready:
+        lines.append(f"http   {ready['http']}  token in {ready['token_file']}")
+    console().print(
+        Panel(Text(plain("\n".join(lines), lines=True, size_max=4_000)), title="ready")
+    )
+
+
+async def _print_events(served: "Served") -> None:
+    """Print what happens, a line each."""
+    from meshnode.gateway.api_views import happening_view
+
+    out = console()
+    with served.node.events.watch() as onlooker:
+        while True:
+            happening = await onlooker.next()
+            view = happening_view(happening)
+            fields = view["fields"]
+            assert isinstance(fields, dict)
+            text = " ".join(f"{name}={value}" for name, value in fields.items())
+            out.print(plain(f"{_hour(happening.at_ms)} {happening.name} {text}"), markup=False)
+
+
+def _hour(at_ms: int) -> str:
+    """Return the time of day, UTC."""
+    seconds = at_ms // 1000 % 86_400
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
