@@ -28,7 +28,8 @@ EXPIRED = b"expired"
 
 def judge(peer: str, record: bytes) -> int | None:
     """Judge as a node does: nothing forged, nothing expired."""
-    return None if record.endswith(EXPIRED) else judge_record(peer, record)
+    # Padding is no reason of the judge's, so that size alone decides.
+    return None if record.endswith(EXPIRED) else judge_record(peer, record.rstrip(b"\0"))
 
 
 @asynccontextmanager

@@ -103,9 +103,10 @@ async def test_streams_over_a_peers_share_are_reset_and_another_peer_is_served()
 
 async def publish_beside_idle_streams(*, guard: bool) -> None:
     """Hold a dozen idle DHT streams to a bootstrap node, then publish through it."""
+    events = Events()
     with trio.fail_after(20):
         async with (
-            open_transport(seed("bootstrap")) as there,
+            open_transport(seed("bootstrap"), emit=events.emit) as there,
             open_directory(there, "test", judge_record) as served,
             open_transport(seed("idler")) as idler,
             open_transport(seed("honest")) as honest,
@@ -114,6 +115,9 @@ async def publish_beside_idle_streams(*, guard: bool) -> None:
                 there.host.set_stream_handler(DHT_PROTOCOL, served.dht.handle_stream)
                 served.dht._inbound_limiter.total_tokens = 12
             await hold_idle_streams(idler, there, 12)
+            if guard:
+                refused = events.named("transport.stream_refused")
+                assert len([e for e in refused if e["peer"] == idler.peer]) == 10
             directory = KadDirectory(
                 honest, "test", judge_record, bootstrap=[bootstrap_address(there)]
             )

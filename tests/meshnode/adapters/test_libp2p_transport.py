@@ -144,6 +144,17 @@ async def test_after_a_failed_dial_a_new_address_is_tried_at_once() -> None:
         await ping(await dial(here, there))
 
 
+async def test_services_of_py_libp2p_dial_that_way_too() -> None:
+    async with open_transport(seed("a")) as here, open_transport(seed("b")) as there:
+        swarm, peer = here.swarm, pid(there.peer)
+        swarm.peerstore.add_addrs(peer, [Multiaddr("/ip4/127.0.0.1/tcp/1")], 60)
+        with pytest.raises(SwarmException):
+            await swarm.dial_peer(peer)
+        swarm.peerstore.add_addrs(peer, [Multiaddr(a) for a in there.addresses()], 60)
+        (conn,) = await swarm.dial_peer(peer)
+        assert conn is swarm.best_connection(peer)
+
+
 async def test_py_libp2p_itself_refuses_that_peer_for_a_minute() -> None:
     """Why :class:`MeshSwarm` dials by itself: fails when py-libp2p has mended it."""
     async with open_transport(seed("a")) as here, open_transport(seed("b")) as there:
@@ -206,8 +217,9 @@ async def test_of_two_connections_one_is_left_and_streams_in_use_survive(
         address = Multiaddr(large.addresses()[0])
         await small.swarm._dial_addr_single_attempt(address, pid(large.peer))
         assert len(small.swarm.usable(pid(large.peer))) == 2
-        for text in (b"one", b"two"):
-            await ping(stream, text)
+        await small.swarm._close_idle_duplicates(pid(large.peer))
+        assert len(small.swarm.usable(pid(large.peer))) == 2
+        await ping(stream, b"one")
         await stream.aclose()
         while len(small.swarm.usable(pid(large.peer))) > 1:
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -457,3 +469,5 @@ async def test_py_libp2p_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
         await ping(await dial(here, there))
         await here.disconnect(there.peer)
     assert not caplog.records
+    noisy = logging.getLogger("libp2p.network.auto_connector")
+    assert not noisy.isEnabledFor(logging.ERROR), "it sets a level of its own"
