@@ -1,9 +1,11 @@
 """The sentence embeddings: the known model, and its meaning."""
 
 import importlib.util
+import math
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from meshnode.adapters.agents import embeddings
@@ -42,6 +44,12 @@ def test_agrees_with_the_published_model() -> None:
     )
     likeness = [float(person @ other) for other in others]
     assert likeness == pytest.approx([0.695, 0.943, 0.257], abs=0.001)
+
+
+def test_error_function_is_as_close_as_its_source_says() -> None:
+    points = np.linspace(-4, 4, 1001, dtype=np.float32)
+    exact = np.array([math.erf(float(point)) for point in points])
+    assert np.abs(embeddings._erf(points) - exact).max() < 4e-7
 
 
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import trio.testing
 from meshnode.adapters.agents.function import FunctionAgent, agent, load_function
 from meshnode.errors import AgentError, ConfigError
 from meshnode.ports import Agent, AgentCall, Chunk, Output
-from tests.meshnode.adapters.agents.running import run
+from tests.meshnode.adapters.agents.running import run, turn
 
 
 @dataclasses.dataclass
@@ -223,6 +223,8 @@ async def test_cancel_leaves_a_thread_behind_that_still_counts() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):  # time for a thread that shouldn't be to say that it is
+                await turn()
             assert not entered.acquire(blocking=False), "a second thread was started"
             release.set()
     finally:

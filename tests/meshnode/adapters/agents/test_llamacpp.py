@@ -171,14 +171,17 @@ async def test_calls_at_once_take_turns() -> None:
     assert len(set(answers)) == 1
 
 
-async def test_the_child_ends_with_a_node_that_is_killed() -> None:
+@pytest.mark.parametrize(("what", "tokens"), [("generating", 1500), ("idle", 2)])
+async def test_the_child_ends_with_a_node_that_is_killed(what: str, tokens: int) -> None:
     script = (
         "import trio\n"
         "from meshnode.adapters.agents.llamacpp import ChatModel, Usage\n"
         "async def main():\n"
         "    model = ChatModel()\n"
-        f"    async for piece in model.generate({LONG!r}, 1500, Usage()):\n"
-        "        print(model.pid, flush=True)\n"
+        f"    async for piece in model.generate({LONG!r}, {tokens}, Usage()):\n"
+        f"        if {what == 'generating'}: print(model.pid, flush=True)\n"
+        "    print(model.pid, flush=True)\n"
+        "    await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )
     node = await trio.lowlevel.open_process(

@@ -35,3 +35,10 @@ def test_every_sentence_is_a_slice_and_they_come_in_order(text: str) -> None:
     place = 0
     for sentence in sentences(text):
         place = text.index(sentence, place) + len(sentence)
+
+
+@pytest.mark.parametrize(
+    "text", ["." * 500_000 + "a", "e.g. " * 200_000, '."' * 300_000 + "a", "- " * 300_000]
+)
+def test_time_grows_with_the_text_and_not_with_its_square(text: str) -> None:
+    assert len(sentences(text)) <= 1

@@ -274,7 +274,7 @@ async def test_broken_python_is_reported_by_both() -> None:
 async def test_lint_reads_no_configuration_of_the_place_it_runs_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "ruff.toml").write_text("[lint]\nignore = ['ALL']\n")
+    (tmp_path / "ruff.toml").write_text("[lint.per-file-ignores]\n'*' = ['F401']\n")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = await output(create("lint"), {"path": "a.py", "text": "import os\n"})
     assert found["total"] == 1
