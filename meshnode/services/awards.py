@@ -6,12 +6,13 @@ here are checkpoints of progress while an award is attended.
 
 from typing import Final, Literal
 
+import outcome
 import trio
 
 from meshnode.domain.facts import Called, Delivered, Failed, Progressed, Proposed, Refused
 from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.steps import CFP_WINDOW_MS
-from meshnode.errors import Busy, MeshError, StreamLost, Unreachable
+from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
 from meshnode.services.bodies import AWARD, CANCEL, CFP, RESULT_BODY, AwardBody, ResultBody
 from meshnode.services.context import Context
 from meshnode.services.contracts import topic
@@ -82,8 +83,12 @@ class Awards:
 
     async def attend(
         self, journal: JobJournal, unit: Unit, attempt: Attempt
-    ) -> Delivered | Failed:
-        """Send an award, again while its contractor comes and goes; return what came of it."""
+    ) -> Delivered | Failed | None:
+        """Send an award, again while its contractor comes and goes; return what came of it.
+
+        None says that the job ends early: the award isn't sent again, whoever cancels it
+        sees to its end.
+        """
         state = journal.state
         lost_s: float | None = None
         while True:
@@ -107,6 +112,8 @@ class Awards:
                 self._market.failed(attempt.peer, unreachable=False)
                 return _failure(unit, attempt, "peer.protocol", str(exc))
             await trio.sleep(_RETRY_S)
+            if journal.state.cancelled is not None:
+                return None
 
     async def _send_award(
         self, journal: JobJournal, unit: Unit, attempt: Attempt, timeout_s: float
@@ -127,13 +134,17 @@ class Awards:
                     text=progress.text,
                 )
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
-            raw = await self._sessions.request(
+        async def ask() -> bytes:
+            return await self._sessions.request(
                 attempt.peer, AWARD, body, timeout_s=timeout_s, on_item=heard
             )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
+            # Captured, so that a failure leaves the nursery as itself and not in a group.
+            answer = await outcome.acapture(ask)
             nursery.cancel_scope.cancel()
-        return raw
+        return answer.unwrap()
 
     async def _checkpoint(
         self, journal: JobJournal, unit: Unit, attempt: Attempt, news: list[Progress]
@@ -145,15 +156,20 @@ class Awards:
             latest = news[-1]
             news.clear()
             if latest.items_done > attempt.items_done or latest.offset:
-                with trio.CancelScope(shield=True):
+                progressed = Progressed(
+                    unit=unit.name,
+                    attempt=attempt.number,
+                    items_done=latest.items_done,
+                    offset=latest.offset,
+                )
+                try:
                     await journal.record(
-                        Progressed(
-                            unit=unit.name,
-                            attempt=attempt.number,
-                            items_done=latest.items_done,
-                            offset=latest.offset,
-                        )
+                        progressed,
+                        still=lambda: unit.current is attempt and attempt.delivered is None,
                     )
+                except StoreError as exc:
+                    # Only a checkpoint: the award goes on without it.
+                    self._context.emit("award.checkpoint_lost", job=journal.job, why=str(exc))
 
     def _outcome(self, unit: Unit, attempt: Attempt, raw: bytes) -> Delivered | Failed:
         """Read an answer to an award."""
@@ -196,19 +212,28 @@ class Awards:
         return _failure(unit, attempt, code, result.error_text)
 
     async def cancel(self, state: JobState, name: str, attempt: Attempt, reason: str) -> None:
-        """Cancel an award; returns when acknowledged, or when its lease must have lapsed."""
+        """Cancel an award; returns when acknowledged, or when that has taken too long.
+
+        Then its contractor is gone or deaf, and stops by itself when its lease lapses.
+        """
         cancel = Cancel(
             h=self._signer.header(attempt.peer, topic(state, state.units[name], 0)),
             award=digest(attempt.award),
             reason=reason[:60],
         )
-        try:
-            await self._sessions.request(
-                attempt.peer, CANCEL, self._signer.sign(cancel), timeout_s=_CANCEL_S
-            )
-        except MeshError as exc:
-            # Gone or deaf: it stops by itself when its lease lapses.
-            self._context.emit("award.cancel_unheard", peer=attempt.peer, why=str(exc))
+        envelope = self._signer.sign(cancel)
+        limit_s = trio.current_time() + _CANCEL_S
+        while (left_s := limit_s - trio.current_time()) > 0:
+            try:
+                await self._sessions.request(attempt.peer, CANCEL, envelope, timeout_s=left_s)
+            except (Unreachable, StreamLost, Busy) as exc:
+                self._context.emit("award.cancel_unheard", peer=attempt.peer, why=str(exc))
+            except MeshError as exc:
+                self._context.emit("award.cancel_refused", peer=attempt.peer, why=str(exc))
+                return
+            else:
+                return
+            await trio.sleep(_RETRY_S)
 
 
 def _failure(

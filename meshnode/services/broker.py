@@ -11,11 +11,18 @@ from meshnode.domain.facts import Cancelled, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
-from meshnode.errors import ArtifactError, InputInvalid, MeshError, NoProvider, NotFound
+from meshnode.errors import (
+    ArtifactError,
+    InputInvalid,
+    MeshError,
+    NoProvider,
+    NotFound,
+    StoreError,
+)
 from meshnode.ports import JsonValue, Put
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
-from meshnode.services.job_runner import JobRunner, Tools
+from meshnode.services.job_runner import JobRunner, Tools, reasons
 from meshnode.services.journals import JobJournal
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
@@ -30,6 +37,9 @@ SEARCH_S: Final = 10.0
 _DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _JOB_ID_BYTES: Final = 10
 _KEY_SIZE_MAX: Final = 200
+#: A job that can't be carried on now is tried again after this, doubled each time, seconds.
+_HOLD_S: Final = 1.0
+_HOLD_S_MAX: Final = 30.0
 
 
 class _JobRow(msgspec.Struct, frozen=True):
@@ -89,14 +99,25 @@ class Broker:
         await self._carry(journal)
 
     async def _carry(self, journal: JobJournal) -> None:
-        """Run a job to its end; what stops the runner leaves the job for the next start."""
+        """Run a job to its end, again after whatever stops its runner."""
+        hold_s = _HOLD_S
+        while not await self._advance(journal):
+            await trio.sleep(hold_s)
+            hold_s = min(2 * hold_s, _HOLD_S_MAX)
+
+    async def _advance(self, journal: JobJournal) -> bool:
+        """Run a job as far as it goes; tell whether that is its end."""
+        over = False
         try:
-            if journal.state.done is None:
+            if journal.done is None:
                 await JobRunner(self._context, journal, tools=self._tools).run()
             await self._close(journal)
+            over = True
+        except* StoreError as group:
+            self._context.emit("job.held_up", job=journal.job, why=reasons(group))
         except* (MeshError, ProtocolError) as group:
-            why = "; ".join(str(exc) for exc in group.exceptions)
-            self._context.emit("job.stalled", job=journal.job, why=why)
+            self._context.emit("job.stalled", job=journal.job, why=reasons(group))
+        return over
 
     async def _close(self, journal: JobJournal) -> None:
         row = self._row(journal.state, done=True)
@@ -130,6 +151,8 @@ class Broker:
             InputInvalid: An input has no canonical JSON, or the terms are out of range.
         """
         self._check_terms(terms)
+        if self._nursery is None:
+            raise MeshError("this node is not running")
         key = f"{caller}/{terms.idempotency_key}"
         async with self._submitting:
             if terms.idempotency_key:
@@ -156,8 +179,6 @@ class Broker:
                 writes.append(Put(_KEYS, key, job.encode()))
             journal = await JobJournal.create(self._context, job, planned, *writes)
         self._journals[job] = journal
-        if self._nursery is None:
-            raise MeshError("this node is not running")
         self._nursery.start_soon(self._carry, journal)
         return job
 
@@ -237,13 +258,15 @@ class Broker:
     async def cancel(self, job: str, *, reason: str = "owner") -> None:
         """End a job early; returns at once, the end shows in its events."""
         journal = await self._journal(job)
-        if journal.state.done is None and journal.state.cancelled is None:
-            await journal.record(Cancelled(reason=reason, text="cancelled by its owner"))
+        await journal.record(
+            Cancelled(reason=reason, text="cancelled by its owner"),
+            still=lambda: journal.state.done is None and journal.state.cancelled is None,
+        )
 
     async def wait(self, job: str) -> JobState:
         """Return the job's state once it has ended."""
         journal = await self._journal(job)
-        while journal.state.done is None:
+        while journal.done is None:
             await journal.changed()
         return journal.state
 

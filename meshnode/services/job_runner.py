@@ -37,7 +37,7 @@ from meshnode.domain.steps import (
     Wake,
     next_steps,
 )
-from meshnode.errors import MeshError, NoProvider
+from meshnode.errors import ArtifactError, MeshError, NoProvider, OutputInvalid, StoreError
 from meshnode.ports import Write
 from meshnode.services.awards import Awards
 from meshnode.services.checking import Checking
@@ -95,17 +95,19 @@ class JobRunner:
         """Run until the job is done.
 
         Raises:
-            StoreError: The journal can't be written; the job goes on after a restart.
+            StoreError: The journal can't be written; the job goes on in another run.
         """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._listen)
-            while self._journal.state.done is None:
-                wake_ms = await self._turn()
-                if wake_ms is not None:
-                    await self._sleep(wake_ms)
-            nursery.cancel_scope.cancel()
-        self._market.publish_load(self._journal.job, {})
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._listen)
+                while self._journal.done is None:
+                    wake_ms = await self._turn()
+                    if wake_ms is not None:
+                        await self._sleep(wake_ms)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._market.publish_load(self._journal.job, {})
 
     async def _listen(self) -> None:
         while True:
@@ -114,7 +116,8 @@ class JobRunner:
 
     async def _turn(self) -> int | None:
         """Carry out one round of steps; return when to look again, None for at once."""
-        state = self._journal.state
+        # Only what is durable counts: nothing is sent because of a fact that a crash undoes.
+        state = await self._journal.settled()
         self._publish_load()
         view = self._market.view(task.capability for task in state.tasks.values())
         now_ms = self._context.clock.now_ms()
@@ -153,6 +156,8 @@ class JobRunner:
         """Turn a decision into its facts; one that can't be carried out ends the job."""
         try:
             made, more = await self._facts(step)
+        except StoreError:
+            raise  # this node's own trouble, which passes
         except MeshError as exc:
             made, more = [Cancelled(reason=exc.code, text=str(exc))], []
         except ProtocolError as exc:  # such as an award that no frame holds
@@ -227,9 +232,10 @@ class JobRunner:
         """Do ``work``; a mishap of this node's own is told and tried again, not lost."""
         try:
             await work()
-        except (MeshError, ProtocolError) as exc:
+        except* (MeshError, ProtocolError) as group:
+            why = reasons(group)
             self._context.emit(
-                "job.mishap", job=self._journal.job, step=key[0], unit=key[1], why=str(exc)
+                "job.mishap", job=self._journal.job, step=key[0], unit=key[1], why=why
             )
             await trio.sleep(_MISHAP_S)
         finally:
@@ -244,9 +250,12 @@ class JobRunner:
 
     async def _collect_one(self, fact: Called, peer: str) -> None:
         answer = await self._awards.ask(fact, peer)
-        attempt = self._open_attempt(fact.unit, fact.attempt)
-        if attempt is not None and not attempt.award:
-            await self._journal.record(answer)
+
+        def is_wanted() -> bool:
+            attempt = self._open_attempt(fact.unit, fact.attempt)
+            return attempt is not None and not attempt.award
+
+        await self._journal.record(answer, still=is_wanted)
 
     async def _attend(self, step: Attend) -> None:
         unit = self._journal.state.units[step.unit]
@@ -254,8 +263,10 @@ class JobRunner:
         if attempt is None:
             return
         fact = await self._awards.attend(self._journal, unit, attempt)
-        if self._open_attempt(step.unit, step.attempt) is attempt and not attempt.delivered:
-            await self._journal.record(fact)
+        if fact is not None:
+            await self._journal.record(
+                fact, still=lambda: self._is_open(step, attempt) and not attempt.delivered
+            )
 
     async def _verify(self, step: Verify) -> None:
         unit = self._journal.state.units[step.unit]
@@ -264,27 +275,27 @@ class JobRunner:
             return
         try:
             finding = await self._checking.check(self._journal.state, unit, attempt)
-        except MeshError as exc:
+        except (ArtifactError, OutputInvalid) as exc:
             await self._fail(step, attempt, exc)
             return
-        if self._open_attempt(step.unit, step.attempt) is attempt:
-            await self._journal.record(
-                Verified(
-                    unit=step.unit,
-                    attempt=step.attempt,
-                    verdict=finding.verdict,
-                    check=finding.check,
-                    detail=finding.detail[:500],
-                )
-            )
+        await self._journal.record(
+            Verified(
+                unit=step.unit,
+                attempt=step.attempt,
+                verdict=finding.verdict,
+                check=finding.check,
+                detail=finding.detail[:500],
+            ),
+            still=lambda: self._is_open(step, attempt) and not attempt.verdict,
+        )
 
     async def _fail(self, step: Verify, attempt: Attempt, exc: MeshError) -> None:
         """The output can't be had or read: its maker's fault, another may do better."""
-        if self._open_attempt(step.unit, step.attempt) is attempt:
-            self._market.failed(attempt.peer, unreachable=False)
-            await self._journal.record(
-                _failed(step, code=exc.code, text=str(exc), peer=attempt.peer, blame_peer=True)
-            )
+        self._market.failed(attempt.peer, unreachable=False)
+        await self._journal.record(
+            _failed(step, code=exc.code, text=str(exc), peer=attempt.peer, blame_peer=True),
+            still=lambda: self._is_open(step, attempt),
+        )
 
     async def _stop(self, step: Stop) -> None:
         """Cancel an award that is out; the attempt closes when it is acknowledged or lapses."""
@@ -296,17 +307,28 @@ class JobRunner:
             await self._awards.cancel(
                 self._journal.state, step.unit, attempt, reason.reason if reason else "owner"
             )
-        if self._open_attempt(step.unit, step.attempt) is attempt:
-            await self._journal.record(
-                _failed(
-                    step, code="job.cancelled", text="the job ended early", peer=attempt.peer
-                )
-            )
+        await self._journal.record(
+            _failed(step, code="job.cancelled", text="the job ended early", peer=attempt.peer),
+            still=lambda: self._is_open(step, attempt),
+        )
+
+    def _is_open(self, step: Attend | Verify | Stop, attempt: Attempt) -> bool:
+        """Tell whether ``attempt`` is still the open one that ``step`` was about."""
+        return self._open_attempt(step.unit, step.attempt) is attempt
 
     def _open_attempt(self, unit: str, number: int) -> Attempt | None:
         found: Unit | None = self._journal.state.units.get(unit)
         attempt = found.current if found else None
         return attempt if attempt is not None and attempt.number == number else None
+
+
+def reasons(group: BaseExceptionGroup[BaseException]) -> str:
+    """Return what the exceptions in ``group`` say, one after the other."""
+    told = [
+        reasons(exc) if isinstance(exc, BaseExceptionGroup) else f"{type(exc).__name__}: {exc}"
+        for exc in group.exceptions
+    ]
+    return "; ".join(told)
 
 
 def _failed(

@@ -3,18 +3,23 @@
 A group of facts is one commit: their events, the segment's new head, and whatever
 else must be true together with them.  Nothing is sent because of a fact before
 :meth:`JobJournal.record` has returned.
+
+Facts are folded first, because the fold refuses what can't follow, and written then.
+When the disk refuses, what was folded isn't true: the journal is read back from the
+store, which alone knows, and goes on from there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from meshnode.domain.facts import Done, Fact, Planned, to_event
 from meshnode.domain.job import JobState
-from meshnode.errors import NotFound, StoreError
+from meshnode.errors import MeshError, NotFound, StoreError
 from meshnode.ports import Append, Put, Write
 from meshnode.services.context import Context
+from protocol.errors import ProtocolError
 from protocol.journal import (
     Event,
     Head,
@@ -49,14 +54,19 @@ class JobJournal:
     def __init__(self, context: Context, job: str, header: bytes) -> None:
         self._context = context
         self.job = job
-        self.state = JobState(job)
         self._segment = decode_segment(header)
         self._header = header
-        self._events: list[bytes] = []
-        self._chain = chain_start(header)
         self._lock = trio.Lock()
         self._changed = trio.Event()
         self._broken = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget every event."""
+        self.state = JobState(self.job)
+        self._events: list[bytes] = []
+        self._durable = 0
+        self._chain = chain_start(self._header)
 
     @classmethod
     async def create(
@@ -98,45 +108,93 @@ class JobJournal:
         if not entries:
             raise NotFound(f"there is no job {job!r} here")
         journal = cls(context, job, entries[0])
-        for body in entries[1:]:
-            journal._take(body, decode_event(body))
-        raw = await context.store.read(_HEADS, job)
-        if raw is None:
-            raise StoreError(f"the journal of job {job} has no signed head")
-        head = read_head(raw, journal._segment)
-        if (head.count, head.chain) != (len(journal._events), journal._chain):
-            raise StoreError(f"the journal of job {job} is not what its head signs")
+        await journal._load(entries)
         return journal
 
-    async def record(self, *facts: Fact, writes: Sequence[Write] = ()) -> None:
+    async def _load(self, entries: Sequence[bytes]) -> None:
+        """Fold ``entries``, the header first, and hold them against the signed head."""
+        self._begin()
+        for body in entries[1:]:
+            self._take(body, decode_event(body))
+        raw = await self._context.store.read(_HEADS, self.job)
+        if raw is None:
+            raise StoreError(f"the journal of job {self.job} has no signed head")
+        head = read_head(raw, self._segment)
+        if (head.count, head.chain) != (len(self._events), self._chain):
+            raise StoreError(f"the journal of job {self.job} is not what its head signs")
+        self._durable = len(self._events)
+
+    async def record(
+        self,
+        *facts: Fact,
+        writes: Sequence[Write] = (),
+        still: Callable[[], bool] | None = None,
+    ) -> bool:
         """Add ``facts``, in order, with ``writes``; durable and folded when it returns.
+
+        Args:
+            facts: What happened.
+            writes: Committed with them, or not at all.
+            still: Asked when it is this call's turn: False drops the facts.
+
+        Returns:
+            Whether they were added.
 
         Raises:
             OutOfTurn: A fact can't follow what is there: nothing was written.
-            StoreError: The disk refused; the journal takes nothing more until reopened.
+            StoreError: The disk refused: nothing was written.
         """
         async with self._lock:
-            if self._broken:
-                raise StoreError(f"the journal of job {self.job} is closed: {self._broken}")
-            first = len(self._events)
-            batch: list[Write] = list(writes)
-            now_ms = self._context.clock.now_ms()
-            try:
-                for fact in facts:
-                    event = to_event(fact, seq=self.state.seq, at_ms=now_ms)
-                    body = encode_event(event)
-                    self._take(body, event)
-                    batch.append(Append(_log(self.job), len(self._events), body))
-                batch.append(Put(_HEADS, self.job, self._sign_head(now_ms)))
-                await self._context.store.commit(*batch)
-            except BaseException as exc:
-                # Folded but perhaps not durable: only reopening tells.
-                if len(self._events) > first:
-                    self._broken = str(exc) or type(exc).__name__
-                raise
+            # A caller that goes away must not leave behind what is folded and not written.
+            with trio.CancelScope(shield=True):
+                if self._broken:
+                    await self._reload()
+                if still is not None and not still():
+                    return False
+                try:
+                    await self._add(facts, writes)
+                except (MeshError, ProtocolError) as exc:
+                    self._broken = str(exc)
+                    await self._reload()
+                    raise
         self.poke()
         for fact in facts:
             self._context.emit(f"job.{fact.KIND}", job=self.job, seq=self.state.seq, fact=fact)
+        return True
+
+    async def _add(self, facts: Sequence[Fact], writes: Sequence[Write]) -> None:
+        batch: list[Write] = list(writes)
+        now_ms = self._context.clock.now_ms()
+        for fact in facts:
+            event = to_event(fact, seq=self.state.seq, at_ms=now_ms)
+            body = encode_event(event)
+            self._take(body, event)
+            batch.append(Append(_log(self.job), len(self._events), body))
+        batch.append(Put(_HEADS, self.job, self._sign_head(now_ms)))
+        await self._context.store.commit(*batch)
+        self._durable = len(self._events)
+
+    async def _reload(self) -> None:
+        """Go back to what is durable, where something folded turned out not to be.
+
+        Raises:
+            StoreError: It can't be read now; the next :meth:`record` tries again.
+        """
+        entries = await self._context.store.log(_log(self.job))
+        if entries:  # none: the very first commit failed, and there is no job
+            await self._load(entries)
+        self._broken = ""
+        self.poke()
+
+    async def settled(self) -> JobState:
+        """Return the state once all that is in it is durable."""
+        async with self._lock:
+            return self.state
+
+    @property
+    def done(self) -> Done | None:
+        """How the job ended, once that is durable."""
+        return self.state.done if self._durable == len(self._events) else None
 
     def _take(self, body: bytes, event: Event) -> None:
         self.state.apply(event)
@@ -166,14 +224,14 @@ class JobJournal:
 
     def events(self, start: int = 0) -> list[Event]:
         """Return the events from ``start`` on."""
-        return [decode_event(body) for body in self._events[start:]]
+        return [decode_event(body) for body in self._events[start : self._durable]]
 
     async def follow(self, start: int) -> list[Event]:
         """Return the events from ``start`` on, waiting for one if there is none yet.
 
         An empty list means that the job has ended and there will be none.
         """
-        while len(self._events) <= start and self.state.done is None:
+        while self._durable <= start and self.done is None:
             await self.changed()
         return self.events(start)
 
@@ -185,7 +243,7 @@ class JobJournal:
         """
         async with self._lock:  # what is being recorded is folded before its head is stored
             head = await self._context.store.read(_HEADS, self.job)
-        if self.state.done is None or head is None:
+        if self.done is None or head is None:
             raise NotFound(
                 f"job {self.job} has not ended", hint="its provenance is ready when it has"
             )
