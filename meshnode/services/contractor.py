@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from meshnode.domain.matching import matches
-from meshnode.errors import Busy, MeshError
+from meshnode.errors import Busy, MeshError, StoreError
 from meshnode.ports import Put
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import (
@@ -62,6 +62,8 @@ _EPOCHS: Final = "epoch"  # job -> highest epoch seen
 _OFFER_ITEMS_MAX: Final = 1_000
 #: Ids of messages remembered against replays.
 _SEEN_MAX: Final = 20_000
+#: A result that the disk refused is written again after this, seconds.
+_KEEP_S: Final = 1.0
 
 
 class Contractor:
@@ -80,6 +82,8 @@ class Contractor:
         self._executor = executor
         self._running: dict[bytes, Execution] = {}
         self._seen: dict[bytes, None] = {}
+        self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
+        self._recovered = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._draining = False
         sessions.handle(CFP, self._on_cfp)
@@ -98,6 +102,7 @@ class Contractor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await self._recover()
+            self._recovered.set()
             await trio.sleep_forever()
 
     async def _recover(self) -> None:
@@ -109,7 +114,7 @@ class Contractor:
             award = read_message(body.award, Award, network=self._signer.network)
             if award.h.deadline_ms > self._clock.now_ms():
                 self._emit("award.recovered", award=key, broker=award.h.issuer)
-                self._begin(Execution(body.award, award))
+                self._begin(Execution(body.award, award, now_ms=self._clock.now_ms()))
 
     def drain(self) -> None:
         """Take no more awards."""
@@ -195,6 +200,7 @@ class Contractor:
         award = read_message(body.award, Award, network=self._signer.network)
         if award.h.issuer != incoming.peer:
             raise Malformed("an award comes from its issuer")
+        await self._recovered.wait()
         name = digest(body.award)
         if (known := await self._store.read(_RESULTS, name.hex())) is not None:
             return known
@@ -219,9 +225,13 @@ class Contractor:
             return self._refuse(award, body.award, exc.reason, str(exc))
         if name in self._running:
             return b""  # the same award came twice at once
+        if (incoming.peer, name) in self._unwanted:
+            return self._refuse(award, body.award, "cancelled", "it was cancelled before")
         if self._is_full(incoming.peer):
             return self._refuse(award, body.award, "busy", "too much to do", retry_ms=1000)
-        execution = self._running[name] = Execution(body.award, award)
+        execution = self._running[name] = Execution(
+            body.award, award, now_ms=self._peer_now_ms(incoming.peer)
+        )
         try:
             await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
         except BaseException:
@@ -248,7 +258,7 @@ class Contractor:
             raise _TermsError("price", "the price cap is below the proposal")
         if award.agent not in self._host.specs():
             raise _TermsError("not_offered", f"there is no agent {award.agent!r} any more")
-        if award.h.deadline_ms <= self._clock.now_ms():
+        if award.h.deadline_ms <= self._peer_now_ms(broker):
             raise _TermsError("deadline", "its deadline has passed")
 
     def _terms(self, body: AwardBody, award: Award) -> Proposal | StandingOffer:
@@ -299,10 +309,21 @@ class Contractor:
         try:
             result, receipt = await self._executor.execute(execution)
             body = encode(ResultBody(b"", result, receipt))
-            await self._store.commit(Put(_RESULTS, execution.name.hex(), body))
+            await self._keep(execution, body)
             execution.answer = body
         finally:
             self._forget(execution)
+
+    async def _keep(self, execution: Execution, body: bytes) -> None:
+        """Write a result down, as long as it takes: without it the work would be done again."""
+        while True:
+            try:
+                await self._store.commit(Put(_RESULTS, execution.name.hex(), body))
+            except StoreError as exc:
+                self._emit("award.unsaved", award=execution.name.hex(), why=str(exc))
+                await trio.sleep(_KEEP_S)
+            else:
+                return
 
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
         """Stream progress to the broker until the result is there."""
@@ -324,12 +345,18 @@ class Contractor:
     async def _on_cancel(self, incoming: Incoming) -> bytes:
         """Stop an award; answered when nothing works on it any more."""
         cancel = self._read(incoming, Cancel)
+        await self._recovered.wait()
         execution = self._running.get(cancel.award)
         if execution is not None:
             if execution.broker != incoming.peer:
                 raise Malformed("an award is cancelled by its broker")
             execution.stop("cancelled", cancel.reason)
             await execution.done.wait()
+        else:
+            # It may still be on its way, or be read right now by the task that took it in.
+            self._unwanted[incoming.peer, cancel.award] = None
+            if len(self._unwanted) > _SEEN_MAX:
+                del self._unwanted[next(iter(self._unwanted))]
         self._emit(
             "award.stopped", award=cancel.award.hex(), job=cancel.h.job, unit=cancel.h.subtask
         )

@@ -14,6 +14,7 @@ from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
 from meshnode.services.signer import Topic
+from protocol.errors import RemoteProtocolError
 from protocol.keys import digest
 from protocol.limits import INLINE_SIZE_MAX, PROGRESS_SIZE_MAX
 from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
@@ -29,15 +30,18 @@ class Execution:
     Attributes:
         name: Hash of the award's envelope.
         award: The message.
+        deadline_s: When it is worthless, on Trio's clock.
         done: Set once nothing works on it any more.
         answer: What the broker is told in the end.
         items_done: Calls finished.
         progress_seq: Counts what was reported.
     """
 
-    def __init__(self, envelope: bytes, award: Award) -> None:
+    def __init__(self, envelope: bytes, award: Award, *, now_ms: int) -> None:
+        """Begin; ``now_ms`` is Unix time by the clock of the one who set the deadline."""
         self.name = digest(envelope)
         self.award = award
+        self.deadline_s = trio.current_time() + (award.h.deadline_ms - now_ms) / 1000
         self.done = trio.Event()
         self.answer: bytes | None = None
         self.items_done = 0
@@ -124,7 +128,6 @@ class Executor:
 
     def __init__(self, context: Context, *, artifacts: Artifacts, host: AgentHost) -> None:
         self._signer = context.signer
-        self._clock = context.clock
         self._emit = context.emit
         self._artifacts = artifacts
         self._host = host
@@ -158,19 +161,27 @@ class Executor:
 
     async def _attempt(self, execution: Execution) -> Result:
         """Run within the award's time; every failure becomes a result that says why."""
-        award = execution.award
-        begun_s = trio.current_time()
         try:
-            left_s = (award.h.deadline_ms - self._clock.now_ms()) / 1000
-            limit_s = min(award.timeout_ms / 1000, max(0.0, left_s))
-            with trio.move_on_after(limit_s) as scope:
-                outputs, usage = await self._outputs(execution, begun_s + limit_s)
-            if scope.cancelled_caught:
-                raise AgentTimeout(f"the award's {limit_s:g} s are over")
-            return await self._completed(execution, outputs, usage, begun_s)
+            return await self._run(execution)
         except MeshError as exc:
-            self._emit("award.failed", award=execution.name.hex(), code=exc.code, why=str(exc))
-            return self._result(execution, state="failed", code=exc.code, text=str(exc))
+            code, text = exc.code, str(exc)
+        except RemoteProtocolError as exc:
+            code, text = "award.malformed", str(exc)
+        except Exception as exc:  # noqa: BLE001 - a bug in one award must not end the node
+            self._emit("award.bug", award=execution.name.hex(), error=repr(exc))
+            code, text = "node.internal", "an error at this node"
+        self._emit("award.failed", award=execution.name.hex(), code=code, why=text)
+        return self._result(execution, state="failed", code=code, text=text)
+
+    async def _run(self, execution: Execution) -> Result:
+        begun_s = trio.current_time()
+        left_s = execution.deadline_s - begun_s
+        limit_s = min(execution.award.timeout_ms / 1000, max(0.0, left_s))
+        with trio.move_on_after(limit_s) as scope:
+            outputs, usage = await self._outputs(execution, begun_s + limit_s)
+        if scope.cancelled_caught:
+            raise AgentTimeout(f"the award's {limit_s:g} s are over")
+        return await self._completed(execution, outputs, usage, begun_s)
 
     async def _outputs(
         self, execution: Execution, deadline_s: float
