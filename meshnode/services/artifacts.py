@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from meshnode.domain.facts import ArtifactRef
-from meshnode.errors import ArtifactError, StreamLost, Unreachable
+from meshnode.errors import ArtifactError, StoreError, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Stream, Write
 from meshnode.services.context import Context
 from meshnode.services.signer import Topic
@@ -93,7 +93,10 @@ class Artifacts:
         self._transport.serve(PROTOCOL, self._serve, per_peer_max=_STREAMS_PER_PEER)
         while True:
             await trio.sleep(_GARBAGE_S)
-            await self.collect_garbage()
+            try:
+                await self.collect_garbage()
+            except StoreError as exc:
+                self._emit("artifact.garbage_kept", why=str(exc))
 
     # --- holding ---
 

@@ -17,7 +17,7 @@ import trio
 
 from meshnode.config import DirectoryConfig
 from meshnode.domain.catalogue import Catalogue, Outcome
-from meshnode.errors import ConfigError, Unreachable
+from meshnode.errors import ConfigError, StoreError, Unreachable
 from meshnode.ports import Directory, Emit, Started, Store, WallClock
 from meshnode.services.exchange import Exchange
 from meshnode.services.records import Intake, OwnRecord, names_of, validate_record
@@ -232,7 +232,12 @@ class DirectoryService:
             for peer in self._catalogue.sweep(now_ms=self._intake.now_ms()):
                 self._emit("directory.expired", peer=peer)
             if self._is_due():
-                await self._renew_somehow()
+                try:
+                    await self._renew_somehow()
+                except StoreError as exc:
+                    # The record that is out still holds; a new one is signed when it can be.
+                    self._emit("directory.record_unsaved", why=str(exc))
+                    self._changed.set()
                 await trio.sleep(_RENEW_GAP_S)
 
     def _is_due(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Final
 
 import trio
 
-from meshnode.errors import Busy, StreamLost, Unreachable
+from meshnode.errors import Busy, StoreError, StreamLost, Unreachable
 from meshnode.ports import Delete
 from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptRow
 from meshnode.services.context import Context
@@ -35,12 +35,19 @@ class Receipts:
         """Deliver acceptances until each is acknowledged, until cancelled."""
         while True:
             self._due = trio.Event()
-            rows = await self._context.store.scan(DUE, count_max=_DUE_MAX)
-            async with trio.open_nursery() as nursery:
-                for key, peer in rows:
-                    nursery.start_soon(self._deliver, key, peer.decode())
+            try:
+                await self._deliver_all()
+            except* StoreError as group:
+                # What is due stays due.
+                self._context.emit("acceptance.held_up", why=str(group.exceptions[0]))
             with trio.move_on_after(_PAUSE_S):
                 await self._due.wait()
+
+    async def _deliver_all(self) -> None:
+        rows = await self._context.store.scan(DUE, count_max=_DUE_MAX)
+        async with trio.open_nursery() as nursery:
+            for key, peer in rows:
+                nursery.start_soon(self._deliver, key, peer.decode())
 
     async def _deliver(self, key: str, peer: str) -> None:
         raw = await self._context.store.read(RECEIPTS, key)
