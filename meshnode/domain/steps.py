@@ -28,7 +28,7 @@ CALLED_MAX: Final = 4
 PROVIDER_GRACE_MS: Final = 20_000
 #: Pause before attempt n+1: doubles from the first to the last of these.
 BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
-#: Refusals for being busy don't count as attempts, but they end.
+#: Refusals for being busy, and calls without an answer, don't count as attempts, but they end.
 BUSY_ATTEMPTS_MAX: Final = 60
 BUSY_PAUSE_MS: Final = 500
 #: An award under a standing offer must reach the contractor before the offer lapses.
@@ -345,9 +345,10 @@ class _Planner:
             last = failures[-1]
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
-        busy = sum(1 for failure in failures if failure.code == "node.busy")
-        tries = len(failures) - busy
-        if tries >= task.attempts_max or busy > BUSY_ATTEMPTS_MAX:
+        # A call that nobody answered is no try: nobody was given the work.
+        tries = sum(1 for attempt in unit.attempts if _is_try(attempt))
+        idle = len(failures) - tries
+        if tries >= task.attempts_max or idle > BUSY_ATTEMPTS_MAX:
             last = failures[-1]
             self.out.append(
                 End(
@@ -356,7 +357,7 @@ class _Planner:
             )
             return False
         pause_ms = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-        if failures and failures[-1].code == "node.busy":
+        if failures and not _is_try(unit.attempts[-1]):
             pause_ms = max(pause_ms, BUSY_PAUSE_MS)
         if failures and self.now_ms < unit.ended_ms + pause_ms:
             self._wake(unit.ended_ms + pause_ms)
@@ -459,6 +460,12 @@ class _Planner:
 
     def _wake(self, at_ms: int) -> None:
         self.wake_ms = min(self.wake_ms, at_ms)
+
+
+def _is_try(attempt: Attempt) -> bool:
+    """Tell whether a contractor failed at it, rather than had no time for it."""
+    error = attempt.error
+    return error is not None and bool(attempt.award) and error.code != "node.busy"
 
 
 def edges_of(task: SubTask) -> list[str]:

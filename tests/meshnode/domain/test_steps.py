@@ -77,10 +77,10 @@ class Invariants:
             case Called() | Awarded():
                 self._begins(run, event, fact)
             case Failed():
-                self.open.pop(fact.unit)
+                was_given = self.open.pop(fact.unit) == "awarded"
                 self.caps_mc.pop(fact.unit, None)
                 self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
-                    fact.code != "node.busy"
+                    was_given and fact.code != "node.busy"
                 )
             case Charged():
                 self._charged(run, fact)
