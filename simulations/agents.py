@@ -6,9 +6,8 @@ and every call is written into a :class:`CallBook` while it runs, so that others
 what runs where.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -107,7 +106,7 @@ class Temper:
         concurrency_max: Calls at once.
     """
 
-    latency_s: tuple[float, float] = (0.05, 0.4)
+    latency_s: tuple[float, float] = (0.2, 0.8)
     error_chance: float = 0.0
     wrong_chance: float = 0.0
     hang_chance: float = 0.0
@@ -122,7 +121,7 @@ def draw_temper(rng: Random) -> Temper:
     """Return how one agent of a seed behaves: most well, some badly in their own way."""
     flaw = rng.choice(("", "", "", "error", "wrong", "hang", "slow"))
     chance = rng.uniform(0.05, 0.4)
-    shortest_s = rng.uniform(0.02, 0.3)
+    shortest_s = rng.uniform(0.1, 0.5)
     return Temper(
         latency_s=(shortest_s, shortest_s * rng.uniform(1, 4)),
         error_chance=chance if flaw == "error" else 0.0,

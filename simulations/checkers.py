@@ -20,7 +20,7 @@ from protocol.codec import decode_as
 from protocol.errors import ProtocolError
 from protocol.journal import decode_event
 from protocol.keys import digest
-from protocol.receipts import Acceptance, check_receipt
+from protocol.receipts import check_receipt
 from simulations.agents import CallBook
 from simulations.mesh import NETWORK, SimMesh
 
@@ -169,41 +169,45 @@ def _agrees(ending: Ending, proved: Provenance) -> Iterator[str]:
 def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
     """Both sides hold the same receipts, one acceptance for each award, paid as charged."""
     sides: dict[str, dict[str, bytes]] = {}
-    paid_mc = 0
     for member in mesh.members.values():
         for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
-            row = decode_as(raw, RECEIPT_ROW)
-            accepted = _acceptance(raw)
-            if accepted is None:
-                yield f"{member.name} holds a receipt of {award[:12]} that doesn't hold"
-                continue
-            sides.setdefault(award, {})[member.name] = row.acceptance
-            if accepted.h.issuer == member.peer and accepted.h.job == ending.job:
-                paid_mc += accepted.paid_mc
-    if paid_mc != ending.state.spent_mc:
-        yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
+            sides.setdefault(award, {})[member.name] = raw
+    paid_mc = 0
     for award, held in sides.items():
         if len(set(held.values())) != 1:
-            yield f"award {award[:12]} has two acceptances"
+            yield f"{sorted(held)} hold different receipts of award {award[:12]}"
         if ending.broker not in held:
             yield f"{sorted(held)} hold a receipt of {award[:12]} that the broker lacks"
+            continue
+        try:
+            paid_mc += _paid_mc(held[ending.broker], ending.job)
+        except ProtocolError as exc:
+            yield f"the receipt of award {award[:12]} does not hold: {exc}"
+    if paid_mc != ending.state.spent_mc:
+        yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
+    yield from _missing(mesh, ending, sides)
+
+
+def _missing(
+    mesh: SimMesh, ending: Ending, sides: Mapping[str, Mapping[str, bytes]]
+) -> Iterator[str]:
+    """Every charge has reached the contractor as a receipt."""
     for unit in ending.state.units.values():
         for attempt in unit.attempts:
             if attempt.paid_mc is None:
                 continue
-            name, contractor = digest(attempt.award).hex(), mesh.name(attempt.peer)
-            if contractor not in sides.get(name, {}):
+            award, contractor = digest(attempt.award).hex(), mesh.name(attempt.peer)
+            if contractor not in sides.get(award, {}):
                 yield f"{contractor} was never given its receipt of {unit.name}"
 
 
-def _acceptance(raw: bytes) -> Acceptance | None:
+def _paid_mc(raw: bytes, job: str) -> int:
+    """Return what a whole receipt pays for ``job``."""
     row = decode_as(raw, RECEIPT_ROW)
-    try:
-        return check_receipt(
-            row.award, row.result, row.receipt, row.acceptance, network=NETWORK
-        )[3]
-    except ProtocolError:
-        return None
+    accepted = check_receipt(
+        row.award, row.result, row.receipt, row.acceptance, network=NETWORK
+    )[3]
+    return accepted.paid_mc if accepted.h.job == job else 0
 
 
 def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
@@ -211,8 +215,8 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
     yield from mesh.failures
     for peer, protocol, exc in mesh.world.network.handler_failures:
         yield f"{mesh.name(peer)}: {protocol} raised {exc!r}"
-    for node, key in book.running:
-        yield f"{node} still runs {key}"
+    for where, key in book.running:
+        yield f"{where} still runs {key}"
     for member in mesh.members.values():
         if member.life is None:
             yield f"{member.name} is down"
@@ -222,6 +226,6 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
             yield f"{member.name} holds {node.contractor.active} awards"
         if load := node.market.load():
             yield f"{member.name} believes in a load of {dict(load)}"
-        for name, spec in node.host.specs().items():
-            if node.host.free(name) != spec.concurrency_max:
-                yield f"{member.name} has {node.host.free(name)} slots for {name} free"
+        for agent, spec in node.host.specs().items():
+            if node.host.free(agent) != spec.concurrency_max:
+                yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"

@@ -10,9 +10,9 @@ from random import Random
 from typing import Literal
 
 import trio
+from typing_extensions import override
 
 from simulations.mesh import SimMesh
-from simulations.weather import Weather
 
 Kind = Literal["break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk"]
 
@@ -45,6 +45,7 @@ class Fault:
     who: tuple[str, ...]
     for_s: float = 0.0
 
+    @override
     def __str__(self) -> str:
         lasts = f" for {self.for_s:.1f} s" if self.for_s else ""
         return f"{self.at_s:.2f} s {self.kind} {'+'.join(self.who)}{lasts}"
@@ -61,12 +62,13 @@ class Schedule:
         """When the last one has healed, from the start, seconds."""
         return max((fault.at_s + fault.for_s for fault in self.faults), default=0.0)
 
+    @override
     def __str__(self) -> str:
         return "; ".join(str(fault) for fault in self.faults) or "nothing goes wrong"
 
 
 def draw_schedule(
-    rng: Random, names: Sequence[str], *, count_max: int = 6, within_s: float = 15.0
+    rng: Random, names: Sequence[str], *, count_max: int = 6, within_s: float = 10.0
 ) -> Schedule:
     """Draw up to ``count_max`` faults that begin ``within_s``."""
     faults = [
@@ -98,14 +100,14 @@ def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
 
 async def carry_out(mesh: SimMesh, schedule: Schedule) -> None:
     """Let everything in ``schedule`` happen; returns when the last fault has healed."""
-    begun_s, fair = trio.current_time(), mesh.world.network.weather("", "")
+    begun_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for fault in schedule.faults:
-            nursery.start_soon(_happen, mesh, fault, begun_s, fair)
+            nursery.start_soon(_happen, mesh, fault, begun_s)
     await heal(mesh)
 
 
-async def _happen(mesh: SimMesh, fault: Fault, begun_s: float, fair: Weather) -> None:
+async def _happen(mesh: SimMesh, fault: Fault, begun_s: float) -> None:
     await trio.sleep_until(begun_s + fault.at_s)
     mesh.world.trace.note(f"fault {fault}")
     network, peers = mesh.world.network, [mesh.peer(name) for name in fault.who]
@@ -130,9 +132,9 @@ async def _happen(mesh: SimMesh, fault: Fault, begun_s: float, fair: Weather) ->
         case "crash":
             await _crash(mesh, fault)
         case "burst":
-            network.set_weather(replace(fair, latency_s=0.4, jitter_s=0.6))
+            network.set_weather(replace(mesh.fair, latency_s=0.4, jitter_s=0.6))
             await trio.sleep(fault.for_s)
-            network.set_weather(fair)
+            network.set_weather(mesh.fair)
         case "disk":
             mesh.fill_disk(fault.who[0])
 
@@ -151,6 +153,12 @@ async def heal(mesh: SimMesh) -> None:
     """Undo whatever is still wrong, and start who is down."""
     network = mesh.world.network
     network.partition()
+    peers = [member.peer for member in mesh.members.values()]
+    for one in peers:
+        for other in peers:
+            if one != other and not network.passes(one, other):
+                network.mend_one_way(one, other)
+    network.set_weather(mesh.fair)
     for member in mesh.members.values():
         if member.life is None:
             await mesh.restart(member.name)

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 import trio
+from typing_extensions import override
 
 from meshnode.config import DirectoryConfig, HostConfig, NodeConfig
 from meshnode.node import Node, Ports
@@ -27,6 +28,7 @@ from protocol.keys import Identity
 from simulations.clock import SimClock
 from simulations.directory import Lossiness, SimDirectory
 from simulations.store import MemoryDisk, MemoryStore
+from simulations.weather import Weather
 from simulations.world import World
 
 NETWORK: Final = "sim"
@@ -111,6 +113,7 @@ class _Watcher(Onlooker):
         super().__init__()
         self._pass = tell
 
+    @override
     def tell(self, happening: Happening) -> None:
         """See :meth:`meshnode.services.events.Onlooker.tell`."""
         self._pass(happening)
@@ -125,10 +128,19 @@ class SimMesh:
         members: By name, in the order of their first start.
         observers: Told of every event of every node.
         failures: What escaped from a node that was not crashed on purpose.
+        fair: The weather when nothing is wrong.
     """
 
-    def __init__(self, world: World, *, lossiness: Lossiness | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        weather: Weather | None = None,
+        lossiness: Lossiness | None = None,
+    ) -> None:
         self.world = world
+        self.fair = weather or Weather()
+        world.network.set_weather(self.fair)
         self.directory = SimDirectory(
             world.random("directory"),
             validate_record(NETWORK, world.clock()),
