@@ -169,7 +169,7 @@ class KadDirectory:
         self._bootstrap = [parse_bootstrap(address) for address in bootstrap]
         self._quorum = quorum
         # Jitter: each node's own, and nothing that anybody must not guess.
-        self._rng = random.Random(transport.peer)  # noqa: S311
+        self._rng = random.Random(transport.peer)  # noqa: S311 - jitter, no secret
         self._operations = trio.CapacityLimiter(OPERATIONS_MAX)
         self._dht = KadDHT(
             cast("Any", _OneAtATime(transport)),
