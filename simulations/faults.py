@@ -17,7 +17,7 @@ from simulations.mesh import SimMesh
 Kind = Literal["break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk"]
 
 #: How often each comes, against the others.
-_SHARES: dict[Kind, int] = {
+SHARES: dict[Kind, int] = {
     "break": 4,
     "half_open": 2,
     "split": 3,
@@ -79,7 +79,7 @@ def draw_schedule(
 
 
 def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
-    kind = rng.choices(list(_SHARES), weights=list(_SHARES.values()))[0]
+    kind = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
     # Short enough for nobody to notice, or long enough for everybody to.
     for_s = round(rng.choice((rng.uniform(0.2, 4.0), rng.uniform(11.0, 30.0))), 2)
     match kind:

@@ -68,7 +68,12 @@ class World:
 
     def random(self, name: str) -> Random:
         """Return chance for the part called ``name``; the same at every call."""
-        return Random(f"{self.seed}/{name}")
+        return self.chance(self.seed, name)
+
+    @staticmethod
+    def chance(seed: int, name: str) -> Random:
+        """Return what :meth:`random` does in a world of ``seed``, without the world."""
+        return Random(f"{seed}/{name}")
 
     def entropy(self, name: str) -> SeededEntropy:
         """Return the source of keys and nonces of the part called ``name``."""
