@@ -71,7 +71,7 @@ class Events:
         self._onlookers: list[Onlooker] = []
         self.recent: deque[Happening] = deque(maxlen=RECENT_MAX)
 
-    def emit(self, name: str, **fields: object) -> None:
+    def emit(self, name: str, /, **fields: object) -> None:
         """Tell everyone who looks on; never blocks, never raises."""
         self._number += 1
         happening = Happening(self._number, self._clock.now_ms(), name, fields)
