@@ -282,6 +282,16 @@ def test_what_this_node_could_not_dial_goes_first_when_room_is_short() -> None:
     assert offer(held, envelope(2), source="a").verdict is Verdict.STALE
 
 
+def test_a_source_makes_no_room_in_anothers_share() -> None:
+    held = catalogue(room=SMALL)
+    offer(held, envelope(9), source="b")
+    held.demote(peer(9))
+    for number in (1, 2, 3):
+        offer(held, envelope(number), source="a")
+    assert not offer(held, envelope(4), source="a").taken
+    assert peer(9) in held.sequences(now_ms=NOW_MS)
+
+
 def test_expired_records_make_room() -> None:
     held = catalogue(room=SMALL)
     for number in (1, 2, 3):

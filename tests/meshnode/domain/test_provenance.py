@@ -23,6 +23,7 @@ from protocol.journal import Event, decode_event, encode_event
 from protocol.keys import digest
 from protocol.messages import (
     Award,
+    Cfp,
     Header,
     Message,
     Proposal,
@@ -52,8 +53,12 @@ GRAPH = TaskGraph(
         SubTask(
             id="each",
             capability="work.a",
-            inputs={"x": DOCUMENTS, "whole": Source(kind="input", name="docs")},
-            each=["x"],
+            inputs={
+                "x": DOCUMENTS,
+                "c": Source(kind="value", value=b"[0,1,2,3,4]"),
+                "whole": Source(kind="input", name="docs"),
+            },
+            each=["x", "c"],
             batch_items_max=2,
             checks=[Check(kind="recompute")],
         ),
@@ -284,6 +289,61 @@ def other_acceptance(**fields: object) -> Callable[[Data], object]:
     )
 
 
+def colluding(envelope: bytes, **fields: object) -> bytes:
+    """A contractor's own message with other ``fields``, signed by that contractor."""
+    kind = next(k for k in (Proposal, StandingOffer, Result, Receipt) if _is(envelope, k))
+    message = read_message(envelope, kind, network=NETWORK)
+    names = [f"contractor {n}" for n in range(len(TRAITS))]
+    (name,) = [name for name in names if identity(name).peer == message.h.issuer]
+    h = msgspec.structs.replace(message.h, id=digest(envelope)[:16])
+    return Pen(name).sign(msgspec.structs.replace(message, h=h, **fields))
+
+
+def _is(envelope: bytes, kind: type[Message]) -> bool:
+    return peek(envelope).t == kind.TYPE
+
+
+def in_answer(
+    part: str, told: Data | None = None, **fields: object
+) -> Callable[[Data], object]:
+    """Another result or receipt, signed by its contractor; the event tells the same."""
+
+    def change(data: Data) -> None:
+        data[part] = colluding(data[part], **fields)
+        if part == "result":
+            data["receipt"] = colluding(data["receipt"], result=digest(data["result"]))
+        data.update(told or {})
+
+    return change
+
+
+def in_terms(**fields: object) -> Callable[[Data], object]:
+    """Another proposal or offer, signed by its contractor, and an award that binds it."""
+
+    def change(data: Data) -> None:
+        data["proposal"] = colluding(data["proposal"], **fields)
+        bound = digest(data["proposal"])
+        data["award"] = resealed(data["award"], Award, proposal=bound)
+
+    return change
+
+
+def in_cfps(**fields: object) -> Callable[[Data], object]:
+    return lambda data: data["cfps"].update(
+        {peer: resealed(cfp, Cfp, **fields) for peer, cfp in data["cfps"].items()}
+    )
+
+
+def in_slices(field: str, *, count: int | None = None) -> Callable[[Data], object]:
+    """Other bytes in every slice of ``field``, of which ``count`` are left."""
+    other = {"artifact": digest(b"x"), "size": 1}
+
+    def change(data: Data) -> None:
+        data["slices"][field] = [other for _ in data["slices"].get(field, [0])][:count]
+
+    return change
+
+
 def plan(**fields: object) -> Callable[[Data], object]:
     """Another graph: its first sub-task with other ``fields``."""
 
@@ -302,6 +362,52 @@ def swap_slices(data: Data) -> None:
 LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     # claim: (kind, unit, change, what is said of it)
     "another owner": ("planned", "", put(owner=STRANGER.identity.peer), "owner"),
+    "a negative budget": ("planned", "", put(budget_mc=-1), "negative budget"),
+    "a slice of what is no input": ("expanded", "each", in_slices("z"), "not an input"),
+    "a slice of an output": ("expanded", "last", in_slices("one"), "outputs are not cut"),
+    "a slice too few": ("expanded", "each", in_slices("x", count=1), "for each batch"),
+    "a slice of another job input": (
+        "expanded", "each", in_slices("whole"), "another job input",
+    ),
+    "a slice of another constant": ("expanded", "each", in_slices("c"), "another constant"),
+    "a CFP for other work": (
+        "called", "one", in_cfps(capability="work.a@1"), "asks for other work",
+    ),
+    "a CFP for more items": ("called", "one", in_cfps(items=2), "asks for other work"),
+    "a proposal to another CFP": (
+        "proposed", "one", lambda d: d.update(proposal=colluding(d["proposal"], cfp=b"0" * 32)),
+        "another CFP",
+    ),
+    "an award that binds a proposal made elsewhere": (
+        "awarded", "one", in_terms(free=7), "not made",
+    ),
+    "more items than were offered": (
+        "awarded", "each/0", in_terms(items_max=1), "more items than the offer",
+    ),
+    "a result for another award": (
+        "delivered", "each/0", in_answer("result", award=b"0" * 32), "another award",
+    ),
+    "a receipt for another award": (
+        "delivered", "each/0", in_answer("receipt", award=b"0" * 32), "another award",
+    ),
+    "a receipt for another result": (
+        "delivered", "each/0", in_answer("receipt", result=b"0" * 32), "another result",
+    ),
+    "a delivery of what failed": (
+        "delivered", "one",
+        in_answer(
+            "result", {"output": b"", "size": 0, "lengths": {}, "price_mc": 0},
+            state="failed", output=b"", size=0, inline=b"", lengths={}, price_mc=0,
+        ),
+        "not completed",
+    ),
+    "a length that isn't told": (
+        "delivered", "one", in_answer("result", {"lengths": {}}, lengths={}), "missing",
+    ),
+    "a price above the offer": (
+        "delivered", "each/0", in_answer("result", {"price_mc": 99}, price_mc=99),
+        "costs more than was offered",
+    ),
     "another epoch": ("planned", "", put(epoch=3), "epoch"),
     "a graph that asks for other work": (
         "planned", "", plan(capability="work.c"), "other work|does not answer",
@@ -470,6 +576,17 @@ def test_a_journal_in_anothers_name_is_refused(run: Run) -> None:
     own = signed_export(Pen("stranger"), "job-1", run.events, "completed")
     with pytest.raises(RemoteProtocolError, match="event 0"):
         verify_provenance(own)
+
+
+def test_a_job_that_ends_while_an_award_is_out_is_refused(run: Run) -> None:
+    events = [decode_event(body) for body in run.events]
+    (first, *_) = [event.seq for event in events if event.kind == "awarded"]
+    ending = [
+        Event(seq=0, at_ms=1, kind="cancelled", data={"reason": "owner", "text": ""}),
+        Event(seq=0, at_ms=1, kind="done", data={"state": "cancelled"}),
+    ]
+    with pytest.raises(RemoteProtocolError, match=r"it ends while .* go on"):
+        verify_provenance(forged([*events[: first + 1], *ending], "cancelled"))
 
 
 def test_one_message_id_for_two_messages_is_refused(run: Run) -> None:
