@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from meshnode.domain.facts import Charged, from_event
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import Provenance, verify_provenance
 from meshnode.errors import MeshError
@@ -20,7 +21,8 @@ from protocol.codec import decode_as
 from protocol.errors import ProtocolError
 from protocol.journal import decode_event
 from protocol.keys import digest
-from protocol.receipts import check_receipt
+from protocol.messages import read_message
+from protocol.receipts import Acceptance, check_receipt
 from simulations.agents import CallBook
 from simulations.mesh import NETWORK, SimMesh
 
@@ -186,6 +188,26 @@ def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
     if paid_mc != ending.state.spent_mc:
         yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
     yield from _missing(mesh, ending, sides)
+    yield from _charges(mesh, ending, sides)
+
+
+def _charges(
+    mesh: SimMesh, ending: Ending, sides: Mapping[str, Mapping[str, bytes]]
+) -> Iterator[str]:
+    """The journal charges each key once, with the acceptance that both sides hold."""
+    log = mesh.members[ending.broker].disk.logs.get(f"job/{ending.job}", [])
+    keys: set[str] = set()
+    for body in log[1:]:
+        fact = from_event(decode_event(body))
+        if not isinstance(fact, Charged):
+            continue
+        accepted = read_message(fact.acceptance, Acceptance, network=NETWORK)
+        held = sides.get(accepted.award.hex(), {}).get(ending.broker)
+        if held is None or decode_as(held, RECEIPT_ROW).acceptance != fact.acceptance:
+            yield f"the acceptance in the journal for {fact.unit} is not the one that is kept"
+        if accepted.verdict != "rejected" and fact.key in keys:
+            yield f"{fact.key} is charged twice"
+        keys.add(fact.key)
 
 
 def _missing(
