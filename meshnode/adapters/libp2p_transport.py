@@ -37,6 +37,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
+from multiaddr.exceptions import MultiaddrError
 
 from meshnode.adapters import libp2p_patches
 from meshnode.adapters.libp2p_guards import HOUSEKEEPING, Door, Slots, guarded, peer_of
@@ -264,7 +265,7 @@ def parse_peer(peer: str) -> ID:
 def _is_address(address: str) -> bool:
     try:
         host_and_port(Multiaddr(address))
-    except Exception:  # noqa: BLE001 - multiaddr raises unrelated types; it is no address
+    except (ValueError, LookupError, MultiaddrError):
         return False
     return True
 

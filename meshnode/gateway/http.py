@@ -113,7 +113,7 @@ async def serve_http(
                 task_status.started(bound_port)
                 try:
                     await trio.serve_listeners(
-                        server.converse, listeners, handler_nursery=connections
+                        server.converse, list(listeners), handler_nursery=connections
                     )
                 finally:
                     # A write is shielded, so that no frame is torn: only its socket

@@ -20,6 +20,7 @@ MACHINE = re.compile(
 )
 #: End of one sentence and beginning of the next on one line.
 TWO_SENTENCES = re.compile(r"[a-z0-9`)\"”*][.!?][)\"”*]?\s+[\"“(*]?[A-Z]")
+NUMBER_OF_ITEM = re.compile(r"^\s*\d+\. ")
 ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|vs|cf|etc|No|Fig)\.")
 INLINE_CODE = re.compile(r"`[^`]*`")
 #: `<issue>.<type>.md`, or `+<words>.<type>.md` where there is no issue.
@@ -52,7 +53,7 @@ def gives_each_sentence_a_line(path: str, text: str) -> Iterator[str]:
         if line.lstrip().startswith("```"):
             fenced = not fenced
         elif not fenced and not line.lstrip().startswith("|"):  # a table's row is one line
-            prose = ABBREVIATION.sub("", INLINE_CODE.sub("`", line))
+            prose = NUMBER_OF_ITEM.sub("", ABBREVIATION.sub("", INLINE_CODE.sub("`", line)))
             if TWO_SENTENCES.search(prose):
                 yield f"{path}:{number}: two sentences on a line"
 

@@ -8,7 +8,7 @@ when its standard input does.
 import hashlib
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -109,12 +109,9 @@ async def _provide(name: str, bootstrap: str) -> None:
         open_transport(seed(name)) as transport,
         open_directory(transport, "test", judge_record, bootstrap=[bootstrap]) as directory,
     ):
-        for attempt in range(5):
-            try:
+        for _ in range(5):  # each try takes its own jittered retries
+            with suppress(Unreachable):
                 await directory.publish(make_record(transport.peer, 1), [NAME])
-            except Unreachable:
-                await trio.sleep(0.2 * attempt)
-            else:
                 break
         await _say_ready_and_wait(transport.peer)
 

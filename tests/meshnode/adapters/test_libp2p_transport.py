@@ -2,7 +2,6 @@
 
 import logging
 import signal
-from contextlib import suppress
 
 import pytest
 import trio
@@ -12,6 +11,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux import yamux
 from multiaddr import Multiaddr
 
@@ -349,18 +349,26 @@ async def stock_survives_cancelled_writes(
     there.host.set_stream_handler(TProtocol("/echo/1"), echo_once)
     peer = pid(there.peer)
     conn = await here.swarm.reach(peer, [Multiaddr(a) for a in there.addresses()])
-    with suppress(Exception), trio.fail_after(4):  # it breaks in several ways
-        for round_ in range(40):
-            sink = await here.host.new_stream(peer, [TProtocol("/sink/1")])
-            with trio.move_on_after(0.0005 * (round_ % 8)):
-                async with trio.open_nursery() as nursery:
-                    for _ in range(3):
-                        nursery.start_soon(sink.write, bytes(200_000))
-            probe = await here.host.new_stream(peer, [TProtocol("/echo/1")])
-            await probe.write(b"round %d" % round_)
-            assert await probe.read(100) == b"round %d" % round_
-        return not conn.is_closed
-    return False
+    breakages: list[Exception] = []
+    report = breakages.append
+    try:
+        with trio.fail_after(4):
+            await cancel_stock_writes(here, peer)
+    except Exception as exc:  # noqa: BLE001 - it breaks in several ways
+        report(exc)
+    return not breakages and not conn.is_closed
+
+
+async def cancel_stock_writes(here: Libp2pTransport, peer: ID) -> None:
+    for round_ in range(40):
+        sink = await here.host.new_stream(peer, [TProtocol("/sink/1")])
+        with trio.move_on_after(0.0005 * (round_ % 8)):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(sink.write, bytes(200_000))
+        probe = await here.host.new_stream(peer, [TProtocol("/echo/1")])
+        await probe.write(b"round %d" % round_)
+        assert await probe.read(100) == b"round %d" % round_
 
 
 async def test_cancelled_writes_leave_the_connection_usable() -> None:
