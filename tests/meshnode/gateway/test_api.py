@@ -272,6 +272,7 @@ async def test_a_follower_who_leaves_is_followed_no_longer(
         async for _ in lines:
             pass
         assert len(desk.node.events._onlookers) == onlookers
+    assert (await desk.node.journal(job)).state.done is None, "the job goes on"
 
 
 async def test_telemetry_is_told_from_what_was_lately_to_what_happens(
@@ -374,7 +375,7 @@ async def test_a_body_over_the_limit_is_refused(autojump_clock: MockClock, desk:
 async def test_an_unknown_job_is_not_found(
     autojump_clock: MockClock, desk: Desk, what: str
 ) -> None:
-    for job in ("0" * 20, "x", "a" * 65, "%00"):
+    for job in ("0" * 20, "x", "a" * 600, "%00"):
         refusal(await desk.http.get(f"/api/jobs/{job}{what}"), 404, "node.not_found")
     for job in ("..", "a%2Fb"):
         refusal(await desk.http.get(f"/api/jobs/{job}/x{what}"), 404, "http.not_found")
