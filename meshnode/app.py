@@ -146,7 +146,7 @@ async def serve_node(config: NodeConfig, *, agents: Sequence[Agent] = (), ready:
 
 
 async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
-    http, home = config.http, config.home_path
+    http, home = config.http, await _absolute(config.home_path)
     token = await trio.to_thread.run_sync(
         load_or_create_token, home / TOKEN_FILE, SystemEntropy()
     )
@@ -185,6 +185,11 @@ async def serve_seed(config: NodeConfig, *, ready: Ready) -> None:
         async with open_node(config) as node:
             with running_file(config.home_path / SEED_FILE, _who(node)):
                 await _until_signalled(Served(node), ready)
+
+
+async def _absolute(path: Path) -> Path:
+    """Return where ``path`` is, whoever reads it wherever."""
+    return Path(await trio.Path(path).absolute())
 
 
 def _who(node: Node) -> dict[str, JsonValue]:

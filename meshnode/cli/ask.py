@@ -223,7 +223,7 @@ def _print(ended: Ended, journal: Path | None) -> None:
     for name, value in (ended.outputs or {}).items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         out.print(f"\n{plain(name)}:", style="bold", markup=False)
-        out.print(plain(text, size_max=_OUTPUT_SHOWN, lines=True), markup=False)
+        out.print(plain(text, size_max=_OUTPUT_SHOWN, lines=True), markup=False, soft_wrap=True)
     cost = f"{job['cost_mc']} of {job['budget_mc']} mc, {job['elapsed_s']:.1f} s"
     out.print(f"\njob {job['job']} {job['state']}: {cost}", markup=False)
     if journal is not None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: Characters of one cell or line that are shown.
 _SHOWN_MAX: Final = 400
 _PEER_SHOWN: Final = 8
+#: Columns of a table that goes into a file or a pipe.
+_FILE_WIDTH: Final = 240
 
 
 def plain(text: object, *, size_max: int = _SHOWN_MAX, lines: bool = False) -> str:
@@ -50,7 +52,10 @@ def console(*, errors: bool = False) -> "Console":
     """Return where to print for people."""
     from rich.console import Console
 
-    return Console(stderr=errors, highlight=False, soft_wrap=False)
+    made = Console(stderr=errors, highlight=False)
+    if not made.is_terminal:
+        made.width = _FILE_WIDTH  # nobody looks at a file's edge: cut nothing
+    return made
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> "Table":

@@ -130,15 +130,18 @@ def show_ready(ready: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         say_json(ready)
         return
-    from rich.panel import Panel
-    from rich.text import Text
-
-    lines = [f"peer   {ready['peer_id']}", *(f"listen {place}" for place in ready["addresses"])]
+    lines = [
+        f"peer    {ready['peer_id']}",
+        *(f"listen  {place}" for place in ready["addresses"]),
+    ]
     if "http" in ready:
-        lines.append(f"http   {ready['http']}  token in {ready['token_file']}")
-    console().print(
-        Panel(Text(plain("\n".join(lines), lines=True, size_max=4_000)), title="ready")
-    )
+        lines.append(f"http    {ready['http']}  (token in {ready['token_file']})")
+    lines.append(f"join    meshnode up --join {ready['addresses'][0]}")
+    out = console()
+    out.print("ready", style="bold green")
+    for line in lines:
+        # Not wrapped and not framed: addresses are there to be copied.
+        out.print(plain(line), markup=False, soft_wrap=True)
 
 
 async def _print_events(served: "Served") -> None:
@@ -153,7 +156,8 @@ async def _print_events(served: "Served") -> None:
             fields = view["fields"]
             assert isinstance(fields, dict)
             text = " ".join(f"{name}={value}" for name, value in fields.items())
-            out.print(plain(f"{_hour(happening.at_ms)} {happening.name} {text}"), markup=False)
+            line = plain(f"{_hour(happening.at_ms)} {happening.name} {text}")
+            out.print(line, markup=False, soft_wrap=True)
 
 
 def _hour(at_ms: int) -> str:

@@ -115,10 +115,15 @@ def _print(proved: "Provenance") -> None:
         f" {proved.state}: {proved.events} events in order,"
         f" {proved.signatures} signatures, {proved.cost_mc} of {proved.budget_mc} mc paid"
     )
-    out.print(plain(text, size_max=2_000, lines=True), markup=False)
+    out.print(plain(text, size_max=2_000, lines=True), markup=False, soft_wrap=True)
     for name, ref in facts["outputs"].items():
         out.print(
             plain(f"output {name}: sha256 {ref['sha256']}, {ref['size_bytes']} bytes"),
             markup=False,
+            soft_wrap=True,
         )
-    out.print("not proved: that clocks were right, or that an output is true", markup=False)
+    out.print(
+        "not proved: that clocks were right, or that an output is true",
+        markup=False,
+        soft_wrap=True,
+    )
