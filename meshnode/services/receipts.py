@@ -10,6 +10,8 @@ from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptR
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as
+from protocol.messages import read_message
+from protocol.receipts import Acceptance
 
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
@@ -54,6 +56,12 @@ class Receipts:
         if raw is None:
             return
         row = decode_as(raw, RECEIPT_ROW)
+        acceptance = read_message(row.acceptance, Acceptance, network=self._context.network)
+        if self._context.clock.now_ms() >= acceptance.h.expires_ms:
+            # Nobody would take it any more; kept for ever, it would stand in others' way.
+            self._context.emit("acceptance.expired", peer=peer, award=key)
+            await self._context.store.commit(Delete(DUE, key))
+            return
         try:
             await self._sessions.request(peer, ACCEPTANCE, row.acceptance, timeout_s=_TIMEOUT_S)
         except (Unreachable, StreamLost, RequestTimeout, Busy) as exc:

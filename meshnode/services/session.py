@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import trio
 
-from meshnode.errors import Busy, MeshError, StreamLost
+from meshnode.errors import Busy, MeshError, StoreError, StreamLost
 from meshnode.ports import Emit, Stream, WallClock
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.session import (
@@ -35,6 +35,8 @@ _WAITING_BYTES_MAX: Final = 4 * 1024 * 1024
 _BEAT_S: Final = 1.0
 #: A write that makes no headway for this long ends the session, seconds.
 _WRITE_S: Final = 15.0
+#: When to ask again a node whose disk refused, milliseconds.
+_STORE_RETRY_MS: Final = 1_000
 
 
 class RequestFailed(MeshError):
@@ -203,7 +205,8 @@ class Session:
                 if scope := self.serving.get(event.rid):
                     scope.cancel()
             case Credit():
-                if waiting := self.credited.pop(event.rid, None):
+                waiting = self.credited.pop(event.rid, None)
+                if waiting is not None:
                     waiting.set()
             case Goodbye():
                 self.reason = event.reason
@@ -255,6 +258,15 @@ class Session:
                 "session.refused", peer=self.peer, method=request.method, why=str(exc)
             )
             self.machine.fail(request.rid, exc.code, str(exc))
+        except StoreError as exc:
+            # Our own disk, not the asker's fault, and it passes: the asker may try again.
+            self.owner.emit("session.held_up", method=request.method, why=str(exc))
+            self.machine.fail(
+                request.rid,
+                ErrorCode.BUSY,
+                "this node can't write",
+                retry_after_ms=_STORE_RETRY_MS,
+            )
         except MeshError as exc:
             self.machine.fail(request.rid, ErrorCode.REFUSED, f"{exc.code}: {exc}")
         except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session

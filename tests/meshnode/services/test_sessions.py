@@ -1,0 +1,328 @@
+"""Sessions over the simulated network, in virtual time (a MockClock's)."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from meshnode.errors import StreamLost, Unreachable
+from meshnode.services.sessions import Incoming, RequestFailed, RequestTimeout, Sessions
+from protocol import limits
+from protocol.errors import ErrorCode
+from simulations.network import SimNetwork
+from simulations.world import World, run
+from tests.meshnode.services.worlds import STILL, until
+
+
+class Side:
+    """One node that has sessions and nothing else."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.scope = trio.CancelScope()
+        network = world.network
+        self.sessions = Sessions(
+            network.transport(name),
+            network="test",
+            clock=world.clock(),
+            emit=lambda event, **fields: self.events.append((event, fields)),
+            addresses=lambda peer: network.transport(peer).addresses(),
+        )
+
+    async def live(self, *, task_status: Any) -> None:
+        with self.scope:
+            await self.sessions.run(task_status=task_status)
+
+    async def ask(self, peer: str, body: bytes = b"", **options: Any) -> bytes:
+        return await self.sessions.request(
+            peer, "m", body, timeout_s=options.pop("timeout_s", 60.0), **options
+        )
+
+    def count(self, name: str) -> int:
+        return sum(event == name for event, _ in self.events)
+
+
+Story = Callable[[SimNetwork, Side, Side], Awaitable[None]]
+
+
+def play(story: Story, *, seed: int = 1) -> None:
+    async def scenario(world: World) -> None:
+        world.network.set_weather(STILL)
+        sides = [Side(world, name) for name in ("a", "b")]
+        for side in sides:
+            await world.nursery.start(side.live)
+        await story(world.network, *sides)
+        assert world.network.handler_failures == []
+
+    run(scenario, seed=seed)
+
+
+async def echo(incoming: Incoming) -> bytes:
+    await trio.lowlevel.checkpoint()
+    return incoming.body
+
+
+async def hang(_: Incoming) -> bytes:
+    await trio.sleep_forever()
+    return b""
+
+
+def test_an_answer_comes_back_and_the_session_stays() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", echo)
+        assert await a.ask("b", b"one") == b"one"
+        assert await a.ask("b", b"two") == b"two"
+        assert a.count("session.opened") == b.count("session.opened") == 1
+
+    play(story)
+
+
+def test_a_frozen_peer_is_noticed_within_ten_seconds() -> None:
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", hang)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(StreamLost):
+                    await a.ask("b", timeout_s=600)
+                assert 5 < trio.current_time() - frozen_s <= 10
+
+            nursery.start_soon(ask)
+            await until(lambda: bool(a.sessions.connected()))
+            await trio.sleep(1)
+            network.freeze("b")
+            frozen_s = trio.current_time()
+
+    play(story)
+
+
+def test_a_peer_that_thaws_is_spoken_with_again() -> None:
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", echo)
+        await a.ask("b")
+        network.freeze("b")
+        await until(lambda: not a.sessions.connected())
+        network.thaw("b")
+        await trio.sleep(2)
+        assert await a.ask("b", b"again") == b"again"
+
+    play(story)
+
+
+def test_a_streamed_answer_arrives_whole_and_in_order() -> None:
+    async def count(incoming: Incoming) -> bytes:
+        for number in range(200):
+            await incoming.item(b"%d" % number)
+        return b"end"
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", count)
+        items: list[bytes] = []
+        assert await a.ask("b", on_item=items.append) == b"end"
+        assert items == [b"%d" % number for number in range(200)]
+
+    play(story)
+
+
+def test_a_reader_that_is_gone_holds_the_sender_at_its_credit() -> None:
+    sent: list[int] = []
+
+    async def flood(incoming: Incoming) -> bytes:
+        while True:
+            await incoming.item(bytes(1000))
+            sent.append(len(sent))
+
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", flood)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                await a.ask("b", on_item=lambda _: None)
+
+            await a.sessions.connect("b")
+            nursery.start_soon(ask)
+            network.cut_one_way("a", "b")  # the request is on its way, no credit will be
+            network.mend_one_way("a", "b")
+            await until(lambda: len(sent) > 50)
+            network.freeze("a")
+            await trio.sleep(1)
+            stood = len(sent)
+            await trio.sleep(3)
+            assert len(sent) == stood, "nothing more without credit"
+            nursery.cancel_scope.cancel()
+
+    play(story)
+
+
+def test_two_that_dial_at_once_end_with_one_session() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        a.sessions.handle("m", echo)
+        b.sessions.handle("m", echo)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.ask, "b", b"1")
+            nursery.start_soon(b.ask, "a", b"2")
+        await trio.sleep(15)
+        assert a.sessions._sessions["b"].machine.role == "dialler", "the smaller name's stays"
+        assert b.sessions._sessions["a"].machine.role == "listener"
+        for asker, other in ((a, "b"), (b, "a")):
+            assert await asker.ask(other, b"still") == b"still"
+
+    for seed in range(10):
+        play(story, seed=seed)
+
+
+def test_what_runs_on_the_session_that_goes_ends_first() -> None:
+    async def slow(incoming: Incoming) -> bytes:
+        await trio.sleep(5)
+        return incoming.body
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        a.sessions.handle("m", slow)
+        b.sessions.handle("m", slow)
+        answers: list[bytes] = []
+
+        async def ask(side: Side, other: str) -> None:
+            answers.append(await side.ask(other, b"x"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, a, "b")
+            nursery.start_soon(ask, b, "a")
+        assert answers == [b"x", b"x"]
+
+    for seed in range(10):
+        play(story, seed=seed)
+
+
+def test_a_request_given_up_is_cancelled_at_the_other_end() -> None:
+    ended_s: list[float] = []
+
+    async def hangs(_: Incoming) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended_s.append(trio.current_time())
+        return b""
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", hangs)
+        begun_s = trio.current_time()
+        with pytest.raises(RequestTimeout):
+            await a.ask("b", timeout_s=2)
+        await trio.sleep(0.5)
+        assert ended_s
+        assert ended_s[0] - begun_s < 2.1
+
+    play(story)
+
+
+def test_the_end_of_a_session_ends_what_is_served_on_it() -> None:
+    cancelled = trio.Event()
+
+    async def hangs(_: Incoming) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+        return b""
+
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", hangs)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(StreamLost):
+                    await a.ask("b")
+
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            network.break_link("a", "b")
+        await cancelled.wait()
+
+    play(story)
+
+
+def test_a_closing_node_lets_what_runs_finish_and_takes_no_more() -> None:
+    async def slow(incoming: Incoming) -> bytes:
+        await trio.sleep(3)
+        return incoming.body
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", slow)
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await a.ask("b", b"in time"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            await b.sessions.aclose()
+            await trio.sleep(0.5)
+            with pytest.raises(Unreachable):
+                await b.ask("a")
+        assert answers == [b"in time"]
+
+    play(story)
+
+
+def test_a_bug_in_a_handler_ends_its_request_and_nothing_else() -> None:
+    async def buggy(incoming: Incoming) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if incoming.body == b"bad":
+            raise RuntimeError("a bug")
+        return incoming.body
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", buggy)
+        with pytest.raises(RequestFailed) as caught:
+            await a.ask("b", b"bad")
+        assert caught.value.failure == ErrorCode.INTERNAL
+        assert "a bug" not in str(caught.value), "what went wrong here is not the asker's"
+        assert b.count("session.bug") == 1
+        assert await a.ask("b", b"good") == b"good"
+        assert a.count("session.opened") == 1
+
+    play(story)
+
+
+def test_an_unknown_method_is_refused_with_its_code() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        del b
+        with pytest.raises(RequestFailed) as caught:
+            await a.ask("b")
+        assert caught.value.failure == ErrorCode.UNKNOWN_TYPE
+
+    play(story)
+
+
+def test_requests_beyond_the_limit_are_busy_and_not_lost() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", hang)
+        busy: list[Exception] = []
+
+        async def ask() -> None:
+            try:
+                await a.ask("b", timeout_s=5)
+            except RequestTimeout:
+                pass
+            except Exception as exc:  # noqa: BLE001 - reported: the test looks at all of them
+                busy.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for _number in range(limits.REQUESTS_MAX + 3):
+                nursery.start_soon(ask)
+        assert [type(exc).__name__ for exc in busy] == ["Busy"] * 3
+
+    play(story)
+
+
+def test_nobody_there_is_unreachable_and_said_at_once() -> None:
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        network.crash(b.name)
+        with pytest.raises(Unreachable):
+            await a.ask("b", timeout_s=60)
+        assert trio.current_time() < 10
+
+    play(story)
