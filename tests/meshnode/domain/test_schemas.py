@@ -233,6 +233,49 @@ def test_what_can_never_fit_is_refused_and_says_why(
     assert says in misfit(producer, consumer)
 
 
+CLOSED: Schema = {"type": "object", "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("producer", "consumer", "value"),
+    [
+        ({**CLOSED, "patternProperties": {"^a": {}}}, {"required": ["a"]}, {"a": 1}),
+        (
+            {"type": "object", "required": ["a"]},
+            {**CLOSED, "patternProperties": {"^a": {}}},
+            {"a": 1},
+        ),
+        (
+            {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}},
+            {"type": "array", "items": {"type": "string"}},
+            ["a"],
+        ),
+        (
+            {"type": "array", "items": {"type": "string"}},
+            {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}},
+            ["a"],
+        ),
+        ({"properties": {"a": True}, "required": ["a"]}, {"properties": {"a": {}}}, {"a": 1}),
+        ({"const": 1}, {"enum": [1.0]}, 1),
+        ({"type": "object"}, {"$ref": "#/$defs/x", "$defs": {"x": {"type": "object"}}}, {}),
+        ({"type": ["string", "null"]}, {"type": ["null", "number"]}, None),
+        ({"anyOf": [{"type": "null"}, {"type": "string"}]}, {"type": "string"}, "a"),
+        (
+            {"properties": {"a": {"type": "string"}}},
+            {"properties": {"a": {"type": "null"}}},
+            {},
+        ),
+    ],
+    ids=str,
+)
+def test_clever_schemas_that_could_fit_are_not_refused(
+    producer: Schema, consumer: Schema, value: JsonValue
+) -> None:
+    assert mismatch(canonical(producer), value) == ""
+    assert mismatch(canonical(consumer), value) == ""
+    assert misfit(producer, consumer) == ""
+
+
 def test_integers_and_numbers_fit_both_ways() -> None:
     assert misfit({"type": "integer"}, {"type": "number"}) == ""
     assert misfit({"type": "number"}, {"type": "integer"}) == ""

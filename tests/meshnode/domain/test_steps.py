@@ -47,7 +47,7 @@ from tests.meshnode.domain.random_graphs import (
     random_graph,
     random_inputs,
 )
-from tests.meshnode.domain.test_fold import other, state_after
+from tests.meshnode.domain.test_fold import AWARDED, FAILED, other, state_after
 
 
 class Invariants:
@@ -475,3 +475,53 @@ def test_a_result_that_came_counts_although_it_came_twice() -> None:
     )
     run.run()
     assert len(seen) == len(set(seen)) > 0
+
+
+def failed_once(code: str, *, blame: str = "peer") -> JobState:
+    """A unit that peer ``p`` was awarded, and that came to nothing."""
+    award = other(AWARDED, unit="each/0", price_cap_mc=1)
+    failure = other(FAILED, unit="each/0", code=code, text="it did", blame=blame)
+    graph, inputs = mapped(1)
+    run = Run(graph, inputs, [])
+    return state_after(run.planned, Expanded(subtask="each", sizes=[1]), award, failure)
+
+
+def who(step: object) -> list[str]:
+    assert isinstance(step, Call)
+    return [c.peer for c in step.candidates]
+
+
+LATER_MS = START_MS + 10_000
+
+
+def test_a_peer_whose_agent_failed_is_not_asked_for_the_same_again() -> None:
+    state = failed_once("agent.failed")
+    both = candidates(candidate("p", alive=True), candidate("q"))
+    assert who(next_steps(state, LATER_MS, both)[0]) == ["q"]
+    (end,) = next_steps(state, LATER_MS, candidates(candidate("p")))
+    assert isinstance(end, End)
+    assert end.reason == "agent.failed"
+    assert "every provider of work.a failed, the last: it did" in end.text
+
+
+def test_a_peer_that_was_lost_is_asked_again_if_nobody_else_is_there() -> None:
+    state = failed_once("peer.lost")
+    both = candidates(candidate("p", alive=True), candidate("q"))
+    assert who(next_steps(state, LATER_MS, both)[0]) == ["q"]
+    assert who(next_steps(state, LATER_MS, candidates(candidate("p")))[0]) == ["p"]
+
+
+def test_an_input_that_no_agent_takes_ends_the_job_at_once() -> None:
+    state = failed_once("input.invalid", blame="input")
+    (end,) = next_steps(state, LATER_MS, candidates(candidate("q")))
+    assert isinstance(end, End)
+    assert (end.reason, "each/0: it did" in end.text) == ("input.invalid", True)
+
+
+def test_after_a_failure_there_is_a_pause() -> None:
+    state = failed_once("peer.lost")
+    ended_ms = state.units["each/0"].ended_ms
+    (wake,) = next_steps(state, ended_ms, candidates(candidate("q")))
+    assert isinstance(wake, Wake)
+    assert wake.at_ms > ended_ms
+    assert who(next_steps(state, wake.at_ms, candidates(candidate("q")))[0]) == ["q"]
