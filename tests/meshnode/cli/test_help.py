@@ -1,0 +1,73 @@
+"""``--help`` is quick and teaches."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from meshnode.cli import COMMANDS
+from tests.meshnode.cli.commands import run
+
+#: Of the processor, seconds: a busy machine doesn't count.
+HELP_S_MAX = 0.3
+HEAVY = ("libp2p", "trio", "rich", "httpx", "starlette", "hypercorn", "multiaddr")
+PROGRAM = f"""
+import sys
+from meshnode.cli import main
+try:
+    main(["up", "--help"])
+finally:
+    print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_is_quick() -> None:
+    took_s = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "meshnode", "--help"], stdout=subprocess.DEVNULL, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took_s) < HELP_S_MAX, took_s
+
+
+def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    said = run(capsys)
+    assert said.status == 0
+    for name in COMMANDS:
+        assert f"  {name} " in said.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_and_json(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    said = run(capsys, name, "--help")
+    assert said.status == 0
+    assert "--json" in said.out
+    assert f"  meshnode {name}" in said.out, "an example"
+
+
+def test_specialists_named_in_the_help_are_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from meshnode.adapters.agents.registry import SPECIALISTS
+
+    text = " ".join(run(capsys, "up", "--help").out.split())
+    listed = text.partition("Specialists: ")[2].partition(".")[0]
+    assert listed.split(", ") == sorted(SPECIALISTS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "version").out.startswith("meshnode ")
+    assert set(run(capsys, "version", "--json").line()) == {"version", "libp2p", "python"}
