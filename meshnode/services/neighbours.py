@@ -39,6 +39,8 @@ _INTERVALS_SILENT_MAX: Final = 4
 _SHUN_S: Final = 600.0
 _MUTE_S: Final = 60.0
 _PAUSE_S: Final = 1.0
+#: A neighbour that is lost sooner than this is one that hangs up, seconds.
+_BRIEF_S: Final = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +49,7 @@ class Neighbour:
 
     Attributes:
         peer: The other end.
+        since_s: When it became one, on Trio's clock.
         heard_s: When it last compared, on Trio's clock.
         chosen: This node chose it.
         owed: Whose records it is to be sent, in that order.
@@ -56,6 +59,7 @@ class Neighbour:
     """
 
     peer: str
+    since_s: float
     heard_s: float
     chosen: bool = False
     owed: dict[str, None] = field(default_factory=dict)
@@ -131,9 +135,7 @@ class Neighbours:
             self._avoided_until_s.pop(peer, None)
             self.look_around()
         else:
-            # Not at once again: a peer that hangs up on every session would keep us busy.
-            self._avoid(peer, _PAUSE_S)
-            self.part(peer, "the session ended")
+            self._lost(peer, "the session ended")
 
     def _lacking(self) -> int:
         return self._chosen_max - sum(neighbour.chosen for neighbour in self._all.values())
@@ -231,7 +233,8 @@ class Neighbours:
     def _meet(self, peer: str) -> Neighbour:
         assert self._nursery is not None
         assert self._tend is not None
-        neighbour = Neighbour(peer, trio.current_time())
+        now_s = trio.current_time()
+        neighbour = Neighbour(peer, since_s=now_s, heard_s=now_s)
         self._all[peer] = neighbour
         self._nursery.start_soon(self._tend, neighbour)
         self._emit("directory.neighbour", peer=peer)
@@ -255,6 +258,17 @@ class Neighbours:
         neighbour.scope.cancel()
         self._emit("directory.parted", peer=peer, why=why)
         self.look_around()
+
+    def _lost(self, peer: str, why: str) -> None:
+        """Part, and don't choose ``peer`` at once again.
+
+        One that hangs up on every session would keep this node busy with dialling.
+        """
+        neighbour = self._all.get(peer)
+        if neighbour is not None:
+            brief = trio.current_time() < neighbour.since_s + _BRIEF_S
+            self._avoid(peer, self._config.digest_interval_s if brief else _PAUSE_S)
+            self.part(peer, why)
 
     def shun(self, peer: str, why: str) -> None:
         """Have nothing to do with ``peer``, which broke the rules, for a while."""
@@ -300,5 +314,4 @@ class Neighbours:
         except RemoteProtocolError as exc:
             self.shun(peer, str(exc))
         except (Unreachable, StreamLost, RequestTimeout) as exc:
-            self._avoid(peer, _PAUSE_S)
-            self.part(peer, str(exc))
+            self._lost(peer, str(exc))

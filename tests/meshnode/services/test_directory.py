@@ -161,6 +161,24 @@ async def test_a_node_that_leaves_is_gone_at_once_and_stays_so(
         assert not any(node.service.providers("work.kind6@1") for node in nodes)
 
 
+async def test_a_node_that_left_is_not_brought_back_by_who_missed_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_mesh() as mesh:
+        nodes = await joined_mesh(mesh, 4, CATALOGUE_ONLY)
+        away, left = nodes[2], nodes.pop()
+        mesh.network.partition([away.peer], [n.peer for n in (*nodes[:2], left)])
+        await left.service.leave()
+        mesh.kill(left)
+        await trio.sleep(230)
+        assert left.peer in away.known()
+        mesh.network.partition()
+        await mesh.until(lambda: left.peer not in away.known(), within_s=250)
+        for _ in range(60):
+            assert all(left.peer not in node.known() for node in nodes)
+            await trio.sleep(5)
+
+
 async def test_two_halves_that_were_apart_find_together(autojump_clock: MockClock) -> None:
     async with open_mesh() as mesh:
         nodes = await joined_mesh(mesh, 8, CATALOGUE_ONLY)
@@ -278,6 +296,21 @@ async def test_sequences_grow_over_restarts_although_the_clock_went_back(
         assert disk.user is not None
         await disk.user.aclose()
     assert all(one < other for one, other in pairwise(sequences))
+
+
+async def test_a_node_that_lost_its_store_still_signs_higher(
+    autojump_clock: MockClock,
+) -> None:
+    sequences = []
+    for _ in range(2):
+        async with open_mesh() as mesh:
+            node = await mesh.add(1, config=CATALOGUE_ONLY)
+            for _ in range(5):
+                node.service.changed()
+                await trio.sleep(1)
+            sequences.append(node.sequence_of(node.peer))
+    assert sequences[0] < sequences[1]
+    assert sequences[0] >= EPOCH_MS
 
 
 async def test_a_node_that_forgot_its_sequence_outbids_what_others_hold(
