@@ -4,7 +4,7 @@ The node never finds its ports: :mod:`meshnode.app` hands it the real ones,
 ``simulations`` the simulated ones, and the same code runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -13,7 +13,7 @@ import trio
 
 from meshnode.config import NodeConfig
 from meshnode.domain.job import JobState
-from meshnode.errors import ConfigError, MeshError
+from meshnode.errors import ConfigError, MeshError, Unreachable
 from meshnode.ports import (
     Agent,
     Directory,
@@ -51,6 +51,8 @@ __all__ = ["Events", "Happening", "JobJournal", "Node", "Onlooker", "Ports", "Te
 
 #: How often a node that has nobody dials the addresses it was told to join, seconds.
 _JOIN_S: Final = 5.0
+#: A peer that hasn't answered a dial within this is not there, seconds.
+REACH_S: Final = 5.0
 #: A drain waits this long for what is being done, seconds.
 DRAIN_S: Final = 30.0
 
@@ -203,6 +205,25 @@ class Node:
         with trio.move_on_after(2.0):
             await self.directory.leave()
         await self.sessions.aclose()
+
+    async def reach(self, peers: Iterable[str], *, timeout_s: float = REACH_S) -> set[str]:
+        """Return those of ``peers`` that answer now; this node itself always does."""
+        answering = {self.peer}
+
+        async def dial(peer: str) -> None:
+            with trio.move_on_after(timeout_s):
+                try:
+                    await self.sessions.connect(peer)
+                except Unreachable:
+                    self.directory.failed(peer)
+                else:
+                    answering.add(peer)
+
+        wanted = set(peers)
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(wanted - answering):
+                nursery.start_soon(dial, peer)
+        return answering & wanted
 
     # --- jobs ---
 

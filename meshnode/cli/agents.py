@@ -27,6 +27,9 @@ def agents(
     wait: Annotated[
         float, typer.Option(metavar="S", min=0.0, help="Wait so many seconds for --count.")
     ] = 0.0,
+    probe: Annotated[
+        bool, typer.Option(help="Look everywhere, and list only those that answer now.")
+    ] = False,
     home: Home = "",
     url: Url = "",
     token_file: TokenFile = "",
@@ -37,6 +40,7 @@ def agents(
     Examples:
       meshnode agents
       meshnode agents --capability text.summarization@1
+      meshnode agents --capability text --probe
       meshnode agents --capability code --count 3 --wait 30 --json
     """
     import trio
@@ -46,7 +50,10 @@ def agents(
 
     async def ask() -> dict[str, Any]:
         async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            return await _until(client, capability, count, wait)
+            query = {"capability": capability} if capability else {}
+            if probe:
+                query["probe"] = "1"
+            return await _until(client, query, count, wait)
 
     found = trio.run(ask)
     listed = found["agents"]
@@ -65,12 +72,11 @@ def agents(
 
 
 async def _until(
-    client: "NodeClient", capability: str, count: int, wait_s: float
+    client: "NodeClient", query: dict[str, str], count: int, wait_s: float
 ) -> dict[str, Any]:
     import trio
 
     end_s = trio.current_time() + wait_s
-    query = {"capability": capability} if capability else {}
     while True:
         found: dict[str, Any] = await client.call("GET", "/api/agents", **query)
         if len(found["agents"]) >= count or trio.current_time() >= end_s:

@@ -5,7 +5,8 @@ Thin: it reads a request, asks the node, and shows the answer.  Every failure is
 what a peer or a journal did wrong never becomes this node's 500.
 
     GET  /api/node                     who this is
-    GET  /api/agents?capability=C      who can do what; this node's own agents included
+    GET  /api/agents?capability=C      who can do what; this node's own agents included;
+         …&probe=1                     only those that answer now
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
                                        idempotency_key} -> 201 {job}
     GET  /api/jobs?limit=N             the newest jobs
@@ -116,26 +117,34 @@ class _Api:
         )
 
     async def agents(self, request: Request) -> Response:
-        """List agents; looks further for a capability that nobody is known to offer."""
-        query = read_query(request.query_params.multi_items(), "capability")
+        """List agents; looks further for a capability that nobody is known to offer.
+
+        With ``probe=1`` it always looks further, dials whoever it finds, and lists those
+        that answer.
+        """
+        query = read_query(request.query_params.multi_items(), "capability", "probe")
         wanted = query.get("capability", "")
+        probe = query.get("probe", "0") == "1"
         node = self._node
-        if not wanted:
-            return _answer({"agents": self._agents(CapabilityName(""))})
+        if not wanted and not probe:
+            return _answer({"agents": [*self._agents(CapabilityName(""))]})
         try:
-            name = CapabilityName.parse(wanted)
+            name = CapabilityName.parse(wanted) if wanted else CapabilityName("")
         except Malformed as exc:
             raise BadRequest(
                 str(exc), hint="dotted lower-case words, perhaps @VERSION"
             ) from exc
         found = self._agents(name)
-        if not found:
+        if wanted and (probe or not found):
             await node.directory.search(wanted, timeout_s=SEARCH_S)
             found = self._agents(name)
+        if probe:
+            answering = await node.reach(str(agent["peer"]) for agent in found)
+            found = [agent for agent in self._agents(name) if agent["peer"] in answering]
         nearest: list[JsonValue] = [] if found else [*node.market.nearest(wanted)]
-        return _answer({"agents": found, "nearest": nearest})
+        return _answer({"agents": [*found], "nearest": nearest})
 
-    def _agents(self, query: CapabilityName) -> list[JsonValue]:
+    def _agents(self, query: CapabilityName) -> list[dict[str, JsonValue]]:
         node = self._node
         alive = {node.peer, *node.sessions.connected()}
         return [

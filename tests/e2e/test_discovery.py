@@ -1,10 +1,12 @@
 """Strangers find each other from one address: through the catalogue, and the DHT alone."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import NodeProcess, mesh
+from tests.e2e.processes import MESHNODE, NodeProcess, mesh
 
 CAPABILITY = "text.language_identification"
 SIX = [("--with", "language_identification")] * 6
@@ -12,9 +14,11 @@ SIX = [("--with", "language_identification")] * 6
 
 def found_by(node: NodeProcess, *, count: int) -> set[str]:
     """Return who answers as a provider, once ``count`` do."""
-    query = {"capability": CAPABILITY, "count": count, "wait_s": 60, "probe": 1}
-    agents = node.api("GET", "/api/agents", params=query).json()["agents"]
-    return {agent["peer"] for agent in agents if agent["alive"]}
+    command = [*MESHNODE, "agents", "--home", str(node.home / "home"), "--json", "--probe"]
+    command += ["--capability", CAPABILITY, "--count", str(count), "--wait", "90"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {agent["peer"] for agent in json.loads(done.stdout)["agents"]}
 
 
 @pytest.mark.parametrize("only", [(), ("--no-catalogue",)], ids=["both-ways", "dht-alone"])
