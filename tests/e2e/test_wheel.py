@@ -128,3 +128,16 @@ def test_our_packages_are_imported_from_the_clean_environment(
     assert found["version"] == settings["project"]["version"]
     for name in OURS:
         assert Path(found["modules"][name]).is_relative_to(clean_bin.parent), name
+
+
+def test_the_command_line_runs_in_the_clean_environment(
+    clean_bin: Path, tmp_path: Path
+) -> None:
+    assert "Commands:" in _run(clean_bin / "meshnode", "--help", cwd=tmp_path)
+    told = json.loads(_run(clean_bin / "meshnode", "version", "--json", cwd=tmp_path))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert told["version"] == settings["project"]["version"]
+    # What runs a node loads there too, with what it needs beside the code.
+    listed = _run(clean_bin / "python", "-m", "meshnode", "up", "--help", cwd=tmp_path)
+    assert "--join" in listed
+    _run(clean_bin / "python", "-c", "import bootstrap.__main__", cwd=tmp_path)

@@ -1,0 +1,298 @@
+"""The command line with real processes: a seed, a node that works, a node that asks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from meshnode.domain.provenance import verify_provenance
+from tests.e2e.processes import MESHNODE, ROOT, NodeProcess, mesh, running
+
+AGENTS = '''"""Agents of this test."""
+
+import trio
+
+from meshnode.adapters.agents.function import agent
+
+
+@agent(capability="text.shouting@1", price_mc=3)
+def shout(text: str) -> str:
+    """Return the text in capitals."""
+    return text.upper()
+
+
+@agent(capability="test.sleeping@1", timeout_s=300.0)
+async def sleep(seconds: float) -> str:
+    """Sleep for a while."""
+    await trio.sleep(seconds)
+    return "slept"
+'''
+GRAPH = """
+name = "shouts"
+[subtasks.shouts]
+capability = "text.shouting@1"
+each = ["text"]
+inputs.text = "@files/*/text"
+[outputs]
+shouts = "shouts"
+"""
+SLEEP = """
+[subtasks.nap]
+capability = "test.sleeping@1"
+inputs.seconds = { value = SECONDS }
+[outputs]
+nap = "nap"
+"""
+
+
+def command(
+    *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*MESHNODE, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def told(done: subprocess.CompletedProcess[str]) -> Any:
+    """The one line of JSON that a command printed."""
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a command failed with."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    return line
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "shouting.py").write_text(AGENTS)
+    (folder / "graph.toml").write_text(GRAPH)
+    (folder / "nap.toml").write_text(SLEEP.replace("SECONDS", "200"))
+    (folder / "wrong.toml").write_text(SLEEP.replace("SECONDS", '"long"'))
+    (folder / "unknown.toml").write_text(GRAPH.replace("shouting", "shoutin"))
+    (folder / "a.md").write_text("hello")
+    (folder / "b.md").write_text("world")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nodes(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NodeProcess]]:
+    hosted = ["--function", "shouting:shout", "--function", "shouting:sleep"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{files}")
+        with mesh(tmp_path_factory.mktemp("mesh"), [hosted, []]) as members:
+            yield members
+
+
+def at(node: NodeProcess) -> tuple[str, Path]:
+    return "--home", node.home / "home"
+
+
+def test_agents_of_the_mesh_are_listed(nodes: list[NodeProcess]) -> None:
+    desk = nodes[-1]
+    done = command("agents", *at(desk), "--count", "2", "--wait", "30", "--json")
+    rows = {row["capability"]: row for row in told(done)["agents"]}
+    assert set(rows) == {"text.shouting@1", "test.sleeping@1"}
+    assert rows["text.shouting@1"]["peer"] == nodes[1].peer
+    shown = command("agents", *at(desk), "--capability", "text")
+    assert "text.shouting@1" in shown.stdout
+    assert "test.sleeping@1" not in shown.stdout
+
+
+def test_a_graph_is_asked_for_done_and_verified(
+    nodes: list[NodeProcess], files: Path, tmp_path: Path
+) -> None:
+    desk, out = nodes[-1], tmp_path / "out"
+    ask = ["ask", *at(desk), "--graph", "graph.toml", "--file", "a.md", "--file", "b.md"]
+    done = command(*ask, "--out", out, cwd=files)
+    assert done.returncode == 0, done.stderr
+    assert '["HELLO", "WORLD"]' in done.stdout
+    assert "6 of 1000000 mc" in done.stdout
+    journal = out / "provenance.journal"
+    assert json.loads((out / "outputs.json").read_text()) == {"shouts": ["HELLO", "WORLD"]}
+    proved = verify_provenance(journal.read_bytes())
+    assert {row.peer for row in proved.rows} == {nodes[1].peer}
+
+    again = told(command(*ask, "--key", "k", "--json", cwd=files))
+    assert again["outputs"] == {"shouts": ["HELLO", "WORLD"]}
+    same = told(command(*ask, "--key", "k", "--json", cwd=files))
+    assert same["job"] == again["job"] != proved.job
+
+    assert command("verify", journal).returncode == 0
+
+
+def test_a_graph_that_can_not_be_done_is_refused_naming_the_thing(
+    nodes: list[NodeProcess], files: Path
+) -> None:
+    def ask(graph: str, *more: str) -> str:
+        arguments = ("ask", *at(nodes[-1]), "--graph", graph, *more)
+        return refusal(command(*arguments, cwd=files))
+
+    unknown = ask("unknown.toml", "--file", "a.md")
+    assert "nobody reachable offers text.shoutin@1" in unknown
+    assert "text.shouting@1" in unknown, "the nearest is named"
+    assert "sub-task 'nap'" in ask("wrong.toml")
+    assert "'files', which is not given" in ask("graph.toml")
+
+
+@contextmanager
+def asking(desk: NodeProcess, graph: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``ask --json``; the job is awarded when this gives its process and the job's id."""
+    earlier = {job["job"] for job in desk.api("GET", "/api/jobs").json()["jobs"]}
+    token = Path(desk.ready["token_file"]).read_text("ascii").strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    url = desk.ready["http"] + "/api/events"
+    with httpx.stream("GET", url, headers=headers, timeout=60) as events:
+        process = subprocess.Popen(
+            [*MESHNODE, "ask", *map(str, at(desk)), "--graph", str(graph), "--json"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in filter(None, events.iter_lines()):
+            told = json.loads(line)
+            job = told["fields"].get("job")
+            if told["event"] == "job.awarded" and job not in earlier:
+                break
+    try:
+        yield process, job
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_interrupting_ask_cancels_the_job(nodes: list[NodeProcess], files: Path) -> None:
+    desk = nodes[-1]
+    with asking(desk, files / "nap.toml") as (process, job):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert json.loads(out)["state"] == "cancelled"
+    assert desk.api("GET", f"/api/jobs/{job}").json()["state"] == "cancelled"
+
+
+def test_places_that_are_taken_are_named(nodes: list[NodeProcess], tmp_path: Path) -> None:
+    desk = nodes[-1]
+    port = desk.address.split("/")[4]
+    taken = f"/ip4/127.0.0.1/tcp/{port}"
+    assert port in refusal(command("up", "--home", tmp_path / "x", "--listen", taken))
+    place = desk.ready["http"].removeprefix("http://")
+    in_use = refusal(command("up", "--home", tmp_path / "y", "--http", place))
+    assert f"{place} is in use" in in_use
+    assert str(desk.home / "home") in refusal(command("up", *at(desk))), "the home is taken"
+    assert desk.api("GET", "/api/node").json()["peer_id"] == desk.peer, "and it lives on"
+
+
+def test_a_wrong_token_or_url_is_told(nodes: list[NodeProcess], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("x" * 43)
+    token.chmod(0o600)
+    url = ("--url", nodes[-1].ready["http"], "--token-file", token)
+    assert "token is missing or wrong" in refusal(command("agents", *url))
+    nobody = ("--url", "http://127.0.0.1:9", "--token-file", token)
+    assert "no node answers at http://127.0.0.1:9" in refusal(command("agents", *nobody))
+
+
+def test_a_killed_node_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+    with running(tmp_path, "up") as node:
+        home = node.home / "home"
+        note = json.loads((home / "http.json").read_text())
+        assert note == {
+            "url": node.ready["http"],
+            "peer_id": node.peer,
+            "pid": node.process.pid,
+        }
+        for name in ("http.json", "token"):
+            assert (home / name).stat().st_mode & 0o777 == 0o600
+        node.kill()
+        assert (home / "http.json").exists()
+        assert "no node runs" in refusal(command("agents", *at(node)))
+        assert "no node runs" in refusal(command("down", *at(node)))
+
+
+def test_a_seed_and_a_node_go_on_in_the_background_until_they_are_ended(
+    tmp_path: Path,
+) -> None:
+    seeds = tmp_path / "seeds.txt"
+    seed, home = tmp_path / "seed", tmp_path / "home"
+    try:
+        ready = told(
+            command("bootstrap", "--home", seed, "--seeds", seeds, "--detach", "--json")
+        )
+        assert ready["addresses"][0] in seeds.read_text()
+        up = told(command("up", "--home", home, "--join", f"@{seeds}", "--detach", "--json"))
+        assert set(up) == {"event", "peer_id", "addresses", "http", "token_file"}
+        assert Path(up["token_file"]).is_absolute()
+        # Its port is taken now; why the second one fails comes through.
+        taken = ("--listen", up["addresses"][0].partition("/p2p/")[0])
+        refused = refusal(command("up", "--home", tmp_path / "x", *taken, "--detach"))
+        assert taken[1].rpartition("/")[2] in refused
+    finally:
+        ended = command("down", "--home", home, "--home", seed)
+    assert ended.returncode == 0, ended.stderr
+    assert not (home / "http.json").exists()
+    assert not (seed / "seed.json").exists()
+
+
+def test_a_node_finishes_what_it_does_before_it_ends(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "nap.toml").write_text(SLEEP.replace("SECONDS", "3"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{files}")
+        with mesh(tmp_path, [["--function", "shouting:sleep"], []]) as (_, worker, desk):
+            assert command("agents", *at(desk), "--count", "1", "--wait", "30").returncode == 0
+            with asking(desk, tmp_path / "nap.toml") as (process, _job):
+                worker.process.terminate()
+                out, _ = process.communicate(timeout=60)
+            assert worker.process.wait(30) == 0
+    ended = json.loads(out)
+    assert ended["state"] == "completed", ended
+    assert ended["subtasks"][0]["attempts"] == [], "it was not given to another"
+
+
+def test_a_seed_runs_without_the_rest_of_the_command_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bootstrap", "--home", str(tmp_path), "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    assert ready["event"] == "ready"
+    assert ready["addresses"][0].endswith(f"/p2p/{ready['peer_id']}")
+    second = subprocess.run(
+        [sys.executable, "-m", "bootstrap", "--home", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert second.returncode == 1
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("error: ")
+    process.terminate()
+    assert process.wait(30) == 0
+    process.stdout.close()
