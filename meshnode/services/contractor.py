@@ -62,6 +62,8 @@ _EPOCHS: Final = "epoch"  # job -> highest epoch seen
 _OFFER_ITEMS_MAX: Final = 1_000
 #: Ids of messages remembered against replays.
 _SEEN_MAX: Final = 20_000
+#: Progress is passed on at most this often, seconds.
+_PROGRESS_S: Final = 0.25
 #: A result that the disk refused is written again after this, seconds.
 _KEEP_S: Final = 1.0
 
@@ -327,15 +329,17 @@ class Contractor:
 
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
         """Stream progress to the broker until the result is there."""
+        told = (0, 0)
         with execution.attached():
             while not execution.done.is_set():
-                sent = execution.progress_seq
-                if (text := execution.take_progress()) is not None:
-                    await incoming.item(
-                        self._signer.sign(self._executor.progress(execution, text))
-                    )
-                if sent == execution.progress_seq:
-                    await execution.changed()
+                await execution.moved(told)
+                if execution.position == told:
+                    break
+                text = execution.text_since(told[1])
+                told = execution.position
+                await incoming.item(self._signer.sign(self._executor.progress(execution, text)))
+                with trio.move_on_after(_PROGRESS_S):  # not more often than need be
+                    await execution.done.wait()
         if execution.answer is None:
             raise Busy("this node")
         return execution.answer

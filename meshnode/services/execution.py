@@ -20,8 +20,8 @@ from protocol.limits import INLINE_SIZE_MAX, PROGRESS_SIZE_MAX
 from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
 from protocol.receipts import Receipt
 
-#: Streamed text is passed on at most this often, seconds.
-_PROGRESS_S: Final = 0.25
+#: Text that is kept to be passed on, characters: with any encoding it fits a message.
+_TEXT_MAX: Final = PROGRESS_SIZE_MAX // 4
 
 
 class Execution:
@@ -52,9 +52,7 @@ class Execution:
         self.stopped: tuple[str, str] | None = None
         self._watchers = 0
         self._lease = trio.CancelScope()
-        self._text: list[str] = []
-        self._told = (0, 0)
-        self._told_s = 0.0
+        self._tail = ""
         self._change = trio.Event()
 
     @property
@@ -90,37 +88,32 @@ class Execution:
         """Note progress; whoever is attached passes it on."""
         self.items_done += items
         self.offset += len(text)
-        if text:
-            self._text.append(text)
-        self._change.set()
+        self._tail = (self._tail + text)[-_TEXT_MAX:]
+        self._changed()
 
-    async def changed(self) -> None:
-        """Wait for progress or the end, not more often than need be."""
-        await self._change.wait()
-        if not self.done.is_set():
-            wait_s = self._told_s + _PROGRESS_S - trio.current_time()
-            if wait_s > 0:
-                with trio.move_on_after(wait_s):
-                    await self.done.wait()
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far it is: items done, characters streamed."""
+        return self.items_done, self.offset
 
-    def take_progress(self) -> str | None:
-        """Return text streamed since the last time; None when nothing is new."""
-        self._change = trio.Event()
-        if self.done.is_set():
-            self._change.set()
-        now = (self.items_done, self.offset)
-        if now == self._told:
-            return None
-        text = "".join(self._text)[-PROGRESS_SIZE_MAX // 4 :]
-        self._text.clear()
-        self._told, self._told_s = now, trio.current_time()
-        self.progress_seq += 1
-        return text
+    def text_since(self, offset: int) -> str:
+        """Return what was streamed after ``offset``, or the end of it if that is much."""
+        fresh = min(self.offset - offset, len(self._tail))
+        return self._tail[len(self._tail) - fresh :]
+
+    async def moved(self, position: tuple[int, int]) -> None:
+        """Wait until it is further than ``position``, or done; any number may wait."""
+        while self.position == position and not self.done.is_set():
+            await self._change.wait()
 
     def finish(self) -> None:
         """Wake whoever is attached: the answer is there."""
         self.done.set()
+        self._changed()
+
+    def _changed(self) -> None:
         self._change.set()
+        self._change = trio.Event()
 
 
 class Executor:
@@ -134,6 +127,7 @@ class Executor:
 
     def progress(self, execution: Execution, text: str) -> Progress:
         """Return the progress message of now."""
+        execution.progress_seq += 1
         return Progress(
             h=self._signer.header(execution.broker, Topic.of(execution.award.h)),
             award=execution.name,
