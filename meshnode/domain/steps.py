@@ -53,10 +53,12 @@ class View:
     Attributes:
         candidates: Capability query -> who offers it.
         load: PeerId -> units of this broker outstanding there, all jobs together.
+        since_ms: Since when this broker has looked around: its last start.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
     load: Mapping[str, int] = field(default_factory=dict)
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +441,7 @@ class _Planner:
     def _provider_missing(self, task: SubTask) -> bool:
         """End the job when a capability has had no provider for too long; tell so."""
         since_ms = max(
-            [self.state.planned_ms]
+            [self.state.planned_ms, self.view.since_ms]
             + [
                 self.state.units[name].ended_ms
                 for other in edges_of(task)

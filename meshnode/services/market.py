@@ -80,11 +80,13 @@ class Market:
         self._loads: dict[str, Mapping[str, int]] = {}
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
+        self._since_ms = 0
 
     async def run(self) -> None:
         """Fetch offers and search in the background, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._since_ms = self._context.clock.now_ms()
             await trio.sleep_forever()
 
     # --- the view ---
@@ -93,7 +95,9 @@ class Market:
         """Return the view of now; what it lacks is looked for behind it."""
         wanted = sorted(set(queries))
         return View(
-            candidates={query: self.candidates(query) for query in wanted}, load=self.load()
+            candidates={query: self.candidates(query) for query in wanted},
+            load=self.load(),
+            since_ms=self._since_ms,
         )
 
     def candidates(self, query: str) -> list[Candidate]:
