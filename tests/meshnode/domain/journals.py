@@ -13,18 +13,14 @@ from random import Random
 
 from meshnode.domain.bindings import (
     Holder,
-    artifacts,
     assemble,
-    bind,
     bind_output,
     slice_input,
 )
 from meshnode.domain.facts import (
     ArtifactRef,
-    Awarded,
     Called,
     Cancelled,
-    Charged,
     Delivered,
     Done,
     Expanded,
@@ -38,7 +34,7 @@ from meshnode.domain.facts import (
     to_event,
 )
 from meshnode.domain.graphs import check_inputs
-from meshnode.domain.job import SINGLE, Attempt, JobState, charge_key, fold
+from meshnode.domain.job import SINGLE, Attempt, JobState, fold
 from meshnode.domain.steps import (
     Attend,
     Call,
@@ -62,26 +58,17 @@ from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph, encode_graph
 from protocol.journal import (
     Event,
-    Head,
-    Segment,
-    SegmentExport,
-    chain_of,
     decode_event,
     encode_event,
-    encode_segment,
-    export,
-    sign_head,
 )
 from protocol.keys import digest
-from protocol.messages import Award, Cfp, Header, Result, Ticket, read_message
-from protocol.receipts import Acceptance
+from protocol.messages import Award, Result, read_message
 from tests.meshnode.domain.contractors import NETWORK, Contractor, Pen, Traits
+from tests.meshnode.domain.desk import SCHEMA, Desk
+from tests.meshnode.domain.exports import START_MS, signed_export
 from tests.meshnode.domain.random_graphs import QUERIES, work
 
-START_MS = 1_800_000_000_000
-SCHEMA = b"{}"
 _TURNS_MAX = 200_000
-_LEASE_MS = 30_000
 
 Watch = Callable[["Run", Event, Fact], None]
 
@@ -113,6 +100,7 @@ class Run:
     ) -> None:
         self.contractors = {contractor.peer: contractor for contractor in contractors}
         self.pen = Pen("broker")
+        self.desk = Desk(self.pen)
         self.job = job
         self.now_ms = START_MS
         self.state = JobState(job)
@@ -240,14 +228,14 @@ class Run:
             case Call():
                 self._call(step)
             case MakeAward():
-                self.record(self.award(step))
+                self.record(self.desk.award(self.state, step, self.now_ms))
             case Attend() | Verify() | Stop():
                 key = (type(step).__name__, step.unit, step.attempt)
                 if key not in self.busy:
                     self.busy.add(key)
                     self._begin(step)
             case Charge():
-                self.record(self.charge(step.unit))
+                self.record(self.desk.charge(self.state, step.unit, self.now_ms))
             case GiveUp():
                 self.record(self.failed(step.unit, step.code, blame="broker"))
             case End():
@@ -274,18 +262,7 @@ class Run:
         self.record(Expanded(subtask=step.subtask, sizes=list(step.sizes), slices=slices))
 
     def _call(self, step: Call) -> None:
-        unit = self.state.units[step.unit]
-        cfps: dict[str, bytes] = {}
-        for candidate in step.candidates:
-            cfp = Cfp(
-                h=self.about(candidate.peer, step.unit),
-                capability=candidate.capability,
-                items=unit.calls,
-                input_bytes=0,
-                timeout_ms=1,
-                price_max_mc=0,
-            )
-            cfps[candidate.peer] = self.pen.sign(cfp)
+        cfps = self.desk.cfps(self.state, step, self.now_ms)
         self.record(Called(unit=step.unit, attempt=step.attempt, cfps=cfps))
         for peer, cfp_bytes in cfps.items():
             contractor = self.contractors[peer]
@@ -315,55 +292,6 @@ class Run:
             )
         elif word:
             self.record(Refused(unit=step.unit, attempt=step.attempt, peer=peer, reason=word))
-
-    def award(self, step: MakeAward) -> Awarded:
-        """The fact of a signed award."""
-        unit = self.state.units[step.unit]
-        task = self.state.tasks[unit.subtask]
-        candidate, current = step.candidate, unit.current
-        lost = any(failure.code == "peer.lost" for failure in unit.failures())
-        bindings = bind(self.state, unit, Holder(self.broker, only=lost))
-        cfp = current.called.get(candidate.peer, b"") if current else b""
-        wanted = {
-            source.pointer
-            for other in self.state.tasks.values()
-            for name in other.each
-            if (source := other.inputs[name]).kind == "task" and source.name == task.id
-        }
-        award = Award(
-            h=self.about(candidate.peer, step.unit),
-            cfp=digest(cfp) if cfp else b"",
-            proposal=digest(step.proposal),
-            agent=candidate.agent,
-            capability=candidate.capability,
-            inputs=bindings,
-            each=list(task.each),
-            items=unit.calls,
-            price_cap_mc=step.price_cap_mc,
-            timeout_ms=60_000,
-            lease_ms=_LEASE_MS,
-            lengths=[] if task.each else sorted(wanted),
-            tickets=[
-                self.pen.sign(
-                    Ticket(
-                        h=self.about(candidate.peer, step.unit), artifact=name, holder=p.holder
-                    )
-                )
-                for name, p in sorted(artifacts(bindings).items())
-                if p.holder != candidate.peer
-            ],
-        )
-        return Awarded(
-            unit=step.unit,
-            attempt=step.attempt,
-            peer=candidate.peer,
-            award=self.pen.sign(award),
-            proposal=step.proposal,
-            schema=digest(SCHEMA),
-            price_cap_mc=step.price_cap_mc,
-            lease_ms=_LEASE_MS,
-            ranked=list(step.ranked),
-        )
 
     def _begin(self, step: Attend | Verify | Stop) -> None:
         attempt = self.open(step.unit, step.attempt)
@@ -449,29 +377,6 @@ class Run:
         if self.open(step.unit, step.attempt) is not None:
             self.record(self.failed(step.unit, "job.cancelled", blame="broker"))
 
-    def charge(self, name: str) -> Charged:
-        """The fact of the broker's half of the receipt."""
-        attempt = self.state.units[name].attempts[-1]
-        delivered, found = attempt.delivered, attempt.verdict
-        assert delivered is not None
-        assert found is not None
-        paid_mc = 0 if found.verdict == "rejected" else delivered.price_mc
-        acceptance = Acceptance(
-            h=self.about(attempt.peer, name),
-            award=digest(attempt.award),
-            receipt=digest(delivered.receipt),
-            verdict=found.verdict,
-            check=found.check,
-            paid_mc=paid_mc,
-        )
-        return Charged(
-            key=charge_key(self.job, name, 0),
-            unit=name,
-            attempt=attempt.number,
-            paid_mc=paid_mc,
-            acceptance=self.pen.sign(acceptance),
-        )
-
     def failed(self, name: str, code: str, *, blame: str) -> Failed:
         """The fact that the open attempt came to nothing."""
         attempt = self.state.units[name].attempts[-1]
@@ -505,17 +410,6 @@ class Run:
             made[name] = fields[name]
         return made
 
-    def about(self, audience: str, unit: str) -> Header:
-        """A header of this job."""
-        return self.pen.header(
-            audience,
-            self.now_ms,
-            job=self.job,
-            subtask=unit,
-            deadline_ms=self.state.required_plan.deadline_ms,
-            idempotency_key=f"{self.job}/{unit}",
-        )
-
     def put(self, value: JsonValue) -> ArtifactRef:
         """Keep a value as an artifact."""
         data = canonical(value)
@@ -531,33 +425,6 @@ class Run:
         """The finished journal."""
         assert self.state.done is not None
         return signed_export(self.pen, self.job, self.events, self.state.done.state)
-
-
-def signed_export(
-    pen: Pen, job: str, events: Sequence[bytes], state: str, *, writer: str = ""
-) -> bytes:
-    """``events`` as one segment under the signature of ``pen``, whatever they say."""
-    header = encode_segment(
-        Segment(
-            job=job,
-            network=NETWORK,
-            epoch=0,
-            writer=writer or pen.identity.peer,
-            charter=b"",
-            parent=b"",
-            opened_ms=START_MS,
-        )
-    )
-    head = Head(
-        job=job,
-        epoch=0,
-        count=len(events),
-        chain=chain_of(header, events),
-        at_ms=START_MS,
-        state=state,
-    )
-    envelope = sign_head(pen.identity, NETWORK, head)
-    return export([SegmentExport(header, list(events), envelope)])
 
 
 def contractors_of(seed: int, *traits: Traits) -> list[Contractor]:

@@ -1,0 +1,122 @@
+"""What a simulated broker signs: calls, awards with their tickets, and acceptances."""
+
+from meshnode.domain.bindings import Holder, artifacts, bind
+from meshnode.domain.facts import Awarded, Charged
+from meshnode.domain.job import JobState, charge_key
+from meshnode.domain.steps import Call, MakeAward
+from protocol.keys import digest
+from protocol.messages import Award, Cfp, Header, Ticket
+from protocol.receipts import Acceptance
+from tests.meshnode.domain.contractors import Pen
+
+SCHEMA = b"{}"
+LEASE_MS = 30_000
+
+
+class Desk:
+    """Signs in the broker's name."""
+
+    def __init__(self, pen: Pen) -> None:
+        self.pen = pen
+        self.broker = pen.identity.peer
+
+    def cfps(self, state: JobState, step: Call, now_ms: int) -> dict[str, bytes]:
+        """A CFP for each candidate."""
+        unit = state.units[step.unit]
+        cfps: dict[str, bytes] = {}
+        for candidate in step.candidates:
+            cfp = Cfp(
+                h=self.about(state, candidate.peer, step.unit, now_ms),
+                capability=candidate.capability,
+                items=unit.calls,
+                input_bytes=0,
+                timeout_ms=1,
+                price_max_mc=0,
+            )
+            cfps[candidate.peer] = self.pen.sign(cfp)
+        return cfps
+
+    def award(self, state: JobState, step: MakeAward, now_ms: int) -> Awarded:
+        """The fact of a signed award."""
+        unit = state.units[step.unit]
+        task = state.tasks[unit.subtask]
+        candidate, current = step.candidate, unit.current
+        lost = any(failure.code == "peer.lost" for failure in unit.failures())
+        bindings = bind(state, unit, Holder(self.broker, only=lost))
+        cfp = current.called.get(candidate.peer, b"") if current else b""
+        wanted = {
+            source.pointer
+            for other in state.tasks.values()
+            for name in other.each
+            if (source := other.inputs[name]).kind == "task" and source.name == task.id
+        }
+        award = Award(
+            h=self.about(state, candidate.peer, step.unit, now_ms),
+            cfp=digest(cfp) if cfp else b"",
+            proposal=digest(step.proposal),
+            agent=candidate.agent,
+            capability=candidate.capability,
+            inputs=bindings,
+            each=list(task.each),
+            items=unit.calls,
+            price_cap_mc=step.price_cap_mc,
+            timeout_ms=60_000,
+            lease_ms=LEASE_MS,
+            lengths=[] if task.each else sorted(wanted),
+            tickets=[
+                self.pen.sign(
+                    Ticket(
+                        h=self.about(state, candidate.peer, step.unit, now_ms),
+                        artifact=name,
+                        holder=p.holder,
+                    )
+                )
+                for name, p in sorted(artifacts(bindings).items())
+                if p.holder != candidate.peer
+            ],
+        )
+        return Awarded(
+            unit=step.unit,
+            attempt=step.attempt,
+            peer=candidate.peer,
+            award=self.pen.sign(award),
+            proposal=step.proposal,
+            schema=digest(SCHEMA),
+            price_cap_mc=step.price_cap_mc,
+            lease_ms=LEASE_MS,
+            ranked=list(step.ranked),
+        )
+
+    def charge(self, state: JobState, name: str, now_ms: int) -> Charged:
+        """The fact of the broker's half of the receipt."""
+        attempt = state.units[name].attempts[-1]
+        delivered, found = attempt.delivered, attempt.verdict
+        assert delivered is not None
+        assert found is not None
+        paid_mc = 0 if found.verdict == "rejected" else delivered.price_mc
+        acceptance = Acceptance(
+            h=self.about(state, attempt.peer, name, now_ms),
+            award=digest(attempt.award),
+            receipt=digest(delivered.receipt),
+            verdict=found.verdict,
+            check=found.check,
+            paid_mc=paid_mc,
+        )
+        return Charged(
+            key=charge_key(state.job, name, 0),
+            unit=name,
+            attempt=attempt.number,
+            paid_mc=paid_mc,
+            acceptance=self.pen.sign(acceptance),
+        )
+
+    def about(self, state: JobState, audience: str, unit: str, now_ms: int) -> Header:
+        """A header of this job."""
+        return self.pen.header(
+            audience,
+            now_ms,
+            job=state.job,
+            subtask=unit,
+            deadline_ms=state.required_plan.deadline_ms,
+            idempotency_key=f"{state.job}/{unit}",
+        )

@@ -1,0 +1,144 @@
+"""Whole jobs among random contractors, and what must hold after each of their events."""
+
+from collections.abc import Mapping
+from random import Random
+
+from meshnode.domain.facts import (
+    Awarded,
+    Called,
+    Cancelled,
+    Charged,
+    Expanded,
+    Fact,
+    Failed,
+    Planned,
+)
+from meshnode.domain.steps import BUSY_ATTEMPTS_MAX, CALLED_MAX
+from meshnode.ports import JsonValue
+from protocol.graph import TaskGraph
+from protocol.journal import Event
+from protocol.limits import FAN_OUT_MAX
+from tests.meshnode.domain.contractors import Traits
+from tests.meshnode.domain.journals import Run, contractors_of
+from tests.meshnode.domain.random_graphs import CAPABILITIES, random_graph, random_inputs
+
+
+class Invariants:
+    """What holds after every event, told from the facts alone and not from the fold."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, str] = {}
+        self.caps_mc: dict[str, int] = {}
+        self.spent_mc = 0
+        self.keys: set[str] = set()
+        self.accepted: set[str] = set()
+        self.units: dict[str, list[str]] = {}
+        self.tries: dict[str, int] = {}
+        self.verdicts: dict[str, str] = {}
+        self.budget_mc = 0
+        self.deadline_ms = 0
+        self.ending = False
+
+    def __call__(self, run: Run, event: Event, fact: Fact) -> None:
+        match fact:
+            case Planned():
+                self.budget_mc, self.deadline_ms = fact.budget_mc, fact.deadline_ms
+            case Expanded():
+                self.units[fact.subtask] = [
+                    f"{fact.subtask}/{n}" for n in range(len(fact.sizes))
+                ]
+            case Called() | Awarded():
+                self._begins(run, event, fact)
+            case Failed():
+                was_given = self.open.pop(fact.unit) == "awarded"
+                self.caps_mc.pop(fact.unit, None)
+                self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
+                    was_given and fact.code != "node.busy"
+                )
+            case Charged():
+                self._charged(run, fact)
+            case Cancelled():
+                self.ending = True
+            case _:
+                pass
+        assert self.spent_mc + sum(self.caps_mc.values()) <= self.budget_mc, "over the budget"
+        assert run.state.spent_mc == self.spent_mc
+        assert run.state.reserved_mc() == sum(self.caps_mc.values())
+
+    def _begins(self, run: Run, event: Event, fact: Called | Awarded) -> None:
+        assert not self.ending, "new work in a job that ends"
+        assert event.at_ms < self.deadline_ms, "new work past the deadline"
+        subtask = fact.unit.split("/")[0]
+        task = run.state.tasks[subtask]
+        for source in task.inputs.values():
+            if source.kind == "task":
+                made = self.units[source.name]
+                assert set(made) <= self.accepted, f"{fact.unit} before {source.name}"
+        if isinstance(fact, Called):
+            assert fact.unit not in self.open, "two attempts at once"
+            assert 1 <= len(fact.cfps) <= CALLED_MAX
+            self.open[fact.unit] = "called"
+        else:
+            assert self.open.get(fact.unit) != "awarded", "awarded twice at once"
+            self.open[fact.unit] = "awarded"
+            self.caps_mc[fact.unit] = fact.price_cap_mc
+        assert fact.unit not in self.accepted
+        assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
+        assert fact.attempt <= task.attempts_max + BUSY_ATTEMPTS_MAX
+        running = [unit for unit in self.open if unit.split("/")[0] == subtask]
+        assert len(running) <= FAN_OUT_MAX, "fan-out"
+
+    def _charged(self, run: Run, fact: Charged) -> None:
+        self.caps_mc.pop(fact.unit)
+        self.open.pop(fact.unit)
+        verdict = run.state.units[fact.unit].attempts[-1].verdict
+        assert verdict is not None
+        if verdict.verdict == "rejected":
+            assert fact.paid_mc == 0
+            self.tries[fact.unit] = self.tries.get(fact.unit, 0) + 1
+            return
+        assert fact.key not in self.keys, "charged twice"
+        self.keys.add(fact.key)
+        self.spent_mc += fact.paid_mc
+        self.accepted.add(fact.unit)
+
+
+def random_traits(rng: Random, capability: str) -> Traits:
+    def chance() -> float:
+        return rng.choice((0.0, 0.0, 0.1, 0.3))
+
+    return Traits(
+        capability=capability,
+        price_mc=rng.randrange(6),
+        latency_ms=rng.choice((5, 50, 500, 5_000)),
+        concurrency=rng.randint(1, 4),
+        offers=rng.random() < 0.5,
+        busy=chance(),
+        refuses=chance(),
+        fails=chance(),
+        lies=chance(),
+        silent=rng.choice((0.0, 0.0, 0.1)),
+        repeats=chance(),
+        dies_ms=rng.choice((0, 0, 0, 1, 2_000)),
+        offset_ms=rng.choice((0, 0, 600_000, -600_000)),
+    )
+
+
+def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
+    rng = Random(seed)
+    graph = random_graph(rng, unequal=rng.random() < 0.2)
+    inputs = random_inputs(rng)
+    capabilities = [c for c in CAPABILITIES if rng.random() < 0.97]
+    traits = [random_traits(rng, c) for c in capabilities for _ in range(rng.randint(1, 4))]
+    run = Run(
+        graph,
+        inputs,
+        contractors_of(seed, *traits),
+        budget_mc=rng.choice((0, 20, 200, 100_000)),
+        limit_ms=rng.choice((3_000, 60_000, 600_000)),
+    )
+    run.watch = Invariants()
+    kill = rng.choice((0, 0, 5, 13))
+    if kill:
+        run.kill_after = lambda count: count % kill == 0
+    return run, graph, inputs
