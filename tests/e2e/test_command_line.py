@@ -105,8 +105,8 @@ def nodes(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lis
             yield members
 
 
-def at(node: NodeProcess) -> tuple[str, Path]:
-    return "--home", node.home / "home"
+def at(node: NodeProcess) -> tuple[str, str]:
+    return "--home", str(node.home / "home")
 
 
 def test_agents_of_the_mesh_are_listed(nodes: list[NodeProcess]) -> None:
@@ -171,11 +171,9 @@ def asking(desk: NodeProcess, graph: Path) -> Iterator[tuple[subprocess.Popen[st
             stderr=subprocess.PIPE,
             text=True,
         )
-        for line in filter(None, events.iter_lines()):
-            told = json.loads(line)
-            job = told["fields"].get("job")
-            if told["event"] == "job.awarded" and job not in earlier:
-                break
+        heard = (json.loads(line) for line in events.iter_lines() if line)
+        awards = (one["fields"]["job"] for one in heard if one["event"] == "job.awarded")
+        job = next(job for job in awards if job not in earlier)
     try:
         yield process, job
     finally:
@@ -269,6 +267,21 @@ def test_a_node_finishes_what_it_does_before_it_ends(files: Path, tmp_path: Path
     ended = json.loads(out)
     assert ended["state"] == "completed", ended
     assert ended["subtasks"][0]["attempts"] == [], "it was not given to another"
+
+
+def test_a_second_signal_ends_a_node_at_once_and_its_asker_is_told(
+    files: Path, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{files}")
+        with running(tmp_path, "up", "--function", "shouting:sleep") as node:
+            with asking(node, files / "nap.toml") as (process, _job):
+                began_s = os.times().elapsed
+                assert command("down", *at(node), "--now").returncode == 0
+                assert os.times().elapsed - began_s < 15, "a drain takes 30 s"
+                out, _ = process.communicate(timeout=60)
+            assert node.process.wait(30) == 0
+    assert json.loads(out)["error"]["code"] == "http.cut"
 
 
 def test_a_seed_runs_without_the_rest_of_the_command_line(tmp_path: Path) -> None:
