@@ -181,7 +181,8 @@ class Audit:
         self._need_work(award, unit)
         terms = self._terms(fact, attempt, award)
         _need(
-            (fact.price_cap_mc, fact.lease_ms) == (award.price_cap_mc, award.lease_ms),
+            (fact.agent, fact.price_cap_mc, fact.lease_ms)
+            == (award.agent, award.price_cap_mc, award.lease_ms),
             "the award says something else than the event",
         )
         _need(

@@ -127,6 +127,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
         unit: What is awarded.
         attempt: Which try.
         peer: To whom.
+        agent: Which of its agents.
         award: Envelope.
         proposal: Envelope of the proposal or standing offer that it binds.
         schema: Hash of the output schema that the result is held against.
@@ -140,6 +141,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
     unit: str
     attempt: int
     peer: str
+    agent: str
     award: bytes
     proposal: bytes
     schema: bytes

@@ -55,6 +55,7 @@ class Attempt:
         proposals: PeerId -> proposal.
         refusals: PeerId -> reason.
         peer: The contractor, once awarded.
+        agent: Its agent.
         award: Envelope.
         proposal: Envelope of what the award binds.
         schema: Hash of the output schema.
@@ -74,6 +75,7 @@ class Attempt:
     proposals: dict[str, Proposed] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     peer: str = ""
+    agent: str = ""
     award: bytes = b""
     proposal: bytes = b""
     schema: bytes = b""
@@ -269,7 +271,8 @@ class JobState:
             attempt.called = dict(fact.cfps)
             return
         attempt.contract = advance(attempt.contract, "award")
-        attempt.peer, attempt.award, attempt.lease_ms = fact.peer, fact.award, fact.lease_ms
+        attempt.peer, attempt.agent = fact.peer, fact.agent
+        attempt.award, attempt.lease_ms = fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
         attempt.proposal = fact.proposal
 

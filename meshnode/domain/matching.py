@@ -15,6 +15,8 @@ from protocol.records import CapabilityName
 
 #: One call, when nobody has measured it.
 LATENCY_GUESS_MS: Final = 500
+#: Reaching a node without a session, before the work begins.
+DIAL_GUESS_MS: Final = 300
 #: What a millicredit is worth in waiting, milliseconds.
 MS_PER_MC: Final = 5
 #: Units that may wait at a contractor beyond those that run: enough to keep it busy.
@@ -51,6 +53,11 @@ class Candidate:
     alive: bool = False
     troubled: bool = False
 
+    @property
+    def agent_id(self) -> str:
+        """The agent's name in the mesh: ``peer/name``."""
+        return f"{self.peer}/{self.agent}"
+
 
 def matches(query: str, name: str) -> bool:
     """Tell whether capability ``name`` answers ``query`` (both well-formed)."""
@@ -59,14 +66,15 @@ def matches(query: str, name: str) -> bool:
 
 def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     """Tell whether another unit may be sent to ``candidate`` now."""
-    return load.get(candidate.peer, 0) < candidate.concurrency + QUEUE_UNITS
+    return load.get(candidate.agent_id, 0) < candidate.concurrency + QUEUE_UNITS
 
 
 def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     """Return the expected time until ``candidate`` is finished, from now."""
     latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
-    waiting = load.get(candidate.peer, 0) // max(1, candidate.concurrency)
-    return latency_ms * calls * (1 + waiting)
+    waiting = load.get(candidate.agent_id, 0) // max(1, candidate.concurrency)
+    dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
+    return latency_ms * calls * (1 + waiting) + dial_ms
 
 
 def rank(
@@ -78,7 +86,7 @@ def rank(
         candidates: With room, price within budget.
         key: Job and unit: what ties are broken by.
         calls: Agent calls in the unit.
-        load: Units outstanding at each peer.
+        load: Units outstanding at each agent, by its id.
     """
     rows = []
     for candidate in candidates:
@@ -86,7 +94,6 @@ def rank(
         price_mc = candidate.price_mc * calls
         place = (
             candidate.troubled,
-            not candidate.alive,
             time_ms + MS_PER_MC * price_mc,
             _rendezvous(key, candidate.peer),
             candidate.agent,

@@ -52,7 +52,8 @@ class View:
 
     Attributes:
         candidates: Capability query -> who offers it.
-        load: PeerId -> units of this broker outstanding there, all jobs together.
+        load: Agent id (``peer/name``) -> units of this broker outstanding there, all jobs
+            together.
         since_ms: Since when this broker has looked around: its last start.
     """
 
@@ -414,7 +415,7 @@ class _Planner:
             return True
         called = tuple(candidate for candidate, _ in ranked[:CALLED_MAX])
         self.out.append(Call(unit.name, number, called))
-        self.load[best.peer] = self.load.get(best.peer, 0) + 1
+        self.load[best.agent_id] = self.load.get(best.agent_id, 0) + 1
         return True
 
     def _award(
@@ -427,7 +428,7 @@ class _Planner:
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
         self.free_mc -= cap_mc
-        self.load[candidate.peer] = self.load.get(candidate.peer, 0) + 1
+        self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
         shown = tuple(row for _, row in ranked[:CALLED_MAX])
         self.out.append(MakeAward(unit.name, number, candidate, proposal, shown, cap_mc))
 

@@ -142,6 +142,7 @@ class Contracts:
             unit=step.unit,
             attempt=step.attempt,
             peer=candidate.peer,
+            agent=candidate.agent,
             award=self._signer.sign(award),
             proposal=step.proposal,
             schema=schema,

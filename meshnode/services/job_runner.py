@@ -142,7 +142,8 @@ class JobRunner:
         for unit in self._journal.state.units.values():
             attempt = unit.current
             if attempt is not None and attempt.award and attempt.delivered is None:
-                load[attempt.peer] = load.get(attempt.peer, 0) + 1
+                agent_id = f"{attempt.peer}/{attempt.agent}"
+                load[agent_id] = load.get(agent_id, 0) + 1
         self._market.publish_load(self._journal.job, load)
 
     async def _sleep(self, wake_ms: int) -> None:

@@ -167,14 +167,14 @@ class Market:
     # --- load and trouble ---
 
     def publish_load(self, job: str, load: Mapping[str, int]) -> None:
-        """Say how many units of ``job`` are out, by peer; empty when it has ended."""
+        """Say how many units of ``job`` are out, by agent id; empty when it has ended."""
         if load:
             self._loads[job] = dict(load)
         else:
             self._loads.pop(job, None)
 
     def load(self) -> Mapping[str, int]:
-        """Return the units out at each peer, all jobs together."""
+        """Return the units out at each agent, all jobs together."""
         total: Counter[str] = Counter()
         for load in self._loads.values():
             total.update(load)

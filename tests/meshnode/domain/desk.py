@@ -79,6 +79,7 @@ class Desk:
             unit=step.unit,
             attempt=step.attempt,
             peer=candidate.peer,
+            agent=candidate.agent,
             award=self.pen.sign(award),
             proposal=step.proposal,
             schema=digest(SCHEMA),

@@ -203,7 +203,8 @@ class Run:
         for unit in self.state.units.values():
             attempt = unit.current
             if attempt is not None and attempt.award and attempt.delivered is None:
-                load[attempt.peer] = load.get(attempt.peer, 0) + 1
+                agent_id = f"{attempt.peer}/{attempt.agent}"
+                load[agent_id] = load.get(agent_id, 0) + 1
         candidates = {
             query: [
                 c.candidate(self.broker, self.now_ms)

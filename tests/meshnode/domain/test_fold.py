@@ -74,6 +74,7 @@ AWARDED = Awarded(
     unit="a/0",
     attempt=0,
     peer="p",
+    agent="agent",
     award=b"award",
     proposal=b"proposal",
     schema=b"schema",

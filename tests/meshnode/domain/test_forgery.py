@@ -314,8 +314,11 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
         "awarded", "one", in_award(cfp=digest(b"x")), "another CFP",
     ),
     "an award for another agent": (
-        "awarded", "each/0", in_award(agent="x"), "another agent",
+        "awarded", "each/0",
+        lambda d: d.update(award=resealed(d["award"], Award, agent="x"), agent="x"),
+        "another agent",
     ),
+    "another agent in the event": ("awarded", "each/0", put(agent="x"), "something else"),
     "an award for another capability": (
         "awarded", "each/0", in_award(capability="work.b@1"), "another agent or capability",
     ),

@@ -321,7 +321,7 @@ def test_a_budget_that_never_suffices_ends_the_job() -> None:
 def test_a_peer_with_a_full_queue_gets_nothing_more() -> None:
     state = expanded(1)
     known = candidates(candidate(concurrency=1))
-    full = View(candidates=known.candidates, load={"p": 2})
+    full = View(candidates=known.candidates, load={"p/a": 2})
     assert [type(s) for s in next_steps(state, START_MS, full)] == [Wake]
 
 
