@@ -232,9 +232,13 @@ class Artifacts:
     # --- serving ---
 
     async def _serve(self, stream: Stream) -> None:
-        with trio.move_on_after(_HEADER_S) as patience:
-            body, _ = await _first_message(stream)
-        if patience.cancelled_caught:
+        body = b""
+        try:
+            with trio.move_on_after(_HEADER_S):
+                body, _ = await _first_message(stream)
+        except RemoteProtocolError as exc:
+            self._emit("artifact.refused", peer=stream.peer, why=str(exc))
+        if not body:
             return
         try:
             fetch = decode_message(body)

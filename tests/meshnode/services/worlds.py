@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import trio
 
+from meshnode.config import NodeConfig
 from meshnode.node import Node
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
 from protocol.graph import Source, SubTask, TaskGraph
-from simulations.mesh import SimMesh
+from simulations.mesh import CONFIG, SimMesh
 from simulations.weather import Weather
 from simulations.world import World, run
 
@@ -133,10 +134,13 @@ def play(story: Callable[[SimMesh], Awaitable[None]], *, seed: int = 1) -> None:
     run(scenario, seed=seed)
 
 
-async def start(mesh: SimMesh, **agents: Sequence[Agent]) -> list[Node]:
+async def start(
+    mesh: SimMesh, config: NodeConfig = CONFIG, /, **agents: Sequence[Agent]
+) -> list[Node]:
     """Start nodes by name with what they host; they know each other when this returns."""
     nodes = [
-        await mesh.start(name, agents=partial(tuple, hosted)) for name, hosted in agents.items()
+        await mesh.start(name, agents=partial(tuple, hosted), config=config)
+        for name, hosted in agents.items()
     ]
     with trio.fail_after(30):
         while any(len(node.known()) < len(nodes) for node in nodes):  # noqa: ASYNC110 - no event for it
