@@ -26,33 +26,42 @@ _PAUSE_S: Final = 1.0
 _OUTPUT_SHOWN: Final = 4_000
 
 
+Graph = Annotated[Path, typer.Option(metavar="FILE", help="Task graph, TOML or JSON.")]
+File = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]FILE",
+        help="Add {path, text} of a text file to the job input `files`, or NAME.",
+    ),
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=JSON", help="Give a job input."),
+]
+Budget = Annotated[
+    int | None, typer.Option(metavar="MC", min=0, help="Most to spend, millicredits.")
+]
+Deadline = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds until it must be done.")
+]
+Key = Annotated[
+    str, typer.Option(metavar="TEXT", help="Asking again with the same key asks once.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
+]
+
+
 def ask(
     *,
-    graph: Annotated[Path, typer.Option(metavar="FILE", help="Task graph, TOML or JSON.")],
-    file: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]FILE",
-            help="Add {path, text} of a text file to the job input `files`, or NAME.",
-        ),
-    ] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME=JSON", help="Give a job input."),
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(metavar="MC", min=0, help="Most to spend, millicredits.")
-    ] = None,
-    deadline: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds until it must be done.")
-    ] = None,
-    key: Annotated[
-        str, typer.Option(metavar="TEXT", help="Asking again with the same key asks once.")
-    ] = "",
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
-    ] = None,
+    graph: Graph,
+    file: File = None,
+    input_: Input = None,
+    budget: Budget = None,
+    deadline: Deadline = None,
+    key: Key = "",
+    out: Out = None,
     home: Home = "",
     url: Url = "",
     token_file: TokenFile = "",

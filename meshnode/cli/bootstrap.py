@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from meshnode.cli.options import Detach, Json
-from meshnode.cli.up import ready_line, show_ready
+from meshnode.cli.up import Join, Listen, Network, ready_line, show_ready
 
 if TYPE_CHECKING:
     from meshnode.app import Served
@@ -20,15 +20,9 @@ def bootstrap(
     home: Annotated[
         str, typer.Option(metavar="DIR", help=f"The seed's folder; {HOME_DEFAULT}.")
     ] = HOME_DEFAULT,
-    network: Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")] = "",
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDR", help="Multiaddr to listen on; may be repeated."),
-    ] = None,
-    join: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDR", help="Other seeds: multiaddrs, or @FILE."),
-    ] = None,
+    network: Network = "",
+    listen: Listen = None,
+    join: Join = None,
     seeds: Annotated[
         str, typer.Option(metavar="FILE", help="Write the seed's addresses there: a seed list.")
     ] = "",

@@ -15,38 +15,47 @@ if TYPE_CHECKING:
     from meshnode.config import NodeConfig
 
 
+Config = Annotated[
+    str, typer.Option(metavar="FILE", help="TOML; options and environment come first.")
+]
+Network = Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDR", help="Multiaddr to listen on; may be repeated."),
+]
+Join = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDR", help="Multiaddr of a node of the mesh, or @FILE: a seed list."
+    ),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="SPECIALIST", help="Host a built-in agent."),
+]
+Function = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE:NAME", help="Host a Python function made with @agent."),
+]
+Http = Annotated[
+    str, typer.Option(metavar="HOST:PORT", help="Where to serve HTTP; a free local port.")
+]
+NoDht = Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")]
+NoCatalogue = Annotated[bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")]
+
+
 def up(
     *,
-    config: Annotated[
-        str, typer.Option(metavar="FILE", help="TOML; options and environment come first.")
-    ] = "",
+    config: Config = "",
     home: Home = "",
-    network: Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")] = "",
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDR", help="Multiaddr to listen on; may be repeated."),
-    ] = None,
-    join: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDR", help="Multiaddr of a node of the mesh, or @FILE: a seed list."
-        ),
-    ] = None,
-    with_: Annotated[
-        list[str] | None,
-        typer.Option("--with", metavar="SPECIALIST", help="Host a built-in agent."),
-    ] = None,
-    function: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE:NAME", help="Host a Python function made with @agent."),
-    ] = None,
-    http: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to serve HTTP; a free local port.")
-    ] = "",
-    no_dht: Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")] = False,
-    no_catalogue: Annotated[
-        bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")
-    ] = False,
+    network: Network = "",
+    listen: Listen = None,
+    join: Join = None,
+    with_: With = None,
+    function: Function = None,
+    http: Http = "",
+    no_dht: NoDht = False,
+    no_catalogue: NoCatalogue = False,
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:

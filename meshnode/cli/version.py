@@ -1,6 +1,7 @@
 """``meshnode version``."""
 
 import platform
+
 from meshnode.cli.options import Json
 from meshnode.cli.printing import say_json
 

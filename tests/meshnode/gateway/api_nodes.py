@@ -103,7 +103,7 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk() -> AsyncIterator[Desk]:
-    """Run both nodes for as long as the context lasts; call it under a mock clock."""
+    """Run both nodes for as long as the context lasts; call it under a MockClock."""
     async with open_network(Random(1)) as network, trio.open_nursery() as nursery:
         directory = SimDirectory(Random(2), validate_record(NETWORK, SimClock()))
 
