@@ -179,7 +179,7 @@ class Awards:
             refuse = read_message(body.refuse, Refuse, network=network)
             if refuse.reason == "busy":
                 return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
-            self._market.spent(attempt.peer, "")
+            self._market.spent(attempt.peer, attempt.agent)
             return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
         result = read_message(body.result, Result, network=network)
         receipt = read_message(body.receipt, Receipt, network=network)

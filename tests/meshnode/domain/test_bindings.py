@@ -119,7 +119,8 @@ class Bench:
         ref = self.put(outputs if task.each else outputs[0])
         self.facts += [
             Awarded(
-                unit=unit.name, attempt=0, peer="p", agent="a", award=b"a", proposal=b"p", schema=b"",
+                unit=unit.name, attempt=0, peer="p", agent="a", award=b"a", proposal=b"p",
+                schema=b"",
                 price_cap_mc=0, lease_ms=1, ranked=[],
             ),
             Delivered(

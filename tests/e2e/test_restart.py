@@ -1,0 +1,71 @@
+"""A broker that is killed mid-job goes on from its journal when it is started again."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from meshnode.domain.provenance import verify_provenance
+from tests.e2e.processes import NodeProcess, await_ready, mesh, start
+
+CODE = "import subprocess\n\n\ndef run(x):\n    subprocess.call(x, shell=True)\n"
+GRAPH = {
+    "name": "audits",
+    "subtasks": {
+        "audits": {
+            "capability": "code.security_audit@1",
+            "each": ["path", "text"],
+            "inputs": {"path": "@files/*/path", "text": "@files/*/text"},
+            "batch_items_max": 2,
+        }
+    },
+    "outputs": {"audits": "audits"},
+}
+
+
+def follow(desk: NodeProcess, job: str, kind: str) -> None:
+    """Read the job's events until one is of ``kind``."""
+    token = Path(desk.ready["token_file"]).read_text("ascii").strip()
+    seen = []
+    with httpx.stream(
+        "GET",
+        f"{desk.ready['http']}/api/jobs/{job}/events?follow=1",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=90,
+    ) as response:
+        for line in response.iter_lines():
+            seen.append(line)
+            if f'"kind":"{kind}"' in line.replace(" ", ""):
+                return
+    raise AssertionError(f"no {kind} event among {seen[-5:]}")
+
+
+def test_a_killed_broker_goes_on_with_its_job_after_a_restart(tmp_path: Path) -> None:
+    auditors = [("--with", "security_audit")] * 2
+    with mesh(tmp_path, [*auditors, ()]) as (seed, *_, killed), ExitStack() as stack:
+        killed.api("GET", "/api/agents", params={"capability": "code.security_audit"})
+        files = [{"path": f"f{n}.py", "text": f"{CODE}\n# {n}\n"} for n in range(24)]
+        body = {"graph": GRAPH, "inputs": {"files": files}, "deadline_s": 120}
+        job = killed.api("POST", "/api/jobs", json=body).json()["job"]
+        follow(killed, job, "charged")
+        killed.kill()
+
+        home = killed.home
+        again = stack.enter_context(start(home, "up", "--join", seed.address))
+        desk = await_ready(again, home)
+        before = {
+            row["id"]: row["attempts"]
+            for row in desk.api("GET", f"/api/jobs/{job}").json()["subtasks"]
+            if row["state"] == "completed"
+        }
+        assert before, "the first charge was durable before it was told"
+        follow(desk, job, "done")
+
+        status = desk.api("GET", f"/api/jobs/{job}").json()
+        assert status["state"] == "completed", status["error"]
+        found = desk.api("GET", f"/api/jobs/{job}/outputs").json()["audits"]
+        assert [audit["path"] for audit in found] == [file["path"] for file in files]
+        proved = verify_provenance(desk.api("GET", f"/api/jobs/{job}/provenance").content)
+        assert proved.cost_mc == 5 * len(files), "every file is charged once"
+        after = {row["id"]: row["attempts"] for row in status["subtasks"]}
+        assert {unit: after[unit] for unit in before} == before
