@@ -1,0 +1,307 @@
+"""The broker, where the small world is too coarse: one job, one trouble.
+
+In virtual time (a MockClock's).
+"""
+
+import msgspec
+import pytest
+import trio
+
+from meshnode.domain.job import JobState
+from meshnode.domain.provenance import verify_provenance
+from meshnode.errors import GraphError, InputInvalid, MeshError, NoProvider, NotFound
+from meshnode.node import Node
+from meshnode.services.broker import Terms
+from protocol.graph import Source, SubTask, TaskGraph
+from simulations.mesh import SimMesh
+from tests.meshnode.services.worlds import (
+    TextAgent,
+    answers_after,
+    inputs,
+    never,
+    play,
+    shouting,
+    start,
+    told,
+    until,
+)
+
+
+async def finished(node: Node, job: str) -> JobState:
+    with trio.fail_after(300):
+        return await node.wait(job)
+
+
+def code_of(state: JobState) -> str:
+    assert state.done is not None
+    return state.done.code or state.done.state
+
+
+def test_a_job_is_done_and_its_story_verifies() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b, c = await start(mesh, a=[], b=[TextAgent()], c=[TextAgent()])
+        job = await a.submit(shouting(3), inputs("x", "y", "z"))
+        state = await finished(a, job)
+        assert code_of(state) == "completed"
+        assert await a.outputs(job) == {"said": ["X", "Y", "Z"]}
+        proved = verify_provenance(await (await a.journal(job)).export())
+        assert (proved.state, proved.cost_mc) == ("completed", 6)
+        assert state.spent_mc == 6
+        await until(lambda: not mesh.members["a"].disk.tables["acceptance_due"])
+        served = [*await b.served(), *await c.served()]
+        assert sorted(served, key=str) == sorted(await a.served(), key=str)
+
+    play(story)
+
+
+# --- taking jobs ---------------------------------------------------------------------
+
+
+def test_one_idempotency_key_is_one_job() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        a, _ = await start(mesh, a=[], b=[agent])
+        terms = Terms(idempotency_key="k")
+        jobs: list[str] = []
+
+        async def submit() -> None:
+            jobs.append(await a.submit(shouting(), inputs("x"), terms))
+
+        async with trio.open_nursery() as nursery:
+            for _number in range(3):
+                nursery.start_soon(submit)
+        await finished(a, jobs[0])
+        await submit()
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        jobs.append(await again.submit(shouting(), inputs("x"), terms))
+        assert len(jobs) == 5
+        assert len(set(jobs)) == 1
+        other = await again.broker.submit(shouting(), inputs("x"), terms, caller="another")
+        assert other not in jobs, "a key is its caller's"
+        assert agent.calls[0] == "x"
+
+    play(story)
+
+
+def test_what_is_offered_is_named_when_nobody_offers_what_is_asked_for() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        graph = shouting()
+        asked = msgspec.structs.replace(graph.subtasks[0], capability="text.shoot")
+        graph = msgspec.structs.replace(graph, subtasks=[asked])
+        with pytest.raises(NoProvider, match=r"text\.shoot") as caught:
+            await a.submit(graph, inputs("x"))
+        assert "text.shout@1" in caught.value.line()
+        assert trio.current_time() < 60
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        (Terms(budget_mc=-1), "budget"),
+        (Terms(deadline_s=0), "deadline"),
+        (Terms(deadline_s=float("inf")), "deadline"),
+        (Terms(deadline_s=float("nan")), "deadline"),
+        (Terms(idempotency_key="k" * 201), "key"),
+    ],
+)
+def test_terms_out_of_range_are_refused(terms: Terms, says: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        with pytest.raises(InputInvalid, match=says):
+            await a.submit(shouting(), inputs("x"), terms)
+        assert await a.broker.jobs() == []
+
+    play(story)
+
+
+def test_a_graph_that_can_not_run_is_refused_before_anything_is_spent() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        task = SubTask(
+            id="say", capability="text.shout", inputs={"text": Source(kind="task", name="say")}
+        )
+        graph = TaskGraph(
+            name="cycle", subtasks=[task], outputs={"o": Source(kind="task", name="say")}
+        )
+        with pytest.raises(GraphError, match="cycle"):
+            await a.submit(graph, {})
+        with pytest.raises(MeshError):
+            await a.submit(shouting(), {})
+        assert await a.broker.jobs() == []
+
+    play(story)
+
+
+def test_a_submit_that_is_given_up_is_no_job_or_a_whole_one() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        a, _ = await start(mesh, a=[], b=[agent])
+        terms = Terms(idempotency_key="k")
+        for wait_s in (0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02):
+            with trio.move_on_after(wait_s):
+                await a.submit(shouting(), inputs("x"), terms)
+            job = await a.submit(shouting(), inputs("x"), terms)
+            assert code_of(await finished(a, job)) == "completed"
+            terms = Terms(idempotency_key=f"k{wait_s}")
+        await trio.sleep(1)
+        assert all(done for *_, done in await a.broker.jobs())
+
+    play(story)
+
+
+# --- ends ----------------------------------------------------------------------------
+
+
+def test_a_job_past_its_deadline_ends_and_stops_what_runs() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(never)
+        a, _ = await start(mesh, a=[], b=[agent])
+        begun_s = trio.current_time()
+        job = await a.submit(shouting(), inputs("x"), Terms(deadline_s=20))
+        state = await finished(a, job)
+        assert code_of(state) in {"deadline", "agent.timeout"}
+        assert 19 <= trio.current_time() - begun_s <= 23
+        assert agent.running == 0
+
+    play(story)
+
+
+def test_a_job_ends_soon_after_its_deadline_even_when_nobody_answers() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent(never)])
+        begun_s = trio.current_time()
+        job = await a.submit(shouting(), inputs("x"), Terms(deadline_s=20))
+        await trio.sleep(18)
+        mesh.world.network.freeze(b.peer)
+        await finished(a, job)
+        assert trio.current_time() - begun_s <= 20 + 16
+
+    play(story)
+
+
+def test_the_budget_holds() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        a, _ = await start(mesh, a=[], b=[agent])
+        plan = shouting(6, batch_items_max=1)
+        job = await a.submit(plan, inputs(*"uvwxyz"), Terms(budget_mc=7))
+        state = await finished(a, job)
+        assert code_of(state) == "budget.exceeded"
+        assert state.spent_mc <= 7
+        assert len(agent.calls) == 3, "what 7 mc pay for at 2 mc each"
+        job = await a.submit(plan, inputs(*"uvwxyz"), Terms(budget_mc=12))
+        assert code_of(await finished(a, job)) == "completed"
+
+    play(story)
+
+
+def test_a_cancelled_job_ends_with_nothing_running_and_nothing_charged() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = [TextAgent(never), TextAgent(never)]
+        a, _, _ = await start(mesh, a=[], b=agents[:1], c=agents[1:])
+        job = await a.submit(shouting(4, batch_items_max=1), inputs(*"wxyz"))
+        await until(lambda: sum(agent.running for agent in agents) == 4)
+        await a.cancel(job)
+        await a.cancel(job)  # twice is once
+        state = await finished(a, job)
+        assert code_of(state) == "owner"
+        assert sum(agent.running for agent in agents) == 0
+        assert (state.spent_mc, state.reserved_mc()) == (0, 0)
+        await a.cancel(job)  # after the end too
+        with pytest.raises(NotFound, match="cancelled"):
+            await a.outputs(job)
+
+    play(story)
+
+
+# --- trouble -------------------------------------------------------------------------
+
+
+def test_a_connection_that_breaks_under_an_award_costs_no_attempt() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(5))
+        a, b = await start(mesh, a=[], b=[agent])
+        job = await a.submit(shouting(), inputs("x"))
+        await until(lambda: agent.running == 1)
+        mesh.world.network.break_link(a.peer, b.peer)
+        state = await finished(a, job)
+        assert code_of(state) == "completed"
+        assert [len(unit.attempts) for unit in state.units.values()] == [1]
+        assert agent.calls == ["x"]
+
+    play(story)
+
+
+def test_another_candidate_takes_over_from_one_that_freezes() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = [TextAgent(answers_after(5)), TextAgent(answers_after(5))]
+        a, b, c = await start(mesh, a=[], b=agents[:1], c=agents[1:])
+        job = await a.submit(shouting(), inputs("x"))
+        await until(lambda: any(agent.running for agent in agents))
+        mesh.world.network.freeze((b if agents[0].running else c).peer)
+        begun_s = trio.current_time()
+        assert code_of(await finished(a, job)) == "completed"
+        assert trio.current_time() - begun_s < 30
+        assert [len(agent.calls) for agent in agents] == [1, 1]
+
+    play(story)
+
+
+def test_a_disk_that_is_full_for_a_while_delays_a_job_and_does_not_end_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(1))])
+        job = await a.submit(shouting(6, batch_items_max=1), inputs(*"uvwxyz"))
+        for _number in range(4):
+            await trio.sleep(0.3)
+            mesh.fill_disk("a", count=2)
+        state = await finished(a, job)
+        assert code_of(state) == "completed"
+        assert told(a, "job.held_up") or told(a, "job.mishap")
+        assert not told(a, "job.stalled")
+        journal = await a.journal(job)
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        assert (await again.journal(job)).events() == journal.events()
+
+    play(story)
+
+
+def test_a_broker_that_was_down_for_long_goes_on() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(3))])
+        job = await a.submit(shouting(4, batch_items_max=1), inputs(*"wxyz"))
+        await trio.sleep(1)
+        mesh.crash("a")
+        await trio.sleep(60)
+        again = await mesh.restart("a")
+        assert code_of(await finished(again, job)) == "completed"
+        assert await again.outputs(job) == {"said": list("WXYZ")}
+
+    play(story)
+
+
+def test_a_broker_that_is_cut_off_for_a_while_keeps_its_attempts() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent()])
+        mesh.world.network.partition([a.peer], [b.peer])
+        job = await a.submit(shouting(), inputs("x"))
+        await trio.sleep(25)
+        mesh.world.network.partition()
+        state = await finished(a, job)
+        assert code_of(state) == "completed"
+
+    play(story)
+
+
+def test_a_draining_node_takes_no_more_jobs() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        await a.drain()
+        with pytest.raises(MeshError, match="closing"):
+            await a.submit(shouting(), inputs("x"))
+
+    play(story)
