@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshnode.cli import agents, ask, bootstrap, down, review, up, verify, version
+from meshnode.cli import agents, ask, bench, bootstrap, down, review, up, verify, version
 from meshnode.cli.failure import report
 
 _HELP = """Put your agents and tools to work for a mesh of peers, and theirs for you.
@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "verify": verify.verify,
     "bootstrap": bootstrap.bootstrap,
     "demo": review.demo,
+    "bench": bench.bench,
     "version": version.version,
 }
 
