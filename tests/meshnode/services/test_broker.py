@@ -270,16 +270,30 @@ def test_a_disk_that_is_full_for_a_while_delays_a_job_and_does_not_end_it() -> N
     play(story)
 
 
+@pytest.mark.parametrize("after_s", [0.0, 1.01])
+def test_a_decision_that_the_disk_refuses_is_taken_again(after_s: float) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(1))])
+        job = await a.submit(shouting(6), inputs(*"uvwxyz"))
+        await trio.sleep(after_s)
+        mesh.fill_disk("a")  # when its inputs are cut, or its outputs put together
+        assert code_of(await finished(a, job)) == "completed"
+        assert await a.outputs(job) == {"said": list("UVWXYZ")}
+
+    play(story)
+
+
 def test_a_broker_that_was_down_for_long_goes_on() -> None:
     async def story(mesh: SimMesh) -> None:
         a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(3))])
-        job = await a.submit(shouting(4, batch_items_max=1), inputs(*"wxyz"))
+        words = "abcdefghijkl"  # more than can be given out before the crash
+        job = await a.submit(shouting(12, batch_items_max=1), inputs(*words))
         await trio.sleep(1)
         mesh.crash("a")
         await trio.sleep(60)
         again = await mesh.restart("a")
         assert code_of(await finished(again, job)) == "completed"
-        assert await again.outputs(job) == {"said": list("WXYZ")}
+        assert await again.outputs(job) == {"said": list(words.upper())}
 
     play(story)
 

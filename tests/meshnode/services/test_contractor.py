@@ -47,6 +47,7 @@ from protocol.messages import (
 from protocol.signing import peek
 from simulations.clock import EPOCH_MS
 from simulations.mesh import CONFIG, NETWORK, SimMesh
+from simulations.store import MemoryStore
 from tests.meshnode.services.worlds import (
     TextAgent,
     answers_after,
@@ -529,6 +530,39 @@ def test_after_a_restart_unfinished_work_is_begun_again_once() -> None:
             await mesh.restart("b")
         assert result_of(await hand.send(body)).state == "completed"
         assert len(agent.calls) == 1
+
+    play(story)
+
+
+def test_what_comes_while_a_restart_looks_for_unfinished_work_waits_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = MemoryStore.scan
+
+    async def slow(self: MemoryStore, table: str, *args: Any, **options: Any) -> Any:
+        found = await honest(self, table, *args, **options)
+        await trio.sleep(3 if table == "award" else 0)
+        return found
+
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(5))
+        hand = await meet(mesh, agent)
+        offer = await hand.offer()
+        kept, dropped = hand.award(offer), hand.award(offer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insist, hand, kept)
+            with trio.move_on_after(1):
+                await hand.send(dropped)
+            mesh.crash("b")
+            agent.calls.clear()
+            monkeypatch.setattr(MemoryStore, "scan", slow)
+            await mesh.restart("b")
+            await until(lambda: bool(hand.node.sessions.connected()), within_s=2.9)
+            await hand.cancel(dropped)
+            assert agent.running <= 1, "what was cancelled has stopped"
+            await trio.sleep(1)
+            assert agent.running == 1
+        assert len(agent.calls) <= 2, "each at most once"
 
     play(story)
 
