@@ -236,7 +236,7 @@ class _Api:
 
     async def _ended(self, request: Request) -> JobJournal:
         journal = await self._journal(request)
-        if journal.state.done is None:
+        if journal.done is None:
             raise Conflict(
                 f"job {journal.job} has not ended", hint="follow its events until done"
             )

@@ -76,7 +76,8 @@ async def job_lines(journal: JobJournal, events: Events, *, since: int, follow: 
             for event in journal.events(since):
                 since = event.seq + 1
                 yield line(event_view(event))
-            if journal.state.done is not None or not follow:
+            # The last events may have come while those before them were sent.
+            if not follow or (journal.done is not None and not journal.events(since)):
                 return
             happening = await _next(onlooker)
             if happening is None:
