@@ -18,6 +18,8 @@ from tests.e2e.processes import MESHNODE, ROOT, NodeProcess, mesh, running
 
 AGENTS = '''"""Agents of this test."""
 
+from collections.abc import AsyncIterator
+
 import trio
 
 from meshnode.adapters.agents.function import agent
@@ -30,10 +32,12 @@ def shout(text: str) -> str:
 
 
 @agent(capability="test.sleeping@1", timeout_s=300.0)
-async def sleep(seconds: float) -> str:
+async def sleep(seconds: float) -> AsyncIterator[str]:
     """Sleep for a while."""
+    yield "zzz"
+    yield "zzz"  # a piece is passed on when the next has come
     await trio.sleep(seconds)
-    return "slept"
+    yield "slept"
 '''
 GRAPH = """
 name = "shouts"
@@ -158,7 +162,7 @@ def test_a_graph_that_can_not_be_done_is_refused_naming_the_thing(
 
 @contextmanager
 def asking(desk: NodeProcess, graph: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run ``ask --json``; the job is awarded when this gives its process and the job's id."""
+    """Run ``ask --json``; its agent is at it when this gives process and job."""
     earlier = {job["job"] for job in desk.api("GET", "/api/jobs").json()["jobs"]}
     token = Path(desk.ready["token_file"]).read_text("ascii").strip()
     headers = {"Authorization": f"Bearer {token}"}
@@ -172,8 +176,8 @@ def asking(desk: NodeProcess, graph: Path) -> Iterator[tuple[subprocess.Popen[st
             text=True,
         )
         heard = (json.loads(line) for line in events.iter_lines() if line)
-        awards = (one["fields"]["job"] for one in heard if one["event"] == "job.awarded")
-        job = next(job for job in awards if job not in earlier)
+        begun = (one["fields"]["job"] for one in heard if one["event"] == "award.progress")
+        job = next(job for job in begun if job not in earlier)
     try:
         yield process, job
     finally:
@@ -265,7 +269,7 @@ def test_a_node_finishes_what_it_does_before_it_ends(files: Path, tmp_path: Path
                 out, _ = process.communicate(timeout=60)
             assert worker.process.wait(30) == 0
     ended = json.loads(out)
-    assert ended["state"] == "completed", ended
+    assert ended["state"] == "completed", json.dumps(ended)
     assert ended["subtasks"][0]["attempts"] == [], "it was not given to another"
 
 
