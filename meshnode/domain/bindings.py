@@ -6,7 +6,7 @@ broker when it checks, turn bindings and bytes into the agent's input
 (:func:`assemble`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshnode.domain.job import SINGLE, JobState, Unit
@@ -144,6 +144,19 @@ def list_length(state: JobState, task: SubTask, name: str) -> int | None:
     if state.tasks[source.name].each:
         return sum(unit.items for unit, _ in outputs)
     return outputs[0][1].lengths.get(source.pointer)
+
+
+def list_lengths(value: JsonValue, pointers: Sequence[str]) -> dict[str, int]:
+    """Return the length of the list at each pointer; what is no list is left out."""
+    found: dict[str, int] = {}
+    for pointer in pointers:
+        try:
+            there = pick(value, pointer)
+        except InputInvalid:
+            continue  # whoever needs it sees that it is missing
+        if isinstance(there, list):
+            found[pointer] = len(there)
+    return found
 
 
 def gathers_map(state: JobState, source: Source) -> bool:

@@ -44,6 +44,8 @@ _HEADER_S: Final = 5.0
 _RATE_MIN: Final = 4 * 1024
 _MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 _MEMORY_ITEM_MAX: Final = 8 * 1024 * 1024
+#: Largest artifact that is fetched: it is whole in memory, and its size a peer's claim.
+_FETCHED_BYTES_MAX: Final = 256 * 1024 * 1024
 _GARBAGE_S: Final = 60.0
 _LENGTH_BYTES: Final = 4
 
@@ -187,6 +189,10 @@ class Artifacts:
         if (data := await self.local(wanted.artifact)) is not None:
             return data
         short = wanted.artifact.hex()[:12]
+        if wanted.size > _FETCHED_BYTES_MAX:
+            raise ArtifactError(
+                f"artifact {short} of {wanted.size} bytes is too large to be fetched here"
+            )
         if wanted.holder == self._transport.peer:
             raise ArtifactError(f"artifact {short} is no longer held here")
         limit_s = min(timeout_s, 2 * _HEADER_S + wanted.size / _RATE_MIN)

@@ -13,14 +13,23 @@ from meshnode.domain.facts import Called, Delivered, Failed, Progressed, Propose
 from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.steps import CFP_WINDOW_MS
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
-from meshnode.services.bodies import AWARD, CANCEL, CFP, RESULT_BODY, AwardBody, ResultBody
+from meshnode.services.bodies import (
+    AWARD,
+    CANCEL,
+    CFP,
+    RESULT_BODY,
+    RESULT_BYTES_MAX,
+    TERMS_BYTES_MAX,
+    AwardBody,
+    ResultBody,
+)
 from meshnode.services.context import Context
 from meshnode.services.contracts import topic
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as, encode
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.keys import digest
 from protocol.messages import Award, Cancel, Progress, Proposal, Refuse, Result, read_message
 from protocol.receipts import Receipt
@@ -31,6 +40,8 @@ _RECONNECT_S: Final = 4.0
 _RETRY_S: Final = 0.5
 #: Progress is checkpointed in the journal at most this often, seconds.
 _CHECKPOINT_S: Final = 1.0
+#: A contractor answers by the end of the award's time; so much later it never will, seconds.
+_ANSWER_S: Final = 15.0
 _CANCEL_S: Final = 15.0
 
 
@@ -60,6 +71,8 @@ class Awards:
 
     def _answer(self, called: Called, peer: str, raw: bytes) -> Proposed | Refused:
         network = self._context.network
+        if len(raw) > TERMS_BYTES_MAX:
+            raise TooLarge(len(raw), TERMS_BYTES_MAX)
         if peek(raw).t == Refuse.TYPE:
             refuse = read_message(raw, Refuse, network=network)
             reason = refuse.reason[:60]
@@ -90,20 +103,30 @@ class Awards:
         sees to its end.
         """
         state = journal.state
+        award = read_message(attempt.award, Award, network=self._context.network)
+        limit_s = award.timeout_ms / 1000 + _ANSWER_S
         lost_s: float | None = None
         while True:
             left_s = (state.required_plan.deadline_ms - self._context.clock.now_ms()) / 1000
+            sent_s = trio.current_time()
             try:
-                raw = await self._send_award(journal, unit, attempt, max(0.1, left_s))
+                raw = await self._send_award(
+                    journal, unit, attempt, max(0.1, min(left_s, limit_s))
+                )
                 return self._outcome(unit, attempt, raw)
             except (Unreachable, StreamLost) as exc:
-                lost_s = lost_s if lost_s is not None else trio.current_time()
+                now_s = trio.current_time()
+                if lost_s is None or (
+                    isinstance(exc, StreamLost) and now_s - sent_s >= _RECONNECT_S
+                ):
+                    lost_s = now_s  # it was there meanwhile: a loss of its own
                 if trio.current_time() - lost_s >= _RECONNECT_S:
                     self._market.failed(attempt.peer, unreachable=True)
                     return _failure(unit, attempt, "peer.lost", str(exc))
             except Busy as exc:
                 return _failure(unit, attempt, exc.code, str(exc), blame="broker")
             except RequestTimeout as exc:
+                self._market.failed(attempt.peer, unreachable=False)
                 return _failure(unit, attempt, exc.code, str(exc))
             except RequestFailed as exc:
                 self._market.failed(attempt.peer, unreachable=False)
@@ -125,7 +148,7 @@ class Awards:
         def heard(raw: bytes) -> None:
             progress = read_message(raw, Progress, network=self._context.network)
             if progress.h.issuer == attempt.peer:
-                news.append(progress)
+                news[:] = [progress]
                 self._context.emit(
                     "award.progress",
                     job=journal.job,
@@ -181,6 +204,12 @@ class Awards:
                 return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
             self._market.spent(attempt.peer, attempt.agent)
             return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
+        for envelope, size_max in (
+            (body.result, RESULT_BYTES_MAX),
+            (body.receipt, TERMS_BYTES_MAX),
+        ):
+            if len(envelope) > size_max:
+                raise TooLarge(len(envelope), size_max)
         result = read_message(body.result, Result, network=network)
         receipt = read_message(body.receipt, Receipt, network=network)
         award = read_message(attempt.award, Award, network=network)

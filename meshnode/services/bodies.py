@@ -13,6 +13,11 @@ AWARD: Final = "award"
 CANCEL: Final = "cancel"
 ACCEPTANCE: Final = "acceptance"
 
+#: What a proposal, an offer or a contractor's half of a receipt may take, and a result:
+#: unknown fields are let pass, and a journal's event must hold two of them.
+TERMS_BYTES_MAX: Final = 8 * 1024
+RESULT_BYTES_MAX: Final = 64 * 1024
+
 #: Table of finished contracts at both sides: award hash -> :class:`ReceiptRow`.
 RECEIPTS: Final = "receipt"
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import trio
 
-from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output
+from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
 from meshnode.domain.facts import ArtifactRef
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.values import canonical
@@ -45,6 +45,7 @@ class Checking:
             outputs = read_output(data, calls=unit.calls, single=single)
         except InputInvalid as exc:
             raise OutputInvalid(f"{attempt.peer}: {exc}") from exc
+        _check_lengths(attempt, award, outputs)
         schema = await self._context.store.read(SCHEMAS, attempt.schema.hex())
         if schema is None:
             raise OutputInvalid("the output schema of this award is no longer here")
@@ -129,3 +130,19 @@ class Checking:
                 canonical(fields[name]), job=state.job, broker=self._context.peer
             )
         return made
+
+
+def _check_lengths(attempt: Attempt, award: Award, outputs: list[JsonValue]) -> None:
+    """Hold the lengths that a result tells against its output: later maps are cut by them.
+
+    Raises:
+        OutputInvalid: One isn't that of the list that is there.
+    """
+    told = attempt.delivered.lengths if attempt.delivered is not None else {}
+    counted = list_lengths(outputs[0], award.lengths) if award.lengths else {}
+    for pointer in award.lengths:
+        if told.get(pointer) != counted.get(pointer):
+            raise OutputInvalid(
+                f"{attempt.peer} tells {told.get(pointer)} items at {pointer[:60]!r},"
+                f" its output has {counted.get(pointer)}"
+            )

@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 import trio
 
-from meshnode.domain.bindings import artifacts, assemble
-from meshnode.domain.values import canonical, pick
-from meshnode.errors import AgentTimeout, InputInvalid, MeshError
+from meshnode.domain.bindings import artifacts, assemble, list_lengths
+from meshnode.domain.values import canonical
+from meshnode.errors import AgentTimeout, MeshError
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
@@ -258,7 +258,7 @@ class Executor:
             output=ref.artifact,
             size=ref.size,
             inline=data if len(data) <= INLINE_SIZE_MAX else b"",
-            lengths=_lengths(value, award.lengths),
+            lengths=list_lengths(value, award.lengths),
             metering=Metering(
                 queue_ms=int((begun_s - execution.received_s) * 1000),
                 run_ms=int((now_s - begun_s) * 1000),
@@ -299,16 +299,3 @@ class Executor:
             latency_ms=int((trio.current_time() - execution.received_s) * 1000),
         )
         return envelope, self._signer.sign(receipt)
-
-
-def _lengths(value: JsonValue, pointers: list[str]) -> dict[str, int]:
-    """Return the length of the list at each pointer; what is no list is left out."""
-    found: dict[str, int] = {}
-    for pointer in pointers:
-        try:
-            there = pick(value, pointer)
-        except InputInvalid:
-            continue  # the broker sees that it is missing
-        if isinstance(there, list):
-            found[pointer] = len(there)
-    return found

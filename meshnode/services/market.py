@@ -16,11 +16,12 @@ from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.steps import View
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
-from meshnode.services.bodies import OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
 from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, TooLarge
+from protocol.limits import CAPABILITIES_MAX
 from protocol.messages import StandingOffer, check_timely, read_message
 from protocol.records import Capability, NodeRecord
 
@@ -230,18 +231,29 @@ class Market:
         body = encode(OffersBody([query.encode()]))
         try:
             raw = await self._sessions.request(peer, OFFERS, body, timeout_s=_OFFERS_TIMEOUT_S)
+            self._forget_lapsed()
             for envelope in decode_as(raw, OFFERS_BODY).items:
                 self._keep_offer(peer, envelope)
         except (MeshError, RemoteProtocolError) as exc:
             self._context.emit("market.no_offers", peer=peer, why=str(exc))
         self._tell()
 
+    def _forget_lapsed(self) -> None:
+        now_ms = self._context.clock.now_ms()
+        for key in [key for key, kept in self._offers.items() if kept.expires_ms <= now_ms]:
+            del self._offers[key]
+
     def _keep_offer(self, peer: str, envelope: bytes) -> None:
+        if len(envelope) > TERMS_BYTES_MAX:
+            raise TooLarge(len(envelope), TERMS_BYTES_MAX)
         offer = read_message(envelope, StandingOffer, network=self._context.network)
         if offer.h.issuer != peer:
             raise MeshError(f"{peer} passed on another's offer")
         offset_ms = self._sessions.offset_ms(peer)
         now_ms = self._context.clock.now_ms()
         check_timely(offer, audience=self._context.peer, now_ms=now_ms + offset_ms)
+        held = sum(1 for key in self._offers if key[0] == peer)
+        if held >= CAPABILITIES_MAX and (peer, offer.agent) not in self._offers:
+            raise TooLarge(held + 1, CAPABILITIES_MAX)
         expires_ms = offer.h.expires_ms - offset_ms
         self._offers[peer, offer.agent] = _Offer(envelope, offer, expires_ms)
