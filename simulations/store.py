@@ -8,22 +8,15 @@ in which they came.  So a commit outlives a cancelled caller, as it does in SQLi
 ``crash`` loses exactly what the disk did not hold yet.
 """
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
 
 import trio
 
 from meshnode.errors import StoreError
-from meshnode.ports import Append, Delete, Put, Write
-
-KEY_BYTES_MAX: Final = 512
-VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
-
-_TABLE = re.compile(r"[a-z_]{1,32}")
+from meshnode.ports import Append, Delete, Put, Write, check_table, check_text, check_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class MemoryStore:
     async def commit(self, *writes: Write) -> None:
         """Apply all ``writes`` or none; durable when it returns."""
         for write in writes:
-            _check_write(write)
+            check_write(write)
         if not writes:
             await trio.lowlevel.checkpoint()
             return
@@ -93,8 +86,8 @@ class MemoryStore:
 
     async def read(self, table: str, key: str) -> bytes | None:
         """Return ``table[key]`` as of the last commit, or None."""
-        _check_table(table)
-        _check_text("key", key)
+        check_table(table)
+        check_text("key", key)
         await self._look()
         return self._disk.tables.get(table, {}).get(key)
 
@@ -102,7 +95,7 @@ class MemoryStore:
         self, table: str, prefix: str = "", *, count_max: int = 10_000
     ) -> Sequence[tuple[str, bytes]]:
         """Return the entries of ``table`` whose key starts with ``prefix``, in key order."""
-        _check_table(table)
+        check_table(table)
         await self._look()
         cells = self._disk.tables.get(table, {})
         keys = sorted(key for key in cells if key.startswith(prefix))
@@ -110,13 +103,13 @@ class MemoryStore:
 
     async def log(self, log: str, *, start: int = 0) -> Sequence[bytes]:
         """Return the entries of ``log`` from ``start`` on."""
-        _check_text("log", log)
+        check_text("log", log)
         await self._look()
         return self._disk.logs.get(log, [])[max(start, 0) :]
 
     async def drop_log(self, log: str) -> None:
         """Delete a log with all its entries; durable when it returns."""
-        _check_text("log", log)
+        check_text("log", log)
         await self._hand_over((_DropLog(log),))
 
     async def aclose(self) -> None:
@@ -223,39 +216,3 @@ class MemoryStore:
 
     def _gone(self) -> StoreError:
         return StoreError(f"store in memory {self._ended}", hint="open it again")
-
-
-# The limits are the port's; the contract suite holds both implementations to them.
-
-
-def _check_write(write: Write) -> None:
-    match write:
-        case Put(table, key, value):
-            _check_table(table)
-            _check_text("key", key)
-            _check_value(value)
-        case Delete(table, key):
-            _check_table(table)
-            _check_text("key", key)
-        case Append(log, _, value):
-            _check_text("log", log)
-            _check_value(value)
-
-
-def _check_table(table: str) -> None:
-    if _TABLE.fullmatch(table) is None:
-        raise StoreError(f"table {table!r} must match {_TABLE.pattern}")
-
-
-def _check_text(what: str, text: str) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise StoreError(f"{what} {text!r} is not valid Unicode text") from None
-    if not 1 <= size <= KEY_BYTES_MAX:
-        raise StoreError(f"{what} of {size} bytes, allowed are 1 to {KEY_BYTES_MAX}")
-
-
-def _check_value(value: bytes) -> None:
-    if len(value) > VALUE_BYTES_MAX:
-        raise StoreError(f"value of {len(value)} bytes exceeds {VALUE_BYTES_MAX} bytes")

@@ -15,7 +15,6 @@ After an I/O error the store stops taking commits: what a failed fsync left on t
 disk is unknown, and a later one may succeed without having written it.
 """
 
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,19 +33,16 @@ from meshnode.adapters.sqlite_file import (
     trouble,
 )
 from meshnode.errors import StoreError
-from meshnode.ports import Append, Delete, Put, Write
+from meshnode.ports import Append, Delete, Put, Write, check_table, check_text, check_write
 
 T = TypeVar("T")
 
-KEY_BYTES_MAX: Final = 512
-VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
 #: Commits that share one transaction at most, so that nobody waits for a crowd.
 GROUP_MAX: Final = 512
 #: Commits that wait for the writer; callers beyond it wait for a place.
 QUEUE_MAX: Final = 1024
 #: The largest integer that SQLite can compare with.
 _SEQ_MAX: Final = 2**63 - 1
-_TABLE = re.compile(r"[a-z_]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class SqliteStore:
     async def commit(self, *writes: Write) -> None:
         """Apply all ``writes`` or none; see the port."""
         for write in writes:
-            _check_write(write)
+            check_write(write)
         if not writes:
             await trio.lowlevel.checkpoint()
             return
@@ -88,8 +84,8 @@ class SqliteStore:
 
     async def read(self, table: str, key: str) -> bytes | None:
         """Return ``table[key]`` as of the last commit, or None."""
-        _check_table(table)
-        _check_text("key", key)
+        check_table(table)
+        check_text("key", key)
         sql = "SELECT value FROM cell WHERE tbl = ? AND key = ?"
         rows = await self._query(lambda reader: reader.execute(sql, (table, key)).fetchall())
         return bytes(rows[0][0]) if rows else None
@@ -98,7 +94,7 @@ class SqliteStore:
         self, table: str, prefix: str = "", *, count_max: int = 10_000
     ) -> Sequence[tuple[str, bytes]]:
         """Return the entries of ``table`` whose key starts with ``prefix``, in key order."""
-        _check_table(table)
+        check_table(table)
 
         def collect(reader: sqlite3.Connection) -> list[tuple[str, bytes]]:
             # SQLite compares text by its UTF-8 bytes, which is code point order, so the
@@ -119,7 +115,7 @@ class SqliteStore:
 
     async def log(self, log: str, *, start: int = 0) -> Sequence[bytes]:
         """Return the entries of ``log`` from ``start`` on."""
-        _check_text("log", log)
+        check_text("log", log)
         first = max(0, min(start, _SEQ_MAX))
         sql = "SELECT value FROM entry WHERE log = ? AND seq >= ? ORDER BY seq"
         rows = await self._query(lambda reader: reader.execute(sql, (log, first)).fetchall())
@@ -127,7 +123,7 @@ class SqliteStore:
 
     async def drop_log(self, log: str) -> None:
         """Delete a log with all its entries; durable when it returns."""
-        _check_text("log", log)
+        check_text("log", log)
         await self._hand_over((_DropLog(log),))
 
     async def aclose(self) -> None:
@@ -304,36 +300,3 @@ def _write_one(connection: sqlite3.Connection, write: Write | _DropLog) -> None:
             connection.execute(sql, (log, seq, value))
         case _DropLog(log):
             connection.execute("DELETE FROM entry WHERE log = ?", (log,))
-
-
-def _check_write(write: Write) -> None:
-    match write:
-        case Put(table, key, value):
-            _check_table(table)
-            _check_text("key", key)
-            _check_value(value)
-        case Delete(table, key):
-            _check_table(table)
-            _check_text("key", key)
-        case Append(log, _, value):
-            _check_text("log", log)
-            _check_value(value)
-
-
-def _check_table(table: str) -> None:
-    if _TABLE.fullmatch(table) is None:
-        raise StoreError(f"table {table!r} must match {_TABLE.pattern}")
-
-
-def _check_text(what: str, text: str) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise StoreError(f"{what} {text!r} is not valid Unicode text") from None
-    if not 1 <= size <= KEY_BYTES_MAX:
-        raise StoreError(f"{what} of {size} bytes, allowed are 1 to {KEY_BYTES_MAX}")
-
-
-def _check_value(value: bytes) -> None:
-    if len(value) > VALUE_BYTES_MAX:
-        raise StoreError(f"value of {len(value)} bytes exceeds {VALUE_BYTES_MAX} bytes")
