@@ -21,7 +21,7 @@ from meshnode.domain.values import canonical, parse, pick, resolve_list
 from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
 from protocol.errors import Malformed
-from protocol.graph import SubTask, TaskGraph, check_graph
+from protocol.graph import Source, SubTask, TaskGraph, check_graph
 from protocol.limits import INLINE_SIZE_MAX
 from protocol.records import Capability
 
@@ -64,23 +64,33 @@ def check_inputs(
     lengths: dict[str, dict[str, int]] = {name: {} for name in inputs}
     for task in graph.subtasks:
         for field, source in task.inputs.items():
-            if source.kind != "input":
-                continue
-            if source.name not in inputs:
-                raise GraphError(
-                    f"sub-task {task.id!r}, input {field!r} draws from the job input"
-                    f" {source.name!r}, which is not given",
-                    hint=f"given are: {', '.join(sorted(inputs)) or 'none'}",
-                )
-            try:
-                if field in task.each:
-                    found = resolve_list(inputs[source.name], source.pointer)
-                    lengths[source.name][source.pointer] = len(found)
-                else:
-                    pick(inputs[source.name], source.pointer)
-            except InputInvalid as exc:
-                raise GraphError(f"sub-task {task.id!r}, input {field!r}: {exc}") from exc
+            where = f"sub-task {task.id!r}, input {field!r}"
+            length = _drawn(where, source, inputs, mapped=field in task.each)
+            if length is not None:
+                lengths[source.name][source.pointer] = length
+    for name, source in graph.outputs.items():
+        _drawn(f"output {name!r}", source, inputs, mapped=False)
     return lengths
+
+
+def _drawn(
+    where: str, source: Source, inputs: Mapping[str, JsonValue], *, mapped: bool
+) -> int | None:
+    """Refuse what can't be drawn from the job's inputs; return a mapped list's length."""
+    if source.kind != "input":
+        return None
+    if source.name not in inputs:
+        raise GraphError(
+            f"{where} draws from the job input {source.name!r}, which is not given",
+            hint=f"given are: {', '.join(sorted(inputs)) or 'none'}",
+        )
+    try:
+        if mapped:
+            return len(resolve_list(inputs[source.name], source.pointer))
+        pick(inputs[source.name], source.pointer)
+    except InputInvalid as exc:
+        raise GraphError(f"{where}: {exc}") from exc
+    return None
 
 
 def check_types(graph: TaskGraph, offered: Offered, inputs: Mapping[str, JsonValue]) -> None:
@@ -97,6 +107,21 @@ def check_types(graph: TaskGraph, offered: Offered, inputs: Mapping[str, JsonVal
         reasons = [_consumer_trouble(graph, task, c, offered, inputs) for c in consumers]
         if reasons and all(reasons):
             raise GraphError(f"sub-task {task.id!r} ({task.capability}): {reasons[0]}")
+    for name, source in sorted(graph.outputs.items()):
+        if source.kind == "task":
+            _check_output(graph, name, source, offered)
+
+
+def _check_output(graph: TaskGraph, name: str, source: Source, offered: Offered) -> None:
+    """Refuse an output of the job that no provider's output could hold."""
+    producer = next(other for other in graph.subtasks if other.id == source.name)
+    known = offered.get(producer.id, ())
+    gives = [at_pointer(_schema(c.output_schema), source.pointer) for c in known]
+    if known and all(place is None for place in gives):
+        raise GraphError(
+            f"output {name!r} draws {source.pointer!r} from sub-task {producer.id!r}, and"
+            f" {producer.capability} gives no such place"
+        )
 
 
 def _consumer_trouble(

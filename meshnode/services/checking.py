@@ -125,7 +125,11 @@ class Checking:
         for name, source in sorted(state.graph.outputs.items()):
             binding = bind_output(state, source, holder)
             held = await self._held({name: binding})
-            (fields,) = assemble({name: binding}, [], 1, held)
+            try:
+                (fields,) = assemble({name: binding}, [], 1, held)
+            except InputInvalid as exc:
+                why = str(exc).removeprefix(f"input {name!r}: ")
+                raise InputInvalid(f"output {name!r}: {why}") from exc
             made[name] = await self._artifacts.put(
                 canonical(fields[name]), job=state.job, broker=self._context.peer
             )

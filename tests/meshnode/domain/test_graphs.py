@@ -198,6 +198,29 @@ def test_an_input_that_is_not_there_is_named(source: Source, says: str) -> None:
     assert "sub-task 'a', input 'text'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (edge("a", "/nope"), "output 'r' draws '/nope' from sub-task 'a'"),
+        (Source(kind="input", name="nope"), "output 'r' draws from the job input 'nope'"),
+        (Source(kind="input", name="given", pointer="/nope"), "output 'r': there is no 'nope'"),
+    ],
+)
+def test_an_output_that_nothing_can_fill_is_refused_before_anything_is_spent(
+    source: Source, says: str
+) -> None:
+    graph = TaskGraph(name="g", subtasks=[task("a")], outputs={"r": source})
+    closed: JsonValue = {"type": "object", "properties": {}, "additionalProperties": False}
+    inputs: dict[str, JsonValue] = {"given": {}}
+
+    def check() -> None:
+        check_inputs(graph, inputs)
+        check_types(graph, everybody(graph, capability({}, closed)), inputs)
+
+    with pytest.raises(GraphError, match=says):
+        check()
+
+
 def test_a_constant_too_large_for_a_message_is_refused_unless_it_is_cut() -> None:
     large = constant(["x" * INLINE_SIZE_MAX])
     with pytest.raises(GraphError, match="constant of") as caught:
