@@ -13,7 +13,7 @@ import trio
 
 from meshnode.config import NodeConfig
 from meshnode.domain.job import JobState
-from meshnode.errors import ConfigError, MeshError, Unreachable
+from meshnode.errors import ConfigError, MeshError, StoreError, Unreachable
 from meshnode.ports import (
     Agent,
     Directory,
@@ -203,7 +203,10 @@ class Node:
         with trio.move_on_after(DRAIN_S):
             await self.contractor.drained()
         with trio.move_on_after(2.0):
-            await self.directory.leave()
+            try:
+                await self.directory.leave()
+            except StoreError as exc:  # what it signed last lapses by itself
+                self.events.emit("node.left_unsaid", why=str(exc))
         await self.sessions.aclose()
 
     async def reach(self, peers: Iterable[str], *, timeout_s: float = REACH_S) -> set[str]:

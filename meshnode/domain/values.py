@@ -64,6 +64,11 @@ def _refuse(name: str) -> JsonValue:
     raise ValueError(f"{name} is not JSON")
 
 
+def sendable(text: str) -> str:
+    """Return ``text`` with ``?`` for what no encoding holds: half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def resolve(value: JsonValue, pointer: str) -> JsonValue:
     """Return what ``pointer`` (RFC 6901) names in ``value``.
 

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from meshnode.domain.schemas import check_schema, mismatch
-from meshnode.domain.values import canonical
+from meshnode.domain.values import canonical, sendable
 from meshnode.errors import (
     AgentError,
     AgentTimeout,
@@ -28,6 +28,8 @@ from protocol.records import CallLimits, Capability, CapabilityName, Measured, S
 _STOP_S: Final = 10.0
 #: Text that one call may stream, in characters.
 _STREAM_CHARS_MAX: Final = 1_000_000
+#: What one call may have used of anything, such as tokens.
+_USAGE_MAX: Final = 10**9
 #: Weight of the newest call in the running mean of an agent's latency.
 _NEWEST: Final = 0.2
 
@@ -191,9 +193,11 @@ class AgentHost:
 
     async def _open(self, hosted: _Hosted) -> None:
         async with hosted.opening:
-            if not hosted.is_open:
+            if hosted.is_open:
+                return
+            with self._blaming(hosted.agent.spec.name):
                 await hosted.agent.open()
-                hosted.is_open = True
+            hosted.is_open = True
 
     async def _collect(
         self,
@@ -204,28 +208,33 @@ class AgentHost:
     ) -> Output:
         name = hosted.agent.spec.name
         streamed = 0
-        try:
+        with self._blaming(name):
             async with aclosing(hosted.agent.run(value, call)) as pieces:  # type: ignore[type-var]  # any async iterator with aclose
                 async for piece in pieces:
                     if isinstance(piece, Output):
                         return piece
-                    streamed += len(piece.text)
+                    streamed += max(1, len(piece.text))  # even nothing takes its time
                     if streamed > _STREAM_CHARS_MAX:
                         break
                     if on_chunk is not None:
                         on_chunk(piece.text)
-        except MeshError:
-            raise
-        except Exception as exc:
-            self._emit("agent.raised", agent=name, error=repr(exc))
-            raise AgentError(
-                f"agent {name!r} failed: {type(exc).__name__}: {str(exc)[:300]}"
-            ) from exc
         if streamed > _STREAM_CHARS_MAX:
             raise OutputInvalid(
                 f"agent {name!r} streamed more than {_STREAM_CHARS_MAX} characters"
             )
         raise OutputInvalid(f"agent {name!r} ended without an output")
+
+    @contextmanager
+    def _blaming(self, name: str) -> Iterator[None]:
+        """Turn whatever an agent raises into an error that names it."""
+        try:
+            yield
+        except MeshError:
+            raise
+        except (Exception, SystemExit) as exc:  # one that exits must not take the node along
+            self._emit("agent.raised", agent=name, error=repr(exc))
+            text = sendable(str(exc)[:300])
+            raise AgentError(f"agent {name!r} failed: {type(exc).__name__}: {text}") from exc
 
     def _check_output(self, hosted: _Hosted, output: Output) -> None:
         spec = hosted.agent.spec
@@ -237,6 +246,9 @@ class AgentHost:
             raise OutputInvalid(
                 f"agent {spec.name!r} returned {size} bytes of {spec.output_bytes_max} allowed"
             )
+        for what, amount in output.usage.items():
+            if type(amount) is not int or not 0 <= amount <= _USAGE_MAX:
+                raise OutputInvalid(f"agent {spec.name!r} used {amount!r:.40} {what!s:.40}")
         if reason := mismatch(hosted.output_schema, output.value):
             raise OutputInvalid(f"agent {spec.name!r} returned what it should not: {reason}")
 
@@ -254,7 +266,8 @@ class AgentHost:
             deadline_s = trio.current_time() + _STOP_S
             with trio.CancelScope(deadline=deadline_s, shield=True) as scope:
                 try:
-                    await hosted.agent.aclose()
+                    with self._blaming(name):
+                        await hosted.agent.aclose()
                 except MeshError as exc:
                     self._emit("agent.close_failed", agent=name, error=str(exc))
             if scope.cancelled_caught:

@@ -117,6 +117,9 @@ class Broker:
             self._context.emit("job.held_up", job=journal.job, why=reasons(group))
         except* (MeshError, ProtocolError) as group:
             self._context.emit("job.stalled", job=journal.job, why=reasons(group))
+        except* Exception as group:  # noqa: BLE001 - told, and tried again ever more rarely
+            # A bug that one job brings out must not end the node, nor each one after it.
+            self._context.emit("job.bug", job=journal.job, why=reasons(group))
         return over
 
     async def _close(self, journal: JobJournal) -> None:

@@ -15,6 +15,7 @@ from meshnode.domain.matching import matches
 from meshnode.errors import Busy, MeshError, StoreError
 from meshnode.ports import Put
 from meshnode.services.agents import AgentHost
+from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import (
     ACCEPTANCE,
     AWARD,
@@ -25,7 +26,6 @@ from meshnode.services.bodies import (
     OFFERS_BODY,
     RECEIPT_ROW,
     RECEIPTS,
-    RESULT_BODY,
     AwardBody,
     OffersBody,
     ReceiptRow,
@@ -54,10 +54,6 @@ from protocol.messages import (
 from protocol.receipts import Acceptance, check_receipt
 from protocol.signing import peek
 
-_AWARDS: Final = "award"  # award hash -> AwardBody
-_RESULTS: Final = "result"  # award hash -> ResultBody
-_EPOCHS: Final = "epoch"  # job -> highest epoch seen
-
 #: Items of one award under a standing offer.
 _OFFER_ITEMS_MAX: Final = 1_000
 #: Ids of messages remembered against replays.
@@ -66,6 +62,8 @@ _SEEN_MAX: Final = 20_000
 _PROGRESS_S: Final = 0.25
 #: A result that the disk refused is written again after this, seconds.
 _KEEP_S: Final = 1.0
+#: How often finished work is looked through for what nobody asks for any more, seconds.
+_FORGET_S: Final = 600.0
 
 
 class Contractor:
@@ -82,6 +80,7 @@ class Contractor:
         self._sessions = sessions
         self._host = host
         self._executor = executor
+        self._records = AwardRecords(context)
         self._running: dict[bytes, Execution] = {}
         self._seen: dict[bytes, None] = {}
         self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
@@ -105,18 +104,22 @@ class Contractor:
             self._nursery = nursery
             await self._recover()
             self._recovered.set()
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(_FORGET_S)
+                try:
+                    await self._records.forget_old()
+                except StoreError as exc:
+                    self._emit("award.kept", why=str(exc))
 
     async def _recover(self) -> None:
         """Begin again what was awarded before a restart and has no result yet."""
-        for key, raw in await self._store.scan(_AWARDS):
-            if await self._store.read(_RESULTS, key) is not None:
-                continue
-            body = decode_as(raw, AWARD_BODY)
-            award = read_message(body.award, Award, network=self._signer.network)
-            if award.h.deadline_ms > self._clock.now_ms():
-                self._emit("award.recovered", award=key, broker=award.h.issuer)
-                self._begin(Execution(body.award, award, now_ms=self._clock.now_ms()))
+        async for body, award in self._records.unfinished():
+            execution = self._execution(body.award, award, now_ms=self._clock.now_ms())
+            self._emit("award.recovered", award=execution.name.hex(), broker=award.h.issuer)
+            self._begin(execution)
+
+    def _execution(self, envelope: bytes, award: Award, *, now_ms: int) -> Execution:
+        return Execution(envelope, award, now_ms=now_ms, lease_s_max=self._config.lease_s)
 
     def drain(self) -> None:
         """Take no more awards."""
@@ -204,7 +207,7 @@ class Contractor:
             raise Malformed("an award comes from its issuer")
         await self._recovered.wait()
         name = digest(body.award)
-        if (known := await self._store.read(_RESULTS, name.hex())) is not None:
+        if (known := await self._records.answer(name)) is not None:
             return known
         execution = self._running.get(name)
         if execution is None:
@@ -222,7 +225,7 @@ class Contractor:
         check_timely(award, audience=self._signer.peer, now_ms=self._peer_now_ms(incoming.peer))
         try:
             self._check_terms(body, award, incoming.peer)
-            await self._check_epoch(award)
+            await self._records.check_epoch(award)
         except _TermsError as exc:
             return self._refuse(award, body.award, exc.reason, str(exc))
         if name in self._running:
@@ -231,11 +234,11 @@ class Contractor:
             return self._refuse(award, body.award, "cancelled", "it was cancelled before")
         if self._is_full(incoming.peer):
             return self._refuse(award, body.award, "busy", "too much to do", retry_ms=1000)
-        execution = self._running[name] = Execution(
+        execution = self._running[name] = self._execution(
             body.award, award, now_ms=self._peer_now_ms(incoming.peer)
         )
         try:
-            await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
+            await self._records.take(name, body)
         except BaseException:
             self._forget(execution)
             raise
@@ -278,16 +281,6 @@ class Contractor:
             raise _TermsError("terms", f"{award.items} items are more than was offered")
         return offer
 
-    async def _check_epoch(self, award: Award) -> None:
-        """Refuse a broker whose job has moved on to a later epoch."""
-        key = award.h.job
-        raw = await self._store.read(_EPOCHS, key)
-        seen = int.from_bytes(raw or b"", "big")
-        if award.h.epoch < seen:
-            raise Stale(f"epoch {award.h.epoch} of job {key}: {seen} was seen")
-        if award.h.epoch > seen:
-            await self._store.commit(Put(_EPOCHS, key, award.h.epoch.to_bytes(8, "big")))
-
     def _begin(self, execution: Execution) -> None:
         if self._nursery is None:
             self._forget(execution)
@@ -320,7 +313,7 @@ class Contractor:
         """Write a result down, as long as it takes: without it the work would be done again."""
         while True:
             try:
-                await self._store.commit(Put(_RESULTS, execution.name.hex(), body))
+                await self._records.finish(execution.name, body)
             except StoreError as exc:
                 self._emit("award.unsaved", award=execution.name.hex(), why=str(exc))
                 await trio.sleep(_KEEP_S)
@@ -369,12 +362,10 @@ class Contractor:
     async def _on_acceptance(self, incoming: Incoming) -> bytes:
         acceptance = self._read(incoming, Acceptance)
         key = acceptance.award.hex()
-        raw_award = await self._store.read(_AWARDS, key)
-        raw_result = await self._store.read(_RESULTS, key)
-        if raw_award is None or raw_result is None:
+        finished = await self._records.finished(acceptance.award)
+        if finished is None:
             raise Malformed("there is no such result here")
-        award = decode_as(raw_award, AWARD_BODY).award
-        result = decode_as(raw_result, RESULT_BODY)
+        award, result = finished[0].award, finished[1]
         check_receipt(
             award, result.result, result.receipt, incoming.body, network=self._signer.network
         )

@@ -7,14 +7,14 @@ from typing import Final, Literal
 import trio
 
 from meshnode.domain.bindings import artifacts, assemble, list_lengths
-from meshnode.domain.values import canonical
+from meshnode.domain.values import canonical, sendable
 from meshnode.errors import AgentTimeout, MeshError
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
 from meshnode.services.signer import Topic
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.keys import digest
 from protocol.limits import INLINE_SIZE_MAX, PROGRESS_SIZE_MAX
 from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
@@ -22,6 +22,8 @@ from protocol.receipts import Receipt
 
 #: Text that is kept to be passed on, characters: with any encoding it fits a message.
 _TEXT_MAX: Final = PROGRESS_SIZE_MAX // 4
+#: A shorter lease would only keep this node busy with looking, seconds.
+_LEASE_S_MIN: Final = 1.0
 
 
 class Execution:
@@ -37,8 +39,17 @@ class Execution:
         progress_seq: Counts what was reported.
     """
 
-    def __init__(self, envelope: bytes, award: Award, *, now_ms: int) -> None:
-        """Begin; ``now_ms`` is Unix time by the clock of the one who set the deadline."""
+    def __init__(
+        self, envelope: bytes, award: Award, *, now_ms: int, lease_s_max: float
+    ) -> None:
+        """Begin.
+
+        Args:
+            envelope: Of the award.
+            award: In it.
+            now_ms: Unix time by the clock of the one who set the deadline.
+            lease_s_max: No lease holds longer here, whatever the award says.
+        """
         self.name = digest(envelope)
         self.award = award
         self.deadline_s = trio.current_time() + (award.h.deadline_ms - now_ms) / 1000
@@ -50,6 +61,7 @@ class Execution:
         self.received_s = trio.current_time()
         self.scope = trio.CancelScope()
         self.stopped: tuple[str, str] | None = None
+        self._lease_s = max(_LEASE_S_MIN, min(award.lease_ms / 1000, lease_s_max))
         self._watchers = 0
         self._lease = trio.CancelScope()
         self._tail = ""
@@ -77,10 +89,9 @@ class Execution:
 
     async def keep_lease(self) -> None:
         """Stop the run once the broker has been gone for the lease."""
-        lease_s = self.award.lease_ms / 1000
         while True:
             with trio.CancelScope() as self._lease:
-                await trio.sleep(lease_s)
+                await trio.sleep(self._lease_s)
                 if not self._watchers:
                     self.stop("lease.lapsed", "its broker has been gone for the lease")
 
@@ -88,7 +99,7 @@ class Execution:
         """Note progress; whoever is attached passes it on."""
         self.items_done += items
         self.offset += len(text)
-        self._tail = (self._tail + text)[-_TEXT_MAX:]
+        self._tail = (self._tail + sendable(text))[-_TEXT_MAX:]
         self._changed()
 
     @property
@@ -151,14 +162,20 @@ class Executor:
                 "cancelled" if code == "cancelled" else "failed"
             )
             result = self._result(execution, state=state, code=code, text=text)
-        return self._sign(execution, result)
+        try:
+            return self._sign(execution, result)
+        except LocalProtocolError as exc:  # a bug in one result must not end the node
+            self._emit("award.bug", award=execution.name.hex(), error=repr(exc))
+            text = "an error at this node"
+            failed = self._result(execution, state="failed", code="node.internal", text=text)
+            return self._sign(execution, failed)
 
     async def _attempt(self, execution: Execution) -> Result:
         """Run within the award's time; every failure becomes a result that says why."""
         try:
             return await self._run(execution)
         except MeshError as exc:
-            code, text = exc.code, str(exc)
+            code, text = exc.code, sendable(str(exc))
         except RemoteProtocolError as exc:
             code, text = "award.malformed", str(exc)
         except Exception as exc:  # noqa: BLE001 - a bug in one award must not end the node

@@ -10,6 +10,7 @@ from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptR
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as
+from protocol.errors import RemoteProtocolError
 from protocol.messages import read_message
 from protocol.receipts import Acceptance
 
@@ -55,8 +56,13 @@ class Receipts:
         raw = await self._context.store.read(RECEIPTS, key)
         if raw is None:
             return
-        row = decode_as(raw, RECEIPT_ROW)
-        acceptance = read_message(row.acceptance, Acceptance, network=self._context.network)
+        try:
+            row = decode_as(raw, RECEIPT_ROW)
+            acceptance = read_message(row.acceptance, Acceptance, network=self._context.network)
+        except RemoteProtocolError as exc:  # such as of another mesh: nobody here would take it
+            self._context.emit("acceptance.unreadable", peer=peer, award=key, why=str(exc))
+            await self._context.store.commit(Delete(DUE, key))
+            return
         if self._context.clock.now_ms() >= acceptance.h.expires_ms:
             # Nobody would take it any more; kept for ever, it would stand in others' way.
             self._context.emit("acceptance.expired", peer=peer, award=key)

@@ -112,11 +112,12 @@ def test_work_begun_before_it_is_written_down_is_seen(
     honest = Contractor._take
 
     async def hasty(self: Contractor, *args: Any) -> bytes:
-        store, self._store = self._store, Hasty(self._store)
+        records = self._records
+        store, records._store = records._store, Hasty(records._store)
         try:
             return await honest(self, *args)
         finally:
-            self._store = store
+            records._store = store
 
     monkeypatch.setattr(Contractor, "_take", hasty)
     assert "without writing it down" in found()

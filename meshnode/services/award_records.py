@@ -1,0 +1,109 @@
+"""The awards that this node took and the results it gave, on disk, and for how long.
+
+A result is kept for as long as its broker may ask for it again or still sends its half
+of the receipt; then award and result go, or strangers' work would fill the disk.  What
+both sides signed in the end stays among the receipts.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from meshnode.ports import Delete, Put
+from meshnode.services.bodies import AWARD_BODY, RESULT_BODY, AwardBody, ResultBody
+from meshnode.services.context import Context
+from protocol.codec import decode_as, encode
+from protocol.errors import RemoteProtocolError, Stale
+from protocol.limits import LIFETIME_MS_MAX, SKEW_MS_MAX
+from protocol.messages import Award, read_message
+
+_AWARDS: Final = "award"  # award hash -> AwardBody
+_RESULTS: Final = "result"  # award hash -> ResultBody
+_EPOCHS: Final = "epoch"  # broker/job -> highest epoch seen
+
+#: Past its deadline an award matters for as long as a message about it may hold.
+_AFTER_MS: Final = LIFETIME_MS_MAX + 2 * SKEW_MS_MAX
+#: No job lasts longer, whatever deadline a broker names.
+_JOB_MS_MAX: Final = 7 * 24 * 3_600_000
+
+
+class AwardRecords:
+    """See the module."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._clock = context.clock
+        self._network = context.network
+        self._emit = context.emit
+
+    async def take(self, name: bytes, body: AwardBody) -> None:
+        """Write an award down."""
+        await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
+
+    async def finish(self, name: bytes, answer: bytes) -> None:
+        """Write a result down."""
+        await self._store.commit(Put(_RESULTS, name.hex(), answer))
+
+    async def answer(self, name: bytes) -> bytes | None:
+        """Return what an award was answered with in the end."""
+        return await self._store.read(_RESULTS, name.hex())
+
+    async def finished(self, name: bytes) -> tuple[AwardBody, ResultBody] | None:
+        """Return an award with its result, if there is one."""
+        award = await self._store.read(_AWARDS, name.hex())
+        result = await self._store.read(_RESULTS, name.hex())
+        if award is None or result is None:
+            return None
+        return decode_as(award, AWARD_BODY), decode_as(result, RESULT_BODY)
+
+    async def unfinished(self) -> AsyncIterator[tuple[AwardBody, Award]]:
+        """Yield what was taken, has no result yet and is still worth something."""
+        async for key, raw in self._awards():
+            try:
+                body, award = self._read(raw)
+            except RemoteProtocolError as exc:  # such as of another mesh: not ours to judge
+                self._emit("award.unreadable", award=key, why=str(exc))
+                continue
+            if award.h.deadline_ms <= self._clock.now_ms():
+                continue
+            if await self._store.read(_RESULTS, key) is None:
+                yield body, award
+
+    async def forget_old(self) -> int:
+        """Forget what nobody may ask for any more; return how many awards went."""
+        gone = 0
+        async for key, raw in self._awards():
+            try:
+                _, award = self._read(raw)
+            except RemoteProtocolError:
+                continue  # told at the start
+            deadline_ms = min(award.h.deadline_ms, award.h.issued_ms + _JOB_MS_MAX)
+            if deadline_ms + _AFTER_MS <= self._clock.now_ms():
+                await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key))
+                gone += 1
+        return gone
+
+    async def check_epoch(self, award: Award) -> None:
+        """Refuse a broker whose job has moved on to a later epoch.
+
+        Without a charter a job is its broker's: nobody else's epochs count for it.
+
+        Raises:
+            Stale: A later epoch was seen.
+        """
+        key = f"{award.h.issuer}/{award.h.job}"
+        raw = await self._store.read(_EPOCHS, key)
+        seen = int.from_bytes(raw or b"", "big")
+        if award.h.epoch < seen:
+            raise Stale(f"epoch {award.h.epoch} of job {award.h.job}: {seen} was seen")
+        if award.h.epoch > seen:
+            await self._store.commit(Put(_EPOCHS, key, award.h.epoch.to_bytes(8, "big")))
+
+    async def _awards(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield every award: in parts, so that many of them are never in memory at once."""
+        for part in "0123456789abcdef":  # a hash begins with any of them
+            for row in await self._store.scan(_AWARDS, part, count_max=1_000_000):
+                yield row
+
+    def _read(self, raw: bytes) -> tuple[AwardBody, Award]:
+        body = decode_as(raw, AWARD_BODY)
+        return body, read_message(body.award, Award, network=self._network)
