@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from meshnode.domain.facts import ArtifactRef
-from meshnode.errors import ArtifactError, StoreError, StreamLost, Unreachable
+from meshnode.errors import ArtifactError, Busy, StoreError, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Stream, Write
 from meshnode.services.context import Context
 from meshnode.services.signer import Topic
@@ -35,7 +35,7 @@ from protocol.messages import Ticket, check_timely, read_message
 
 _META: Final = "artifact"  # hash -> _Meta
 _CHUNK: Final = "artifact_chunk"  # hash/number -> bytes
-_GRANT: Final = "artifact_job"  # hash/job -> PeerId of the job's broker
+_GRANT: Final = "artifact_job"  # hash/PeerId of the job's broker/job -> nothing
 
 _STREAMS_PER_PEER: Final = 32
 #: The first message of a stream must be whole within this, seconds.
@@ -88,6 +88,8 @@ class Artifacts:
         self._emit = context.emit
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory_bytes = 0
+        self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
+        self._counting = trio.Lock()
         self._addresses: AddressesOf = _no_addresses
 
     async def run(self) -> None:
@@ -107,6 +109,7 @@ class Artifacts:
 
         Raises:
             ArtifactError: Larger than this node keeps.
+            Busy: There is no room until older ones lapse.
             StoreError: The disk refused.
         """
         if len(data) > min(limits.ARTIFACT_SIZE_MAX, self._config.artifact_bytes_max):
@@ -116,17 +119,35 @@ class Artifacts:
         expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)
         writes: list[Write] = [
             Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms))),
-            Put(_GRANT, f"{key}/{job}", broker.encode()),
+            Put(_GRANT, f"{key}/{broker}/{job}", b""),
         ]
-        if await self._store.read(_META, key) is None:
-            size = limits.CHUNK_SIZE
-            writes += [
-                Put(_CHUNK, f"{key}/{number:06}", data[at : at + size])
-                for number, at in enumerate(range(0, len(data), size))
-            ]
-        await self._store.commit(*writes)
+        size = limits.CHUNK_SIZE
+        chunks = [
+            Put(_CHUNK, f"{key}/{number:06}", data[at : at + size])
+            for number, at in enumerate(range(0, len(data), size))
+        ]
+        if await self._store.read(_META, key) is not None:
+            await self._store.commit(*writes)
+        else:
+            await self._take_room(len(data))
+            await self._store.commit(*writes, *chunks)
         self._remember(name, data)
         return ArtifactRef(artifact=name, size=len(data))
+
+    async def _take_room(self, size: int) -> None:
+        """Count ``size`` bytes as kept; what wasn't written in the end is found out here.
+
+        Raises:
+            Busy: They are more than the machine's owner gives to artifacts.
+        """
+        bytes_max = self._config.artifact_bytes_max
+        async with self._counting:
+            if self._kept_bytes is None or self._kept_bytes + size > bytes_max:
+                await self.collect_garbage()
+            kept_bytes = self._kept_bytes or 0
+            if kept_bytes + size > bytes_max:
+                raise Busy("the room for artifacts", retry_after_ms=int(_GARBAGE_S * 1000))
+            self._kept_bytes = kept_bytes + size
 
     async def local(self, artifact: bytes) -> bytes | None:
         """Return the bytes of ``artifact`` if they are here."""
@@ -157,18 +178,25 @@ class Artifacts:
     async def collect_garbage(self) -> int:
         """Forget what is past its time; return how many artifacts went."""
         now_ms = self._clock.now_ms()
-        gone = 0
+        gone = kept_bytes = 0
         for key, raw in await self._store.scan(_META, count_max=1_000_000):
-            if msgspec.msgpack.decode(raw, type=_Meta).expires_ms > now_ms:
+            meta = msgspec.msgpack.decode(raw, type=_Meta)
+            if meta.expires_ms > now_ms:
+                kept_bytes += meta.size
                 continue
+            # The chunks' names follow from the size: they needn't be read to be deleted.
+            count = -(-meta.size // limits.CHUNK_SIZE)
             doomed: list[Write] = [Delete(_META, key)]
-            for table in (_CHUNK, _GRANT):
-                rows = await self._store.scan(table, f"{key}/", count_max=1_000_000)
-                doomed += [Delete(table, row) for row, _ in rows]
+            doomed += [Delete(_CHUNK, f"{key}/{number:06}") for number in range(count)]
+            rows = await self._store.scan(_GRANT, f"{key}/", count_max=1_000_000)
+            doomed += [Delete(_GRANT, row) for row, _ in rows]
+            if await self._store.read(_META, key) != raw:
+                continue  # wanted again meanwhile
             await self._store.commit(*doomed)
             if (dropped := self._memory.pop(bytes.fromhex(key), None)) is not None:
                 self._memory_bytes -= len(dropped)
             gone += 1
+        self._kept_bytes = kept_bytes
         return gone
 
     # --- granting ---
@@ -278,16 +306,16 @@ class Artifacts:
         """
         key = fetch.artifact.hex()
         if not fetch.ticket:
-            rows = await self._store.scan(_GRANT, f"{key}/")
-            if any(broker.decode() == reader for _, broker in rows):
+            if await self._store.scan(_GRANT, f"{key}/{reader}/", count_max=1):
                 return
             raise ArtifactError("a ticket of its job's broker is needed")
         ticket = read_message(fetch.ticket, Ticket, network=self._signer.network)
         check_timely(ticket, audience=reader, now_ms=self._clock.now_ms())
         if (ticket.artifact, ticket.holder) != (fetch.artifact, self._signer.peer):
             raise ArtifactError("the ticket is for another artifact or holder")
-        broker = await self._store.read(_GRANT, f"{key}/{ticket.h.job}")
-        if broker is None or broker.decode() != ticket.h.issuer:
+        # A job is its broker's: the same id from another broker is another job.
+        grant = f"{key}/{ticket.h.issuer}/{ticket.h.job}"
+        if await self._store.read(_GRANT, grant) is None:
             raise ArtifactError("the ticket is not from the broker of a job that has it")
 
 

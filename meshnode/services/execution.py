@@ -8,7 +8,7 @@ import trio
 
 from meshnode.domain.bindings import artifacts, assemble, list_lengths
 from meshnode.domain.values import canonical, sendable
-from meshnode.errors import AgentTimeout, MeshError
+from meshnode.errors import AgentTimeout, InputInvalid, MeshError
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
@@ -22,6 +22,8 @@ from protocol.receipts import Receipt
 
 #: Text that is kept to be passed on, characters: with any encoding it fits a message.
 _TEXT_MAX: Final = PROGRESS_SIZE_MAX // 4
+#: Inputs of one award, all artifacts together: they are in memory while it is done.
+_INPUTS_BYTES_MAX: Final = 256 * 1024 * 1024
 #: A shorter lease would only keep this node busy with looking, seconds.
 _LEASE_S_MIN: Final = 1.0
 
@@ -241,6 +243,9 @@ class Executor:
             tickets[ticket.artifact] = envelope
         held: dict[bytes, bytes] = {}
         failure: list[MeshError] = []
+        parts = artifacts(award.inputs)
+        if (size := sum(part.size for part in parts.values())) > _INPUTS_BYTES_MAX:
+            raise InputInvalid(f"inputs of {size} bytes; {_INPUTS_BYTES_MAX} are the most here")
 
         async def one(wanted: Wanted) -> None:
             try:
@@ -251,7 +256,7 @@ class Executor:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for name, part in artifacts(award.inputs).items():
+            for name, part in parts.items():
                 wanted = Wanted(name, part.size, part.holder, tickets.get(name, b""))
                 nursery.start_soon(one, wanted)
         if failure:

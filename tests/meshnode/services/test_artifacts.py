@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import trio
 
-from meshnode.errors import ArtifactError
+from meshnode.errors import ArtifactError, Busy, StoreError
 from meshnode.node import Node
 from meshnode.ports import Stream
 from meshnode.services.artifacts import Wanted
@@ -239,5 +239,54 @@ def test_a_disk_that_refuses_garbage_collection_ends_nothing() -> None:
         here.mesh.fill_disk("a", count=5)
         await trio.sleep(120)
         assert here.mesh.up("a")
+
+    scene(story)
+
+
+def test_artifacts_take_no_more_room_than_the_owner_gives_and_less_again_later() -> None:
+    async def story(mesh: SimMesh) -> None:
+        host = msgspec.structs.replace(
+            CONFIG.host, artifact_lifetime_s=LIFETIME_S, artifact_bytes_max=1_000
+        )
+        (node,) = await start(mesh, msgspec.structs.replace(CONFIG, host=host), a=[])
+
+        async def put(number: int) -> None:
+            await node.artifacts.put(bytes([number]) * 400, job="job", broker=node.peer)
+
+        await put(1)
+        mesh.crash("a")
+        node = await mesh.restart("a")  # what is there counts after a restart too
+        await put(1)
+        await put(2)
+        with pytest.raises(Busy, match="room"):
+            await put(3)
+        assert await node.artifacts.local(digest(bytes([3]) * 400)) is None
+        await trio.sleep(LIFETIME_S + 61)
+        await put(3)
+
+    play(story)
+
+
+def test_a_write_that_the_disk_refuses_takes_no_room() -> None:
+    async def story(mesh: SimMesh) -> None:
+        host = msgspec.structs.replace(CONFIG.host, artifact_bytes_max=1_000)
+        (node,) = await start(mesh, msgspec.structs.replace(CONFIG, host=host), a=[])
+        for _ in range(5):
+            mesh.fill_disk("a")
+            with pytest.raises(StoreError):
+                await node.artifacts.put(bytes(400), job="job", broker=node.peer)
+        await node.artifacts.put(bytes(400), job="job", broker=node.peer)
+
+    play(story)
+
+
+def test_another_broker_that_calls_its_job_the_same_takes_nobodys_right() -> None:
+    async def story(here: Scene) -> None:
+        await here.maker.artifacts.put(DATA, job="job", broker=here.reader.peer)
+        third = await here.mesh.start("d")
+        ticket = here.ticket(reader=third)
+        await trio.sleep(5)
+        assert await here.fetch(ticket, by=third) == DATA
+        assert await here.fetch(b"", by=here.broker) == DATA
 
     scene(story)

@@ -20,6 +20,7 @@ from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.broker import Terms
 from meshnode.services.checking import Checking
 from protocol.graph import Check
+from protocol.messages import Binding, Part
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.broker_by_hand import Hand, meet, result_of, third
 from tests.meshnode.services.worlds import (
@@ -276,5 +277,21 @@ def test_a_bug_in_one_job_ends_neither_the_node_nor_other_jobs(
             ("completed", ""),
             ("failed", "deadline"),
         ]
+
+    play(story)
+
+
+def test_inputs_that_do_not_fit_in_memory_are_not_fetched() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        hand = await meet(mesh, agent)
+        parts = [
+            Part(artifact=bytes([n]) * 32, size=10**8, holder=hand.node.peer) for n in range(3)
+        ]
+        body = hand.award(
+            await hand.offer(), inputs={"text": Binding(parts=parts, gather=True)}
+        )
+        result = result_of(await hand.send(body))
+        assert (result.error_code, agent.calls) == ("input.invalid", [])
 
     play(story)
