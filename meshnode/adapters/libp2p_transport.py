@@ -201,7 +201,8 @@ class Libp2pTransport:
             await self._negotiator.select_one_of(
                 [TProtocol(protocol)], MultiselectCommunicator(net), int(NEGOTIATE_S)
             )
-        except MultiselectClientError as exc:
+        except (MultiselectClientError, ValueError, AssertionError) as exc:
+            # py-libp2p lets some of what a peer may answer pass, such as text that is none.
             await stream.abort()
             raise StreamLost(f"{peer} does not speak {protocol}: {exc}") from exc
         except BaseException:

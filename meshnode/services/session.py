@@ -122,6 +122,7 @@ class Session:
     credited: dict[int, trio.Event] = field(default_factory=dict)
     nursery: trio.Nursery | None = None
     reason: str = ""
+    stopped: bool = False
     settled: trio.Event = field(default_factory=trio.Event)
     _wake: trio.Event = field(default_factory=trio.Event)
 
@@ -141,6 +142,8 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
+                if self.stopped:
+                    nursery.cancel_scope.cancel()
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._beat)
                 await self._read()
@@ -336,6 +339,7 @@ class Session:
                     with trio.fail_after(_WRITE_S):
                         await self.stream.send(data)
                 self.settled.set()
+                self._let_send()  # some wait for what is waiting to be less, not for credit
                 self._wake = trio.Event()
                 if self.machine.waiting_bytes == 0:
                     await self._wake.wait()
@@ -360,6 +364,7 @@ class Session:
     def stop(self, reason: str) -> None:
         """End the session from this side."""
         self.reason = self.reason or reason
+        self.stopped = True
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel()
 
@@ -372,6 +377,10 @@ class Session:
             asked.error = StreamLost(why)
             asked.done.set()
         self.asked.clear()
+        self._let_send()
+
+    def _let_send(self) -> None:
+        """Have whoever waits to send a piece look again."""
         for waiting in self.credited.values():
             waiting.set()
         self.credited.clear()

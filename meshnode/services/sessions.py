@@ -201,7 +201,7 @@ class Sessions:
             stream = await self._transport.open(peer, PROTOCOL, addresses=known)
             await self._greet(stream)
             self._failed_s.pop(peer, None)
-        except (Unreachable, StreamLost) as exc:
+        except (Unreachable, StreamLost, Busy) as exc:
             self._failed_s[peer] = (trio.current_time(), str(exc))
             self.emit("session.dial_failed", peer=peer, why=str(exc))
             if isinstance(exc, Unreachable):
@@ -217,6 +217,14 @@ class Sessions:
             await stream.aclose()
             raise StreamLost("this node is closing")
         self._nursery.start_soon(self._carry, session)
+        try:
+            await self._await_welcome(session)
+        except BaseException:  # whoever dialled gave up: nobody would use it
+            session.stop("given up before it was open")
+            raise
+        self._register(session)
+
+    async def _await_welcome(self, session: Session) -> None:
         with trio.move_on_after(limits.HELLO_MS_MAX / 1000):
             async with trio.open_nursery() as nursery:
 
@@ -229,7 +237,6 @@ class Sessions:
         if not session.opened.is_set():
             session.stop("no welcome in time")
             raise StreamLost(session.reason or "the peer did not welcome this node")
-        self._register(session)
 
     async def _carry(self, session: Session) -> None:
         await session.run()

@@ -325,3 +325,46 @@ def test_nobody_there_is_unreachable_and_said_at_once() -> None:
         assert trio.current_time() < 10
 
     play(story)
+
+
+@pytest.mark.parametrize("after_ms", range(1, 41, 3))
+def test_a_dial_that_is_given_up_leaves_no_half_of_a_session(after_ms: int) -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        with trio.move_on_after(after_ms / 1000):
+            await a.sessions.connect("b")
+        await trio.sleep(2)
+        assert bool(a.sessions.connected()) == bool(b.sessions.connected())
+
+    play(story)
+
+
+def test_an_answer_that_waits_for_room_goes_on_once_there_is_some() -> None:
+    async def pour(incoming: Incoming) -> bytes:
+        for _ in range(limits.CREDIT_INITIAL):
+            await incoming.item(bytes(250_000))
+        return b"done"
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", pour)
+        async with trio.open_nursery() as nursery:
+            for _number in range(4):  # more than may wait in all; the last has sent nothing yet
+
+                async def ask() -> None:
+                    assert await a.ask("b", on_item=lambda _: None) == b"done"
+
+                nursery.start_soon(ask)
+
+    play(story)
+
+
+def test_too_many_streams_to_a_peer_are_no_path_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(_: SimNetwork, a: Side, __: Side) -> None:
+        async def full(*_: Any, **__: Any) -> Any:
+            await trio.lowlevel.checkpoint()
+            raise Busy("the connection to b")
+
+        monkeypatch.setattr(type(a.sessions._transport), "open", full)
+        with pytest.raises(Unreachable):
+            await a.sessions.connect("b")
+
+    play(story)
