@@ -14,7 +14,6 @@ from meshnode.domain.values import parse, pick, resolve_list
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 from protocol.graph import Source, SubTask
-from protocol.limits import INLINE_SIZE_MAX
 from protocol.messages import Binding, Part
 
 
@@ -245,11 +244,6 @@ def _parsed(part: Part, held: Mapping[bytes, bytes]) -> JsonValue:
     if data is None:
         raise InputInvalid(f"artifact {part.artifact.hex()[:12]} is not here")
     return parse(data)
-
-
-def fits_inline(value: bytes) -> bool:
-    """Tell whether ``value`` may travel in a message."""
-    return len(value) <= INLINE_SIZE_MAX
 
 
 def slice_input(

@@ -18,7 +18,7 @@ from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
 from protocol.contract import ContractState
 from protocol.graph import SubTask, edges, order
-from protocol.limits import BATCHES_MAX, FAN_OUT_MAX, PARTS_MAX
+from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
 
 #: A CFP is answered within this, or not at all.
 CFP_WINDOW_MS: Final = 2_000
@@ -31,6 +31,8 @@ BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
 #: Refusals for being busy, and calls without an answer, don't count as attempts, but they end.
 BUSY_ATTEMPTS_MAX: Final = 60
 BUSY_PAUSE_MS: Final = 500
+#: Of a journal's events so many are left for ending the job: a longer journal is none.
+EVENTS_RESERVED: Final = 5_000
 #: An award under a standing offer must reach the contractor before the offer lapses.
 OFFER_MARGIN_MS: Final = 5_000
 
@@ -176,6 +178,8 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
         return list(_ending(state))
     if now_ms >= state.plan.deadline_ms:
         return [End("deadline", "the job's deadline has passed")]
+    if state.seq >= EVENTS_MAX - EVENTS_RESERVED:
+        return [End("journal.full", f"the job has {state.seq} events: split it into several")]
     return _Planner(state, now_ms, view).steps()
 
 

@@ -31,6 +31,7 @@ from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.keys import digest
+from protocol.limits import EVENTS_MAX
 from protocol.messages import Award, Cancel, Progress, Proposal, Refuse, Result, read_message
 from protocol.receipts import Receipt
 from protocol.signing import peek
@@ -174,6 +175,8 @@ class Awards:
     ) -> None:
         while True:
             await trio.sleep(_CHECKPOINT_S)
+            if journal.state.seq > EVENTS_MAX // 2:
+                return  # what is left is for what matters more
             if not news or unit.current is not attempt or attempt.delivered is not None:
                 continue
             latest = news[-1]

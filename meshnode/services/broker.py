@@ -37,6 +37,9 @@ SEARCH_S: Final = 10.0
 _DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _JOB_ID_BYTES: Final = 10
 _KEY_SIZE_MAX: Final = 200
+_JOBS_MAX: Final = 1_000_000
+#: Jobs that have ended and are kept in memory all the same.
+_ENDED_MAX: Final = 32
 #: A job that can't be carried on now is tried again after this, doubled each time, seconds.
 _HOLD_S: Final = 1.0
 _HOLD_S_MAX: Final = 30.0
@@ -76,6 +79,7 @@ class Broker:
         self._artifacts = artifacts
         self._tools = tools
         self._journals: dict[str, JobJournal] = {}
+        self._ended: dict[str, None] = {}
         self._nursery: trio.Nursery | None = None
         self._submitting = trio.Lock()
         self._draining = False
@@ -84,7 +88,7 @@ class Broker:
         """Carry jobs until cancelled; begins with those that a restart left."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for job, raw in await self._context.store.scan(_JOBS):
+            for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX):
                 if not decode_as(raw, _JOB_ROW).done:
                     nursery.start_soon(self._resume, job)
             await trio.sleep_forever()
@@ -112,6 +116,7 @@ class Broker:
             if journal.done is None:
                 await JobRunner(self._context, journal, tools=self._tools).run()
             await self._close(journal)
+            self._put_away(journal.job)
             over = True
         except* StoreError as group:
             self._context.emit("job.held_up", job=journal.job, why=reasons(group))
@@ -237,7 +242,7 @@ class Broker:
         """Return (id, name, planned at, ended) of every job, newest first."""
         rows = [
             (job, decode_as(raw, _JOB_ROW))
-            for job, raw in await self._context.store.scan(_JOBS)
+            for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX)
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
         return [(job, row.name, row.planned_ms, row.done) for job, row in rows]
@@ -256,7 +261,18 @@ class Broker:
             journal = await JobJournal.open(self._context, job)
             # Two that opened it at once must share one: it has a single writer.
             journal = self._journals.setdefault(job, journal)
+        if journal.done is not None:
+            self._put_away(job)
         return journal
+
+    def _put_away(self, job: str) -> None:
+        """Keep a job that has ended in memory only while few have ended after it."""
+        self._ended.pop(job, None)
+        self._ended[job] = None
+        if len(self._ended) > _ENDED_MAX:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._journals.pop(oldest, None)  # the store has it
 
     async def cancel(self, job: str, *, reason: str = "owner") -> None:
         """End a job early; returns at once, the end shows in its events."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from meshnode.domain.bindings import Holder, artifacts, bind, slice_input
 from meshnode.domain.facts import ArtifactRef, Awarded, Called, Charged
-from meshnode.domain.job import JobState, Unit
+from meshnode.domain.job import JobState, Unit, charge_key
 from meshnode.domain.steps import Call, MakeAward
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
@@ -173,9 +173,12 @@ class Contracts:
                 paid_mc=paid_mc,
             )
         )
-        key = f"{state.job}/{name}/0"
         fact = Charged(
-            key=key, unit=name, attempt=attempt.number, paid_mc=paid_mc, acceptance=acceptance
+            key=charge_key(state.job, name, 0),
+            unit=name,
+            attempt=attempt.number,
+            paid_mc=paid_mc,
+            acceptance=acceptance,
         )
         row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
         return fact, [

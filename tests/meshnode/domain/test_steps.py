@@ -17,6 +17,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.steps import (
+    EVENTS_RESERVED,
     PROVIDER_GRACE_MS,
     Call,
     End,
@@ -31,7 +32,7 @@ from meshnode.ports import JsonValue
 from protocol.graph import Source, SubTask, TaskGraph
 from protocol.journal import Event
 from protocol.keys import digest
-from protocol.limits import BATCHES_MAX, FAN_OUT_MAX, PARTS_MAX
+from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
 from tests.meshnode.domain.contractors import Traits
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.journals import Run, contractors_of
@@ -399,3 +400,14 @@ def test_after_a_failure_there_is_a_pause() -> None:
     assert isinstance(wake, Wake)
     assert wake.at_ms > ended_ms
     assert who(next_steps(state, wake.at_ms, candidates(candidate("q")))[0]) == ["q"]
+
+
+def test_a_journal_that_is_nearly_full_ends_its_job_while_it_can_say_so() -> None:
+    graph, inputs = mapped(3)
+    state, view = planned(graph, inputs), candidates(candidate())
+    state.seq = EVENTS_MAX - EVENTS_RESERVED - 1
+    assert not [s for s in next_steps(state, START_MS, view) if isinstance(s, End)]
+    state.seq += 1
+    (end,) = next_steps(state, START_MS, view)
+    assert isinstance(end, End)
+    assert end.reason == "journal.full"

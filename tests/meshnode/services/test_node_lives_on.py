@@ -295,3 +295,22 @@ def test_inputs_that_do_not_fit_in_memory_are_not_fetched() -> None:
         assert (result.error_code, agent.calls) == ("input.invalid", [])
 
     play(story)
+
+
+def test_jobs_that_have_ended_leave_memory_and_are_still_answered_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshnode.services.broker._ENDED_MAX", 2)
+
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        jobs = [await a.submit(shouting(), inputs(word)) for word in "abcde"]
+        for job in jobs:
+            await a.wait(job)
+        await until(lambda: len(a.broker._journals) <= 2)
+        for word, job in zip("abcde", jobs, strict=True):
+            assert await a.outputs(job) == {"said": word.upper()}
+            await a.cancel(job)
+        assert len(a.broker._journals) <= 2
+
+    play(story)
