@@ -198,10 +198,11 @@ class KadDirectory:
 
         Raises:
             Unreachable: The record isn't acceptable, or no DHT peer took it.
-            ConfigError: More names than :data:`NAMES_MAX`.
         """
         if len(names) > NAMES_MAX:
-            raise ConfigError(f"{len(names)} names to publish; {NAMES_MAX} are the most")
+            # Full names are what a stranger needs; under a prefix others will be found.
+            self._transport.emit("directory.names_left_out", count=len(names) - NAMES_MAX)
+            names = sorted(names, key=lambda name: "@" not in name)[:NAMES_MAX]
         key = self._record_key(self._transport.peer)
         sequence = self._judge.sequence(key, record)
         held = self._held(key)

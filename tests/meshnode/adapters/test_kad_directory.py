@@ -135,10 +135,16 @@ async def test_all_of_a_nodes_names_are_listed_although_they_are_many() -> None:
             assert bootstrap.dht.provider_store.size() >= len(names)
 
 
-async def test_too_many_names_are_refused_by_name() -> None:
-    async with nodes(1) as (alone,):
-        with pytest.raises(ConfigError, match="65 names"):
-            await alone.publish(make_record(peer_of(alone), 1), [str(n) for n in range(65)])
+async def test_of_too_many_names_the_full_ones_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kad_directory, "NAMES_MAX", 3)
+    names = ["a", "a.b", "a.b@1", "c", "c@1", "d", "d@1"]
+    with trio.fail_after(20):
+        async with nodes(2) as (server, one):
+            await one.publish(make_record(peer_of(one), 1), names)
+            listed = [name for name in names if await server.providers(name)]
+            assert listed == ["a.b@1", "c@1", "d@1"]
 
 
 async def test_publishing_alone_is_unreachable() -> None:
