@@ -127,6 +127,7 @@ class Node:
         )
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
+        self.artifacts.judge_with(self.sessions.offset_ms)
         executor = Executor(context, artifacts=self.artifacts, host=self.host)
         self.contractor = Contractor(
             context, sessions=self.sessions, host=self.host, executor=executor

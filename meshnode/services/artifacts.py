@@ -52,6 +52,8 @@ _LENGTH_BYTES: Final = 4
 
 #: Where a peer can be dialled.
 AddressesOf = Callable[[str], Sequence[str]]
+#: A peer's clock minus this node's, milliseconds.
+OffsetOf = Callable[[str], int]
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ class Artifacts:
         self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
         self._counting = trio.Lock()
         self._addresses: AddressesOf = _no_addresses
+        self._offset_ms: OffsetOf = _no_offset
 
     async def run(self) -> None:
         """Serve, and collect garbage, until cancelled."""
@@ -263,6 +266,10 @@ class Artifacts:
         """Use ``addresses`` to find holders."""
         self._addresses = addresses
 
+    def judge_with(self, offset_ms: OffsetOf) -> None:
+        """Use ``offset_ms`` to judge the tickets of brokers whose clocks are off."""
+        self._offset_ms = offset_ms
+
     # --- serving ---
 
     async def _serve(self, stream: Stream) -> None:
@@ -310,7 +317,8 @@ class Artifacts:
                 return
             raise ArtifactError("a ticket of its job's broker is needed")
         ticket = read_message(fetch.ticket, Ticket, network=self._signer.network)
-        check_timely(ticket, audience=reader, now_ms=self._clock.now_ms())
+        issuer_now_ms = self._clock.now_ms() + self._offset_ms(ticket.h.issuer)
+        check_timely(ticket, audience=reader, now_ms=issuer_now_ms)
         if (ticket.artifact, ticket.holder) != (fetch.artifact, self._signer.peer):
             raise ArtifactError("the ticket is for another artifact or holder")
         # A job is its broker's: the same id from another broker is another job.
@@ -321,6 +329,10 @@ class Artifacts:
 
 def _no_addresses(_: str) -> tuple[str, ...]:
     return ()
+
+
+def _no_offset(_: str) -> int:
+    return 0
 
 
 async def _first_message(stream: Stream) -> tuple[bytes, bytearray]:

@@ -290,3 +290,19 @@ def test_another_broker_that_calls_its_job_the_same_takes_nobodys_right() -> Non
         assert await here.fetch(b"", by=here.broker) == DATA
 
     scene(story)
+
+
+@pytest.mark.parametrize("ahead_s", [-400, 400])
+def test_a_ticket_counts_by_the_clock_of_the_broker(ahead_s: int) -> None:
+    async def story(mesh: SimMesh) -> None:
+        maker, reader = await start(mesh, a=[], b=[])
+        broker = await mesh.start("c", skew_ms=ahead_s * 1000)
+        await maker.artifacts.put(DATA, job="job", broker=broker.peer)
+        await trio.sleep(5)
+        await broker.sessions.connect(maker.peer)
+        await trio.sleep(1)
+        here = Scene(mesh, maker, reader, broker)
+        ticket = here.ticket()
+        assert await here.fetch(ticket) == DATA
+
+    play(story)

@@ -35,11 +35,13 @@ from protocol.signing import peek, seal
 from simulations.mesh import NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
+    answers_after,
     inputs,
     play,
     shouting,
     start,
     told,
+    until,
 )
 
 Doctor = Callable[[bytes], bytes]
@@ -272,5 +274,21 @@ def test_a_peer_may_not_fill_the_broker_with_offers() -> None:
             await trio.sleep(6)
         assert asked[0] == 5
         assert len(a.market._offers) <= limits.CAPABILITIES_MAX
+
+    play(story)
+
+
+def test_each_loss_of_a_long_awards_connection_has_its_own_time_to_come_back() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(30))
+        a, b = await start(mesh, a=[], b=[agent])
+        job = await a.submit(shouting(), inputs("x"))
+        await until(lambda: agent.running == 1)
+        for _ in range(3):
+            await trio.sleep(8)
+            mesh.world.network.break_link(a.peer, b.peer)
+        state = await a.wait(job)
+        assert [len(unit.attempts) for unit in state.units.values()] == [1]
+        assert agent.calls == ["x"]
 
     play(story)
