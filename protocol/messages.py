@@ -143,6 +143,7 @@ class Proposal(Message, frozen=True, kw_only=True):
         price_mc: For one item.
         eta_ms: Expected time from award to result.
         free: Calls that could start at once.
+        items: Calls that it covers: those of the CFP.
     """
 
     TYPE: ClassVar[str] = "proposal"
@@ -153,6 +154,7 @@ class Proposal(Message, frozen=True, kw_only=True):
     price_mc: Count
     eta_ms: Count
     free: Count
+    items: Count
 
 
 class StandingOffer(Message, frozen=True, kw_only=True):

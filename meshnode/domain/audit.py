@@ -222,7 +222,9 @@ class Audit:
         _need(award.cfp == digest(attempt.called[fact.peer]), "the award binds another CFP")
         made = attempt.proposals[fact.peer].proposal
         _need(made == fact.proposal, "the award binds a proposal that was not made")
-        return self._read(fact.proposal, Proposal, fact.peer, broker)
+        proposal = self._read(fact.proposal, Proposal, fact.peer, broker)
+        _need(award.items <= proposal.items, "more items than the proposal covers")
+        return proposal
 
     def _check_bindings(self, unit: Unit, award: Award) -> None:
         """Each input must be what the graph's producers made, byte for byte."""

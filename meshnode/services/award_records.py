@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from meshnode.ports import Delete, Put
-from meshnode.services.bodies import AWARD_BODY, RESULT_BODY, AwardBody, ResultBody
+from meshnode.services.bodies import (
+    AWARD_BODY,
+    RECEIPTS,
+    RESULT_BODY,
+    AwardBody,
+    ResultBody,
+)
 from meshnode.services.context import Context
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, Stale
@@ -22,6 +28,8 @@ _EPOCHS: Final = "epoch"  # broker/job -> highest epoch seen
 
 #: Past its deadline an award matters for as long as a message about it may hold.
 _AFTER_MS: Final = LIFETIME_MS_MAX + 2 * SKEW_MS_MAX
+#: The broker's half of the receipt may come late, and needs the award and result to fit.
+_UNSETTLED_MS: Final = 7 * 24 * 3_600_000
 #: No job lasts longer, whatever deadline a broker names.
 _JOB_MS_MAX: Final = 7 * 24 * 3_600_000
 
@@ -77,7 +85,8 @@ class AwardRecords:
             except RemoteProtocolError:
                 continue  # told at the start
             deadline_ms = min(award.h.deadline_ms, award.h.issued_ms + _JOB_MS_MAX)
-            if deadline_ms + _AFTER_MS <= self._clock.now_ms():
+            settled = await self._store.read(RECEIPTS, key) is not None
+            if deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS) <= self._clock.now_ms():
                 await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key))
                 gone += 1
         return gone

@@ -43,6 +43,8 @@ _RETRY_S: Final = 0.5
 _CHECKPOINT_S: Final = 1.0
 #: A contractor answers by the end of the award's time; so much later it never will, seconds.
 _ANSWER_S: Final = 15.0
+#: The next attempt waits so long for a slow one to hear that it is over, seconds.
+_WITHDRAW_S: Final = 2.0
 _CANCEL_S: Final = 15.0
 
 
@@ -128,6 +130,9 @@ class Awards:
                 return _failure(unit, attempt, exc.code, str(exc), blame="broker")
             except RequestTimeout as exc:
                 self._market.failed(attempt.peer, unreachable=False)
+                # Given up here, it must not go on there until its lease lapses.
+                with trio.move_on_after(_WITHDRAW_S):
+                    await self.cancel(journal.state, unit.name, attempt, "superseded")
                 return _failure(unit, attempt, exc.code, str(exc))
             except RequestFailed as exc:
                 self._market.failed(attempt.peer, unreachable=False)

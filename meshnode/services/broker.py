@@ -81,7 +81,7 @@ class Broker:
         self._journals: dict[str, JobJournal] = {}
         self._ended: dict[str, None] = {}
         self._nursery: trio.Nursery | None = None
-        self._submitting = trio.Lock()
+        self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
 
     async def run(self) -> None:
@@ -161,32 +161,49 @@ class Broker:
         self._check_terms(terms)
         if self._nursery is None:
             raise MeshError("this node is not running")
+        if not terms.idempotency_key:
+            return await self._take(graph, inputs, terms, key="")
         key = f"{caller}/{terms.idempotency_key}"
-        async with self._submitting:
-            if terms.idempotency_key:
+        # One at a time for each key: the second finds what the first made.
+        lock, waiting = self._submitting.get(key, (trio.Lock(), 0))
+        self._submitting[key] = (lock, waiting + 1)
+        try:
+            async with lock:
                 known = await self._context.store.read(_KEYS, key)
                 if known is not None:
                     return known.decode()
-            check_shape(graph)
-            lengths = check_inputs(graph, inputs)
-            check_types(graph, await self._offered(graph), inputs)
-            job = self._context.entropy.token(_JOB_ID_BYTES).hex()
-            planned = Planned(
-                owner=self._context.peer,
-                graph=encode_graph(graph),
-                inputs=await self._keep(job, inputs, lengths),
-                budget_mc=terms.budget_mc,
-                deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
-                idempotency_key=terms.idempotency_key,
-                epoch=0,
-                traceparent=terms.traceparent,
-            )
-            row = _JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
-            writes = [Put(_JOBS, job, encode(row))]
-            if terms.idempotency_key:
-                writes.append(Put(_KEYS, key, job.encode()))
-            journal = await JobJournal.create(self._context, job, planned, *writes)
+                return await self._take(graph, inputs, terms, key=key)
+        finally:
+            lock, waiting = self._submitting.pop(key)
+            if waiting > 1:
+                self._submitting[key] = (lock, waiting - 1)
+
+    async def _take(
+        self, graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms, *, key: str
+    ) -> str:
+        """Check and plan a job, make it durable, begin it."""
+        check_shape(graph)
+        lengths = check_inputs(graph, inputs)
+        check_types(graph, await self._offered(graph), inputs)
+        job = self._context.entropy.token(_JOB_ID_BYTES).hex()
+        planned = Planned(
+            owner=self._context.peer,
+            graph=encode_graph(graph),
+            inputs=await self._keep(job, inputs, lengths),
+            budget_mc=terms.budget_mc,
+            deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
+            idempotency_key=terms.idempotency_key,
+            epoch=0,
+            traceparent=terms.traceparent,
+        )
+        row = _JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
+        writes = [Put(_JOBS, job, encode(row))]
+        if key:
+            writes.append(Put(_KEYS, key, job.encode()))
+        journal = await JobJournal.create(self._context, job, planned, *writes)
         self._journals[job] = journal
+        if self._nursery is None:
+            raise MeshError("this node is not running")
         self._nursery.start_soon(self._carry, journal)
         return job
 

@@ -154,6 +154,7 @@ class Contractor:
             price_mc=spec.price_mc,
             eta_ms=latency_ms * cfp.items,
             free=self._host.free(name),
+            items=cfp.items,
         )
         self._emit("contract.proposed", peer=incoming.peer, capability=spec.capability)
         return self._signer.sign(proposal)
@@ -275,6 +276,8 @@ class Contractor:
             proposal = read_message(body.proposal, Proposal, network=network)
             if proposal.cfp != award.cfp:
                 raise _TermsError("terms", "it binds another CFP than the proposal")
+            if award.items > proposal.items:
+                raise _TermsError("terms", f"{award.items} items are more than were called for")
             return proposal
         offer = read_message(body.proposal, StandingOffer, network=network)
         if award.items > offer.items_max or award.cfp:

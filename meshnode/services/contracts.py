@@ -29,6 +29,8 @@ from protocol.receipts import Acceptance
 
 #: Beyond the agent's own time for the items: fetching inputs, waiting for slots.
 _SLACK_MS: Final = 30_000
+#: A contractor that is away for this long never gets the broker's half of its receipt.
+_ACCEPTANCE_MS: Final = 7 * 24 * 3_600_000
 #: A constant up to this travels in the award; a larger one is an artifact.
 _CONSTANT_BYTES_MAX: Final = 2_048
 
@@ -164,7 +166,7 @@ class Contracts:
         acceptance = self._signer.sign(
             Acceptance(
                 h=self._signer.header(
-                    attempt.peer, topic(state, unit, 0), lifetime_ms=LIFETIME_MS_MAX
+                    attempt.peer, topic(state, unit, 0), lifetime_ms=_ACCEPTANCE_MS
                 ),
                 award=award,
                 receipt=digest(delivered.receipt),

@@ -6,7 +6,6 @@ from typing import Final
 
 from meshnode.ports import Entropy, WallClock
 from protocol.keys import Identity
-from protocol.limits import LIFETIME_MS_MAX
 from protocol.messages import (
     MESSAGE_ID_SIZE,
     Budget,
@@ -91,7 +90,7 @@ class Signer:
         Args:
             audience: PeerId of the reader.
             topic: What the message is about.
-            lifetime_ms: At most 10 minutes for what binds.
+            lifetime_ms: At most 10 minutes for what binds; signing refuses more.
         """
         now_ms = self._clock.now_ms()
         self._sequences[audience] += 1
@@ -100,7 +99,7 @@ class Signer:
             issuer=self.peer,
             audience=audience,
             issued_ms=now_ms,
-            expires_ms=now_ms + min(lifetime_ms, LIFETIME_MS_MAX),
+            expires_ms=now_ms + lifetime_ms,
             sequence=self._sequences[audience],
             network=self.network,
             job=topic.job,

@@ -224,6 +224,7 @@ def messages() -> dict[type[Message], Message]:
             price_mc=90,
             eta_ms=500,
             free=1,
+            items=8,
         ),
         StandingOffer(
             h=changed(answered, job="", subtask="", idempotency_key=""),

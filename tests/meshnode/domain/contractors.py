@@ -205,6 +205,7 @@ class Contractor:
             price_mc=traits.price_mc,
             eta_ms=traits.latency_ms * asked.items,
             free=1,
+            items=asked.items,
         )
         return "proposal", self.pen.sign(proposal), proposal
 

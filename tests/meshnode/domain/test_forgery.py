@@ -313,6 +313,9 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     "an award that binds another CFP": (
         "awarded", "one", in_award(cfp=digest(b"x")), "another CFP",
     ),
+    "an award of more items than were called for": (
+        "awarded", "one", in_award(items=2), "more items than the proposal",
+    ),
     "an award for another agent": (
         "awarded", "each/0",
         lambda d: d.update(award=resealed(d["award"], Award, agent="x"), agent="x"),

@@ -6,12 +6,14 @@ In virtual time (a MockClock's).
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
-from meshnode.errors import GraphError, InputInvalid, MeshError, NoProvider, NotFound
+from meshnode.errors import Busy, GraphError, InputInvalid, MeshError, NoProvider, NotFound
 from meshnode.node import Node
 from meshnode.services.broker import Terms
+from meshnode.services.session import Incoming
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
@@ -134,6 +136,52 @@ def test_a_graph_that_can_not_run_is_refused_before_anything_is_spent() -> None:
         assert await a.broker.jobs() == []
 
     play(story)
+
+
+def test_a_submit_does_not_wait_for_anothers_search() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        unknown = TaskGraph(
+            name="g",
+            subtasks=[SubTask(id="t", capability="text.unknown", inputs={})],
+            outputs={"r": Source(kind="task", name="t")},
+        )
+        refused_s: list[float] = []
+
+        async def ask_for_the_unknown() -> None:
+            with pytest.raises(NoProvider):
+                await a.submit(unknown, {})
+            refused_s.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_for_the_unknown)
+            await trio.testing.wait_all_tasks_blocked()
+            await a.submit(shouting(), inputs("x"))
+            taken_s = trio.current_time()
+        assert taken_s < refused_s[0]
+
+    play(story)
+
+
+def test_a_contractor_that_is_away_for_hours_still_gets_its_receipt() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent()])
+        # Its ear for acceptances is closed from before the job on.
+        b.sessions.handle("acceptance", _deaf)
+        job = await a.submit(shouting(), inputs("x"))
+        assert code_of(await finished(a, job)) == "completed"
+        mesh.crash("b")
+        await trio.sleep(6 * 3_600)
+        again = await mesh.restart("b")
+        assert not await again.served()
+        await until(lambda: not mesh.members["a"].disk.tables["acceptance_due"])
+        assert sorted(await again.served(), key=str) == sorted(await a.served(), key=str)
+
+    play(story)
+
+
+async def _deaf(_: Incoming) -> bytes:
+    raise Busy("its inbox")
 
 
 def test_a_submit_that_is_given_up_is_no_job_or_a_whole_one() -> None:

@@ -167,6 +167,25 @@ def test_an_award_outside_the_offer_is_refused_and_not_done(
     play(story)
 
 
+def test_an_award_of_more_items_than_were_called_for_is_refused() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        hand = await meet(mesh, agent)
+        cfp = hand.cfp()
+        proposal = await hand.request(CFP, cfp)
+        fields: dict[str, Any] = {
+            "cfp": digest(cfp),
+            "items": 2,
+            "each": ["text"],
+            "price_cap_mc": 9,
+        }
+        answer = await hand.send(hand.award(proposal, **fields))
+        assert refusal_of(answer).text == "2 items are more than were called for"
+        assert agent.calls == []
+
+    play(story)
+
+
 def test_an_offer_made_to_somebody_else_is_refused() -> None:
     async def story(mesh: SimMesh) -> None:
         hand = await meet(mesh, TextAgent())

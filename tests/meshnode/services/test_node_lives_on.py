@@ -20,6 +20,7 @@ from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.broker import Terms
 from meshnode.services.checking import Checking
 from protocol.graph import Check
+from protocol.keys import digest
 from protocol.messages import Binding, Part
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.broker_by_hand import Hand, meet, result_of, third
@@ -237,19 +238,19 @@ class Thief(Hand):
         return self.mesh.node("c")
 
 
-def test_finished_work_is_forgotten_once_nobody_can_ask_for_it() -> None:
+def test_settled_work_is_forgotten_and_unsettled_work_waits_for_its_receipt() -> None:
     async def story(mesh: SimMesh) -> None:
         hand = await meet(mesh, TextAgent())
         tables = mesh.members["b"].disk.tables
+        a = mesh.node("a")
+        await a.wait(await a.submit(shouting(), inputs("x")))
         body = hand.award(await hand.offer())
-        await hand.send(body)
+        await hand.send(body)  # and never accept what comes
         await trio.sleep(300)
-        assert len(tables["award"]) == len(tables["result"]) == 1
+        assert len(tables["award"]) == len(tables["result"]) == 2
         await trio.sleep(3_600)
-        assert not tables["award"]
-        assert not tables["result"]
-        with pytest.raises(MeshError, match="expired"):
-            await hand.send(body)
+        unsettled = digest(body.award).hex()
+        assert [*tables["award"]] == [*tables["result"]] == [unsettled]
 
     play(story)
 
