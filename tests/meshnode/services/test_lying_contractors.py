@@ -15,6 +15,7 @@ from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, JsonValue, Output
 from meshnode.services.bodies import (
     AWARD,
+    CANCEL,
     CFP,
     OFFERS,
     OFFERS_BODY,
@@ -241,12 +242,14 @@ def test_a_contractor_that_is_there_and_never_answers_is_given_up_after_the_awar
             return b""
 
         b.sessions.handle(AWARD, silent)
+        told_to_stop = doctor(b, CANCEL, lambda raw: raw)
         job = await a.submit(shouting(timeout_ms=5_000), inputs("x"), Terms(deadline_s=600))
         with trio.fail_after(60):
             state = await a.wait(job)
         accepted = state.units["say/0"].accepted
         assert accepted is not None
         assert accepted.peer == c.peer
+        assert told_to_stop[0] == 1
 
     play(story)
 
