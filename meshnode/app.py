@@ -122,6 +122,9 @@ class Served:
     token_file: Path | None = None
 
 
+#: In the environment: end when standard input does.
+WITH_STDIN: Final = "MESHNODE_WITH_STDIN"
+
 #: Is told when everything runs.
 Ready = Callable[[Served], None]
 
@@ -197,7 +200,26 @@ def _who(node: Node) -> dict[str, JsonValue]:
 
 
 async def _until_signalled(served: Served, ready: Ready) -> None:
-    """Wait for a signal, then drain; a second signal ends the draining."""
+    """Wait for a signal, then drain; a second signal ends the draining.
+
+    With :data:`WITH_STDIN` in the environment, the end of standard input ends the node
+    at once: whoever started it has gone, however it went.
+    """
+    async with trio.open_nursery() as nursery:
+        if os.environ.get(WITH_STDIN):
+            nursery.start_soon(_until_stdin_ends, nursery.cancel_scope)
+        await _until_told(served, ready)
+        nursery.cancel_scope.cancel()
+
+
+async def _until_stdin_ends(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
+        while await stdin.receive_some():
+            pass
+    scope.cancel()
+
+
+async def _until_told(served: Served, ready: Ready) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         ready(served)
         await anext(signals)

@@ -6,6 +6,7 @@ any user has: the ``meshnode`` command, and a node's HTTP interface.
 """
 
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -95,11 +96,32 @@ class _Show:
 
 
 async def run_demo(options: Options) -> dict[str, Any]:
-    """Run the demo and return what ``--json`` ends with.
+    """Run the demo and return what ``--json`` ends with; SIGTERM ends it, mesh and all.
 
     Raises:
         MeshError: What went wrong, named.
     """
+    result: dict[str, Any] = {}
+    trouble = MeshError("the demo was ended by a signal")
+
+    async def end_when_told(scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            await anext(signals)
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_when_told, nursery.cancel_scope)
+        try:
+            result = await _run(options)
+        except MeshError as exc:  # leaves as itself, not in the nursery's group
+            trouble = exc
+        nursery.cancel_scope.cancel()
+    if not result:
+        raise trouble
+    return result
+
+
+async def _run(options: Options) -> dict[str, Any]:
     folder = read_folder(options.path or own_repository())
     graph = parse_graph(
         files("meshnode.cli").joinpath(GRAPH_FILE).read_text("utf-8"), where=GRAPH_FILE

@@ -6,6 +6,7 @@ brokers the job.  Every process runs this installation's ``meshnode`` command.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -102,8 +103,13 @@ async def local_mesh(
         command = [sys.executable, "-m", "meshnode", *args, "--home", str(home / name)]
         log = home / f"{name}.log"
         with log.open("wb") as errors:
+            # Its standard input ends when this process does, however that goes.
             process = await trio.lowlevel.open_process(
-                command, stdout=subprocess.PIPE, stderr=errors
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "MESHNODE_WITH_STDIN": "1"},
             )
         processes.append(process)
         ready = await _ready(process, name, log)
@@ -163,5 +169,6 @@ async def _stop(processes: Sequence[trio.Process]) -> None:
         if process.poll() is None:
             process.kill()
             await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                await pipe.aclose()

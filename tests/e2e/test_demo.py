@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from meshnode.domain.provenance import verify_provenance
@@ -104,6 +105,20 @@ def test_the_provenance_verifies_and_no_changed_byte_does(finished: dict[str, An
                 continue
             with pytest.raises(RemoteProtocolError):
                 verify_provenance(broken)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_demo(
+    folder: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    demo = Demo(folder, tmp_path)
+    demo.until("job")
+    nodes = [psutil.Process(node["pid"]) for node in demo.nodes]
+    assert len(nodes) == 7
+    demo.process.send_signal(how)
+    assert demo.end() != 0
+    _, alive = psutil.wait_procs(nodes, timeout=30)
+    assert not alive
 
 
 def test_killing_a_contractor_mid_run_still_ends_complete(folder: Path, tmp_path: Path) -> None:
