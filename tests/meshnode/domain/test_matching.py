@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.domain.matching import (
+    DIAL_GUESS_MS,
     MS_PER_MC,
     Candidate,
     batch_sizes,
@@ -92,6 +93,17 @@ def test_more_waiting_never_means_sooner_done(one: Candidate, calls: int, load: 
     assert finish_ms(one, calls, {one.agent_id: load}) <= finish_ms(
         one, calls, {one.agent_id: load + 1}
     )
+
+
+def test_a_node_without_a_session_costs_a_dial_and_not_its_place() -> None:
+    far = Candidate(
+        peer="far", agent="a", capability="work.a@1", price_mc=0, latency_ms=500, concurrency=1
+    )
+    near = replace(far, peer="near", alive=True)
+    busy = {near.agent_id: 1}
+    assert finish_ms(far, 1, {}) == finish_ms(near, 1, {}) + DIAL_GUESS_MS
+    assert rank([far, near], key="k", calls=1, load={})[0][0] is near
+    assert rank([far, near], key="k", calls=1, load=busy)[0][0] is far
 
 
 def test_room_ends_one_beyond_what_runs_at_once() -> None:

@@ -57,6 +57,22 @@ def test_recomputing_tells_true_from_one() -> None:
     assert found.verdict == "rejected"
 
 
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [{"sentences": []}],
+        [{"sentences": [""]}],
+        [{"sentences": ["It rains."]}, {"sentences": []}],
+        [],
+    ],
+    ids=["no quote", "an empty quote", "one item of two quotes nothing", "no item"],
+)
+def test_quotes_verify_nothing_where_nothing_is_quoted(outputs: list[JsonValue]) -> None:
+    inputs: list[JsonValue] = [{"text": "It rains."} for _ in outputs]
+    found = check_output(outputs, inputs, schema=ANY, checks=[QUOTED])
+    assert found == Finding("unverified", "")
+
+
 GIVEN: JsonValue = {"text": "It rains. The sun shines."}
 
 
