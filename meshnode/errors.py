@@ -117,3 +117,21 @@ class Cancelled(MeshError):
     """The job was cancelled by its owner, or its deadline passed."""
 
     code = "job.cancelled"
+
+
+class JobFailed(MeshError):
+    """A job ended without its outputs.
+
+    Attributes:
+        job: Its id.
+        state: ``failed`` or ``cancelled``.
+        reason: Stable dotted name of what ended it.
+    """
+
+    code = "job.failed"
+
+    def __init__(self, job: str, state: str, reason: str, text: str) -> None:
+        super().__init__(f"job {job} {state}: {text or reason}")
+        self.job = job
+        self.state = state
+        self.reason = reason

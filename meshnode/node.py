@@ -151,6 +151,11 @@ class Node:
         return self._ports.transport.peer
 
     @property
+    def clock(self) -> WallClock:
+        """Its wall time."""
+        return self._ports.clock
+
+    @property
     def addresses(self) -> Sequence[str]:
         """Where it can be dialled, with its PeerId."""
         return [f"{address}/p2p/{self.peer}" for address in self._ports.transport.addresses()]
@@ -209,6 +214,15 @@ class Node:
             except StoreError as exc:  # what it signed last lapses by itself
                 self.events.emit("node.left_unsaid", why=str(exc))
         await self.sessions.aclose()
+
+    def add_agent(self, agent: Agent) -> None:
+        """Host one more agent; the mesh is told at once.
+
+        Raises:
+            InputInvalid: It can't be hosted; names it.
+        """
+        self.host.add(agent)
+        self.directory.changed()
 
     async def reach(self, peers: Iterable[str], *, timeout_s: float = REACH_S) -> set[str]:
         """Return those of ``peers`` that answer now; this node itself always does."""

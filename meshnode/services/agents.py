@@ -64,9 +64,14 @@ class AgentHost:
         self._total = trio.CapacityLimiter(calls_max)
         self._hosted: dict[str, _Hosted] = {}
         for agent in agents:
-            self._add(agent)
+            self.add(agent)
 
-    def _add(self, agent: Agent) -> None:
+    def add(self, agent: Agent) -> None:
+        """Host one more agent.
+
+        Raises:
+            InputInvalid: Its name is taken, or a schema or its capability's name is unusable.
+        """
         spec = agent.spec
         if spec.name in self._hosted:
             raise InputInvalid(f"two agents are called {spec.name!r}", hint="rename one")

@@ -1,0 +1,341 @@
+"""The Python API: a node in your own program.
+
+::
+
+    async with Node.open(NodeConfig(home="desk", join=("/ip4/…/p2p/…",))) as node:
+        node.host(word_count)                     # a function made with @agent
+        job = await node.submit(graph, {"files": files})
+        async for event in job.events():
+            print(event.kind)
+        result = await job.result()
+
+It runs on Trio; :mod:`meshnode.aio` is the same for asyncio programs.
+
+What ``meshnode.__all__`` names is kept: it changes only with a major version, and what
+will go is announced one minor version before.  Until 1.0 a minor version may change it,
+with the migration in the changelog.  Everything else of the package may change at any
+time; so may the fields of an event's ``data`` beyond those that docs/python.md lists.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from os import PathLike, environ
+from pathlib import Path
+from typing import Final, TypedDict
+
+import trio
+from typing_extensions import Unpack
+
+from meshnode import app
+from meshnode.adapters.agents.function import FunctionAgent, agent
+from meshnode.adapters.agents.function import Terms as AgentTerms
+from meshnode.config import NodeConfig, parse_config
+from meshnode.domain.graph_builder import Place, TaskGraph
+from meshnode.errors import ConfigError, JobFailed, MeshError
+from meshnode.gateway.api_views import agent_view, event_view, job_view
+from meshnode.node import JobJournal, Terms
+from meshnode.node import Node as CoreNode
+from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
+from protocol.records import CapabilityName
+
+__all__ = [
+    "Agent",
+    "AgentCall",
+    "AgentSpec",
+    "Chunk",
+    "Job",
+    "JobEvent",
+    "JobFailed",
+    "JobResult",
+    "MeshError",
+    "Node",
+    "NodeConfig",
+    "Output",
+    "Place",
+    "TaskGraph",
+    "agent",
+]
+
+_PLAIN: Final = Terms()
+#: Between two looks for agents, seconds.
+_LOOK_S: Final = 0.25
+
+
+class SubmitTerms(TypedDict, total=False):
+    """What :meth:`Node.submit` may be told beside the work."""
+
+    budget_mc: int
+    deadline_s: float
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job; durable, so it is told once and stays true.
+
+    Attributes:
+        seq: Its number in the job's journal, from 0 and without gaps.
+        at_ms: When, Unix milliseconds, by the broker's clock.
+        kind: ``planned``, ``expanded``, ``called``, ``proposed``, ``refused``, ``awarded``,
+            ``progressed``, ``delivered``, ``verified``, ``charged``, ``failed``,
+            ``cancelled`` or ``done``.
+        data: What is shown of it, such as ``unit``, ``peer``, ``paid_mc``.
+    """
+
+    seq: int
+    at_ms: int
+    kind: str
+    data: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What came of a completed job.
+
+    Attributes:
+        outputs: By the names that the graph gives them.
+        cost_mc: What was paid for it, millicredits.
+        elapsed_s: From submit to done.
+        verdicts: Unit of work -> ``verified``, ``unverified``, …: what its checks say.
+        provenance: The signed journal; ``meshnode verify`` checks it offline.
+    """
+
+    outputs: Mapping[str, JsonValue]
+    cost_mc: int
+    elapsed_s: float
+    verdicts: Mapping[str, str]
+    provenance: bytes
+
+
+class Job:
+    """A job of this node; it goes on whether anybody holds this object or not."""
+
+    def __init__(self, node: CoreNode, journal: JobJournal) -> None:
+        """Made by :meth:`Node.submit` and :meth:`Node.job`."""
+        self._node = node
+        self._journal = journal
+
+    @property
+    def id(self) -> str:
+        """Its name; :meth:`Node.job` finds it again, after a restart too."""
+        return self._journal.job
+
+    @property
+    def state(self) -> str:
+        """``running``, ``completed``, ``failed`` or ``cancelled``."""
+        done = self._journal.done
+        return done.state if done else "running"
+
+    def status(self) -> dict[str, JsonValue]:
+        """Return how each unit of work stands, as ``GET /api/jobs/{job}`` shows it."""
+        return job_view(self._journal.state, self._node.clock.now_ms())
+
+    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """Yield every event from number ``since`` on, in order, until the job has ended.
+
+        Whoever was cut off asks again from the number after the last event that it saw.
+        """
+        while True:
+            events = self._journal.events(since)
+            for event in events:
+                since = event.seq + 1
+                view = event_view(event)
+                data = {key: view[key] for key in view if key not in _OF_EVERY_EVENT}
+                yield JobEvent(event.seq, event.at_ms, event.kind, data)
+            if self._journal.done is not None and not self._journal.events(since):
+                return
+            await self._journal.follow(since)
+
+    async def result(self) -> JobResult:
+        """Wait until the job has ended, and return what came of it.
+
+        Raises:
+            JobFailed: It failed or was cancelled; says why.
+            ArtifactError: An output can't be fetched any more.
+        """
+        state = await self._node.wait(self.id)
+        done = state.done
+        if done is None or done.state != "completed":
+            raise JobFailed(
+                self.id,
+                done.state if done else "",
+                done.code if done else "",
+                done.text if done else "",
+            )
+        view = self.status()
+        rows = view["subtasks"]
+        assert isinstance(rows, list)
+        verdicts = {
+            str(row["id"]): str(row["verdict"]) for row in rows if isinstance(row, dict)
+        }
+        return JobResult(
+            outputs=await self._node.outputs(self.id),
+            cost_mc=state.spent_mc,
+            elapsed_s=(state.ended_ms - state.planned_ms) / 1000,
+            verdicts=verdicts,
+            provenance=await self._journal.export(),
+        )
+
+    async def cancel(self) -> None:
+        """End it early; returns when that is written down, the work stops soon after."""
+        await self._node.cancel(self.id)
+
+
+_OF_EVERY_EVENT: Final = frozenset({"seq", "at_ms", "kind"})
+
+
+class Node:
+    """A node of the mesh, in this program."""
+
+    def __init__(self, core: CoreNode) -> None:
+        """Made by :meth:`open`."""
+        self._core = core
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        config: NodeConfig | str | PathLike[str] | None = None,
+        *,
+        agents: Sequence[Agent] = (),
+    ) -> AsyncIterator["Node"]:
+        """Run a node for as long as the context lasts; leaving it says goodbye to the mesh.
+
+        Args:
+            config: What it is told, or the TOML file that says it; by default nothing but
+                the environment (``MESHNODE_…``), as ``meshnode up`` reads it.
+            agents: To host from the start.
+
+        Raises:
+            ConfigError: A setting or an agent can't be used; names it.
+            StoreError: Another node uses this home, or its store can't be used.
+        """
+        told = config if isinstance(config, NodeConfig) else await _read(config)
+        async with app.open_node(told, agents=agents) as core:
+            yield cls(core)
+
+    @property
+    def peer(self) -> str:
+        """Its PeerId."""
+        return self._core.peer
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where others can dial it, with its PeerId: what they are told to join."""
+        return self._core.addresses
+
+    def host(
+        self,
+        what: Agent | Callable[..., object],
+        capability: str = "",
+        **terms: Unpack[AgentTerms],
+    ) -> Agent:
+        """Host one more agent; others find it within seconds.
+
+        Args:
+            what: An agent, such as a function made with ``@agent``; or a plain function.
+            capability: What a plain function can do, ``text.reversal@1``.
+            **terms: Price, limits, examples of a plain function.
+
+        Raises:
+            ConfigError: It is no agent, and can't be made one.
+            InputInvalid: An agent of that name is hosted already, or a schema is unusable.
+        """
+        if isinstance(what, Agent) and not isinstance(what, type):
+            if capability or terms:
+                raise ConfigError(
+                    f"{what.spec.name} is an agent and has its terms", hint="set them there"
+                )
+            hosted = what
+        elif capability:
+            hosted = FunctionAgent(what, capability, **terms)
+        else:
+            raise ConfigError(
+                f"{what!r:.80} is no agent", hint='give its capability: host(f, "text.f@1")'
+            )
+        self._core.add_agent(hosted)
+        return hosted
+
+    async def submit(
+        self,
+        graph: TaskGraph,
+        inputs: Mapping[str, JsonValue] | None = None,
+        *,
+        budget_mc: int = _PLAIN.budget_mc,
+        deadline_s: float = _PLAIN.deadline_s,
+        idempotency_key: str = "",
+    ) -> Job:
+        """Take a job; returns when it is written down and will be done.
+
+        Args:
+            graph: What to do.
+            inputs: The graph's inputs by name.
+            budget_mc: Most to spend, millicredits; 0 lets only free work be done.
+            deadline_s: From now.
+            idempotency_key: The same key gives the same job, however often it is asked.
+
+        Raises:
+            GraphError: The graph can't run; says which sub-task.
+            InputInvalid: An input is missing or is not what an agent takes.
+            NoProvider: Nobody offers a capability that it needs.
+        """
+        terms = Terms(
+            budget_mc=budget_mc, deadline_s=deadline_s, idempotency_key=idempotency_key
+        )
+        return await self.job(await self._core.submit(graph.build(), inputs or {}, terms))
+
+    async def job(self, id: str) -> Job:  # noqa: A002 - what a job calls it
+        """Return a job of this node.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        return Job(self._core, await self._core.journal(id))
+
+    async def agents(
+        self, capability: str = "", *, count: int = 0, wait_s: float = 0.0
+    ) -> list[dict[str, JsonValue]]:
+        """Return the agents that this node knows of, its own among them.
+
+        Each is what ``GET /api/agents`` shows: ``agent``, ``capability``, ``price_mc``, ….
+
+        Args:
+            capability: Only those that offer it, or something under it.
+            count: Wait until there are so many, and look for them in the DHT too …
+            wait_s: … but no longer than this.
+
+        Raises:
+            Malformed: ``capability`` can't be one.
+        """
+        wanted = CapabilityName.parse(capability) if capability else CapabilityName("")
+        found = self._known(wanted)
+        with trio.move_on_after(wait_s):
+            while len(found) < count:
+                await self._core.directory.search(capability, timeout_s=wait_s)
+                found = self._known(wanted)
+                if len(found) < count:
+                    await trio.sleep(_LOOK_S)
+                    found = self._known(wanted)
+        return found
+
+    def _known(self, wanted: CapabilityName) -> list[dict[str, JsonValue]]:
+        core = self._core
+        alive = {core.peer, *core.sessions.connected()}
+        return [
+            agent_view(record, capability, alive=record.peer in alive)
+            for record in core.known()
+            for capability in record.capabilities
+            if not wanted.path or wanted.covers(CapabilityName.parse(capability.name))
+        ]
+
+
+async def _read(path: str | PathLike[str] | None) -> NodeConfig:
+    if path is None:
+        return parse_config("", env=environ, where="the environment")
+    file = trio.Path(path)
+    try:
+        text = await file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} can't be read: {error}", hint="check its name") from error
+    return parse_config(text, env=environ, where=str(Path(path)))

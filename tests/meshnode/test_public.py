@@ -1,0 +1,136 @@
+"""The Python API over a simulated mesh: the same classes, no sockets."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from meshnode import public
+from meshnode.domain.provenance import verify_provenance
+from meshnode.errors import ConfigError, InputInvalid, JobFailed, NoProvider, NotFound
+from meshnode.public import NodeConfig, TaskGraph
+from simulations.mesh import SimMesh
+from tests.meshnode.services.worlds import TextAgent, never, play, start
+
+if TYPE_CHECKING:
+    from meshnode.ports import JsonValue
+
+
+def shouting() -> TaskGraph:
+    graph = TaskGraph("shouting")
+    said = graph.task("text.shout@1", each={"text": graph.input("texts").each})
+    graph.output("said", said)
+    return graph
+
+
+def loud(text: str) -> str:
+    """Return a text in capitals."""
+    return text.upper()
+
+
+def test_a_job_tells_every_event_and_then_its_result() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        node = public.Node(a)
+        job = await node.submit(shouting(), {"texts": ["x", "y"]}, budget_mc=100)
+        events = [event async for event in job.events()]
+        assert [event.seq for event in events] == list(range(len(events)))
+        assert (events[0].kind, events[-1].kind) == ("planned", "done")
+        assert events[0].data["budget_mc"] == 100
+        again = [event.seq async for event in job.events(since=3)]
+        assert again == [event.seq for event in events[3:]]
+        result = await job.result()
+        assert result.outputs == {"said": [{"text": "X"}, {"text": "Y"}]}
+        assert job.state == "completed"
+        assert result.cost_mc == sum(
+            paid for e in events if isinstance(paid := e.data.get("paid_mc"), int)
+        )
+        assert set(result.verdicts.values()) == {"unverified"}
+        assert verify_provenance(result.provenance).state == "completed"
+        assert (await node.job(job.id)).state == "completed"
+
+    play(story)
+
+
+def test_the_same_key_is_the_same_job() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        node = public.Node(a)
+        inputs: dict[str, JsonValue] = {"texts": ["x"]}
+        one = await node.submit(shouting(), inputs, idempotency_key="k")
+        two = await node.submit(shouting(), inputs, idempotency_key="k")
+        assert one.id == two.id
+
+    play(story)
+
+
+def test_a_job_that_is_cancelled_has_no_result_and_says_so() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(never)])
+        job = await public.Node(a).submit(shouting(), {"texts": ["x"]})
+        await job.cancel()
+        with pytest.raises(JobFailed, match=f"job {job.id} cancelled") as caught:
+            await job.result()
+        assert (caught.value.job, caught.value.state) == (job.id, "cancelled")
+        assert job.state == "cancelled"
+
+    play(story)
+
+
+def test_an_agent_that_comes_later_is_found_by_others() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[])
+        desk, host = public.Node(a), public.Node(b)
+        with pytest.raises(NoProvider):
+            await desk.submit(shouting(), {"texts": ["x"]})
+        host.host(loud, "text.shout@1", price_mc=3)
+        (found,) = await desk.agents("text.shout", count=1, wait_s=60)
+        assert (found["peer"], found["price_mc"], found["alive"]) == (host.peer, 3, True)
+        job = await desk.submit(shouting(), {"texts": ["x"]})
+        assert (await job.result()).outputs == {"said": ["X"]}
+
+    play(story)
+
+
+def test_waiting_for_agents_that_nobody_has_ends_in_time() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        began_s = trio.current_time()
+        assert await public.Node(a).agents("text.nothing", count=1, wait_s=5) == []
+        assert trio.current_time() - began_s <= 5.1
+
+    play(story)
+
+
+def test_what_is_no_agent_is_refused_with_what_to_do() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        node = public.Node(a)
+        with pytest.raises(ConfigError, match="is no agent") as caught:
+            node.host(loud)
+        assert "capability" in caught.value.hint
+        hosted = node.host(loud, "text.shout@1")
+        with pytest.raises(InputInvalid, match="two agents are called 'loud'"):
+            node.host(hosted)
+        with pytest.raises(ConfigError, match="has its terms"):
+            node.host(hosted, "text.shout@2")
+        with pytest.raises(NotFound):
+            await node.job("nosuchjob")
+
+    play(story)
+
+
+async def test_a_config_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml can't be read"):
+        async with public.Node.open("nowhere.toml"):
+            pass
+
+
+async def test_a_home_in_use_is_refused(tmp_path: object) -> None:
+    config = NodeConfig(home=str(tmp_path))
+    async with public.Node.open(config) as node:
+        assert node.addresses[0].endswith(node.peer)
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - looked at below
+            async with public.Node.open(config):
+                pass
+    assert "in use" in repr(caught.value)
