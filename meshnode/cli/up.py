@@ -67,8 +67,9 @@ def up(
       meshnode up --home two --join @seeds.txt --function my_agents:word_count
       meshnode up --config node.toml --listen /ip4/0.0.0.0/tcp/4001 --detach
 
-    Specialists: abstract_writing, keyword_extraction, language_identification, lint,
-      report_writing, security_audit, summarization, support_check.
+    Specialists: abstract_writing, data_analysis, json_extraction, keyword_extraction,
+      language_identification, lint, math, prompt_injection_detection, report_writing,
+      security_audit, sentiment, summarization, support_check, unit_conversion.
     Settings of --config: network, home, listen, join, specialists, functions, and the
       tables [http], [directory], [host]; $MESHNODE_HTTP__PORT sets [http] port.
 

@@ -87,7 +87,12 @@ class ChatModel:
             self._weights = await trio.to_thread.run_sync(packaged_weights)
 
     async def generate(
-        self, messages: Sequence[Mapping[str, str]], tokens_max: int, usage: Usage
+        self,
+        messages: Sequence[Mapping[str, str]],
+        tokens_max: int,
+        usage: Usage,
+        *,
+        schema: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[str, None]:
         """Yield the answer to ``messages`` in pieces as it is generated.
 
@@ -95,9 +100,10 @@ class ChatModel:
             messages: ``{"role": …, "content": …}`` in order.
             tokens_max: Longest answer.
             usage: Filled in at the end.
+            schema: JSON Schema that the answer is held to as it is written.
 
         Raises:
-            AgentError: The child can't be started, or died.
+            AgentError: The child can't be started, or died; or it can't use ``schema``.
         """
         async with self._turn:
             child = await self._started()
@@ -113,6 +119,9 @@ class ChatModel:
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
+            if schema is not None:
+                form = {"name": "answer", "schema": dict(schema)}
+                request["response_format"] = {"type": "json_schema", "json_schema": form}
             finished = False
             try:
                 async with aclosing(_pieces(child, request, usage)) as pieces:

@@ -9,13 +9,19 @@ from types import MappingProxyType
 
 from meshnode.adapters.agents.specialists import (
     abstract_writing,
+    data_analysis,
+    json_extraction,
     keyword_extraction,
     language_identification,
     lint,
+    math,
+    prompt_injection_detection,
     report_writing,
     security_audit,
+    sentiment,
     summarization,
     support_check,
+    unit_conversion,
 )
 from meshnode.errors import ConfigError
 from meshnode.ports import Agent
@@ -24,13 +30,19 @@ from meshnode.ports import Agent
 SPECIALISTS: Mapping[str, Callable[[], Agent]] = MappingProxyType(
     {
         "abstract_writing": abstract_writing.create,
+        "data_analysis": data_analysis.create,
+        "json_extraction": json_extraction.create,
         "keyword_extraction": keyword_extraction.create,
         "language_identification": language_identification.create,
         "lint": lint.create,
+        "math": math.create,
+        "prompt_injection_detection": prompt_injection_detection.create,
         "report_writing": report_writing.create,
         "security_audit": security_audit.create,
+        "sentiment": sentiment.create,
         "summarization": summarization.create,
         "support_check": support_check.create,
+        "unit_conversion": unit_conversion.create,
     }
 )
 

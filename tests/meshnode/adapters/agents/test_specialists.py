@@ -16,7 +16,8 @@ from meshnode.errors import AgentError, ConfigError
 from meshnode.ports import Agent
 from tests.meshnode.adapters.agents.running import output, run
 
-QUICK = sorted(set(SPECIALISTS) - {"abstract_writing"})
+OF_MODEL = {"abstract_writing", "json_extraction"}
+QUICK = sorted(set(SPECIALISTS) - OF_MODEL)
 OF_CODE = {"lint", "security_audit"}
 
 ARTICLE = """# Heat pumps
@@ -90,6 +91,14 @@ def _input(name: str, text: str) -> dict[str, Any]:
         return {"text": text, "sources": [text, text[::-1]]}
     if name in OF_CODE:
         return {"path": "a.py", "text": text}
+    if name == "math":
+        return {"expression": text[:1_999] or "0"}
+    if name == "unit_conversion":
+        return {"quantity": text[:199] or "0", "to": "km"}
+    if name == "data_analysis":
+        return {"text": text or "0"}
+    if name == "json_extraction":
+        return {"text": text, "fields": {"name": {"type": "string"}}}
     return {"text": text}
 
 
