@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import trio
 
 from meshnode.adapters.agents.function import load_function
 from meshnode.adapters.agents.registry import create
+from meshnode.adapters.embedder import ChildEmbedder
 from meshnode.adapters.kad_directory import open_directory
 from meshnode.adapters.key_file import load_or_create
 from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
@@ -79,8 +80,9 @@ async def open_node(
         open_store(home / STORE_FILE) as store,
         open_transport(keys.seed, listen=config.listen, emit=emit) as transport,
         _directory(config, transport, clock, server=server) as directory,
+        aclosing(ChildEmbedder()) as embedder,
     ):
-        ports = Ports(identity, transport, directory, store, clock, entropy, rng)
+        ports = Ports(identity, transport, directory, store, clock, entropy, rng, embedder)
         node = Node(config, ports, hosted)
         late.append(node.events.emit)
         async with trio.open_nursery() as nursery:

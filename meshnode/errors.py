@@ -71,6 +71,12 @@ class NoProvider(MeshError):
     code = "capability.not_offered"
 
 
+class CannotPlan(MeshError):
+    """A goal of which a part can't be placed, or which leaves out what an agent needs."""
+
+    code = "plan.incomplete"
+
+
 class InputInvalid(MeshError):
     """A job's or an agent's input is not what its schema asks for."""
 
@@ -130,8 +136,10 @@ class JobFailed(MeshError):
 
     code = "job.failed"
 
-    def __init__(self, job: str, state: str, reason: str, text: str) -> None:
-        super().__init__(f"job {job} {state}: {text or reason}")
+    def __init__(
+        self, message: str, *, job: str = "", state: str = "failed", reason: str = ""
+    ) -> None:
+        super().__init__(message)
         self.job = job
         self.state = state
         self.reason = reason

@@ -17,6 +17,7 @@ from meshnode.errors import ConfigError, MeshError, StoreError, Unreachable
 from meshnode.ports import (
     Agent,
     Directory,
+    Embedder,
     Entropy,
     JsonValue,
     Started,
@@ -39,6 +40,7 @@ from meshnode.services.execution import Executor
 from meshnode.services.job_runner import Tools
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
+from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
 from meshnode.services.sessions import Sessions
 from meshnode.services.signer import Signer
@@ -47,7 +49,7 @@ from protocol.keys import Identity
 from protocol.records import NodeRecord
 
 #: What the gateway needs of the services: it reaches them through the node only.
-__all__ = ["Events", "Happening", "JobJournal", "Node", "Onlooker", "Ports", "Terms"]
+__all__ = ["Events", "Happening", "JobJournal", "Node", "Onlooker", "Plan", "Ports", "Terms"]
 
 #: How often a node that has nobody dials the addresses it was told to join, seconds.
 _JOIN_S: Final = 5.0
@@ -69,6 +71,7 @@ class Ports:
         clock: Wall time.
         entropy: Keys and nonces.
         rng: Chance that need not be secret.
+        embedder: What words mean, or None to plan by the words alone.
     """
 
     identity: Identity
@@ -78,6 +81,7 @@ class Ports:
     clock: WallClock
     entropy: Entropy
     rng: Random
+    embedder: Embedder | None = None
 
 
 class Node:
@@ -135,6 +139,7 @@ class Node:
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
         )
+        self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
         self.receipts = Receipts(context, sessions=self.sessions)
         tools = Tools(
             market=self.market,

@@ -376,6 +376,20 @@ class Agent(Protocol):
         """Release everything; idempotent."""
 
 
+# --- meaning ---------------------------------------------------------------------
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors whose product tells how alike they are in meaning."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Return a vector of length 1 for each text, all of one dimension.
+
+        Raises:
+            AgentError: There is no model here; the message says what to install.
+        """
+
+
 # --- events ----------------------------------------------------------------------
 
 #: ``emit(name, **fields)``: telemetry, such as ``emit("contract.awarded", peer=…)``.

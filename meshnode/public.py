@@ -157,12 +157,9 @@ class Job:
         state = await self._node.wait(self.id)
         done = state.done
         if done is None or done.state != "completed":
-            raise JobFailed(
-                self.id,
-                done.state if done else "",
-                done.code if done else "",
-                done.text if done else "",
-            )
+            how, code = (done.state, done.code) if done else ("failed", "")
+            why = (done.text if done else "") or code
+            raise JobFailed(f"job {self.id} {how}: {why}", job=self.id, state=how, reason=code)
         view = self.status()
         rows = view["subtasks"]
         assert isinstance(rows, list)

@@ -17,7 +17,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         id: As in the list of targets, such as ``P7.help``.
         value: Measured.
         unit: Of value and goal.
-        goal: What it should be at most.
+        goal: What it should be at most, or at least.
+        at_least: More is better.
         n: Measurements that it is made of.
         note: How, in a few words.
     """
@@ -28,6 +29,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     goal: float
     n: int
     note: str = ""
+    at_least: bool = False
 
     def row(self) -> dict[str, Any]:
         """Return the figure as it is printed."""
@@ -36,7 +38,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
             "value": round(self.value, 4),
             "unit": self.unit,
             "goal": self.goal,
-            "holds": self.value <= self.goal,
+            "holds": self.value >= self.goal if self.at_least else self.value <= self.goal,
             "n": self.n,
             "note": self.note,
         }

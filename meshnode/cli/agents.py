@@ -21,6 +21,9 @@ def agents(
             metavar="C", help="Only this capability, or what is more special than it."
         ),
     ] = "",
+    near: Annotated[
+        str, typer.Option(metavar="WORDS", help="The nearest to these words in meaning.")
+    ] = "",
     count: Annotated[
         int, typer.Option(metavar="N", min=0, help="Fail unless so many are there.")
     ] = 0,
@@ -40,6 +43,7 @@ def agents(
     Examples:
       meshnode agents
       meshnode agents --capability text.summarization@1
+      meshnode agents --near "make a long text short"
       meshnode agents --capability text --probe
       meshnode agents --capability code --count 3 --wait 30 --json
     """
@@ -51,6 +55,8 @@ def agents(
     async def ask() -> dict[str, Any]:
         async with open_client(home_of(home), url=url, token_file=token_file) as client:
             query = {"capability": capability} if capability else {}
+            if near:
+                query["near"] = near
             if probe:
                 query["probe"] = "1"
             return await _until(client, query, count, wait)

@@ -1,4 +1,4 @@
-"""``meshnode ask``: have a task graph done."""
+"""``meshnode ask``: have a goal, or a task graph, done."""
 
 import json
 import signal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from meshnode.cli.ask_plan import Wanted, planned
 from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
 from meshnode.cli.printing import console, plain, say_json, table, units_table
 
@@ -26,7 +27,17 @@ _PAUSE_S: Final = 1.0
 _OUTPUT_SHOWN: Final = 4_000
 
 
-Graph = Annotated[Path, typer.Option(metavar="FILE", help="Task graph, TOML or JSON.")]
+Goal = Annotated[str, typer.Argument(metavar="GOAL", help="What is to be done, in words.")]
+Graph = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Task graph, TOML or JSON, in place of a goal."),
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Show graph, cost and time of the goal; do nothing.")
+]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Leave out what nothing here can serve.")
+]
 File = Annotated[
     list[str] | None,
     typer.Option(
@@ -54,28 +65,35 @@ Out = Annotated[
 
 
 def ask(
+    goal: Goal = "",
     *,
-    graph: Graph,
+    graph: Graph = None,
     file: File = None,
     input_: Input = None,
     budget: Budget = None,
     deadline: Deadline = None,
     key: Key = "",
     out: Out = None,
+    plan: Plan = False,
+    partial: Partial = False,
     home: Home = "",
     url: Url = "",
     token_file: TokenFile = "",
     as_json: Json = False,
 ) -> None:
-    """Have a task graph done by the mesh, through the node that runs here.
+    """Have something done by the mesh, through the node that runs here.
 
     Examples:
-      meshnode ask --graph review.toml --file README.md --file docs/guide.md
-      meshnode ask --graph review.toml --file sources=a.md --input 'limit=3' --out result
-      meshnode ask --graph review.json --budget 500 --deadline 60 --key monday --json
+      meshnode ask "Summarise these documents and extract their keywords" --file README.md
+      meshnode ask "Summarise it, then translate the summary into French" --file a.md --plan
+      meshnode ask --graph review.toml --file README.md --file docs/guide.md --out result
+      meshnode ask --graph review.json --input 'limit=3' --deadline 60 --key monday --json
 
-    A graph, review.toml:
-      name = "review"
+    A goal is planned here, from what the mesh's agents say of themselves, without a
+    language model; --plan shows what was understood and what it would take.  What it
+    can't infer it asks for: --input NAME=JSON.
+
+    A graph says it exactly:
       [subtasks.summaries]
       capability = "text.summarization@1"
       each = ["text"]                   # one call for each file
@@ -91,23 +109,53 @@ def ask(
     from meshnode.cli.job_files import make_folder, read_graph, read_inputs
     from meshnode.domain.graph_files import graph_to_value
 
-    body: dict[str, Any] = {
-        "graph": graph_to_value(read_graph(graph)),
-        "inputs": read_inputs(file or (), input_ or ()),
-        "idempotency_key": key,
-    }
-    body |= {} if budget is None else {"budget_mc": budget}
-    body |= {} if deadline is None else {"deadline_s": deadline}
+    if bool(goal) == (graph is not None):
+        raise typer.BadParameter("say what is to be done: a GOAL in words, or --graph FILE")
+    if plan and not goal:
+        raise typer.BadParameter("--plan is for goals; a graph is its own plan")
+    wanted = Wanted(
+        goal,
+        None if graph is None else graph_to_value(read_graph(graph)),
+        read_inputs(file or (), input_ or ()),
+        partial=partial,
+    )
+    terms = {"idempotency_key": key, "budget_mc": budget, "deadline_s": deadline}
     folder = None if out is None else make_folder(out)
 
-    async def run() -> "Ended":
-        from meshnode.cli.client import open_client
+    reached = Reached(home_of(home), url, token_file)
+    ended = trio.run(_ask, reached, wanted, terms, Shown(plan=plan, as_json=as_json))
+    if ended is not None:
+        _tell(ended, folder, as_json=as_json)
 
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            return await _have_done(client, body, show=not as_json)
 
-    ended = trio.run(run)
-    _tell(ended, folder, as_json=as_json)
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where the node is."""
+
+    home: Path
+    url: str
+    token_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is printed: the plan alone, and for whom."""
+
+    plan: bool
+    as_json: bool
+
+
+async def _ask(
+    where: Reached, wanted: Wanted, terms: Mapping[str, Any], shown: Shown
+) -> "Ended | None":
+    from meshnode.cli.client import open_client
+
+    async with open_client(where.home, url=where.url, token_file=where.token_file) as client:
+        made = await planned(client, wanted, show=shown.plan, as_json=shown.as_json)
+        if made is None:
+            return None
+        made |= {name: value for name, value in terms.items() if value is not None}
+        return await _have_done(client, made, show=not shown.as_json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ what a peer or a journal did wrong never becomes this node's 500.
     GET  /api/node                     who this is
     GET  /api/agents?capability=C      who can do what; this node's own agents included;
          …&probe=1                     only those that answer now
+         …&near=WORDS                  those whose capability is near in meaning
+    POST /api/plan                     a graph for a goal in words, nothing spent:
+                                       {goal, files: [{path, text}], inputs, partial}
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
                                        idempotency_key} -> 201 {job}
     GET  /api/jobs?limit=N             the newest jobs
@@ -33,9 +36,10 @@ from meshnode.gateway.api_requests import (
     read_flag,
     read_query,
     read_submission,
+    read_wish,
 )
 from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
-from meshnode.gateway.api_views import agent_view, job_view, program_version
+from meshnode.gateway.api_views import agent_view, job_view, plan_view, program_version
 from meshnode.gateway.auth import Refused
 from meshnode.node import JobJournal, Node
 from meshnode.ports import JsonValue, WallClock
@@ -88,6 +92,7 @@ class _Api:
         table: Sequence[tuple[str, str, Handler]] = (
             ("GET", "/api/node", self.node),
             ("GET", "/api/agents", self.agents),
+            ("POST", "/api/plan", self.plan),
             ("POST", "/api/jobs", self.submit),
             ("GET", "/api/jobs", self.jobs),
             ("GET", "/api/jobs/{job}", self.job),
@@ -122,18 +127,15 @@ class _Api:
         With ``probe=1`` it always looks further, dials whoever it finds, and lists those
         that answer.
         """
-        query = read_query(request.query_params.multi_items(), "capability", "probe")
+        query = read_query(request.query_params.multi_items(), "capability", "probe", "near")
         wanted = query.get("capability", "")
         probe = query.get("probe", "0") == "1"
         node = self._node
+        if near := query.get("near", ""):
+            return _answer({"agents": await self._nearest(near, wanted)})
         if not wanted and not probe:
             return _answer({"agents": [*self._agents(CapabilityName(""))]})
-        try:
-            name = CapabilityName.parse(wanted) if wanted else CapabilityName("")
-        except Malformed as exc:
-            raise BadRequest(
-                str(exc), hint="dotted lower-case words, perhaps @VERSION"
-            ) from exc
+        name = _capability(wanted)
         found = self._agents(name)
         if wanted and (probe or not found):
             await node.directory.search(wanted, timeout_s=SEARCH_S)
@@ -154,11 +156,30 @@ class _Api:
             if not query.path or query.covers(CapabilityName.parse(capability.name))
         ]
 
+    async def _nearest(self, words: str, wanted: str) -> list[JsonValue]:
+        """Return the agents whose capability is near ``words``, the nearest first."""
+        query = _capability(wanted)
+        found: list[JsonValue] = []
+        for name, score in await self._node.planner.near(words):
+            agents = self._agents(CapabilityName.parse(name))
+            if not query.path or query.covers(CapabilityName.parse(name)):
+                found += [{**agent, "near": score} for agent in agents]
+        return found
+
     async def events(self, request: Request) -> Response:
         """Tell what happens in the node."""
         query = read_query(request.query_params.multi_items(), "follow")
         follow = read_flag(query.get("follow", "1"), "follow")
         return LinesResponse(telemetry_lines(self._node.events, follow=follow))
+
+    async def plan(self, request: Request) -> Response:
+        """Turn a goal in words into a graph; spends nothing."""
+        read_query(request.query_params.multi_items())
+        wish = read_wish(await request.body())
+        plan = await self._node.planner.plan(
+            wish.goal, files=wish.files, inputs=wish.inputs, partial=wish.partial
+        )
+        return _answer(plan_view(plan))
 
     # --- jobs ---
 
@@ -241,6 +262,13 @@ class _Api:
                 f"job {journal.job} has not ended", hint="follow its events until done"
             )
         return journal
+
+
+def _capability(text: str) -> CapabilityName:
+    try:
+        return CapabilityName.parse(text) if text else CapabilityName("")
+    except Malformed as exc:
+        raise BadRequest(str(exc), hint="dotted lower-case words, perhaps @VERSION") from exc
 
 
 def _answer(

@@ -21,6 +21,7 @@ from protocol.graph import TaskGraph
 from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key")
+_PLAN: Final = ("goal", "files", "inputs", "partial")
 #: W3C trace context, version 00.
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _COUNT: Final = re.compile(r"[0-9]{1,15}")
@@ -70,6 +71,45 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A goal that someone wants planned."""
+
+    goal: str
+    files: Sequence[Mapping[str, JsonValue]]
+    inputs: Mapping[str, JsonValue]
+    partial: bool
+
+
+def read_wish(data: bytes) -> Wish:
+    """Return the goal that the body ``data`` asks to be planned.
+
+    Raises:
+        BadRequest: Not JSON, an unknown or missing field, or one of the wrong type.
+    """
+    table = _read_object(data)
+    _known(table, _PLAN, "field")
+    if "goal" not in table:
+        raise BadRequest("the body has no 'goal'", hint="say in words what is to be done")
+    inputs, partial = table.get("inputs", {}), table.get("partial", False)
+    files = table.get("files", [])
+    if not isinstance(inputs, dict):
+        raise BadRequest("'inputs' should be an object", hint="name -> JSON value")
+    if not isinstance(partial, bool):
+        raise BadRequest("'partial' should be true or false", hint="no quotes")
+    if not isinstance(files, list) or not all(_is_file(file) for file in files):
+        raise BadRequest("'files' should be a list of objects", hint="with path and text")
+    return Wish(_text(table["goal"], "goal"), files, inputs, partial)
+
+
+def _is_file(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"path", "text"}
+        and all(isinstance(part, str) for part in value.values())
+    )
 
 
 def read_query(pairs: Sequence[tuple[str, str]], *known: str) -> dict[str, str]:

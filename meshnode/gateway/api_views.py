@@ -12,9 +12,10 @@ from typing import Any, Final, cast
 import msgspec
 
 from meshnode.domain.facts import Fact
+from meshnode.domain.graph_files import graph_to_value
 from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.values import parse
-from meshnode.node import Happening
+from meshnode.node import Happening, Plan
 from meshnode.ports import JsonValue
 from protocol.graph import decode_graph
 from protocol.journal import Event
@@ -86,6 +87,49 @@ def agent_view(record: NodeRecord, capability: Capability, *, alive: bool) -> Vi
         ],
         "alive": alive,
         "latency_ms": capability.measured.latency_ms,
+    }
+
+
+# --- plans ------------------------------------------------------------------------
+
+
+def plan_view(plan: Plan) -> View:
+    """Return what was made of a goal."""
+    outline, made = plan.outline, plan.assembled
+    steps: list[JsonValue] = [
+        {
+            "id": step,
+            "capability": offer.capability,
+            "clause": words,
+            "after": [made.steps[p] for p, c in outline.edges if c == index],
+        }
+        for index, (step, offer, words) in enumerate(
+            zip(made.steps, outline.steps, outline.words, strict=True)
+        )
+    ]
+    return {
+        "goal": plan.goal[:_TEXT_MAX],
+        "by_meaning": plan.by_meaning,
+        "clauses": [
+            {
+                "text": clause.text,
+                "capability": clause.offer.capability if clause.offer else None,
+                "score": clause.score,
+                "nearest": [
+                    {"capability": name, "score": near} for name, near in clause.nearest
+                ],
+            }
+            for clause in outline.clauses
+        ],
+        "steps": steps,
+        "missing": [
+            {"step": want.step, "field": want.field, "description": want.description}
+            for want in made.missing
+        ],
+        "cost_mc": made.cost_mc,
+        "time_ms": made.time_ms,
+        "graph": graph_to_value(made.graph),
+        "inputs": dict(made.inputs),
     }
 
 
