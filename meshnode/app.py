@@ -25,6 +25,7 @@ from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
 from meshnode.gateway.auth import LOOPBACK_HOSTS, GateRules, build_app, load_or_create_token
 from meshnode.gateway.http import serve_http
+from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent, Directory, Emit, JsonValue
 from meshnode.services.directory import validate_record
@@ -160,7 +161,8 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
         hosts=LOOPBACK_HOSTS | {f"[{http.host}]" if ":" in http.host else http.host},
         body_bytes_max=HTTP_BODY_BYTES_MAX,
     )
-    app = build_app(api_routes(node, SystemClock()), rules, node.events.emit)
+    routes = [*api_routes(node, SystemClock()), *openai_routes(node, SystemClock())]
+    app = build_app(routes, rules, node.events.emit)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(
             partial(

@@ -35,6 +35,7 @@ from protocol.journal import (
     read_head,
     sign_head,
 )
+from protocol.messages import Result, read_message
 
 _HEADS: Final = "journal_head"  # job -> newest signed head
 
@@ -234,6 +235,17 @@ class JobJournal:
         while self._durable <= start and self.done is None:
             await self.changed()
         return self.events(start)
+
+    def tokens(self) -> tuple[int, int]:
+        """Return the model tokens read and written, as contractors metered accepted work."""
+        read = written = 0
+        for unit in self.state.units.values():
+            if unit.accepted is not None and unit.accepted.delivered is not None:
+                network = self._context.network
+                result = read_message(unit.accepted.delivered.result, Result, network=network)
+                read += result.metering.tokens_in
+                written += result.metering.tokens_out
+        return read, written
 
     async def export(self) -> bytes:
         """Return the finished job's journal in its exported form.

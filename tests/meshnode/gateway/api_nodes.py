@@ -15,8 +15,9 @@ from meshnode.adapters.agents.function import agent
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
 from meshnode.gateway.auth import GateRules, build_app
+from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports
-from meshnode.ports import Agent
+from meshnode.ports import Agent, Chunk, Output
 from meshnode.services.directory import validate_record
 from protocol.keys import Identity
 from simulations.clock import SeededEntropy, SimClock
@@ -78,6 +79,18 @@ def fail(text: str) -> str:
     raise ValueError(f"no luck with {text}")
 
 
+@agent(capability="test.tell@1", timeout_s=1_000.0, price_mc=3, returns=str)
+async def tell(text: str) -> AsyncIterator[Chunk | Output]:
+    """Repeat a text word by word, as a model would."""
+    for word in text.split():
+        yield Chunk(f"{word} ")
+        await trio.sleep(1)
+    if text.startswith("lie"):
+        yield Output("something else")
+    else:
+        yield Output(text, {"tokens_in": 2, "tokens_out": 3})
+
+
 @dataclass
 class Desk:
     """The node whose interface is tested, and the one that does the work."""
@@ -123,12 +136,13 @@ async def open_desk() -> AsyncIterator[Desk]:
             await nursery.start(node.run)
             return node
 
-        worker = await start("worker", upper, nap, fail)
+        worker = await start("worker", upper, nap, fail, tell)
         desk = await start("desk", join, join=(worker.addresses[0],))
         while len(desk.known()) < 2:  # noqa: ASYNC110 - virtual time; it has no event for this
             await trio.sleep(0.1)
         rules = GateRules(token=TOKEN, body_bytes_max=BODY_BYTES_MAX)
-        app = build_app(api_routes(desk, SimClock()), rules, desk.events.emit)
+        routes = [*api_routes(desk, SimClock()), *openai_routes(desk, SimClock())]
+        app = build_app(routes, rules, desk.events.emit)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1", headers=HEADERS
@@ -139,13 +153,13 @@ async def open_desk() -> AsyncIterator[Desk]:
 
 @asynccontextmanager
 async def stream(
-    app: ASGIApp, path: str, query: str = ""
+    app: ASGIApp, path: str, query: str = "", *, body: bytes = b""
 ) -> AsyncIterator[tuple[trio.MemoryReceiveChannel[bytes], trio.Event]]:
     """Give the pieces of a streamed answer as they are sent, and what says that we left."""
     send, receive = trio.open_memory_channel[bytes](0)
     left = trio.Event()
 
-    unread: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def request() -> Message:
         if unread:
@@ -161,7 +175,7 @@ async def stream(
     scope = {
         "type": "http",
         "http_version": "1.1",
-        "method": "GET",
+        "method": "POST" if body else "GET",
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),

@@ -59,7 +59,8 @@ async def test_agents_of_all_nodes_are_listed_with_what_they_take_and_give(
 ) -> None:
     listed = (await desk.http.get("/api/agents")).json()["agents"]
     rows = {row["capability"]: row for row in listed}
-    assert set(rows) == {"text.upper@1", "text.join@1", "test.nap@1", "test.fail@1"}
+    names = ("text.upper@1", "text.join@1", "test.nap@1", "test.fail@1", "test.tell@1")
+    assert set(rows) == set(names)
     upper = rows["text.upper@1"]
     assert upper["agent"] == f"{desk.worker.peer}/upper"
     assert upper["alive"] is True
