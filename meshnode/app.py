@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from meshnode.adapters.agents.agent_files import load_agents
 from meshnode.adapters.agents.function import load_function
 from meshnode.adapters.agents.registry import create
 from meshnode.adapters.embedder import ChildEmbedder
@@ -40,13 +41,14 @@ HTTP_BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
 def agents_of(config: NodeConfig) -> list[Agent]:
-    """Return the agents that ``config`` names.
+    """Return the agents that ``config`` names, and those in the home's files.
 
     Raises:
         ConfigError: There is no such specialist or function; lists those there are.
     """
     named = [create(name) for name in config.specialists]
-    return named + [load_function(where) for where in config.functions]
+    functions = [load_function(where) for where in config.functions]
+    return [*named, *functions, *load_agents(config.home_path)]
 
 
 @asynccontextmanager
@@ -161,7 +163,9 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
         hosts=LOOPBACK_HOSTS | {f"[{http.host}]" if ":" in http.host else http.host},
         body_bytes_max=HTTP_BODY_BYTES_MAX,
     )
-    routes = [*api_routes(node, SystemClock()), *openai_routes(node, SystemClock())]
+    clock = SystemClock()
+    api = api_routes(node, clock, wrapped=partial(load_agents, home))
+    routes = [*api, *openai_routes(node, clock)]
     app = build_app(routes, rules, node.events.emit)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(

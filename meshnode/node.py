@@ -229,6 +229,15 @@ class Node:
         self.host.add(agent)
         self.directory.changed()
 
+    async def remove_agent(self, name: str) -> None:
+        """Host an agent no longer; the mesh is told at once.
+
+        Raises:
+            NotFound: There is no such agent here.
+        """
+        await self.host.remove(name)
+        self.directory.changed()
+
     async def reach(self, peers: Iterable[str], *, timeout_s: float = REACH_S) -> set[str]:
         """Return those of ``peers`` that answer now; this node itself always does."""
         answering = {self.peer}

@@ -12,7 +12,20 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshnode.cli import agents, ask, bench, bootstrap, down, review, up, verify, version
+from meshnode.cli import (
+    agents,
+    ask,
+    bench,
+    bootstrap,
+    down,
+    models,
+    node,
+    review,
+    up,
+    verify,
+    version,
+    wrap,
+)
 from meshnode.cli.failure import report
 
 _HELP = """Put your agents and tools to work for a mesh of peers, and theirs for you.
@@ -31,11 +44,25 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "down": down.down,
     "ask": ask.ask,
     "agents": agents.agents,
+    "node": node.node,
+    "unwrap": wrap.unwrap,
     "verify": verify.verify,
     "bootstrap": bootstrap.bootstrap,
     "demo": review.demo,
     "bench": bench.bench,
     "version": version.version,
+}
+
+#: Commands of several words.
+GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
+    "models": (
+        "The embedded models: list, install, and serve one to try things.",
+        {"list": models.list_, "install": models.install, "serve": models.serve},
+    ),
+    "wrap": (
+        "Make a model, a function or a command an agent of this machine's node.",
+        {"openai": wrap.openai, "function": wrap.function, "command": wrap.command},
+    ),
 }
 
 
@@ -51,6 +78,11 @@ def application() -> typer.Typer:
     app.callback(help=as_written(_HELP))(_nothing)
     for name, command in COMMANDS.items():
         app.command(name, help=as_written(getdoc(command) or ""))(command)
+    for name, (about, commands) in GROUPS.items():
+        group = typer.Typer(help=about, rich_markup_mode=None)
+        for word, command in commands.items():
+            group.command(word, help=as_written(getdoc(command) or ""))(command)
+        app.add_typer(group, name=name)
     return app
 
 

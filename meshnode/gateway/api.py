@@ -8,6 +8,7 @@ what a peer or a journal did wrong never becomes this node's 500.
     GET  /api/agents?capability=C      who can do what; this node's own agents included;
          …&probe=1                     only those that answer now
          …&near=WORDS                  those whose capability is near in meaning
+    POST /api/agents/reload            host what the files in the home say now
     POST /api/plan                     a graph for a goal in words, nothing spent:
                                        {goal, files: [{path, text}], inputs, partial}
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
@@ -25,6 +26,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, Final
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -42,7 +44,7 @@ from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lin
 from meshnode.gateway.api_views import agent_view, job_view, plan_view, program_version
 from meshnode.gateway.auth import Refused
 from meshnode.node import JobJournal, Node
-from meshnode.ports import JsonValue, WallClock
+from meshnode.ports import Agent, JsonValue, WallClock
 from protocol.errors import Malformed, RemoteProtocolError
 from protocol.records import CapabilityName
 
@@ -75,23 +77,38 @@ class Broken(Refused):
     status: ClassVar[int] = 502
 
 
-def api_routes(node: Node, clock: WallClock) -> list[BaseRoute]:
-    """Return the routes of ``node``'s API."""
-    return _Api(node, clock).routes()
+def api_routes(
+    node: Node, clock: WallClock, *, wrapped: Callable[[], Sequence[Agent]] | None = None
+) -> list[BaseRoute]:
+    """Return the routes of ``node``'s API.
+
+    Args:
+        node: Whose it is.
+        clock: Wall time.
+        wrapped: Reads the agents in the node's home, to be hosted from now on.
+    """
+    return _Api(node, clock, wrapped).routes()
 
 
 class _Api:
     """One method for each route."""
 
-    def __init__(self, node: Node, clock: WallClock) -> None:
+    def __init__(
+        self, node: Node, clock: WallClock, wrapped: Callable[[], Sequence[Agent]] | None
+    ) -> None:
         self._node = node
         self._clock = clock
+        self._wrapped = wrapped
+        self._hosts: set[str] = set()  # names of agents that came from the home
+        if wrapped is not None:
+            self._hosts = {agent.spec.name for agent in wrapped()} & node.host.specs().keys()
 
     def routes(self) -> list[BaseRoute]:
         """Return them all."""
         table: Sequence[tuple[str, str, Handler]] = (
             ("GET", "/api/node", self.node),
             ("GET", "/api/agents", self.agents),
+            ("POST", "/api/agents/reload", self.reload),
             ("POST", "/api/plan", self.plan),
             ("POST", "/api/jobs", self.submit),
             ("GET", "/api/jobs", self.jobs),
@@ -155,6 +172,23 @@ class _Api:
             for capability in record.capabilities
             if not query.path or query.covers(CapabilityName.parse(capability.name))
         ]
+
+    async def reload(self, request: Request) -> Response:
+        """Host what the files in the home say now, and nothing else of the home."""
+        read_query(request.query_params.multi_items())
+        node = self._node
+        if self._wrapped is None:
+            raise Conflict("this node hosts no files of its home", hint="start it anew")
+        found = {
+            agent.spec.name: agent for agent in await trio.to_thread.run_sync(self._wrapped)
+        }
+        for name in self._hosts & node.host.specs().keys():
+            await node.remove_agent(name)
+        self._hosts = set()
+        for name, agent in found.items():
+            node.add_agent(agent)
+            self._hosts.add(name)
+        return _answer({"agents": [*sorted(node.host.specs())]})
 
     async def _nearest(self, words: str, wanted: str) -> list[JsonValue]:
         """Return the agents whose capability is near ``words``, the nearest first."""

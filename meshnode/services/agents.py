@@ -86,6 +86,20 @@ class AgentHost:
         check_schema(hosted.output_schema, where=f"agent {spec.name!r}, output schema")
         self._hosted[spec.name] = hosted
 
+    async def remove(self, name: str) -> None:
+        """Host an agent no longer; calls that run go on to their end.
+
+        Raises:
+            NotFound: There is no such agent here.
+        """
+        hosted = self._find(name)
+        del self._hosted[name]
+        if hosted.is_open and not hosted.limiter.borrowed_tokens:
+            with self._blaming(name):
+                await hosted.agent.aclose()
+        else:
+            await trio.lowlevel.checkpoint()
+
     def specs(self) -> Mapping[str, AgentSpec]:
         """Return what the agents offer, by name."""
         return {name: hosted.agent.spec for name, hosted in self._hosted.items()}

@@ -104,6 +104,28 @@ def load(path: str, context_tokens: int, threads: int) -> Any:  # noqa: ANN401 -
     return library.Server(params)
 
 
+def open_server(path: str, *, port: int, alias: str) -> str:
+    """Serve the model file at ``path`` on loopback without a key; return the URL.
+
+    The server lives as long as this process.
+    """
+    library = import_module("xllamacpp")
+    params = library.CommonParams()
+    params.model.path = path
+    params.model_alias = {alias}
+    params.n_ctx = 4096
+    params.n_parallel = 2
+    params.ui = False
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    _SERVERS.append(library.Server(params))
+    return str(_SERVERS[-1].listening_address)
+
+
+#: What is referred to nowhere else would be collected, and stop.
+_SERVERS: list[Any] = []
+
+
 def main(arguments: list[str]) -> None:
     """Load the model that ``arguments`` name and serve it."""
     path, context_tokens, threads = arguments

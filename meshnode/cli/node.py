@@ -1,0 +1,40 @@
+"""``meshnode node``: what the node that runs here says of itself."""
+
+from typing import Any
+
+from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.printing import console, plain, say_json
+
+
+def node(
+    *, home: Home = "", url: Url = "", token_file: TokenFile = "", as_json: Json = False
+) -> None:
+    """Say who the running node is, where others join it, and whom it is connected to.
+
+    Examples:
+      meshnode node
+      meshnode node --home two --json
+    """
+    import trio
+
+    from meshnode.cli.client import open_client
+
+    async def ask() -> dict[str, Any]:
+        async with open_client(home_of(home), url=url, token_file=token_file) as client:
+            told: dict[str, Any] = await client.call("GET", "/api/node")
+            return told
+
+    told = trio.run(ask)
+    if as_json:
+        say_json(told)
+        return
+    out = console()
+    lines = [
+        f"peer     {told['peer_id']}",
+        f"network  {told['network']}",
+        *(f"listen   {address}" for address in told["addresses"]),
+        f"agents   {', '.join(told['agents']) or 'none'}",
+        f"peers    {len(told['connected'])} connected",
+    ]
+    for line in lines:
+        out.print(plain(line), markup=False, soft_wrap=True)

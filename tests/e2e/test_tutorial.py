@@ -1,0 +1,55 @@
+"""docs/tutorial.md is run, block after block, in an empty folder."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def script() -> str:
+    """Return the page's shell blocks; the graph among them becomes its file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lines = ["set -euo pipefail", 'trap "kill 0" EXIT']
+    for language, text in BLOCKS:
+        if language == "toml":
+            lines.append(f"cat > colours.toml <<'END'\n{text}END")
+        else:
+            lines.append(text.replace("8099", str(port)))
+    # The page's last line ends the server by its number in an interactive shell.
+    return "\n".join(lines).replace("kill %1", "kill $!")
+
+
+@pytest.mark.timeout(180)
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script()],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+            start_new_session=True,
+        )
+    finally:
+        homes = [arg for name in ("desk", "maker") for arg in ("--home", name)]
+        subprocess.run(
+            [sys.executable, "-m", "meshnode", "down", *homes], cwd=tmp_path, check=False
+        )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert (tmp_path / "answer" / "outputs.json").is_file(), said
+    assert "signatures" in done.stdout, said
+    assert "is offered no longer" in done.stdout, said

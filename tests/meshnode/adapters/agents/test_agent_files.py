@@ -1,0 +1,108 @@
+"""Agents as files: what is written is read back, and what is wrong is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshnode.adapters.agents import embeddings, models
+from meshnode.adapters.agents.agent_files import (
+    AgentFile,
+    agent_of,
+    load_agents,
+    read_agent_file,
+    remove_agent_file,
+    write_agent_file,
+)
+from meshnode.errors import ConfigError
+
+MODEL = AgentFile(
+    kind="openai",
+    name="writer",
+    capability="text.generation@1",
+    base_url="http://127.0.0.1:1/v1",
+    model="tiny",
+    key_env="TINY_KEY",
+    price_mc=3,
+    concurrency_max=2,
+    examples=[{"input": {"prompt": "Hi"}, "output": {"text": "Hello"}}],
+)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = write_agent_file(tmp_path, MODEL)
+    assert read_agent_file(path) == MODEL
+    (agent,) = load_agents(tmp_path)
+    assert (agent.spec.name, agent.spec.price_mc, agent.spec.concurrency_max) == (
+        "writer",
+        3,
+        2,
+    )
+    assert remove_agent_file(tmp_path, "writer")
+    assert not remove_agent_file(tmp_path, "writer")
+    assert not remove_agent_file(tmp_path, "../writer")
+    assert load_agents(tmp_path) == []
+
+
+def test_a_home_without_agents_has_none(tmp_path: Path) -> None:
+    assert load_agents(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("kind = 'openai'\nmodle = 'x'", "did you mean 'model'"),
+        ("kind = 'magic'", "kind"),
+        ("price_mc = 1", "kind"),
+        ("kind =", "is not TOML"),
+        ("kind = 'openai'\nprice_mc = 'free'", "price_mc"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "agents" / "bad.toml"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.toml") as caught:
+        load_agents(tmp_path)
+    assert why in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"name": "No Name"}, "can't name an agent"),
+        ({"capability": "generation"}, "is no capability"),
+        ({"base_url": "nowhere"}, "is no URL"),
+        ({"examples": [{"input": 1}]}, "example 1"),
+        ({"kind": "command"}, "no command is named"),
+        ({"kind": "command", "command": ["true"]}, "needs input_schema"),
+        ({"kind": "function", "target": "no_such_module:f"}, "no_such_module"),
+        ({"kind": "specialist", "target": "sumarization"}, "no specialist"),
+    ],
+)
+def test_an_agent_that_cant_be_is_told(changes: dict[str, Any], why: str) -> None:
+    fields = {"name": "x", "capability": "a.b@1", "base_url": "http://h/v1", "model": "m"}
+    with pytest.raises(ConfigError, match=why):
+        agent_of(AgentFile(**{"kind": "openai", **fields, **changes}), where="x.toml")
+
+
+async def test_a_function_is_found_where_it_was_wrapped(tmp_path: Path) -> None:
+    (tmp_path / "wrapped_module_x.py").write_text(
+        "from meshnode import agent\n"
+        "@agent('text.echo@1')\n"
+        "def echo(text: str) -> str:\n"
+        "    '''Echo.'''\n"
+        "    return text\n"
+    )
+    file = AgentFile(kind="function", target="wrapped_module_x:echo", path=str(tmp_path))
+    assert agent_of(file, where="x").spec.capability == "text.echo@1"
+
+
+def test_embedded_models_are_known_and_whole() -> None:
+    assert models.MINILM_SHA256 == embeddings.WEIGHTS_SHA256
+    for model in models.MODELS.values():
+        file = models.weights(model)
+        assert file is not None
+        assert models.is_whole(model, file)
+    with pytest.raises(ConfigError, match="there is no model 'x'"):
+        models.find("x")
