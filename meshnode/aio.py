@@ -235,14 +235,24 @@ class Node:
             partial(_soon, partial(self._node.host, what, capability, **terms))
         )
 
+    async def plan(
+        self,
+        goal: str,
+        inputs: Mapping[str, JsonValue] | None = None,
+        *,
+        files: Sequence[str | PathLike[str]] = (),
+    ) -> dict[str, JsonValue]:
+        """Return what was made of a goal; see :meth:`meshnode.public.Node.plan`."""
+        return await self._thread.call(partial(self._node.plan, goal, inputs, files=files))
+
     async def submit(
         self,
-        graph: TaskGraph,
+        work: TaskGraph | str,
         inputs: Mapping[str, JsonValue] | None = None,
         **terms: Unpack[SubmitTerms],
     ) -> Job:
         """Take a job; see :meth:`meshnode.public.Node.submit`."""
-        job = await self._thread.call(partial(self._node.submit, graph, inputs, **terms))
+        job = await self._thread.call(partial(self._node.submit, work, inputs, **terms))
         return Job(self._thread, job)
 
     async def job(self, id: str) -> Job:  # noqa: A002 - what a job calls it

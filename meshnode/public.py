@@ -32,9 +32,10 @@ from meshnode.adapters.agents.function import FunctionAgent, agent
 from meshnode.adapters.agents.function import Terms as AgentTerms
 from meshnode.config import NodeConfig, parse_config
 from meshnode.domain.graph_builder import Place, TaskGraph
-from meshnode.errors import ConfigError, JobFailed, MeshError
-from meshnode.gateway.api_views import agent_view, event_view, job_view
-from meshnode.node import JobJournal, Terms
+from meshnode.domain.plan_graphs import FILES
+from meshnode.errors import CannotPlan, ConfigError, JobFailed, MeshError
+from meshnode.gateway.api_views import agent_view, event_view, job_view, plan_view
+from meshnode.node import JobJournal, Plan, Terms
 from meshnode.node import Node as CoreNode
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
 from protocol.records import CapabilityName
@@ -68,6 +69,7 @@ class SubmitTerms(TypedDict, total=False):
     budget_mc: int
     deadline_s: float
     idempotency_key: str
+    files: Sequence[str | PathLike[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +256,41 @@ class Node:
         self._core.add_agent(hosted)
         return hosted
 
-    async def submit(
+    async def plan(
         self,
-        graph: TaskGraph,
+        goal: str,
         inputs: Mapping[str, JsonValue] | None = None,
         *,
+        files: Sequence[str | PathLike[str]] = (),
+    ) -> dict[str, JsonValue]:
+        """Return what was made of a goal in plain words, as ``POST /api/plan`` shows it.
+
+        Spends nothing; ``graph``, ``cost_mc``, ``time_ms`` and ``missing`` are among it.
+
+        Raises:
+            NoProvider: Nothing that is known here serves it; names the nearest.
+            CannotPlan: A part of it can't be placed.
+            ConfigError: A file can't be read.
+        """
+        return plan_view(await self._plan(goal, inputs, files))
+
+    async def _plan(
+        self,
+        goal: str,
+        inputs: Mapping[str, JsonValue] | None,
+        files: Sequence[str | PathLike[str]],
+    ) -> Plan:
+        read: list[dict[str, JsonValue]] = [
+            {"path": str(Path(file)), "text": await _text(file)} for file in files
+        ]
+        return await self._core.planner.plan(goal, files=read, inputs=inputs)
+
+    async def submit(
+        self,
+        work: TaskGraph | str,
+        inputs: Mapping[str, JsonValue] | None = None,
+        *,
+        files: Sequence[str | PathLike[str]] = (),
         budget_mc: int = _PLAIN.budget_mc,
         deadline_s: float = _PLAIN.deadline_s,
         idempotency_key: str = "",
@@ -266,8 +298,10 @@ class Node:
         """Take a job; returns when it is written down and will be done.
 
         Args:
-            graph: What to do.
-            inputs: The graph's inputs by name.
+            work: What to do: a graph, or a goal in plain words.
+            inputs: The graph's inputs by name; of a goal, what it leaves open.
+            files: Text files that a goal is about; a graph finds them in its input
+                ``files``, each as ``{"path", "text"}``.
             budget_mc: Most to spend, millicredits; 0 lets only free work be done.
             deadline_s: From now.
             idempotency_key: The same key gives the same job, however often it is asked.
@@ -276,11 +310,22 @@ class Node:
             GraphError: The graph can't run; says which sub-task.
             InputInvalid: An input is missing or is not what an agent takes.
             NoProvider: Nobody offers a capability that it needs.
+            CannotPlan: A part of a goal can't be placed, or it leaves something out.
+            ConfigError: A file can't be read.
         """
         terms = Terms(
             budget_mc=budget_mc, deadline_s=deadline_s, idempotency_key=idempotency_key
         )
-        return await self.job(await self._core.submit(graph.build(), inputs or {}, terms))
+        if isinstance(work, str):
+            made = (await self._plan(work, inputs, files)).assembled
+            if made.missing:
+                wants = ", ".join(f"{want.field} of {want.step}" for want in made.missing)
+                raise CannotPlan(f"the goal doesn't say: {wants}", hint="give it in inputs")
+            return await self.job(await self._core.submit(made.graph, made.inputs, terms))
+        given = dict(inputs or {})
+        if files:
+            given[FILES] = [{"path": str(Path(f)), "text": await _text(f)} for f in files]
+        return await self.job(await self._core.submit(work.build(), given, terms))
 
     async def job(self, id: str) -> Job:  # noqa: A002 - what a job calls it
         """Return a job of this node.
@@ -330,9 +375,12 @@ class Node:
 async def _read(path: str | PathLike[str] | None) -> NodeConfig:
     if path is None:
         return parse_config("", env=environ, where="the environment")
+    return parse_config(await _text(path), env=environ, where=str(Path(path)))
+
+
+async def _text(path: str | PathLike[str]) -> str:
     file = trio.Path(path)
     try:
-        text = await file.read_text("utf-8")
+        return await file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} can't be read: {error}", hint="check its name") from error
-    return parse_config(text, env=environ, where=str(Path(path)))

@@ -1,5 +1,6 @@
 """The Python API over a simulated mesh: the same classes, no sockets."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +8,14 @@ import trio
 
 from meshnode import public
 from meshnode.domain.provenance import verify_provenance
-from meshnode.errors import ConfigError, InputInvalid, JobFailed, NoProvider, NotFound
+from meshnode.errors import (
+    CannotPlan,
+    ConfigError,
+    InputInvalid,
+    JobFailed,
+    NoProvider,
+    NotFound,
+)
 from meshnode.public import NodeConfig, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import TextAgent, never, play, start
@@ -48,6 +56,41 @@ def test_a_job_tells_every_event_and_then_its_result() -> None:
         assert set(result.verdicts.values()) == {"unverified"}
         assert verify_provenance(result.provenance).state == "completed"
         assert (await node.job(job.id)).state == "completed"
+
+    play(story)
+
+
+def test_a_goal_in_words_is_planned_and_done(tmp_path: Path) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        node = public.Node(a)
+        await node.agents("text.shout", count=1, wait_s=60)
+        for name in ("a.txt", "b.txt"):
+            (tmp_path / name).write_text(f"this is {name}")
+        files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+        plan = await node.plan("Shout this text", files=files)
+        job = await node.submit("Shout this text", files=files)
+        result = await job.result()
+        assert result.outputs == {
+            "shout": [{"text": "THIS IS A.TXT"}, {"text": "THIS IS B.TXT"}]
+        }
+        assert result.cost_mc == plan["cost_mc"]
+        with pytest.raises(CannotPlan, match="text of shout"):
+            await node.submit("Shout this text")
+        with pytest.raises(ConfigError, match=r"none\.txt can't be read"):
+            await node.submit("Shout this text", files=["none.txt"])
+
+    play(story)
+
+
+def test_files_are_an_input_of_a_graph(tmp_path: Path) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        (tmp_path / "a.txt").write_text("quiet")
+        graph = TaskGraph("files")
+        graph.output("said", graph.task("text.shout@1", text=graph.input("files")[0]["text"]))
+        job = await public.Node(a).submit(graph, files=[tmp_path / "a.txt"])
+        assert (await job.result()).outputs == {"said": {"text": "QUIET"}}
 
     play(story)
 
