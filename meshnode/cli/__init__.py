@@ -18,6 +18,7 @@ from meshnode.cli import (
     bench,
     bootstrap,
     down,
+    jobs,
     models,
     node,
     review,
@@ -55,6 +56,15 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
 
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
+    "jobs": (
+        "The jobs of the node that runs here: list, show, cancel, outputs.",
+        {
+            "list": jobs.list_,
+            "show": jobs.show,
+            "cancel": jobs.cancel,
+            "outputs": jobs.outputs,
+        },
+    ),
     "models": (
         "The embedded models: list, install, and serve one to try things.",
         {"list": models.list_, "install": models.install, "serve": models.serve},

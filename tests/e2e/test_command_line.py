@@ -146,6 +146,50 @@ def test_a_graph_is_asked_for_done_and_verified(
     assert command("verify", journal).returncode == 0
 
 
+def test_a_goal_in_words_is_planned_shown_and_done(
+    nodes: list[NodeProcess], files: Path
+) -> None:
+    desk = nodes[-1]
+    command("agents", *at(desk), "--count", "2", "--wait", "30", "--json")
+    goal = ("ask", *at(desk), "Put this text in capitals, shouting", "--file", "a.md")
+    shown = command(*goal, "--file", "b.md", "--plan", cwd=files)
+    assert shown.returncode == 0, shown.stderr
+    assert "shouting: text.shouting@1  (once for each file)" in shown.stdout
+    assert "cost about 6 mc" in shown.stdout
+    plan = told(command(*goal, "--plan", "--json", cwd=files))
+    assert (plan["by_meaning"], plan["missing"], plan["cost_mc"]) == (True, [], 3)
+    done = told(command(*goal, "--json", cwd=files))
+    assert (done["outputs"], done["cost_mc"]) == ({"shouting": "HELLO"}, 3)
+    wrong = refusal(command("ask", *at(desk), "Paint the fence"))
+    assert "nothing here can serve 'Paint the fence'" in wrong
+    assert "text.shouting@1" in wrong, "the nearest are named"
+    vague = refusal(command("ask", *at(desk), "Shouting, in capitals"))
+    assert "--input 'text=" in vague
+    (nearest, *_) = told(command("agents", *at(desk), "--near", "say it LOUD", "--json"))[
+        "agents"
+    ]
+    assert nearest["capability"] == "text.shouting@1"
+
+
+def test_jobs_are_listed_shown_and_read_again(
+    nodes: list[NodeProcess], files: Path, tmp_path: Path
+) -> None:
+    desk = nodes[-1]
+    ask = ("ask", *at(desk), "--graph", "graph.toml", "--file", "a.md", "--json")
+    job = told(command(*ask, cwd=files))["job"]
+    (newest, *_) = told(command("jobs", "list", *at(desk), "--json"))["jobs"]
+    assert (newest["job"], newest["name"]) == (job, "shouts")
+    assert job in command("jobs", "list", *at(desk)).stdout
+    shown = command("jobs", "show", job[:10], *at(desk))
+    assert f"job {job} completed: 3 of" in shown.stdout
+    assert told(command("jobs", "outputs", job, *at(desk))) == {"shouts": ["HELLO"]}
+    command("jobs", "outputs", job, *at(desk), "--out", tmp_path / "out")
+    assert command("verify", tmp_path / "out" / "provenance.journal").returncode == 0
+    assert "nothing to cancel" in refusal(command("jobs", "cancel", job, *at(desk)))
+    assert "there is no job 'zz'" in refusal(command("jobs", "show", "zz", *at(desk)))
+    assert "there is no job" in refusal(command("jobs", "show", "f" * 20, *at(desk)))
+
+
 def test_a_graph_that_can_not_be_done_is_refused_naming_the_thing(
     nodes: list[NodeProcess], files: Path
 ) -> None:
