@@ -24,8 +24,15 @@ from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
-from meshnode.gateway.auth import LOOPBACK_HOSTS, GateRules, build_app, load_or_create_token
+from meshnode.gateway.auth import (
+    LOOPBACK_HOSTS,
+    GateRules,
+    bare_app,
+    build_app,
+    load_or_create_token,
+)
 from meshnode.gateway.http import serve_http
+from meshnode.gateway.mcp import McpDoor
 from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent, Directory, Emit, JsonValue
@@ -165,8 +172,9 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     )
     clock = SystemClock()
     api = api_routes(node, clock, wrapped=partial(load_agents, home))
-    routes = [*api, *openai_routes(node, clock)]
-    app = build_app(routes, rules, node.events.emit)
+    mcp = McpDoor(bare_app(api, node.events.emit))
+    routes = [*api, *openai_routes(node, clock), *mcp.routes()]
+    app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(
             partial(

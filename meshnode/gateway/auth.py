@@ -152,13 +152,19 @@ def build_app(
     lifespan: Lifespan[Starlette] | None = None,
 ) -> ASGIApp:
     """Return an app with ``routes`` behind the gate, every error of which is JSON."""
-    inner = Starlette(
+    return Gate(bare_app(routes, emit, lifespan=lifespan), rules, emit)
+
+
+def bare_app(
+    routes: Sequence[BaseRoute], emit: Emit, *, lifespan: Lifespan[Starlette] | None = None
+) -> ASGIApp:
+    """Return the app without a gate, for calls from within this process."""
+    return Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(JsonErrors, emit=emit)],
         exception_handlers={HTTPException: _http_error},
     )
-    return Gate(inner, rules, emit)
 
 
 # --- the gate ---------------------------------------------------------------------

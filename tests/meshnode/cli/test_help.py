@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from meshnode.cli import COMMANDS
+from meshnode.cli import COMMANDS, GROUPS
 from tests.meshnode.cli.commands import run
 
 #: Of the processor, seconds: a busy machine doesn't count.
@@ -48,13 +48,18 @@ def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture
         assert f"  {name} " in said.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+#: They print nothing else.
+ALWAYS_JSON = {"mcp", "jobs outputs"}
+WORDS = [f"{group} {word}" for group, (_, words) in GROUPS.items() for word in words]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *WORDS])
 def test_every_command_has_an_example_and_json(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    said = run(capsys, name, "--help")
+    said = run(capsys, *name.split(), "--help")
     assert said.status == 0
-    assert "--json" in said.out
+    assert "--json" in said.out or name in ALWAYS_JSON
     assert f"  meshnode {name}" in said.out, "an example"
 
 
