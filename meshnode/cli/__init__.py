@@ -17,6 +17,7 @@ from meshnode.cli import (
     ask,
     bench,
     bootstrap,
+    config,
     down,
     jobs,
     mcp,
@@ -58,6 +59,10 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
 
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
+    "config": (
+        "A node's settings: write a file that explains them, check it, show what holds.",
+        {"init": config.init, "check": config.check, "show": config.show},
+    ),
     "jobs": (
         "The jobs of the node that runs here: list, show, cancel, outputs.",
         {

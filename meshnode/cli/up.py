@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshnode.cli.config import CONFIG_FILE
 from meshnode.cli.options import Detach, Home, Json, home_of
 from meshnode.cli.printing import console, plain, say_json
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 Config = Annotated[
-    str, typer.Option(metavar="FILE", help="TOML; options and environment come first.")
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="TOML, HOME/node.toml by default; options and environment come first.",
+    ),
 ]
 Network = Annotated[str, typer.Option(metavar="ID", help="Which mesh; `meshnode`.")]
 Listen = Annotated[
@@ -70,17 +75,18 @@ def up(
     Specialists: abstract_writing, data_analysis, json_extraction, keyword_extraction,
       language_identification, lint, math, prompt_injection_detection, report_writing,
       security_audit, sentiment, summarization, support_check, unit_conversion.
-    Settings of --config: network, home, listen, join, specialists, functions, and the
-      tables [http], [directory], [host]; $MESHNODE_HTTP__PORT sets [http] port.
+    `meshnode config init` writes HOME/node.toml, which explains every setting;
+      $MESHNODE_HTTP__PORT sets port of its table [http].
 
     SIGTERM (or Ctrl-C) lets the node finish what it does for others; a second one
     stops it at once.  With --json one line is printed when the node is ready.
     """
     from meshnode.cli.settings import Given, settings
 
+    found = home_of(home) / CONFIG_FILE
     told = settings(
         Given(
-            file=config,
+            file=config or (str(found) if found.is_file() else ""),
             home=str(home_of(home)) if home else "",
             network=network,
             listen=listen or (),
