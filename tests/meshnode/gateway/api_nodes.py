@@ -52,14 +52,17 @@ SLOW: dict[str, Any] = {
 }
 
 
+# Async, all of them: while a thread works nothing else may happen, and a MockClock jumps.
+
+
 @agent(capability="text.upper@1", price_mc=2)
-def upper(text: str) -> str:
+async def upper(text: str) -> str:
     """Return the text in capitals."""
     return text.upper()
 
 
 @agent(capability="text.join@1", price_mc=1)
-def join(texts: list[str]) -> str:
+async def join(texts: list[str]) -> str:
     """Join texts."""
     return "-".join(texts)
 
@@ -74,7 +77,7 @@ async def nap(s: int) -> AsyncIterator[str]:
 
 
 @agent(capability="test.fail@1")
-def fail(text: str) -> str:
+async def fail(text: str) -> str:
     """Fail."""
     raise ValueError(f"no luck with {text}")
 
