@@ -206,8 +206,13 @@ class OpenAICompatibleAgent:
                 "localhost",
             )
             # A redirect would take prompt and key to another server than the owner named.
+            # No connection is kept: one that the server closed meanwhile can't be told from
+            # one whose request it has read, and a request is never sent twice.
             self._http = httpx.AsyncClient(
-                timeout=timeout, follow_redirects=False, trust_env=not local
+                timeout=timeout,
+                follow_redirects=False,
+                trust_env=not local,
+                limits=httpx.Limits(max_keepalive_connections=0),
             )
         return self._http
 
@@ -264,7 +269,7 @@ class OpenAICompatibleAgent:
             ) from error
 
     async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the data of events; read to the end, so that the connection serves on."""
+        """Yield the data of events; read to the end, so that nothing is broken off."""
         buffer, done = bytearray(), False
         try:
             async with aclosing(_bytes(response)) as pieces:

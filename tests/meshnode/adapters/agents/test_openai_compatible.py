@@ -48,8 +48,10 @@ class Server:
         self.answer: Answer = whole("hello there")
         self.models: Response = JSONResponse({"data": [{"id": "tiny", "max_model_len": 4096}]})
         self.url = ""
+        self.clients: list[object] = []
 
     async def chat(self, request: Request) -> Response:
+        self.clients.append(request.client)
         self.headers.append(dict(request.headers))
         self.bodies.append(await request.json())
         return self.answer(self.bodies[-1])
@@ -131,6 +133,14 @@ async def test_an_answer_is_streamed_and_metered(server: Server) -> None:
     assert (body["model"], body["max_tokens"], body["stream"]) == ("tiny", 9, True)
     assert server.headers[0]["idempotency-key"] == "once"
     assert "authorization" not in server.headers[0]
+
+
+async def test_no_connection_is_used_twice(server: Server) -> None:
+    """One that the server closes when idle would lose the request that comes just then."""
+    async with agent(server.url) as made:
+        for _ in range(3):
+            await ask(made, {"prompt": "Hi"})
+    assert len(set(server.clients)) == 3
 
 
 async def test_a_server_that_cannot_stream_answers_whole(server: Server) -> None:
