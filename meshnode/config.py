@@ -124,7 +124,8 @@ def parse_config(text: str, *, env: Mapping[str, str], where: str) -> NodeConfig
         config = msgspec.convert(raw, NodeConfig, strict=False)
     except msgspec.ValidationError as exc:
         raise ConfigError(
-            f"{where}: {exc}", hint="see `meshnode config show` for the settings"
+            f"{where}: {exc}",
+            hint="see `meshnode config show` or `meshnode up --help` for the settings",
         ) from exc
     _check(config, where)
     return config
