@@ -15,13 +15,18 @@ _Bench = Callable[..., "list[Figure]"]
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import plan, startup
+    from meshnode.bench import contract, plan, startup
 
-    return {"plan": plan.run, "startup": startup.run}
+    return {
+        "broker": contract.run_broker,
+        "contract": contract.run,
+        "plan": plan.run,
+        "startup": startup.run,
+    }
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which: plan, startup.")],
+    name: Annotated[str, typer.Argument(help="Which: broker, contract, plan, startup.")],
     *,
     quick: Annotated[bool, typer.Option(help="At most a minute, fewer measurements.")] = False,
     requests: Annotated[

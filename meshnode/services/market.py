@@ -228,7 +228,13 @@ class Market:
         self._tell()
 
     async def _ask_offers(self, peer: str, query: str) -> None:
-        body = encode(OffersBody([query.encode()]))
+        """Ask for offers of all that ``peer`` can do: the next sub-task may want another."""
+        names = {query}
+        for record, _ in self._finder.providers(query):
+            if record.peer == peer:
+                names.update(capability.name for capability in record.capabilities)
+        asked = [query, *sorted(names - {query})][:CAPABILITIES_MAX]
+        body = encode(OffersBody([name.encode() for name in asked]))
         try:
             raw = await self._sessions.request(peer, OFFERS, body, timeout_s=_OFFERS_TIMEOUT_S)
             self._forget_lapsed()
