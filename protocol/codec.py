@@ -11,16 +11,24 @@ proves all of that together with the depth and node limits; only then is the C
 decoder let loose on them.  A megabyte of nested empty lists costs a refusal and
 not sixty megabytes.
 
+The walk is in Python and costs a hundred times what the C decoder does, so it is left
+out where it can prove nothing new.  A small frame of a struct of plain types
+(:mod:`protocol.plain_types`) is read and written again: if the same bytes come out,
+they are the canonical ones, and nothing larger than the struct was built.  If not, such
+as for a field that this version doesn't know, the walk has the last word.
+
 Specified in protocol/spec/10-codec.md; vectors in protocol/vectors/codec.json.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from protocol.errors import LocalProtocolError, Malformed, TooLarge
 from protocol.limits import DEPTH_MAX, FRAME_SIZE_MAX, NODES_MAX, NUMBER_MAX
+from protocol.plain_types import is_plain
 
 Value = None | bool | int | str | bytes | Sequence["Value"] | Mapping[str, "Value"]
 
@@ -45,7 +53,9 @@ def encode(value: Any) -> bytes:  # noqa: ANN401 - any builtin or struct: scan()
     """
     try:
         frame = _ENCODER.encode(value)
-        scan(frame)
+        # Read back, because a constructor takes what its type forbids, such as a float.
+        if not isinstance(value, msgspec.Struct) or _reread(frame, _own(type(value))) is None:
+            scan(frame)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise LocalProtocolError(f"no encoding for {type(value).__name__}: {exc}") from exc
     except (Malformed, TooLarge) as exc:
@@ -70,18 +80,39 @@ def decode(frame: bytes) -> Value:
 def decode_as(frame: bytes, decoder: "msgspec.msgpack.Decoder[T]") -> T:
     """Return ``frame`` as the struct of ``decoder``; unknown fields are passed over.
 
-    Canonicity is proved on the raw bytes, so what this version doesn't know is
+    Canonicity is proved for the raw bytes, so what this version doesn't know is
     still covered by the signature and kept by whoever keeps the bytes.
 
     Raises:
         TooLarge: As :func:`decode`.
         Malformed: As :func:`decode`, or a field is missing or of another type.
     """
+    known = _reread(frame, decoder)
+    if known is not None:
+        return known
     scan(frame)
     try:
         return decoder.decode(frame)
     except msgspec.ValidationError as exc:
         raise Malformed(str(exc)) from exc
+
+
+def _reread(frame: bytes, decoder: "msgspec.msgpack.Decoder[T]") -> T | None:
+    """Return what is in ``frame`` if that proves it canonical; None leaves it to the walk."""
+    # Each value takes a byte at least: so short a frame can't hold too many.
+    kind: Any = decoder.type
+    if len(frame) > NODES_MAX or not is_plain(kind):
+        return None
+    try:
+        value = decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return value if _ENCODER.encode(value) == frame else None
+
+
+@lru_cache(maxsize=512)
+def _own(kind: type[Any]) -> "msgspec.msgpack.Decoder[Any]":
+    return msgspec.msgpack.Decoder(kind)
 
 
 def scan(frame: bytes) -> None:

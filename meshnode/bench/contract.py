@@ -231,9 +231,9 @@ class _Pair:
     async def chain(self, capability: str, length: int) -> list[float]:
         """Do a chain of sub-tasks; return how long each contract but the first took, ms."""
         graph = TaskGraph("chain")
-        place: object = _TEXT
-        for _ in range(length):
-            place = last = graph.task(capability, text=place)
+        last = graph.task(capability, text=_TEXT)
+        for _ in range(length - 1):
+            last = graph.task(capability, text=last)
         graph.output("text", last)
         charged, accepted = "job.charged", "contract.accepted"
         before = len(self.contractor_saw.times(accepted))
