@@ -5,6 +5,10 @@ The type keeps a signed award from ever being read as a receipt, the network kee
 it in its mesh.  The payload travels as the very bytes that were signed: nobody has
 to encode it again to check it, and fields that a reader doesn't know are kept.
 
+An envelope is read several times on its way, by the services that it passes and again
+from the journal, so which ones hold is remembered by the hash of all their bytes: a
+signature is checked once in a process, and one made here not at all.
+
 ``issuer`` stands beside ``key`` so that a later version can let a node certify a
 second key; in version 1 the key must be the one that the issuer's PeerId embeds.
 
@@ -12,6 +16,7 @@ Specified in protocol/spec/20-envelopes.md; vectors in protocol/vectors/envelope
 """
 
 import re
+from collections import OrderedDict
 from typing import Final
 
 import msgspec
@@ -59,6 +64,31 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _DECODER: Final = msgspec.msgpack.Decoder(Envelope)
 
+#: Envelopes whose signature is remembered to hold; each takes a hash, some 150 bytes.
+HOLDING_MAX: Final = 8_192
+
+
+class _Holding:
+    """The hashes of envelopes whose signature holds, the least used ones forgotten first."""
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._names: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, name: bytes) -> None:
+        self._names[name] = None
+        if len(self._names) > self._count_max:
+            self._names.popitem(last=False)
+
+    def has(self, name: bytes) -> bool:
+        if name not in self._names:
+            return False
+        self._names.move_to_end(name)
+        return True
+
+
+_HOLDING: Final = _Holding(HOLDING_MAX)
+
 
 def is_network(network: str) -> bool:
     """Tell whether ``network`` may name a mesh: 1 to 32 of ``a-z 0-9 _ . -``."""
@@ -76,7 +106,11 @@ def seal(identity: Identity, kind: str, network: str, payload: bytes) -> bytes:
     if not _TYPE.fullmatch(kind) or not is_network(network):
         raise LocalProtocolError(f"no such type or network: {kind!r}, {network!r}")
     signature = identity.sign(signed_bytes(kind, network, identity.peer, payload))
-    return encode(Envelope(identity.peer, identity.public, network, payload, signature, kind))
+    envelope = encode(
+        Envelope(identity.peer, identity.public, network, payload, signature, kind)
+    )
+    _HOLDING.add(digest(envelope))
+    return envelope
 
 
 def peek(envelope: bytes) -> Envelope:
@@ -107,7 +141,11 @@ def unseal(envelope: bytes, *, kind: str, network: str) -> Envelope:
         )
     if not _TYPE.fullmatch(parts.t) or not _NETWORK.fullmatch(parts.n):
         raise Malformed("a type or network that may not exist")
-    if public_key(parts.i) != parts.k:
-        raise BadSignature("the key is not the issuer's")
-    verify(parts.k, signed_bytes(parts.t, parts.n, parts.i, parts.p), parts.s)
+    # All of its bytes, key and signature too: another key or payload is another envelope.
+    name = digest(envelope)
+    if not _HOLDING.has(name):
+        if public_key(parts.i) != parts.k:
+            raise BadSignature("the key is not the issuer's")
+        verify(parts.k, signed_bytes(parts.t, parts.n, parts.i, parts.p), parts.s)
+        _HOLDING.add(name)
     return parts

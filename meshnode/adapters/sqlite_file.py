@@ -57,16 +57,26 @@ _TROUBLE: Final = {
 
 @dataclass(slots=True)
 class StoreFile:
-    """What is open while the store is: two connections and the lock."""
+    """What is open while the store is: three connections and the lock.
+
+    Attributes:
+        path: Of the database.
+        writer: For the writer's thread.
+        reader: For reading in a thread.
+        glance: For reading one row at once, on the event loop's own thread; never waits.
+        lock: Descriptor.
+    """
 
     path: Path
     writer: sqlite3.Connection
     reader: sqlite3.Connection
+    glance: sqlite3.Connection
     lock: int
 
     def close(self) -> None:
-        """Close both connections (the last one folds the WAL in), then let others in."""
+        """Close the connections (the last one folds the WAL in), then let others in."""
         try:
+            self.glance.close()
             self.reader.close()
             self.writer.close()
         finally:
@@ -92,9 +102,11 @@ def open_file(path: Path, bytes_max: int) -> StoreFile:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         opened.append(_connect(path))
         _prepare(opened[0], path, bytes_max)
-        opened.append(_connect(path))
-        opened[1].execute("PRAGMA query_only = ON")
-        return StoreFile(path, opened[0], opened[1], lock)
+        for wait_s in (BUSY_TIMEOUT_S, 0.0):
+            opened.append(_connect(path, wait_s))
+            opened[-1].execute("PRAGMA query_only = ON")
+        writer, reader, glance = opened
+        return StoreFile(path, writer, reader, glance, lock)
     except BaseException as error:
         for connection in opened:
             connection.close()
@@ -115,10 +127,10 @@ def _refuse_remains(path: Path) -> None:
         raise StoreError(f"store {path} {_DAMAGED[0]}: cut short", hint=_DAMAGED[1])
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     # Any worker thread may run a statement, one at a time (the limiters see to that).
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        path, timeout=wait_s, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA synchronous = FULL")
     return connection

@@ -5,6 +5,9 @@ applies it in one transaction in a worker thread and wakes the callers once the
 commit is on the disk (WAL, ``synchronous=FULL``).  Whoever arrives meanwhile makes
 up the next group, so the fsync is shared exactly when it is scarce.
 
+Single rows are read on the event loop's own thread, over a connection that never
+waits for a lock: most reads are of one row and find it in memory.
+
 A commit belongs to the store from the moment it is queued: cancelling its caller
 doesn't take it back, and closing the store finishes it.  An ``Append`` that doesn't
 fit is found before anything of its commit is written, so it fails alone.  When a
@@ -41,6 +44,7 @@ T = TypeVar("T")
 GROUP_MAX: Final = 512
 #: Commits that wait for the writer; callers beyond it wait for a place.
 QUEUE_MAX: Final = 1024
+_READ: Final = "SELECT value FROM cell WHERE tbl = ? AND key = ?"
 #: The largest integer that SQLite can compare with.
 _SEQ_MAX: Final = 2**63 - 1
 
@@ -86,8 +90,20 @@ class SqliteStore:
         """Return ``table[key]`` as of the last commit, or None."""
         check_table(table)
         check_text("key", key)
-        sql = "SELECT value FROM cell WHERE tbl = ? AND key = ?"
-        rows = await self._query(lambda reader: reader.execute(sql, (table, key)).fetchall())
+
+        def look(reader: sqlite3.Connection) -> list[tuple[bytes]]:
+            return reader.execute(_READ, (table, key)).fetchall()
+
+        await trio.lowlevel.checkpoint()
+        if self._closing:
+            raise self._gone()
+        try:
+            # A row takes microseconds, the way to a thread and back a hundred of them.
+            rows = look(self._file.glance)
+        except sqlite3.OperationalError:
+            rows = await self._query(look)  # such as a lock, which a thread can wait for
+        except sqlite3.Error as error:
+            raise trouble(self._file.path, error) from error
         return bytes(rows[0][0]) if rows else None
 
     async def scan(

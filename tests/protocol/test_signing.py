@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import codec, limits
+from protocol import codec, keys, limits, signing
 from protocol.errors import (
     BadSignature,
     LocalProtocolError,
@@ -20,10 +20,65 @@ from tests.protocol.samples import BROKER, CONTRACTOR, NETWORK, changed, example
 VALID = seal(BROKER, "award", NETWORK, b"\x01")
 
 
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Nothing is remembered yet, and every signature that is checked is in the list."""
+    seen: list[bytes] = []
+
+    def verify(key: bytes, message: bytes, signature: bytes) -> None:
+        seen.append(signature)
+        keys.verify(key, message, signature)
+
+    monkeypatch.setattr(signing, "_HOLDING", signing._Holding(3))
+    monkeypatch.setattr(signing, "verify", verify)
+    return seen
+
+
+def sealed_elsewhere(payload: bytes) -> bytes:
+    """Seal as another process does: this one remembers nothing of it."""
+    signature = BROKER.sign(signed_bytes("award", NETWORK, BROKER.peer, payload))
+    parts = Envelope(BROKER.peer, BROKER.public, NETWORK, payload, signature, "award")
+    return codec.encode(parts)
+
+
+def test_a_signature_is_checked_once(checked: list[bytes]) -> None:
+    envelope = sealed_elsewhere(b"a")
+    for _ in range(3):
+        assert unseal(envelope, kind="award", network=NETWORK).p == b"a"
+    assert checked == [peek(envelope).s]
+
+
+def test_what_was_sealed_here_needs_no_check(checked: list[bytes]) -> None:
+    assert seal(BROKER, "award", NETWORK, b"a") == sealed_elsewhere(b"a")
+    unseal(sealed_elsewhere(b"a"), kind="award", network=NETWORK)
+    assert checked == []
+
+
+def test_what_is_remembered_is_bounded_and_the_least_used_goes(checked: list[bytes]) -> None:
+    first, *others = (sealed_elsewhere(bytes([number])) for number in range(4))
+    for envelope in (first, *others[:2], first, others[2]):  # the last one drops others[0]
+        unseal(envelope, kind="award", network=NETWORK)
+    assert len(checked) == 4
+    unseal(first, kind="award", network=NETWORK)
+    assert len(checked) == 4
+    unseal(others[0], kind="award", network=NETWORK)
+    assert len(checked) == 5
+
+
+def test_a_refused_envelope_is_refused_again(checked: list[bytes]) -> None:
+    forged = codec.encode(changed(peek(sealed_elsewhere(b"a")), p=b"b"))
+    for _ in range(2):
+        with pytest.raises(BadSignature):
+            unseal(forged, kind="award", network=NETWORK)
+    assert len(checked) == 2
+
+
 @examples(200)
 @given(st.binary(max_size=300))
 def test_what_was_sealed_is_unsealed(payload: bytes) -> None:
-    parts = unseal(seal(BROKER, "award", NETWORK, payload), kind="award", network=NETWORK)
+    envelope = seal(BROKER, "award", NETWORK, payload)
+    assert envelope == sealed_elsewhere(payload)
+    parts = unseal(envelope, kind="award", network=NETWORK)
     assert (parts.i, parts.k, parts.p) == (BROKER.peer, BROKER.public, payload)
 
 
