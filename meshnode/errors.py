@@ -44,12 +44,19 @@ class Unreachable(MeshError):
 
 
 class Busy(MeshError):
-    """A limit was reached; try again after ``retry_after_ms``."""
+    """A limit was reached; try again after ``retry_after_ms``.
+
+    Args:
+        what: Whose limit it is.
+        retry_after_ms: When asking again may help.
+        text: The whole message instead, such as it came from a peer.
+    """
 
     code = "node.busy"
 
-    def __init__(self, what: str, *, retry_after_ms: int = 1000) -> None:
-        super().__init__(f"{what} is at its limit", hint=f"try again in {retry_after_ms} ms")
+    def __init__(self, what: str, *, retry_after_ms: int = 1000, text: str = "") -> None:
+        told = text or f"{what} is at its limit"
+        super().__init__(told, hint=f"try again in {retry_after_ms} ms")
         self.retry_after_ms = retry_after_ms
 
 

@@ -115,6 +115,21 @@ class Artifacts:
             Busy: There is no room until older ones lapse.
             StoreError: The disk refused.
         """
+        ref, writes = await self.prepare(data, job=job, broker=broker)
+        await self._store.commit(*writes)
+        return ref
+
+    async def prepare(
+        self, data: bytes, *, job: str, broker: str
+    ) -> tuple[ArtifactRef, list[Write]]:
+        """Return the name of ``data``, and what keeps it once it is committed.
+
+        So it can be kept in one commit with what names it.
+
+        Raises:
+            ArtifactError: Larger than this node keeps.
+            Busy: There is no room until older ones lapse.
+        """
         if len(data) > min(limits.ARTIFACT_SIZE_MAX, self._config.artifact_bytes_max):
             raise ArtifactError(f"an artifact of {len(data)} bytes is too large to keep here")
         name = digest(data)
@@ -129,13 +144,11 @@ class Artifacts:
             Put(_CHUNK, f"{key}/{number:06}", data[at : at + size])
             for number, at in enumerate(range(0, len(data), size))
         ]
-        if await self._store.read(_META, key) is not None:
-            await self._store.commit(*writes)
-        else:
+        if await self._store.read(_META, key) is None:
             await self._take_room(len(data))
-            await self._store.commit(*writes, *chunks)
+            writes += chunks
         self._remember(name, data)
-        return ArtifactRef(artifact=name, size=len(data))
+        return ArtifactRef(artifact=name, size=len(data)), writes
 
     async def _take_room(self, size: int) -> None:
         """Count ``size`` bytes as kept; what wasn't written in the end is found out here.

@@ -5,10 +5,10 @@ of the receipt; then award and result go, or strangers' work would fill the disk
 both sides signed in the end stays among the receipts.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from meshnode.ports import Delete, Put
+from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import (
     AWARD_BODY,
     RECEIPTS,
@@ -47,9 +47,9 @@ class AwardRecords:
         """Write an award down."""
         await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
 
-    async def finish(self, name: bytes, answer: bytes) -> None:
-        """Write a result down."""
-        await self._store.commit(Put(_RESULTS, name.hex(), answer))
+    async def finish(self, name: bytes, answer: bytes, keeps: Sequence[Write]) -> None:
+        """Write a result down, with what keeps its output."""
+        await self._store.commit(Put(_RESULTS, name.hex(), answer), *keeps)
 
     async def answer(self, name: bytes) -> bytes | None:
         """Return what an award was answered with in the end."""

@@ -6,7 +6,8 @@ open on a live session the lease holds; when it has been gone for the lease, the
 is stopped.  After a restart, unfinished awards are begun again.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -35,6 +36,7 @@ from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.signer import Topic
+from meshnode.services.workbench import Workbench
 from protocol import limits
 from protocol.codec import decode_as, encode
 from protocol.errors import Malformed, RemoteProtocolError, Stale
@@ -60,8 +62,8 @@ _OFFER_ITEMS_MAX: Final = 1_000
 _SEEN_MAX: Final = 20_000
 #: Progress is passed on at most this often, seconds.
 _PROGRESS_S: Final = 0.25
-#: A result that the disk refused is written again after this, seconds.
-_KEEP_S: Final = 1.0
+#: What is done within this has no progress to tell, seconds.
+_QUICK_S: Final = 0.02
 #: How often finished work is looked through for what nobody asks for any more, seconds.
 _FORGET_S: Final = 600.0
 
@@ -81,11 +83,11 @@ class Contractor:
         self._host = host
         self._executor = executor
         self._records = AwardRecords(context)
-        self._running: dict[bytes, Execution] = {}
+        self._bench = Workbench(context, executor=executor, records=self._records)
         self._seen: dict[bytes, None] = {}
+        self._claims: dict[bytes, trio.Event] = {}  # awards that are being looked at
         self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
         self._recovered = trio.Event()
-        self._nursery: trio.Nursery | None = None
         self._draining = False
         sessions.handle(CFP, self._on_cfp)
         sessions.handle(OFFERS, self._on_offers)
@@ -96,12 +98,12 @@ class Contractor:
     @property
     def active(self) -> int:
         """Awards held and not finished."""
-        return len(self._running)
+        return len(self._bench.running)
 
     async def run(self) -> None:
         """Do what was awarded, until cancelled; begins with what a restart left."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._bench.work_in(nursery)
             await self._recover()
             self._recovered.set()
             while True:
@@ -116,7 +118,7 @@ class Contractor:
         async for body, award in self._records.unfinished():
             execution = self._execution(body.award, award, now_ms=self._clock.now_ms())
             self._emit("award.recovered", award=execution.name.hex(), broker=award.h.issuer)
-            self._begin(execution)
+            self._bench.begin(execution)
 
     def _execution(self, envelope: bytes, award: Award, *, now_ms: int) -> Execution:
         return Execution(envelope, award, now_ms=now_ms, lease_s_max=self._config.lease_s)
@@ -127,8 +129,8 @@ class Contractor:
 
     async def drained(self) -> None:
         """Wait until nothing is being done."""
-        while self._running:
-            await next(iter(self._running.values())).done.wait()
+        while self._bench.running:
+            await next(iter(self._bench.running.values())).done.wait()
 
     # --- proposing ---
 
@@ -192,10 +194,10 @@ class Contractor:
         return None
 
     def _is_full(self, peer: str) -> bool:
-        held = sum(1 for execution in self._running.values() if execution.broker == peer)
+        held = sum(1 for execution in self._bench.running.values() if execution.broker == peer)
         return (
             self._draining
-            or len(self._running) >= self._config.awards_max
+            or len(self._bench.running) >= self._config.awards_max
             or held >= self._config.per_peer_max
         )
 
@@ -208,16 +210,27 @@ class Contractor:
             raise Malformed("an award comes from its issuer")
         await self._recovered.wait()
         name = digest(body.award)
-        if (known := await self._records.answer(name)) is not None:
-            return known
-        execution = self._running.get(name)
-        if execution is None:
-            if refusal := await self._take(body, award, name, incoming):
-                return encode(ResultBody(refusal, b"", b""))
-            execution = self._running.get(name)
-        if execution is None:
-            raise Busy("this node")
+        async with self._claimed(name):
+            # What runs is looked for first: while the store is read it may come to its end.
+            if name not in self._bench.running:
+                if (known := await self._records.answer(name)) is not None:
+                    return known
+                if refusal := await self._take(body, award, name, incoming):
+                    return encode(ResultBody(refusal, b"", b""))
+            execution = self._bench.running[name]
         return await self._attach(execution, incoming)
+
+    @asynccontextmanager
+    async def _claimed(self, name: bytes) -> AsyncIterator[None]:
+        """Look at an award alone: the same one, come twice, must not be begun twice."""
+        while (other := self._claims.get(name)) is not None:
+            await other.wait()
+        claim = self._claims[name] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._claims[name]
+            claim.set()
 
     async def _take(
         self, body: AwardBody, award: Award, name: bytes, incoming: Incoming
@@ -229,21 +242,12 @@ class Contractor:
             await self._records.check_epoch(award)
         except _TermsError as exc:
             return self._refuse(award, body.award, exc.reason, str(exc))
-        if name in self._running:
-            return b""  # the same award came twice at once
         if (incoming.peer, name) in self._unwanted:
             return self._refuse(award, body.award, "cancelled", "it was cancelled before")
         if self._is_full(incoming.peer):
             return self._refuse(award, body.award, "busy", "too much to do", retry_ms=1000)
-        execution = self._running[name] = self._execution(
-            body.award, award, now_ms=self._peer_now_ms(incoming.peer)
-        )
-        try:
-            await self._records.take(name, body)
-        except BaseException:
-            self._forget(execution)
-            raise
-        self._begin(execution)
+        now_ms = self._peer_now_ms(incoming.peer)
+        await self._bench.take(self._execution(body.award, award, now_ms=now_ms), body)
         self._emit(
             "contract.awarded", peer=incoming.peer, job=award.h.job, unit=award.h.subtask
         )
@@ -284,49 +288,12 @@ class Contractor:
             raise _TermsError("terms", f"{award.items} items are more than was offered")
         return offer
 
-    def _begin(self, execution: Execution) -> None:
-        if self._nursery is None:
-            self._forget(execution)
-            raise Busy("this node")
-        self._running[execution.name] = execution
-        self._nursery.start_soon(self._execute, execution)
-
-    def _forget(self, execution: Execution) -> None:
-        self._running.pop(execution.name, None)
-        execution.finish()
-
-    async def _execute(self, execution: Execution) -> None:
-        header = execution.award.h
-        self._emit(
-            "award.begun",
-            award=execution.name.hex(),
-            broker=header.issuer,
-            job=header.job,
-            unit=header.subtask,
-        )
-        try:
-            result, receipt = await self._executor.execute(execution)
-            body = encode(ResultBody(b"", result, receipt))
-            await self._keep(execution, body)
-            execution.answer = body
-        finally:
-            self._forget(execution)
-
-    async def _keep(self, execution: Execution, body: bytes) -> None:
-        """Write a result down, as long as it takes: without it the work would be done again."""
-        while True:
-            try:
-                await self._records.finish(execution.name, body)
-            except StoreError as exc:
-                self._emit("award.unsaved", award=execution.name.hex(), why=str(exc))
-                await trio.sleep(_KEEP_S)
-            else:
-                return
-
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
         """Stream progress to the broker until the result is there."""
         told = (0, 0)
         with execution.attached():
+            with trio.move_on_after(_QUICK_S):
+                await execution.done.wait()
             while not execution.done.is_set():
                 await execution.moved(told)
                 if execution.position == told:
@@ -346,7 +313,7 @@ class Contractor:
         """Stop an award; answered when nothing works on it any more."""
         cancel = self._read(incoming, Cancel)
         await self._recovered.wait()
-        execution = self._running.get(cancel.award)
+        execution = self._bench.running.get(cancel.award)
         if execution is not None:
             if execution.broker != incoming.peer:
                 raise Malformed("an award is cancelled by its broker")

@@ -9,7 +9,7 @@ import trio
 from meshnode.domain.bindings import artifacts, assemble, list_lengths
 from meshnode.domain.values import canonical, sendable
 from meshnode.errors import AgentTimeout, InputInvalid, MeshError
-from meshnode.ports import AgentCall, JsonValue, Output
+from meshnode.ports import AgentCall, JsonValue, Output, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
@@ -39,6 +39,7 @@ class Execution:
         answer: What the broker is told in the end.
         items_done: Calls finished.
         progress_seq: Counts what was reported.
+        keeps: What keeps its output: to be committed with its result.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Execution:
         self.items_done = 0
         self.offset = 0
         self.progress_seq = 0
+        self.keeps: list[Write] = []
         self.received_s = trio.current_time()
         self.scope = trio.CancelScope()
         self.stopped: tuple[str, str] | None = None
@@ -270,7 +272,9 @@ class Executor:
         values = [output.value for output in outputs]
         value: JsonValue = values if award.each else values[0]
         data = canonical(value)
-        ref = await self._artifacts.put(data, job=award.h.job, broker=award.h.issuer)
+        ref, execution.keeps = await self._artifacts.prepare(
+            data, job=award.h.job, broker=award.h.issuer
+        )
         price_mc = self._host.specs()[award.agent].price_mc * award.items
         now_s = trio.current_time()
         return Result(

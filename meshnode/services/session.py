@@ -199,7 +199,7 @@ class Session:
                 busy = event.code == ErrorCode.BUSY
                 retry_ms = max(1, event.retry_after_ms)
                 error: MeshError = (
-                    Busy(event.message or self.peer, retry_after_ms=retry_ms)
+                    Busy(self.peer, retry_after_ms=retry_ms, text=event.message)
                     if busy
                     else RequestFailed(self.peer, event)
                 )

@@ -13,16 +13,18 @@ import trio
 
 from meshnode.domain.facts import Charged
 from meshnode.domain.job import JobState
+from meshnode.domain.steps import Stop
 from meshnode.errors import StoreError
 from meshnode.ports import Put, Store, Write
 from meshnode.services.bodies import AWARD_BODY, RECEIPTS
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.execution import Execution
+from meshnode.services.job_runner import JobRunner
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.receipts import DUE
 from meshnode.services.sessions import Incoming
+from meshnode.services.workbench import Workbench
 from protocol.codec import decode_as
 from protocol.keys import digest
 from protocol.messages import Cancel, read_message
@@ -66,7 +68,7 @@ def test_an_award_begun_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Contractor._on_award
 
     async def forgetful(self: Contractor, incoming: Incoming) -> bytes:
-        self._running.pop(digest(decode_as(incoming.body, AWARD_BODY).award), None)
+        self._bench._running.pop(digest(decode_as(incoming.body, AWARD_BODY).award), None)
         return await honest(self, incoming)
 
     monkeypatch.setattr(Contractor, "_on_award", forgetful)
@@ -194,18 +196,17 @@ def test_a_journal_that_does_not_verify_is_seen(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_node_that_dies_of_itself_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def dies(self: Contractor, execution: Execution) -> None:
+    async def dies(self: Workbench, _: object) -> None:
         await trio.lowlevel.checkpoint()
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Contractor, "_execute", dies)
+    monkeypatch.setattr(Workbench, "_execute", dies)
     assert "died: RuntimeError: a bug" in found()
 
 
 def test_a_job_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stuck(self: Contractor, execution: Execution) -> None:
+    async def stuck(self: JobRunner, _: Stop) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Contractor, "_keep", stuck)
-    monkeypatch.setattr("meshnode.services.awards._CANCEL_S", 1000.0)
-    assert "has not ended" in found()
+    monkeypatch.setattr(JobRunner, "_stop", stuck)
+    assert "has not ended" in found(seeds=seeds_with(is_cancelled))

@@ -33,6 +33,7 @@ from protocol.messages import (
     read_message,
 )
 from simulations.mesh import CONFIG, NETWORK, SimMesh
+from simulations.store import MemoryStore
 from tests.meshnode.services.broker_by_hand import (
     Hand,
     insist,
@@ -137,6 +138,35 @@ def test_an_award_that_comes_again_is_answered_the_same_and_done_once() -> None:
         answers.append(await insist(hand, body))  # and by another process
         assert len(answers) == 5
         assert len(set(answers)) == 1
+        assert len(agent.calls) == 1
+
+    play(story)
+
+
+def test_the_same_award_twice_at_once_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = MemoryStore.read
+    pauses = iter([0.0, 0.0, 1.0])  # the second copy reads, and waits: the first is done
+
+    async def slow(self: MemoryStore, table: str, key: str) -> bytes | None:
+        found = await honest(self, table, key)
+        if table in {"result", "epoch"}:
+            await trio.sleep(next(pauses, 1.0))
+        return found
+
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        hand = await meet(mesh, agent)
+        body = hand.award(await hand.offer())
+        monkeypatch.setattr(MemoryStore, "read", slow)
+        answers: list[bytes] = []
+
+        async def send() -> None:
+            answers.append(await hand.send(body))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(send)
+        assert answers[0] == answers[1]
         assert len(agent.calls) == 1
 
     play(story)

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import trio
 
-from meshnode.errors import MeshError
+from meshnode.errors import Busy, MeshError
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.bodies import (
     CANCEL,
     AwardBody,
 )
 from meshnode.services.sessions import RequestFailed
+from protocol.codec import encode
 from protocol.keys import digest
 from protocol.messages import (
     Binding,
@@ -38,6 +39,7 @@ from tests.meshnode.services.worlds import (
     answers_after,
     never,
     play,
+    shout,
     told,
     until,
 )
@@ -212,13 +214,48 @@ def test_a_result_that_the_disk_refuses_is_kept_until_it_takes_it() -> None:
         async with trio.open_nursery() as nursery:
 
             async def send() -> None:
-                assert result_of(await hand.send(body)).error_code == "store.failed"
+                assert result_of(await hand.send(body)).state == "completed"
 
             nursery.start_soon(send)
             await until(lambda: agent.running == 1)
-            mesh.fill_disk("b", count=4)  # the output, and the result three times
+            await trio.sleep(1)  # the award is written down
+            mesh.fill_disk("b", count=3)
         assert told(mesh.node("b"), "award.unsaved")
         assert mesh.up("b")
+        assert len(agent.calls) == 1
+
+    play(story)
+
+
+@pytest.mark.parametrize("seconds", [0, 3], ids=["done at once", "done later"])
+def test_an_award_that_the_disk_refuses_is_not_taken(seconds: float) -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(seconds) if seconds else shout)
+        hand = await meet(mesh, agent)
+        body = hand.award(await hand.offer())
+        mesh.fill_disk("b", count=1)
+        with pytest.raises(Busy, match=r"^this node can't write$"):
+            await hand.send(body)
+        assert not agent.calls
+        assert result_of(await hand.send(body)).state == "completed"  # asked again later
+
+    play(story)
+
+
+def test_nothing_is_answered_before_it_is_on_the_disk() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(shout)
+        hand = await meet(mesh, agent)
+        body = hand.award(await hand.offer())
+        name = digest(body.award).hex()
+        answer = await hand.send(body)
+        mesh.crash("b")  # what isn't durable is gone now
+        await mesh.restart("b")
+        store = mesh.node("b")._ports.store
+        assert await store.read("result", name) == answer
+        assert await store.read("award", name) == encode(body)
+        assert await insist(hand, body) == answer
+        assert len(agent.calls) == 1
 
     play(story)
 

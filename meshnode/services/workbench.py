@@ -1,0 +1,97 @@
+"""Awards that are being done: written down, begun, finished.
+
+An award is on the disk before it is begun, and its result before it is answered.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+
+from meshnode.errors import Busy, StoreError
+from meshnode.services.award_records import AwardRecords
+from meshnode.services.bodies import AwardBody, ResultBody
+from meshnode.services.context import Context
+from meshnode.services.execution import Execution, Executor
+from protocol.codec import encode
+
+#: A result that the disk refused is written again after this, seconds.
+_KEEP_S: Final = 1.0
+
+
+class Workbench:
+    """Every award of this node that isn't finished."""
+
+    def __init__(self, context: Context, *, executor: Executor, records: AwardRecords) -> None:
+        self._emit = context.emit
+        self._executor = executor
+        self._records = records
+        self._running: dict[bytes, Execution] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def running(self) -> Mapping[bytes, Execution]:
+        """What is being done, by the award's hash."""
+        return self._running
+
+    def work_in(self, nursery: trio.Nursery) -> None:
+        """Do what is begun from now on in ``nursery``."""
+        self._nursery = nursery
+
+    async def take(self, execution: Execution, body: AwardBody) -> None:
+        """Write an award down and begin it; it counts as running from the call on.
+
+        Raises:
+            StoreError: The disk doesn't take it: it is not taken.
+            Busy: This node is not running.
+        """
+        self._running[execution.name] = execution
+        try:
+            await self._records.take(execution.name, body)
+            self.begin(execution)
+        except BaseException:
+            self._forget(execution)
+            raise
+
+    def begin(self, execution: Execution) -> None:
+        """Start the work on what is written down.
+
+        Raises:
+            Busy: This node is not running.
+        """
+        if self._nursery is None:
+            raise Busy("this node")
+        self._running[execution.name] = execution
+        self._nursery.start_soon(self._execute, execution)
+
+    def _forget(self, execution: Execution) -> None:
+        self._running.pop(execution.name, None)
+        execution.finish()
+
+    async def _execute(self, execution: Execution) -> None:
+        header = execution.award.h
+        self._emit(
+            "award.begun",
+            award=execution.name.hex(),
+            broker=header.issuer,
+            job=header.job,
+            unit=header.subtask,
+        )
+        try:
+            result, receipt = await self._executor.execute(execution)
+            body = encode(ResultBody(b"", result, receipt))
+            await self._keep(execution, body)
+            execution.answer = body
+        finally:
+            self._forget(execution)
+
+    async def _keep(self, execution: Execution, body: bytes) -> None:
+        """Write a result down, as long as it takes: without it the work would be done again."""
+        while True:
+            try:
+                await self._records.finish(execution.name, body, execution.keeps)
+            except StoreError as exc:
+                self._emit("award.unsaved", award=execution.name.hex(), why=str(exc))
+                await trio.sleep(_KEEP_S)
+            else:
+                return
