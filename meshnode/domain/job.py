@@ -6,7 +6,7 @@ clock, a store, a peer or chance.  What to do next is :mod:`meshnode.domain.step
 A *unit* is what is awarded: one batch of one sub-task, named ``subtask/batch``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +30,7 @@ from meshnode.domain.facts import (
 )
 from protocol.contract import ContractState, advance
 from protocol.errors import OutOfTurn
-from protocol.graph import SubTask, TaskGraph, decode_graph
+from protocol.graph import SubTask, TaskGraph, decode_graph, edges, order
 from protocol.journal import Event
 
 Phase = Literal["waiting", "trying", "delivered", "done", "failed"]
@@ -141,6 +141,10 @@ class JobState:
         units: Unit by name, in the order in which they came to be.
         expanded: Sub-task id -> its units' names.
         slices: Sub-task id -> field -> an artifact for each unit.
+        path: Sub-task ids, producers before consumers.
+        producers: Sub-task id -> ids of those that it draws from.
+        fresh: Sub-task id -> its units that were never tried, in order.
+        begun: Sub-task id -> its units that were, and have no accepted output.
         spent_mc: Charged so far.
         charges: Charge key -> millicredits: a key is charged once.
         planned_ms: When the first event was written.
@@ -157,6 +161,10 @@ class JobState:
     units: dict[str, Unit] = field(default_factory=dict)
     expanded: dict[str, list[str]] = field(default_factory=dict)
     slices: dict[str, dict[str, list[ArtifactRef]]] = field(default_factory=dict)
+    path: list[str] = field(default_factory=list)
+    producers: dict[str, set[str]] = field(default_factory=dict)
+    fresh: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    begun: dict[str, dict[str, Unit]] = field(default_factory=dict)
     spent_mc: int = 0
     charges: dict[str, int] = field(default_factory=dict)
     planned_ms: int = 0
@@ -175,16 +183,18 @@ class JobState:
 
     def reserved_mc(self) -> int:
         """Millicredits promised to open awards."""
-        return sum(
-            unit.current.price_cap_mc
-            for unit in self.units.values()
-            if unit.current is not None and unit.current.award
-        )
+        return sum(attempt.price_cap_mc for _, attempt in self.open_attempts() if attempt.award)
+
+    def open_attempts(self) -> Iterator[tuple[Unit, Attempt]]:
+        """Yield every unit that is being tried, with the attempt."""
+        for units in self.begun.values():
+            for unit in units.values():
+                if (attempt := unit.current) is not None:
+                    yield unit, attempt
 
     def finished(self, subtask: str) -> bool:
         """Tell whether every unit of ``subtask`` has an accepted output."""
-        names = self.expanded.get(subtask)
-        return names is not None and all(self.units[n].accepted is not None for n in names)
+        return subtask in self.expanded and not self.fresh[subtask] and not self.begun[subtask]
 
     def outputs(self, subtask: str) -> list[tuple[Unit, Delivered]]:
         """Return the accepted outputs of ``subtask``, one for each unit, in order."""
@@ -198,9 +208,8 @@ class JobState:
     def outstanding(self) -> dict[str, int]:
         """Return the calls awarded and not delivered yet, by peer."""
         load: dict[str, int] = {}
-        for unit in self.units.values():
-            attempt = unit.current
-            if attempt is not None and attempt.contract is ContractState.AWARDED:
+        for unit, attempt in self.open_attempts():
+            if attempt.contract is ContractState.AWARDED:
                 load[attempt.peer] = load.get(attempt.peer, 0) + unit.calls
         return load
 
@@ -224,6 +233,7 @@ class JobState:
                 self.plan, self.planned_ms = fact, event.at_ms
                 self.graph = decode_graph(fact.graph)
                 self.tasks = {task.id: task for task in self.graph.subtasks}
+                self.path, self.producers = order(self.graph), edges(self.graph)
             case Expanded():
                 self._expand(fact)
             case Called() | Awarded():
@@ -249,6 +259,8 @@ class JobState:
             self.units[name] = Unit(name, fact.subtask, batch, items)
             names.append(name)
         self.expanded[fact.subtask] = names
+        self.fresh[fact.subtask] = {name: self.units[name] for name in names}
+        self.begun[fact.subtask] = {}
         self.slices[fact.subtask] = fact.slices
 
     def _open(self, fact: Called | Awarded, at_ms: int) -> None:
@@ -259,6 +271,8 @@ class JobState:
                 raise OutOfTurn(fact.KIND, f"attempt {len(unit.attempts)} of {unit.name}")
             attempt = Attempt(fact.attempt, at_ms)
             unit.attempts.append(attempt)
+            self.fresh[unit.subtask].pop(unit.name, None)
+            self.begun[unit.subtask][unit.name] = unit
             unit.started_ms = unit.started_ms or at_ms
             first = "cfp" if isinstance(fact, Called) else "offer"
             attempt.contract = advance(attempt.contract, first)
@@ -335,6 +349,7 @@ class JobState:
         self.charges[fact.key] = fact.paid_mc
         self.spent_mc += fact.paid_mc
         unit.accepted = attempt
+        del self.begun[unit.subtask][unit.name]
 
     def _unit(self, fact: Fact) -> Unit:
         name = getattr(fact, "unit", "")

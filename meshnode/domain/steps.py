@@ -10,6 +10,7 @@ are.  Whatever a decision draws on is in the step and goes into the event.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Literal
 
 from meshnode.domain.bindings import list_length
@@ -17,7 +18,7 @@ from meshnode.domain.facts import Ranked
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
 from protocol.contract import ContractState
-from protocol.graph import SubTask, edges, order
+from protocol.graph import SubTask
 from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
 
 #: A CFP is answered within this, or not at all.
@@ -188,11 +189,9 @@ def _ending(state: JobState) -> Iterator[Step]:
     if state.cancelled is None:
         return
     stopping = False
-    for unit in state.units.values():
-        attempt = unit.current
-        if attempt is not None:
-            stopping = True
-            yield Stop(unit.name, attempt.number)
+    for unit, attempt in state.open_attempts():
+        stopping = True
+        yield Stop(unit.name, attempt.number)
     if not stopping:
         owner = state.cancelled.reason == "owner"
         yield Finish(
@@ -210,25 +209,27 @@ class _Planner:
         self.load = dict(view.load)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.out: list[Step] = []
+        self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
         self.wake_ms = state.required_plan.deadline_ms
 
     def steps(self) -> list[Step]:
         """Walk the graph in order and collect what each sub-task needs."""
-        graph = self.state.graph
-        if graph is None:
-            return []
-        before = edges(graph)
-        for name in order(graph):
-            task = self.state.tasks[name]
-            if not all(self.state.finished(other) for other in before[name]):
+        state = self.state
+        finished: set[str] = set()
+        for name in state.path:
+            if state.finished(name):
+                finished.add(name)
                 continue
+            if not state.producers[name] <= finished:
+                continue
+            task = state.tasks[name]
             if name not in self.state.expanded:
                 self._expand(task)
             else:
                 self._units(task)
             if ends := [step for step in self.out if isinstance(step, End)]:
                 return [*ends[:1]]
-        if all(self.state.finished(task.id) for task in graph.subtasks):
+        if len(finished) == len(state.path):
             return [Finish("completed", "", "")]
         self.out.append(Wake(self.wake_ms))
         return self.out
@@ -287,11 +288,15 @@ class _Planner:
     # --- units ---
 
     def _units(self, task: SubTask) -> None:
-        units = [self.state.units[name] for name in self.state.expanded[task.id]]
-        running = sum(1 for unit in units if unit.current is not None)
-        for unit in units:
-            if unit.accepted is not None:
-                continue
+        """See to the units that are being tried, and begin others while there is room.
+
+        A job may have a thousand units, and this is asked after each event: it looks at
+        those that were begun, and at no more fresh ones than could begin now.
+        """
+        begun = self.state.begun[task.id].values()
+        running = sum(1 for unit in begun if unit.current is not None)
+        fresh = islice(self.state.fresh[task.id].values(), max(0, FAN_OUT_MAX - running))
+        for unit in sorted([*begun, *fresh], key=_batch):
             attempt = unit.current
             if attempt is not None:
                 self._attempt(unit, attempt)
@@ -372,6 +377,9 @@ class _Planner:
         return self._choose(task, unit)
 
     def _choose(self, task: SubTask, unit: Unit) -> bool:
+        fresh_unit = not unit.attempts
+        if fresh_unit and unit.calls >= self.full.get(task.capability, unit.calls + 1):
+            return False  # who would take it would have taken the smaller one
         offered = self.view.candidates.get(task.capability, ())
         known = [c for c in offered if c.items_max >= unit.calls]
         out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
@@ -394,6 +402,8 @@ class _Planner:
             candidates = fresh
         candidates = [c for c in candidates if has_room(c, self.load)]
         if not candidates:
+            if fresh_unit:
+                self.full[task.capability] = unit.calls
             return False  # an event (a delivery) makes room
         return self._commit(unit, candidates)
 
@@ -473,6 +483,10 @@ def _is_try(attempt: Attempt) -> bool:
     """Tell whether a contractor failed at it, rather than had no time for it."""
     error = attempt.error
     return error is not None and bool(attempt.award) and error.code != "node.busy"
+
+
+def _batch(unit: Unit) -> int:
+    return unit.batch
 
 
 def edges_of(task: SubTask) -> list[str]:

@@ -19,7 +19,7 @@ from meshnode.errors import (
     NotFound,
     StoreError,
 )
-from meshnode.ports import JsonValue, Put
+from meshnode.ports import JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_runner import JobRunner, Tools, reasons
@@ -186,10 +186,11 @@ class Broker:
         lengths = check_inputs(graph, inputs)
         check_types(graph, await self._offered(graph), inputs)
         job = self._context.entropy.token(_JOB_ID_BYTES).hex()
+        refs, writes = await self._keep(job, inputs, lengths)
         planned = Planned(
             owner=self._context.peer,
             graph=encode_graph(graph),
-            inputs=await self._keep(job, inputs, lengths),
+            inputs=refs,
             budget_mc=terms.budget_mc,
             deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
             idempotency_key=terms.idempotency_key,
@@ -197,7 +198,7 @@ class Broker:
             traceparent=terms.traceparent,
         )
         row = _JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
-        writes = [Put(_JOBS, job, encode(row))]
+        writes.append(Put(_JOBS, job, encode(row)))
         if key:
             writes.append(Put(_KEYS, key, job.encode()))
         journal = await JobJournal.create(self._context, job, planned, *writes)
@@ -244,14 +245,16 @@ class Broker:
         job: str,
         inputs: Mapping[str, JsonValue],
         lengths: Mapping[str, dict[str, int]],
-    ) -> dict[str, InputRef]:
+    ) -> tuple[dict[str, InputRef], list[Write]]:
         kept: dict[str, InputRef] = {}
+        keeps: list[Write] = []
         for name, value in sorted(inputs.items()):
-            ref = await self._artifacts.put(
+            ref, writes = await self._artifacts.prepare(
                 canonical(value), job=job, broker=self._context.peer
             )
+            keeps += writes
             kept[name] = InputRef(artifact=ref.artifact, size=ref.size, lengths=lengths[name])
-        return kept
+        return kept, keeps
 
     # --- what has become of them ---
 

@@ -5,12 +5,12 @@ from typing import Final
 import trio
 
 from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
-from meshnode.domain.facts import ArtifactRef
+from meshnode.domain.facts import ArtifactRef, Delivered
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.values import canonical
 from meshnode.domain.verification import Finding, check_output, read_output
-from meshnode.errors import ArtifactError, InputInvalid, MeshError, OutputInvalid
-from meshnode.ports import AgentCall, JsonValue
+from meshnode.errors import InputInvalid, MeshError, OutputInvalid
+from meshnode.ports import AgentCall, JsonValue, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
@@ -30,14 +30,21 @@ class Checking:
         self._artifacts = artifacts
         self._host = host
 
-    async def check(self, state: JobState, unit: Unit, attempt: Attempt) -> Finding:
-        """Return what the checks say of a delivered output; a copy of it is kept here.
+    def is_at_hand(self, state: JobState, unit: Unit, delivered: Delivered) -> bool:
+        """Tell whether an output came with its result, and its check needs nothing else."""
+        result = read_message(delivered.result, Result, network=self._context.network)
+        return bool(result.inline) and not state.tasks[unit.subtask].checks
+
+    async def check(
+        self, state: JobState, unit: Unit, attempt: Attempt, delivered: Delivered
+    ) -> tuple[Finding, list[Write]]:
+        """Return what the checks say of an output, and what keeps a copy of it here.
 
         Raises:
             ArtifactError: The output can't be had from its maker.
             OutputInvalid: It isn't what the award asked for.
         """
-        data = await self._output(state, attempt)
+        data, keeps = await self._output(state, attempt, delivered)
         network = self._context.network
         award = read_message(attempt.award, Award, network=network)
         single = unit.items == SINGLE
@@ -45,7 +52,7 @@ class Checking:
             outputs = read_output(data, calls=unit.calls, single=single)
         except InputInvalid as exc:
             raise OutputInvalid(f"{attempt.peer}: {exc}") from exc
-        _check_lengths(attempt, award, outputs)
+        _check_lengths(delivered, award, outputs)
         schema = await self._context.store.read(SCHEMAS, attempt.schema.hex())
         if schema is None:
             raise OutputInvalid("the output schema of this award is no longer here")
@@ -57,27 +64,29 @@ class Checking:
             inputs = assemble(award.inputs, award.each, award.items, held)
         if any(check.kind == "recompute" for check in checks):
             recomputed = await self._recompute(award, inputs)
-        return check_output(
+        finding = check_output(
             outputs,
             list(inputs) or outputs,
             schema=schema,
             checks=checks,
             recomputed=recomputed,
         )
+        return finding, keeps
 
-    async def _output(self, state: JobState, attempt: Attempt) -> bytes:
-        delivered = attempt.delivered
-        if delivered is None:
-            raise ArtifactError("nothing was delivered")
+    async def _output(
+        self, state: JobState, attempt: Attempt, delivered: Delivered
+    ) -> tuple[bytes, list[Write]]:
         network = self._context.network
         result = read_message(delivered.result, Result, network=network)
         data = result.inline or await self._artifacts.fetch(
             Wanted(delivered.output, delivered.size, attempt.peer), timeout_s=_FETCH_S
         )
-        kept = await self._artifacts.put(data, job=state.job, broker=self._context.peer)
+        kept, keeps = await self._artifacts.prepare(
+            data, job=state.job, broker=self._context.peer
+        )
         if kept.artifact != delivered.output:
             raise OutputInvalid(f"{attempt.peer} sent an output that its result doesn't name")
-        return data
+        return data, keeps
 
     async def _held(self, bindings: dict[str, Binding]) -> dict[bytes, bytes]:
         """Return the bytes of inputs, which this broker keeps: its own, and checked outputs."""
@@ -111,16 +120,17 @@ class Checking:
                 return None
         return outputs
 
-    async def outputs(self, state: JobState) -> dict[str, ArtifactRef]:
-        """Put the job's outputs together and keep them here.
+    async def outputs(self, state: JobState) -> tuple[dict[str, ArtifactRef], list[Write]]:
+        """Put the job's outputs together; return them with what keeps them here.
 
         Raises:
             InputInvalid: An output names a place that isn't in what was delivered.
             ArtifactError: A copy has gone.
         """
         if state.graph is None:
-            return {}
+            return {}, []
         made: dict[str, ArtifactRef] = {}
+        keeps: list[Write] = []
         holder = Holder(self._context.peer)
         for name, source in sorted(state.graph.outputs.items()):
             binding = bind_output(state, source, holder)
@@ -130,23 +140,24 @@ class Checking:
             except InputInvalid as exc:
                 why = str(exc).removeprefix(f"input {name!r}: ")
                 raise InputInvalid(f"output {name!r}: {why}") from exc
-            made[name] = await self._artifacts.put(
+            made[name], writes = await self._artifacts.prepare(
                 canonical(fields[name]), job=state.job, broker=self._context.peer
             )
-        return made
+            keeps += writes
+        return made, keeps
 
 
-def _check_lengths(attempt: Attempt, award: Award, outputs: list[JsonValue]) -> None:
+def _check_lengths(delivered: Delivered, award: Award, outputs: list[JsonValue]) -> None:
     """Hold the lengths that a result tells against its output: later maps are cut by them.
 
     Raises:
         OutputInvalid: One isn't that of the list that is there.
     """
-    told = attempt.delivered.lengths if attempt.delivered is not None else {}
+    told = delivered.lengths
     counted = list_lengths(outputs[0], award.lengths) if award.lengths else {}
     for pointer in award.lengths:
         if told.get(pointer) != counted.get(pointer):
             raise OutputInvalid(
-                f"{attempt.peer} tells {told.get(pointer)} items at {pointer[:60]!r},"
+                f"{award.h.audience} tells {told.get(pointer)} items at {pointer[:60]!r},"
                 f" its output has {counted.get(pointer)}"
             )

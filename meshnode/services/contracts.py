@@ -7,8 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from meshnode.domain.bindings import Holder, artifacts, bind, slice_input
-from meshnode.domain.facts import ArtifactRef, Awarded, Called, Charged
-from meshnode.domain.job import JobState, Unit, charge_key
+from meshnode.domain.facts import (
+    ArtifactRef,
+    Awarded,
+    Called,
+    Charged,
+    Delivered,
+    Verified,
+)
+from meshnode.domain.job import Attempt, JobState, Unit, charge_key
 from meshnode.domain.steps import Call, MakeAward
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
@@ -46,14 +53,18 @@ class Contracts:
 
     async def slices(
         self, state: JobState, subtask: str, sizes: Sequence[int]
-    ) -> dict[str, list[ArtifactRef]]:
-        """Cut what each batch of ``subtask`` takes from the job's inputs, and keep it.
+    ) -> tuple[dict[str, list[ArtifactRef]], list[Write]]:
+        """Cut what each batch of ``subtask`` takes from the job's inputs.
+
+        Returns:
+            Field -> an artifact for each batch, and what keeps them once committed.
 
         Raises:
             InputInvalid: A source names a place that isn't there.
         """
         task = state.tasks[subtask]
         made: dict[str, list[ArtifactRef]] = {}
+        keeps: list[Write] = []
         for field, source in sorted(task.inputs.items()):
             mapped = field in task.each
             small = source.kind == "value" and len(source.value) <= _CONSTANT_BYTES_MAX
@@ -66,13 +77,14 @@ class Contracts:
                 data = canonical(piece)
                 ref = refs.get(digest(data))
                 if ref is None:
-                    ref = await self._artifacts.put(
+                    ref, writes = await self._artifacts.prepare(
                         data, job=state.job, broker=self._context.peer
                     )
+                    keeps += writes
                     refs[ref.artifact] = ref
                 row.append(ref)
             made[field] = row
-        return made
+        return made, keeps
 
     async def _given(self, state: JobState, source: Source) -> JsonValue:
         if source.kind == "value":
@@ -154,19 +166,19 @@ class Contracts:
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 
-    def charge(self, state: JobState, name: str) -> tuple[Charged, list[Write]]:
+    def charge(
+        self, state: JobState, attempt: Attempt, delivered: Delivered, verdict: Verified
+    ) -> tuple[Charged, list[Write]]:
         """Return the fact of the broker's half of the receipt, and what is kept with it."""
-        unit = state.units[name]
-        attempt = unit.attempts[-1]
-        verdict, delivered = attempt.verdict, attempt.delivered
-        if verdict is None or delivered is None:
-            raise ArtifactError(f"unit {name} is not verified")
+        name = delivered.unit
         paid_mc = 0 if verdict.verdict == "rejected" else delivered.price_mc
         award = digest(attempt.award)
         acceptance = self._signer.sign(
             Acceptance(
                 h=self._signer.header(
-                    attempt.peer, topic(state, unit, 0), lifetime_ms=_ACCEPTANCE_MS
+                    attempt.peer,
+                    topic(state, state.units[name], 0),
+                    lifetime_ms=_ACCEPTANCE_MS,
                 ),
                 award=award,
                 receipt=digest(delivered.receipt),

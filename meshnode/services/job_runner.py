@@ -16,13 +16,14 @@ from meshnode.domain.facts import (
     Called,
     Cancelled,
     Charged,
+    Delivered,
     Done,
     Expanded,
     Fact,
     Failed,
     Verified,
 )
-from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.steps import (
     Attend,
     Call,
@@ -47,6 +48,7 @@ from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.receipts import Receipts
 from protocol.errors import ProtocolError
+from protocol.keys import digest
 
 #: The view is looked at again after this, even if nothing happened, seconds.
 _POLL_S: Final = 1.0
@@ -116,32 +118,36 @@ class JobRunner:
 
     async def _turn(self) -> int | None:
         """Carry out one round of steps; return when to look again, None for at once."""
-        # Only what is durable counts: nothing is sent because of a fact that a crash undoes.
-        state = await self._journal.settled()
-        self._publish_load()
-        view = self._market.view(task.capability for task in state.tasks.values())
-        now_ms = self._context.clock.now_ms()
-        facts: list[Fact] = []
-        writes: list[Write] = []
-        wake_ms = now_ms + int(_POLL_S * 1000)
-        for step in next_steps(state, now_ms, view):
-            if isinstance(step, Wake):
-                wake_ms = min(wake_ms, step.at_ms)
-            elif isinstance(step, Attend | Verify | Stop):
-                self._start(step)
-            else:
-                await self._decide(step, facts, writes)
-        if not facts:
-            return wake_ms
-        await self._journal.record(*facts, writes=writes)
-        self._after(facts)
-        return None
+        work: list[Attend | Verify | Stop] = []
+        wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
+
+        async def decide(state: JobState) -> tuple[list[Fact], list[Write]]:
+            nonlocal wake_ms
+            self._publish_load()
+            view = self._market.view(task.capability for task in state.tasks.values())
+            facts: list[Fact] = []
+            writes: list[Write] = []
+            work.clear()
+            for step in next_steps(state, self._context.clock.now_ms(), view):
+                if isinstance(step, Wake):
+                    wake_ms = min(wake_ms, step.at_ms)
+                elif isinstance(step, Attend | Verify | Stop):
+                    work.append(step)
+                else:
+                    await self._decide(step, facts, writes)
+            return facts, writes
+
+        # Work is begun when what it follows from is durable: nothing is sent because of a
+        # fact that a crash undoes.
+        self._after(await self._journal.extend(decide))
+        for step in work:
+            self._start(step)
+        return wake_ms if self._journal.done is None else None
 
     def _publish_load(self) -> None:
         load: dict[str, int] = {}
-        for unit in self._journal.state.units.values():
-            attempt = unit.current
-            if attempt is not None and attempt.award and attempt.delivered is None:
+        for _, attempt in self._journal.state.open_attempts():
+            if attempt.award and attempt.delivered is None:
                 agent_id = f"{attempt.peer}/{attempt.agent}"
                 load[agent_id] = load.get(agent_id, 0) + 1
         self._market.publish_load(self._journal.job, load)
@@ -170,22 +176,29 @@ class JobRunner:
         state = self._journal.state
         match step:
             case Expand():
-                slices = await self._contracts.slices(state, step.subtask, step.sizes)
+                slices, rows = await self._contracts.slices(state, step.subtask, step.sizes)
                 sizes = list(step.sizes)
-                return [Expanded(subtask=step.subtask, sizes=sizes, slices=slices)], []
+                return [Expanded(subtask=step.subtask, sizes=sizes, slices=slices)], rows
             case Call():
                 return [self._contracts.call(state, step)], []
             case MakeAward():
                 return self._award(step)
             case Charge():
-                charged, rows = self._contracts.charge(state, step.unit)
-                return [charged], rows
+                return self._charge(step)
             case GiveUp():
                 return [_failed(step, code=step.code, text=step.text)], []
             case End():
                 return [Cancelled(reason=step.reason, text=step.text)], []
             case Finish():
-                return [await self._done(step)], []
+                return await self._done(step)
+
+    def _charge(self, step: Charge) -> tuple[list[Fact], list[Write]]:
+        attempt = self._open_attempt(step.unit, step.attempt)
+        if attempt is None or attempt.delivered is None or attempt.verdict is None:
+            return [], []
+        state, delivered = self._journal.state, attempt.delivered
+        charged, rows = self._contracts.charge(state, attempt, delivered, attempt.verdict)
+        return [charged], rows
 
     def _award(self, step: MakeAward) -> tuple[list[Fact], list[Write]]:
         try:
@@ -197,11 +210,11 @@ class JobRunner:
             return [_failed(step, code=exc.code, text=str(exc))], []
         return [awarded], [schema]
 
-    async def _done(self, step: Finish) -> Done:
+    async def _done(self, step: Finish) -> tuple[list[Fact], list[Write]]:
         if step.state != "completed":
-            return Done(state=step.state, code=step.code, text=step.text)
-        outputs = await self._checking.outputs(self._journal.state)
-        return Done(state="completed", outputs=outputs)
+            return [Done(state=step.state, code=step.code, text=step.text)], []
+        outputs, rows = await self._checking.outputs(self._journal.state)
+        return [Done(state="completed", outputs=outputs)], rows
 
     def _after(self, facts: list[Fact]) -> None:
         """Start the work that recorded decisions call for."""
@@ -210,7 +223,8 @@ class JobRunner:
                 key = ("call", fact.unit, fact.attempt)
                 self._spawn(key, partial(self._collect, fact))
             elif isinstance(fact, Charged):
-                self._receipts.due()
+                attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
+                self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
 
     # --- work: steps that take time ---
 
@@ -264,10 +278,57 @@ class JobRunner:
         if attempt is None:
             return
         fact = await self._awards.attend(self._journal, unit, attempt)
-        if fact is not None:
-            await self._journal.record(
-                fact, still=lambda: self._is_open(step, attempt) and not attempt.delivered
-            )
+        if fact is None or (
+            isinstance(fact, Delivered) and await self._settle(step, unit, attempt, fact)
+        ):
+            return
+        await self._journal.record(
+            fact, still=lambda: self._is_open(step, attempt) and not attempt.delivered
+        )
+
+    async def _settle(
+        self, step: Attend, unit: Unit, attempt: Attempt, delivered: Delivered
+    ) -> bool:
+        """Check and charge what was delivered in one commit, if that takes no time.
+
+        Whatever stands in the way, the ordinary steps find and say.
+        """
+        state = self._journal.state
+        if not self._checking.is_at_hand(state, unit, delivered):
+            return False
+        try:
+            verified, keeps = await self._check(unit, attempt, delivered)
+        except (ArtifactError, OutputInvalid):
+            return False
+        charged, rows = self._contracts.charge(state, attempt, delivered, verified)
+        added = await self._journal.record(
+            delivered,
+            verified,
+            charged,
+            writes=[*keeps, *rows],
+            still=lambda: (
+                self._is_open(step, attempt)
+                and not attempt.delivered
+                and state.cancelled is None
+            ),
+        )
+        if added:
+            self._after([charged])
+        return added
+
+    async def _check(
+        self, unit: Unit, attempt: Attempt, delivered: Delivered
+    ) -> tuple[Verified, list[Write]]:
+        state = self._journal.state
+        finding, keeps = await self._checking.check(state, unit, attempt, delivered)
+        verified = Verified(
+            unit=unit.name,
+            attempt=attempt.number,
+            verdict=finding.verdict,
+            check=finding.check,
+            detail=finding.detail[:500],
+        )
+        return verified, keeps
 
     async def _verify(self, step: Verify) -> None:
         unit = self._journal.state.units[step.unit]
@@ -275,18 +336,13 @@ class JobRunner:
         if attempt is None or attempt.delivered is None:
             return
         try:
-            finding = await self._checking.check(self._journal.state, unit, attempt)
+            verified, keeps = await self._check(unit, attempt, attempt.delivered)
         except (ArtifactError, OutputInvalid) as exc:
             await self._fail(step, attempt, exc)
             return
         await self._journal.record(
-            Verified(
-                unit=step.unit,
-                attempt=step.attempt,
-                verdict=finding.verdict,
-                check=finding.check,
-                detail=finding.detail[:500],
-            ),
+            verified,
+            writes=keeps,
             still=lambda: self._is_open(step, attempt) and not attempt.verdict,
         )
 

@@ -7,9 +7,14 @@ else must be true together with them.  Nothing is sent because of a fact before
 Facts are folded first, because the fold refuses what can't follow, and written then.
 When the disk refuses, what was folded isn't true: the journal is read back from the
 store, which alone knows, and goes on from there.
+
+Facts that come while others are being written wait together and become the next group:
+they share its head and its fsync.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -44,6 +49,31 @@ def _log(job: str) -> str:
     return f"job/{job}"
 
 
+#: Looks at the state and returns the facts that follow from it, with what is written with
+#: them; no facts when nothing more does.
+Decide = Callable[[JobState], Awaitable[tuple[Sequence[Fact], Sequence[Write]]]]
+
+
+@dataclass(eq=False, slots=True)
+class _Wish:
+    """Facts that somebody wants to be recorded, and what became of them."""
+
+    facts: Sequence[Fact]
+    writes: Sequence[Write]
+    still: Callable[[], bool] | None
+    error: MeshError | ProtocolError | None = None
+    settled: bool = False
+    added: bool = False
+
+
+@dataclass(slots=True)
+class _Group:
+    """What becomes one commit: writes, and the events among them as (seq, fact)."""
+
+    writes: list[Write] = field(default_factory=list)
+    events: list[tuple[int, Fact]] = field(default_factory=list)
+
+
 class JobJournal:
     """One job's journal and the fold over it.
 
@@ -58,6 +88,7 @@ class JobJournal:
         self._segment = decode_segment(header)
         self._header = header
         self._lock = trio.Lock()
+        self._wishes: list[_Wish] = []
         self._changed = trio.Event()
         self._broken = ""
         self._begin()
@@ -145,35 +176,111 @@ class JobJournal:
             OutOfTurn: A fact can't follow what is there: nothing was written.
             StoreError: The disk refused: nothing was written.
         """
-        async with self._lock:
-            # A caller that goes away must not leave behind what is folded and not written.
-            with trio.CancelScope(shield=True):
-                if self._broken:
-                    await self._reload()
-                if still is not None and not still():
-                    return False
-                try:
-                    await self._add(facts, writes)
-                except (MeshError, ProtocolError) as exc:
-                    self._broken = str(exc)
-                    await self._reload()
-                    raise
-        self.poke()
-        for fact in facts:
-            self._context.emit(f"job.{fact.KIND}", job=self.job, seq=self.state.seq, fact=fact)
-        return True
+        wish = _Wish(facts, writes, still)
+        self._wishes.append(wish)
+        try:
+            async with self._lock:
+                if not wish.settled:
+                    await self._grant()
+        finally:
+            if wish in self._wishes:
+                self._wishes.remove(wish)  # its caller went away before it was its turn
+        if wish.error is not None:
+            raise wish.error
+        return wish.added
 
-    async def _add(self, facts: Sequence[Fact], writes: Sequence[Write]) -> None:
-        batch: list[Write] = list(writes)
+    async def extend(self, decide: Decide) -> list[Fact]:
+        """Add what follows from the state, and what follows from that, in one commit.
+
+        Args:
+            decide: Asked until nothing more follows.  It sees what isn't durable yet, so
+                it may send nothing; it may read the store.
+
+        Returns:
+            What was added; durable.
+
+        Raises:
+            OutOfTurn: A fact can't follow what is there: nothing was written.
+            StoreError: The disk refused: nothing was written.
+        """
+        group = _Group()
+        # A caller that goes away must not leave behind what is folded and not written.
+        async with self._lock:
+            with trio.CancelScope(shield=True):
+                async with self._undoing():
+                    while True:
+                        facts, writes = await decide(self.state)
+                        if not facts:
+                            break
+                        self._fold(facts, writes, group)
+                    await self._commit(group)
+        return [fact for _, fact in group.events]
+
+    async def _grant(self) -> None:
+        """Record what everybody waits for, in one commit."""
+        wishes, self._wishes = self._wishes, []
+        # A caller that goes away must not leave behind what is folded and not written.
+        with trio.CancelScope(shield=True):
+            try:
+                await self._grant_all(wishes)
+            except (MeshError, ProtocolError) as exc:
+                if len(wishes) == 1:
+                    wishes[0].error, wishes[0].settled = exc, True
+                    return
+                for wish in wishes:
+                    await self._grant_alone(wish)  # one of them may be at fault
+            finally:
+                self._wishes += [wish for wish in wishes if not wish.settled]
+
+    async def _grant_alone(self, wish: _Wish) -> None:
+        try:
+            await self._grant_all([wish])
+        except (MeshError, ProtocolError) as exc:
+            wish.error, wish.settled = exc, True
+
+    async def _grant_all(self, wishes: Sequence[_Wish]) -> None:
+        group = _Group()
+        async with self._undoing():
+            for wish in wishes:
+                wish.added = wish.still is None or wish.still()
+                if wish.added:
+                    self._fold(wish.facts, wish.writes, group)
+            await self._commit(group)
+        for wish in wishes:
+            wish.settled = True
+
+    @asynccontextmanager
+    async def _undoing(self) -> AsyncIterator[None]:
+        """Go back to what is durable when a block fails that folds and writes."""
+        if self._broken:
+            await self._reload()
+        try:
+            yield
+        except (MeshError, ProtocolError) as exc:
+            self._broken = str(exc)
+            await self._reload()
+            raise
+
+    def _fold(self, facts: Sequence[Fact], writes: Sequence[Write], group: _Group) -> None:
         now_ms = self._context.clock.now_ms()
+        group.writes += writes
         for fact in facts:
             event = to_event(fact, seq=self.state.seq, at_ms=now_ms)
             body = encode_event(event)
             self._take(body, event)
-            batch.append(Append(_log(self.job), len(self._events), body))
-        batch.append(Put(_HEADS, self.job, self._sign_head(now_ms)))
-        await self._context.store.commit(*batch)
+            group.writes.append(Append(_log(self.job), len(self._events), body))
+            group.events.append((self.state.seq, fact))
+
+    async def _commit(self, group: _Group) -> None:
+        """Make what was folded durable, and tell everyone."""
+        if not group.events:
+            return
+        head = Put(_HEADS, self.job, self._sign_head(self._context.clock.now_ms()))
+        await self._context.store.commit(*group.writes, head)
         self._durable = len(self._events)
+        self.poke()
+        for seq, fact in group.events:
+            self._context.emit(f"job.{fact.KIND}", job=self.job, seq=seq, fact=fact)
 
     async def _reload(self) -> None:
         """Go back to what is durable, where something folded turned out not to be.

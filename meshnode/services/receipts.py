@@ -1,4 +1,9 @@
-"""Receipts at the broker: kept with the charge, and delivered until the contractor has them."""
+"""Receipts at the broker: kept with the charge, and delivered until the contractor has them.
+
+Each is sent as soon as its charge is on the disk, from memory.  The disk's list of what
+is due is for afterwards: a restart, a peer that was away.  What was acknowledged is
+taken off it now and then; sent once more, an acceptance is answered the same.
+"""
 
 from typing import Final
 
@@ -17,7 +22,11 @@ from protocol.receipts import Acceptance
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
 
+#: Rows that are looked at in one round, requests that are open at once, and acknowledged
+#: ones that may wait to be noted.
 _DUE_MAX: Final = 64
+_SENDING_MAX: Final = 256
+_SETTLED_MAX: Final = 256
 _TIMEOUT_S: Final = 10.0
 _PAUSE_S: Final = 5.0
 
@@ -28,54 +37,89 @@ class Receipts:
     def __init__(self, context: Context, *, sessions: Sessions) -> None:
         self._context = context
         self._sessions = sessions
-        self._due = trio.Event()
+        self._sending: set[str] = set()
+        self._settled: dict[str, None] = {}  # acknowledged, and due on the disk still
+        self._more = False  # the disk had more that was due than one round looks at
+        self._look = trio.Event()
+        self._nursery: trio.Nursery | None = None
 
-    def due(self) -> None:
-        """Deliver what is due now rather than at the next round."""
-        self._due.set()
+    def deliver(self, award: bytes, peer: str, acceptance: bytes) -> None:
+        """Deliver an acceptance that was just written down; later, if it can't be now."""
+        if self._nursery is not None and len(self._sending) < _SENDING_MAX:
+            self._start(award.hex(), peer, acceptance)
+        else:
+            self._look.set()
 
     async def run(self) -> None:
         """Deliver acceptances until each is acknowledged, until cancelled."""
-        while True:
-            self._due = trio.Event()
-            try:
-                await self._deliver_all()
-            except* StoreError as group:
-                # What is due stays due.
-                self._context.emit("acceptance.held_up", why=str(group.exceptions[0]))
-            with trio.move_on_after(_PAUSE_S):
-                await self._due.wait()
-
-    async def _deliver_all(self) -> None:
-        rows = await self._context.store.scan(DUE, count_max=_DUE_MAX)
         async with trio.open_nursery() as nursery:
-            for key, peer in rows:
-                nursery.start_soon(self._deliver, key, peer.decode())
+            self._nursery = nursery
+            while True:
+                self._look = trio.Event()
+                try:
+                    await self._forget_settled()
+                    await self._deliver_due()
+                except StoreError as exc:
+                    # What is due stays due.
+                    self._context.emit("acceptance.held_up", why=str(exc))
+                with trio.move_on_after(_PAUSE_S):
+                    await self._look.wait()
 
-    async def _deliver(self, key: str, peer: str) -> None:
-        raw = await self._context.store.read(RECEIPTS, key)
-        if raw is None:
-            return
+    async def _forget_settled(self) -> None:
+        """Note on the disk what was acknowledged: many at once, since nothing waits for it."""
+        settled = list(self._settled)
+        if settled:
+            await self._context.store.commit(*(Delete(DUE, key) for key in settled))
+        for key in settled:
+            del self._settled[key]
+
+    async def _deliver_due(self) -> None:
+        """Deliver what the disk says is due: after a restart, or once a peer is back."""
+        rows = await self._context.store.scan(DUE, count_max=_DUE_MAX)
+        self._more = len(rows) == _DUE_MAX
+        for key, peer in rows:
+            if key in self._sending or key in self._settled:
+                continue
+            raw = await self._context.store.read(RECEIPTS, key)
+            if raw is None:
+                continue
+            if acceptance := self._readable(key, peer.decode(), raw):
+                self._start(key, peer.decode(), acceptance)
+            else:
+                await self._context.store.commit(Delete(DUE, key))
+
+    def _readable(self, key: str, peer: str, raw: bytes) -> bytes:
+        """Return the acceptance in a row, or nothing if nobody would take it any more."""
         try:
             row = decode_as(raw, RECEIPT_ROW)
             acceptance = read_message(row.acceptance, Acceptance, network=self._context.network)
         except RemoteProtocolError as exc:  # such as of another mesh: nobody here would take it
             self._context.emit("acceptance.unreadable", peer=peer, award=key, why=str(exc))
-            await self._context.store.commit(Delete(DUE, key))
-            return
+            return b""
         if self._context.clock.now_ms() >= acceptance.h.expires_ms:
-            # Nobody would take it any more; kept for ever, it would stand in others' way.
+            # Kept for ever, it would stand in others' way.
             self._context.emit("acceptance.expired", peer=peer, award=key)
-            await self._context.store.commit(Delete(DUE, key))
-            return
+            return b""
+        return row.acceptance
+
+    def _start(self, key: str, peer: str, acceptance: bytes) -> None:
+        if self._nursery is not None:
+            self._sending.add(key)
+            self._nursery.start_soon(self._send, key, peer, acceptance)
+
+    async def _send(self, key: str, peer: str, acceptance: bytes) -> None:
         try:
-            await self._sessions.request(peer, ACCEPTANCE, row.acceptance, timeout_s=_TIMEOUT_S)
+            await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
         except (Unreachable, StreamLost, RequestTimeout, Busy) as exc:
             self._context.emit("acceptance.undelivered", peer=peer, why=str(exc))
             return
         except RequestFailed as exc:
             self._context.emit("acceptance.refused", peer=peer, why=str(exc))
-        await self._context.store.commit(Delete(DUE, key))
+        finally:
+            self._sending.discard(key)
+        self._settled[key] = None
+        if len(self._settled) >= _SETTLED_MAX or (self._more and not self._sending):
+            self._look.set()
 
     async def rows(self) -> list[ReceiptRow]:
         """Return every finished contract that this node keeps, as broker or contractor."""

@@ -141,9 +141,9 @@ def test_a_cancel_acknowledged_too_early_is_seen(monkeypatch: pytest.MonkeyPatch
 def test_a_second_acceptance_of_one_award_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Contracts.charge
 
-    def generous(self: Contracts, state: JobState, name: str) -> tuple[Charged, list[Write]]:
-        charged, writes = honest(self, state, name)
-        _, other = honest(self, state, name)  # signed anew: other bytes
+    def generous(self: Contracts, *args: Any) -> tuple[Charged, list[Write]]:
+        charged, writes = honest(self, *args)
+        _, other = honest(self, *args)  # signed anew: other bytes
         kept = [write for write in other if isinstance(write, Put) and write.table == RECEIPTS]
         return charged, [*(w for w in writes if isinstance(w, Put) and w.table == DUE), *kept]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from meshnode.domain import steps
 from meshnode.domain.facts import (
     Cancelled,
     Delivered,
@@ -324,6 +325,30 @@ def test_a_peer_with_a_full_queue_gets_nothing_more() -> None:
     known = candidates(candidate(concurrency=1))
     full = View(candidates=known.candidates, load={"p/a": 2})
     assert [type(s) for s in next_steps(state, START_MS, full)] == [Wake]
+
+
+def test_a_pass_over_a_large_job_looks_at_what_may_change_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Candidate] = []
+
+    def has_no_room(one: Candidate, _: Mapping[str, int]) -> bool:
+        asked.append(one)
+        return False
+
+    monkeypatch.setattr(steps, "has_room", has_no_room)
+    for count in (2, 1_000):
+        asked.clear()
+        found = next_steps(expanded(count), START_MS, candidates(candidate()))
+        assert [type(step) for step in found] == [Wake]
+        assert len(asked) == 1, "where one finds no room, none of its size does"
+
+
+def test_a_pass_over_a_large_job_begins_no_more_than_may_run() -> None:
+    offer = candidate(offer=b"offer", offer_expires_ms=START_MS + 60_000, concurrency=999)
+    found = next_steps(expanded(1_000, budget_mc=10_000), START_MS, candidates(offer))
+    begun = [step.unit for step in found if isinstance(step, MakeAward)]
+    assert begun == [f"each/{number}" for number in range(FAN_OUT_MAX)]
 
 
 def test_a_candidate_that_takes_smaller_awards_only_is_passed_over() -> None:

@@ -3,6 +3,8 @@
 In virtual time (a MockClock's).
 """
 
+from typing import Any
+
 import msgspec
 import pytest
 import trio
@@ -12,8 +14,11 @@ from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import Busy, GraphError, InputInvalid, MeshError, NoProvider, NotFound
 from meshnode.node import Node
+from meshnode.services.bodies import ACCEPTANCE, AWARD, AWARD_BODY
 from meshnode.services.broker import Terms
 from meshnode.services.session import Incoming
+from meshnode.services.sessions import Sessions
+from protocol.codec import decode_as
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
@@ -52,6 +57,38 @@ def test_a_job_is_done_and_its_story_verifies() -> None:
         await until(lambda: not mesh.members["a"].disk.tables["acceptance_due"])
         served = [*await b.served(), *await c.served()]
         assert sorted(served, key=str) == sorted(await a.served(), key=str)
+
+    play(story)
+
+
+@pytest.mark.parametrize("items", [1, 8], ids=["checked at once", "in batches"])
+def test_nothing_is_sent_before_what_it_follows_from_is_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, items: int
+) -> None:
+    honest = Sessions.request
+    sent: list[str] = []
+
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(concurrency_max=8)])
+        store = a._ports.store
+        store._latency_s = (0.5, 0.5)  # type: ignore[attr-defined]  # the simulated store's
+
+        async def request(
+            self: Sessions, peer: str, method: str, body: bytes, **options: Any
+        ) -> bytes:
+            logs = mesh.members["a"].disk.logs
+            written = b"".join(entry for name in logs for entry in logs[name])
+            if self is a.sessions and method in {AWARD, ACCEPTANCE}:
+                sent.append(method)
+                envelope = decode_as(body, AWARD_BODY).award if method == AWARD else body
+                assert envelope in written, f"{method} is sent and not written"
+            return await honest(self, peer, method, body, **options)
+
+        monkeypatch.setattr(Sessions, "request", request)
+        job = await a.submit(shouting(items), inputs(*"abcdefgh"[:items]))
+        assert code_of(await finished(a, job)) == "completed"
+        await until(lambda: sent.count(ACCEPTANCE) == sent.count(AWARD))
+        assert sent
 
     play(story)
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from meshnode.domain.facts import Cancelled, Done, Expanded, Failed, Planned
-from meshnode.domain.job import fold
+from meshnode.domain.facts import Cancelled, Done, Expanded, Fact, Failed, Planned
+from meshnode.domain.job import JobState, fold
 from meshnode.errors import NotFound, StoreError
 from meshnode.node import Node
-from meshnode.ports import Put
+from meshnode.ports import Append, Put, Write
 from meshnode.services.journals import JobJournal
 from protocol.errors import OutOfTurn, ProtocolError
 from protocol.graph import encode_graph
@@ -226,6 +227,133 @@ def test_facts_that_no_longer_apply_are_dropped_in_turn() -> None:
             nursery.start_soon(end, "failed")
             nursery.start_soon(end, "cancelled")
         assert sorted(added) == [False, True]
+
+    play(story)
+
+
+# --- groups --------------------------------------------------------------------------
+
+
+class Counting:
+    """A journal's store that counts its commits, each of them slow."""
+
+    def __init__(self, journal: JobJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commits: list[tuple[Write, ...]] = []
+        store = journal._context.store
+        store._latency_s = (1.0, 1.0)  # type: ignore[attr-defined]  # the simulated store's
+        honest = store.commit
+
+        async def commit(*writes: Write) -> None:
+            if any(isinstance(write, Append) for write in writes):
+                self.commits.append(writes)
+            await honest(*writes)
+
+        monkeypatch.setattr(store, "commit", commit)
+
+
+def test_what_comes_while_the_disk_writes_is_one_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        journal = await journal_on(mesh)
+        counting = Counting(journal, monkeypatch)
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(journal.record, Cancelled(reason=f"{number}"))
+        assert len(counting.commits) <= 2, "the first, and all that came meanwhile"
+        assert sorted(e.data["reason"] for e in journal.events(3)) == [*"0123456789"]
+        assert (await reopened(mesh)).events() == journal.events()
+
+    play(story)
+
+
+def test_a_fact_that_can_not_follow_takes_none_along_that_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = Failed(unit="none", attempt=0, peer="", code="x", text="", blame="peer")
+
+    async def story(mesh: SimMesh) -> None:
+        journal = await journal_on(mesh)
+        Counting(journal, monkeypatch)
+        told: list[str] = []
+
+        async def record(reason: str) -> None:
+            fact = lost if reason == "2" else Cancelled(reason=reason)
+            try:
+                await journal.record(fact, writes=[Put("extra", reason, b"")])
+            except OutOfTurn:
+                reason += " refused"
+            told.append(reason)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(record, str(number))
+        assert sorted(told) == ["0", "1", "2 refused", "3", "4"]
+        assert sorted(e.data["reason"] for e in journal.events(3)) == [*"0134"]
+        rows = await journal._context.store.scan("extra")
+        assert [key for key, _ in rows] == [*"0134"]
+        assert (await reopened(mesh)).events() == journal.events()
+
+    play(story)
+
+
+def test_a_fact_whose_caller_went_away_before_its_turn_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        journal = await journal_on(mesh)
+        Counting(journal, monkeypatch)
+
+        async def hasty() -> None:
+            with trio.move_on_after(0.5):
+                await journal.record(Cancelled(reason="hasty"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.record, Cancelled(reason="first"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(hasty)
+            nursery.start_soon(journal.record, Cancelled(reason="last"))
+        assert [event.data["reason"] for event in journal.events(3)] == ["first", "last"]
+
+    play(story)
+
+
+def test_what_follows_from_what_follows_is_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(mesh: SimMesh) -> None:
+        journal = await journal_on(mesh)
+        counting = Counting(journal, monkeypatch)
+        durable: list[int] = []
+
+        async def decide(state: JobState) -> tuple[list[Fact], list[Write]]:
+            await trio.lowlevel.checkpoint()
+            durable.append(len(journal.events()))
+            more = state.seq < 6
+            return [Cancelled(reason="more")] if more else [], [Put("extra", "a", b"")]
+
+        added = await journal.extend(decide)
+        assert len(added) == len(journal.events(3)) == 3
+        assert durable == [3, 3, 3, 3], "nothing was told before the end"
+        assert len(counting.commits) == 1
+        assert await journal.extend(decide) == []
+        assert len(counting.commits) == 1
+
+    play(story)
+
+
+def test_what_followed_is_undone_when_the_disk_refuses() -> None:
+    async def story(mesh: SimMesh) -> None:
+        journal = await journal_on(mesh)
+
+        async def decide(state: JobState) -> tuple[list[Fact], list[Write]]:
+            await trio.lowlevel.checkpoint()
+            return [Cancelled(reason="more")] if state.seq < 5 else [], []
+
+        mesh.fill_disk("a", count=1)
+        with pytest.raises(StoreError):
+            await journal.extend(decide)
+        assert journal.state.seq == len(journal.events()) == 3
+        await journal.extend(decide)
+        assert journal.state.seq == len(journal.events()) == 5
 
     play(story)
 

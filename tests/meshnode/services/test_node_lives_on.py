@@ -12,11 +12,11 @@ import pytest
 import trio
 from typing_extensions import override
 
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.verification import Finding
 from meshnode.errors import MeshError
 from meshnode.node import Node
-from meshnode.ports import AgentCall, Chunk, Output
+from meshnode.ports import AgentCall, Chunk, Output, Write
 from meshnode.services.broker import Terms
 from meshnode.services.checking import Checking
 from protocol.graph import Check
@@ -260,10 +260,10 @@ def test_a_bug_in_one_job_ends_neither_the_node_nor_other_jobs(
 ) -> None:
     honest = Checking.check
 
-    async def check(self: Checking, state: JobState, unit: Unit, attempt: Attempt) -> Finding:
+    async def check(self: Checking, state: JobState, *args: Any) -> tuple[Finding, list[Write]]:
         if state.required_plan.idempotency_key == "poison":
             raise ZeroDivisionError
-        return await honest(self, state, unit, attempt)
+        return await honest(self, state, *args)
 
     monkeypatch.setattr(Checking, "check", check)
 
