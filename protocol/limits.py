@@ -18,6 +18,16 @@ LIFETIME_MS_MAX: Final = 600_000  # CFP, proposal, award: issued to expires
 SKEW_MS_MAX: Final = 60_000  # tolerance beyond the clock offset learned at hello
 NUMBER_MAX: Final = 10**15  # of any count, price or time in a signed thing: JSON holds it
 
+# membership and invites (25-membership.md)
+CHAIN_LINKS_MAX: Final = 8  # invitations from the founder to a member
+LINK_SIZE_MAX: Final = 2 * 1024  # bytes of one link's envelope
+LINK_LIFETIME_MS_MAX: Final = 366 * 24 * 3_600_000
+LINK_SKEW_MS_MAX: Final = 24 * 3_600_000  # a year's link needn't fail for a wrong clock
+INVITE_ID_SIZE: Final = 8
+INVITE_SECRET_SIZE: Final = 16
+INVITE_ADDRESSES_MAX: Final = 4
+INVITE_TOKEN_SIZE_MAX: Final = 2 * 1024  # characters
+
 # capability records (30-records.md)
 RECORD_SIZE_MAX: Final = 64 * 1024  # bytes of one signed record in a catalogue
 RECORD_LIFETIME_MS_MAX: Final = 24 * 3_600_000

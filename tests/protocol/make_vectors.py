@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.protocol import vector_members as members
 from tests.protocol import vector_signed as signed
 from tests.protocol import vector_wire as wire
 
@@ -20,6 +21,8 @@ FILES: Final = {
     "framing": ("10-codec.md", wire.framing_cases),
     "keys": ("20-envelopes.md", wire.keys_cases),
     "envelopes": ("20-envelopes.md", wire.envelope_cases),
+    "membership": ("25-membership.md", members.membership_cases),
+    "invites": ("25-membership.md", members.invite_cases),
     "records": ("30-records.md", signed.record_cases),
     "catalogue": ("35-catalogue.md", wire.catalogue_cases),
     "graphs": ("40-graphs.md", signed.graph_cases),

@@ -10,7 +10,17 @@ from typing import Any
 import msgpack
 import pytest
 
-from protocol import artifacts, catalogue, codec, graph, journal, messages, records
+from protocol import (
+    artifacts,
+    catalogue,
+    codec,
+    graph,
+    invites,
+    journal,
+    membership,
+    messages,
+    records,
+)
 from protocol.errors import RemoteProtocolError
 from protocol.framing import FrameReader
 from protocol.keys import Identity, peer_id, public_key, verify
@@ -72,6 +82,17 @@ def read_keys(data: bytes, inputs: dict[str, Any]) -> None:
 def read_envelope(data: bytes, inputs: dict[str, Any]) -> Any:
     parts = unseal(data, kind=inputs["kind"], network=inputs["network"])
     return {"issuer": parts.i, "payload": parts.p.hex()}
+
+
+def read_membership(data: bytes, inputs: dict[str, Any]) -> Any:
+    lineage = membership.read_chain(membership.read_presented(data), **inputs)
+    depth = len(lineage.path) - 1
+    return {"root": lineage.root, "inviter": lineage.inviter, "depth": depth}
+
+
+def read_invite(data: bytes, _: dict[str, Any]) -> Any:
+    invite = invites.read_token(data.decode())
+    return {"peer": invite.peer, "addresses": invite.addresses}
 
 
 def read_record(data: bytes, inputs: dict[str, Any]) -> Any:
@@ -152,6 +173,8 @@ READERS: dict[str, Read] = {
     "framing": read_framing,
     "keys": read_keys,
     "envelopes": read_envelope,
+    "membership": read_membership,
+    "invites": read_invite,
     "records": read_record,
     "catalogue": read_catalogue,
     "graphs": read_graph,
