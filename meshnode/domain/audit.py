@@ -6,7 +6,14 @@ Each raises with what is wrong; which event it was, the caller knows.
 
 from typing import TypeVar
 
-from meshnode.domain.bindings import Holder, artifacts, bind, list_length, slice_input
+from meshnode.domain.bindings import (
+    Holder,
+    artifacts,
+    bind,
+    is_inlined,
+    list_length,
+    slice_input,
+)
 from meshnode.domain.facts import (
     Awarded,
     Called,
@@ -234,7 +241,7 @@ class Audit:
         _need(set(award.inputs) == set(direct), "the award has other inputs than the graph")
         for name, binding in award.inputs.items():
             _need(
-                binding in (direct[name], copies[name]),
+                is_inlined(binding, direct[name]) or is_inlined(binding, copies[name]),
                 f"input {name!r} is not what the graph's producer made",
             )
         wanted = artifacts(award.inputs)

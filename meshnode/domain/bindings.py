@@ -1,20 +1,28 @@
 """Where a unit's inputs come from, and the inputs themselves once their bytes are there.
 
 The broker turns a sub-task's sources into an award's bindings (:func:`bind`): places
-in artifacts, never content, but for small constants.  The contractor, and the
-broker when it checks, turn bindings and bytes into the agent's input
-(:func:`assemble`).
+in artifacts, and content only where it is smaller than the ticket and the stream that
+fetching it would take (:func:`put_inline`).  The contractor, and the broker when it
+checks, turn bindings and bytes into the agent's input (:func:`assemble`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
 
 from meshnode.domain.job import SINGLE, JobState, Unit
 from meshnode.domain.values import parse, pick, resolve_list
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 from protocol.graph import Source, SubTask
+from protocol.keys import digest
 from protocol.messages import Binding, Part
+
+#: Of an artifact that travels in an award, and of all of them in one award.
+PART_INLINED_BYTES_MAX: Final = 2_048
+INLINED_BYTES_MAX: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +169,50 @@ def list_lengths(value: JsonValue, pointers: Sequence[str]) -> dict[str, int]:
 def gathers_map(state: JobState, source: Source) -> bool:
     """Tell whether ``source`` draws on a map, whose pointer applies to each item."""
     return source.kind == "task" and bool(state.tasks[source.name].each)
+
+
+def put_inline(
+    bindings: Mapping[str, Binding],
+    at_hand: Callable[[bytes], bytes | None],
+    *,
+    reader: str,
+) -> dict[str, Binding]:
+    """Return ``bindings`` with what is small in place of where it is: nobody has to fetch it.
+
+    Args:
+        bindings: Of an award.
+        at_hand: Returns an artifact's bytes, or None where they would have to be looked for.
+        reader: Who gets them; what it holds itself stays where it is.
+    """
+    left_bytes = INLINED_BYTES_MAX
+
+    def inline(part: Part) -> Part:
+        nonlocal left_bytes
+        if not 0 < part.size <= min(PART_INLINED_BYTES_MAX, left_bytes):
+            return part
+        data = at_hand(part.artifact) if part.holder != reader else None
+        if data is None:
+            return part
+        left_bytes -= part.size
+        return replace(part, inline=data, artifact=b"", size=0, holder="")
+
+    return {
+        name: replace(binding, parts=[inline(part) for part in binding.parts])
+        for name, binding in bindings.items()
+    }
+
+
+def is_inlined(binding: Binding, of: Binding) -> bool:
+    """Tell whether ``binding`` is ``of``, but for artifacts whose very bytes it holds."""
+    if (binding.gather, len(binding.parts)) != (of.gather, len(of.parts)):
+        return False
+    for part, where in zip(binding.parts, of.parts, strict=True):
+        if part == where:
+            continue
+        same = replace(where, inline=part.inline, artifact=b"", size=0, holder="")
+        if not where.artifact or part != same or digest(part.inline) != where.artifact:
+            return False
+    return True
 
 
 def artifacts(bindings: Mapping[str, Binding]) -> dict[bytes, Part]:

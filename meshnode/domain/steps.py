@@ -49,6 +49,10 @@ _DISQUALIFYING: Final = frozenset(
 )
 
 
+#: Failures of awards that nobody took.
+_UNTRIED: Final = frozenset({"node.busy", "transport.unreachable"})
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The world as one decision sees it.
@@ -459,7 +463,7 @@ class _Planner:
             [self.state.planned_ms, self.view.since_ms]
             + [
                 self.state.units[name].ended_ms
-                for other in edges_of(task)
+                for other in self.state.producers[task.id]
                 for name in self.state.expanded.get(other, ())
             ]
             + list(_ended(self.state, task))
@@ -480,18 +484,13 @@ class _Planner:
 
 
 def _is_try(attempt: Attempt) -> bool:
-    """Tell whether a contractor failed at it, rather than had no time for it."""
+    """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
     error = attempt.error
-    return error is not None and bool(attempt.award) and error.code != "node.busy"
+    return error is not None and bool(attempt.award) and error.code not in _UNTRIED
 
 
 def _batch(unit: Unit) -> int:
     return unit.batch
-
-
-def edges_of(task: SubTask) -> list[str]:
-    """Return the sub-tasks that ``task`` draws from."""
-    return sorted({s.name for s in task.inputs.values() if s.kind == "task"})
 
 
 def _ended(state: JobState, task: SubTask) -> Iterator[int]:

@@ -165,6 +165,10 @@ class Artifacts:
                 raise Busy("the room for artifacts", retry_after_ms=int(_GARBAGE_S * 1000))
             self._kept_bytes = kept_bytes + size
 
+    def in_memory(self, artifact: bytes) -> bytes | None:
+        """Return the bytes of ``artifact`` if they can be had without looking for them."""
+        return self._memory.get(artifact)
+
     async def local(self, artifact: bytes) -> bytes | None:
         """Return the bytes of ``artifact`` if they are here."""
         if (data := self._memory.get(artifact)) is not None:

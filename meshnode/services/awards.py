@@ -109,6 +109,7 @@ class Awards:
         award = read_message(attempt.award, Award, network=self._context.network)
         limit_s = award.timeout_ms / 1000 + _ANSWER_S
         lost_s: float | None = None
+        sent = False
         while True:
             left_s = (state.required_plan.deadline_ms - self._context.clock.now_ms()) / 1000
             sent_s = trio.current_time()
@@ -119,13 +120,16 @@ class Awards:
                 return self._outcome(unit, attempt, raw)
             except (Unreachable, StreamLost) as exc:
                 now_s = trio.current_time()
+                sent = sent or isinstance(exc, StreamLost)
                 if lost_s is None or (
                     isinstance(exc, StreamLost) and now_s - sent_s >= _RECONNECT_S
                 ):
                     lost_s = now_s  # it was there meanwhile: a loss of its own
                 if trio.current_time() - lost_s >= _RECONNECT_S:
                     self._market.failed(attempt.peer, unreachable=True)
-                    return _failure(unit, attempt, "peer.lost", str(exc))
+                    # What never reached anybody was no try of theirs.
+                    code = "peer.lost" if sent else Unreachable.code
+                    return _failure(unit, attempt, code, str(exc))
             except Busy as exc:
                 return _failure(unit, attempt, exc.code, str(exc), blame="broker")
             except RequestTimeout as exc:

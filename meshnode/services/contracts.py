@@ -6,7 +6,14 @@ Nothing here is sent; nothing here writes a journal.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from meshnode.domain.bindings import Holder, artifacts, bind, slice_input
+from meshnode.domain.bindings import (
+    PART_INLINED_BYTES_MAX,
+    Holder,
+    artifacts,
+    bind,
+    put_inline,
+    slice_input,
+)
 from meshnode.domain.facts import (
     ArtifactRef,
     Awarded,
@@ -38,8 +45,6 @@ from protocol.receipts import Acceptance
 _SLACK_MS: Final = 30_000
 #: A contractor that is away for this long never gets the broker's half of its receipt.
 _ACCEPTANCE_MS: Final = 7 * 24 * 3_600_000
-#: A constant up to this travels in the award; a larger one is an artifact.
-_CONSTANT_BYTES_MAX: Final = 2_048
 
 
 class Contracts:
@@ -67,7 +72,7 @@ class Contracts:
         keeps: list[Write] = []
         for field, source in sorted(task.inputs.items()):
             mapped = field in task.each
-            small = source.kind == "value" and len(source.value) <= _CONSTANT_BYTES_MAX
+            small = source.kind == "value" and len(source.value) <= PART_INLINED_BYTES_MAX
             if source.kind == "task" or (small and not mapped):
                 continue
             value = await self._given(state, source)
@@ -125,7 +130,11 @@ class Contracts:
         known = self._market.capability(candidate.peer, candidate.agent, candidate.capability)
         if known is None:
             raise NoProvider(f"{candidate.peer} no longer offers {candidate.capability}")
-        bindings = bind(state, unit, self._holder(unit))
+        bindings = put_inline(
+            bind(state, unit, self._holder(unit)),
+            self._artifacts.in_memory,
+            reader=candidate.peer,
+        )
         about = topic(state, unit, step.price_cap_mc)
         current = unit.current
         cfp = current.called.get(candidate.peer, b"") if current else b""

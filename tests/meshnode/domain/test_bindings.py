@@ -1,13 +1,24 @@
 """Bindings: what a contractor puts together is what the graph says, however it was cut."""
 
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from meshnode.domain.bindings import Holder, artifacts, assemble, bind, slice_input
+from meshnode.domain.bindings import (
+    INLINED_BYTES_MAX,
+    PART_INLINED_BYTES_MAX,
+    Holder,
+    artifacts,
+    assemble,
+    bind,
+    is_inlined,
+    put_inline,
+    slice_input,
+)
 from meshnode.domain.facts import (
     ArtifactRef,
     Awarded,
@@ -112,7 +123,15 @@ class Bench:
         state = state_after(*self.facts)
         task = state.tasks[unit.subtask]
         bindings = bind(state, unit, Holder("me", only=self.rng.random() < 0.5))
-        over_the_wire = msgspec.convert(msgspec.to_builtins(bindings), dict[str, Binding])
+        at_hand = {name for name in self.blobs if self.rng.random() < 0.5}
+        small = put_inline(
+            bindings, lambda name: self.blobs[name] if name in at_hand else None, reader="p"
+        )
+        assert not at_hand & set(artifacts(small)) - {
+            name for name, part in artifacts(small).items() if part.holder == "p"
+        }
+        assert all(is_inlined(small[name], bindings[name]) for name in bindings)
+        over_the_wire = msgspec.convert(msgspec.to_builtins(small), dict[str, Binding])
         held = {name: self.blobs[name] for name in artifacts(over_the_wire)}
         given = assemble(over_the_wire, task.each, unit.calls, held)
         outputs: list[JsonValue] = [work(value) for value in given]
@@ -134,6 +153,65 @@ class Bench:
             ),
         ]  # fmt: skip
         return outputs
+
+
+def parts_of(size: int, count: int = 1) -> dict[str, Binding]:
+    """Bindings to artifacts that all hold the same letters."""
+    data = b"x" * size
+    part = Part(artifact=digest(data), size=size, holder="maker", pointer="/a", mapped=True)
+    return {"field": Binding(parts=[part] * count, gather=True)}
+
+
+@pytest.mark.parametrize(
+    ("size", "reader", "at_hand", "inlined"),
+    [
+        (PART_INLINED_BYTES_MAX, "reader", True, True),
+        (PART_INLINED_BYTES_MAX + 1, "reader", True, False),
+        (10, "reader", False, False),
+        (10, "maker", True, False),  # it has it
+    ],
+)
+def test_a_small_artifact_that_is_at_hand_needs_no_fetching(
+    size: int, reader: str, at_hand: bool, inlined: bool
+) -> None:
+    bindings = parts_of(size)
+    data = b"x" * size
+    small = put_inline(bindings, lambda _: data if at_hand else None, reader=reader)
+    part = small["field"].parts[0]
+    assert (part.inline == data) is inlined
+    assert (part.pointer, part.mapped) == ("/a", True)
+    assert bool(artifacts(small)) is not inlined
+
+
+def test_all_that_travels_in_an_award_is_bounded() -> None:
+    bindings = parts_of(PART_INLINED_BYTES_MAX, count=20)
+    small = put_inline(bindings, lambda _: b"x" * PART_INLINED_BYTES_MAX, reader="reader")
+    total = sum(len(part.inline) for part in small["field"].parts)
+    assert total == INLINED_BYTES_MAX
+    assert is_inlined(small["field"], bindings["field"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inline": b"y" * 10},
+        {"pointer": "/b"},
+        {"start": 1},
+        {"count": 2},
+        {"mapped": False},
+        {"holder": "other"},
+        {"size": 10},
+    ],
+    ids=str,
+)
+def test_an_input_that_is_inline_is_the_artifact_byte_for_byte(changes: dict[str, Any]) -> None:
+    of = parts_of(10)["field"]
+    small = put_inline({"field": of}, lambda _: b"x" * 10, reader="r")["field"]
+    assert is_inlined(small, of)
+    other = msgspec.structs.replace(small.parts[0], **changes)
+    assert not is_inlined(msgspec.structs.replace(small, parts=[other]), of)
+    assert not is_inlined(msgspec.structs.replace(small, parts=[*small.parts] * 2), of)
+    assert not is_inlined(msgspec.structs.replace(small, gather=False), of)
 
 
 @settings(max_examples=100)

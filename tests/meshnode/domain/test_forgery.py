@@ -111,6 +111,17 @@ def other_bytes(data: Data) -> None:
     data["award"] = resealed(data["award"], Award, inputs=inputs, tickets=[])
 
 
+def other_inline(data: Data) -> None:
+    """Put other bytes in place of the award's first artifact."""
+    award = read_message(data["award"], Award, network=NETWORK)
+    inputs = dict(award.inputs)
+    part = inputs["all"].parts[0]
+    put = msgspec.structs.replace(part, inline=b"[1]", artifact=b"", size=0, holder="")
+    parts = [put, *inputs["all"].parts[1:]]
+    inputs["all"] = msgspec.structs.replace(inputs["all"], parts=parts)
+    data["award"] = resealed(data["award"], Award, inputs=inputs, tickets=[])
+
+
 def other_order(data: Data) -> None:
     """Join the batches of a map in another order."""
     award = read_message(data["award"], Award, network=NETWORK)
@@ -342,6 +353,9 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     "no output schema": ("awarded", "each/0", put(schema=b""), "schema"),
     "inputs that the producer didn't make": (
         "awarded", "last", other_bytes, "'all' is not what",
+    ),
+    "inline inputs that the producer didn't make": (
+        "awarded", "last", other_inline, "'all' is not what",
     ),
     "a map's batches in another order": ("awarded", "last", other_order, "'all' is not what"),
     "an award without its inputs": ("awarded", "last", in_award(inputs={}), "other inputs"),

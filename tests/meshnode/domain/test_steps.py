@@ -386,6 +386,20 @@ def failed_once(code: str, *, blame: str = "peer") -> JobState:
     return state_after(run.planned, Expanded(subtask="each", sizes=[1]), award, failure)
 
 
+def test_an_award_that_reached_nobody_is_no_try() -> None:
+    def never_sent(attempt: int) -> list[Fact]:
+        award = other(AWARDED, unit="each/0", price_cap_mc=1, attempt=attempt)
+        code = "transport.unreachable"
+        return [award, other(FAILED, unit="each/0", code=code, attempt=attempt)]
+
+    graph, inputs = mapped(1)
+    run = Run(graph, inputs, [])
+    facts = [fact for attempt in range(10) for fact in never_sent(attempt)]
+    state = state_after(run.planned, Expanded(subtask="each", sizes=[1]), *facts)
+    (step, _) = next_steps(state, START_MS + 60_000, candidates(candidate("q")))
+    assert isinstance(step, Call)
+
+
 def who(step: object) -> list[str]:
     assert isinstance(step, Call)
     return [c.peer for c in step.candidates]
