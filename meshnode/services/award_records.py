@@ -5,8 +5,9 @@ of the receipt; then award and result go, or strangers' work would fill the disk
 both sides signed in the end stays among the receipts.
 """
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import (
@@ -34,6 +35,14 @@ _UNSETTLED_MS: Final = 7 * 24 * 3_600_000
 _JOB_MS_MAX: Final = 7 * 24 * 3_600_000
 
 
+#: Awards, results and epochs in memory, and the largest result among them, bytes.
+_REMEMBERED_MAX: Final = 512
+_REMEMBERED_BYTES_MAX: Final = 32 * 1024
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
 class AwardRecords:
     """See the module."""
 
@@ -42,14 +51,22 @@ class AwardRecords:
         self._clock = context.clock
         self._network = context.network
         self._emit = context.emit
+        # What was written lately, for the messages that follow within moments.
+        self._taken: OrderedDict[bytes, AwardBody] = OrderedDict()
+        self._finished: OrderedDict[bytes, tuple[AwardBody, ResultBody]] = OrderedDict()
+        self._epochs: OrderedDict[str, int] = OrderedDict()
 
     async def take(self, name: bytes, body: AwardBody) -> None:
         """Write an award down."""
         await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
+        _remember(self._taken, name, body)
 
     async def finish(self, name: bytes, answer: bytes, keeps: Sequence[Write]) -> None:
         """Write a result down, with what keeps its output."""
         await self._store.commit(Put(_RESULTS, name.hex(), answer), *keeps)
+        taken = self._taken.pop(name, None)
+        if taken is not None and len(answer) <= _REMEMBERED_BYTES_MAX:
+            _remember(self._finished, name, (taken, decode_as(answer, RESULT_BODY)))
 
     async def answer(self, name: bytes) -> bytes | None:
         """Return what an award was answered with in the end."""
@@ -57,6 +74,8 @@ class AwardRecords:
 
     async def finished(self, name: bytes) -> tuple[AwardBody, ResultBody] | None:
         """Return an award with its result, if there is one."""
+        if (known := self._finished.get(name)) is not None:
+            return known
         award = await self._store.read(_AWARDS, name.hex())
         result = await self._store.read(_RESULTS, name.hex())
         if award is None or result is None:
@@ -88,6 +107,7 @@ class AwardRecords:
             settled = await self._store.read(RECEIPTS, key) is not None
             if deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS) <= self._clock.now_ms():
                 await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key))
+                self._finished.pop(bytes.fromhex(key), None)
                 gone += 1
         return gone
 
@@ -100,12 +120,17 @@ class AwardRecords:
             Stale: A later epoch was seen.
         """
         key = f"{award.h.issuer}/{award.h.job}"
-        raw = await self._store.read(_EPOCHS, key)
-        seen = int.from_bytes(raw or b"", "big")
+        seen = self._epochs.get(key)
+        if seen is None:
+            raw = await self._store.read(_EPOCHS, key)
+            # Another award of the job may have come meanwhile, and with a later epoch.
+            seen = max(int.from_bytes(raw or b"", "big"), self._epochs.get(key, 0))
+            _remember(self._epochs, key, seen)
         if award.h.epoch < seen:
             raise Stale(f"epoch {award.h.epoch} of job {award.h.job}: {seen} was seen")
         if award.h.epoch > seen:
             await self._store.commit(Put(_EPOCHS, key, award.h.epoch.to_bytes(8, "big")))
+            _remember(self._epochs, key, max(award.h.epoch, self._epochs.get(key, 0)))
 
     async def _awards(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every award: in parts, so that many of them are never in memory at once."""
@@ -116,3 +141,9 @@ class AwardRecords:
     def _read(self, raw: bytes) -> tuple[AwardBody, Award]:
         body = decode_as(raw, AWARD_BODY)
         return body, read_message(body.award, Award, network=self._network)
+
+
+def _remember(among: OrderedDict[K, V], key: K, value: V) -> None:
+    among[key] = value
+    if len(among) > _REMEMBERED_MAX:
+        among.popitem(last=False)

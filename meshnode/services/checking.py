@@ -20,6 +20,8 @@ from protocol.messages import Award, Binding, Result, read_message
 SCHEMAS: Final = "schema"
 
 _FETCH_S: Final = 120.0
+#: Output schemas in memory.
+_SCHEMAS_MAX: Final = 128
 
 
 class Checking:
@@ -29,6 +31,7 @@ class Checking:
         self._context = context
         self._artifacts = artifacts
         self._host = host
+        self._schemas: dict[bytes, bytes] = {}
 
     def is_at_hand(self, state: JobState, unit: Unit, delivered: Delivered) -> bool:
         """Tell whether an output came with its result, and its check needs nothing else."""
@@ -53,9 +56,7 @@ class Checking:
         except InputInvalid as exc:
             raise OutputInvalid(f"{attempt.peer}: {exc}") from exc
         _check_lengths(delivered, award, outputs)
-        schema = await self._context.store.read(SCHEMAS, attempt.schema.hex())
-        if schema is None:
-            raise OutputInvalid("the output schema of this award is no longer here")
+        schema = await self._schema(attempt.schema)
         checks = state.tasks[unit.subtask].checks
         inputs: list[dict[str, JsonValue]] = []
         recomputed: list[JsonValue] | None = None
@@ -72,6 +73,17 @@ class Checking:
             recomputed=recomputed,
         )
         return finding, keeps
+
+    async def _schema(self, name: bytes) -> bytes:
+        known = self._schemas.get(name)
+        if known is None:
+            known = await self._context.store.read(SCHEMAS, name.hex())
+            if known is None:
+                raise OutputInvalid("the output schema of this award is no longer here")
+            self._schemas[name] = known
+            if len(self._schemas) > _SCHEMAS_MAX:
+                del self._schemas[next(iter(self._schemas))]
+        return known
 
     async def _output(
         self, state: JobState, attempt: Attempt, delivered: Delivered
