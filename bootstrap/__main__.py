@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
         async def serve() -> None:
-            await serve_seed(config, ready=say.ready)
+            await serve_seed(config, ready=say.ready, inviting=not options.no_invite)
 
         trio.run(serve)
     except MeshError as error:
@@ -60,11 +60,13 @@ class _Say:
         """Say where the seed is."""
         addresses = list(served.node.addresses)
         if self._seeds:
-            write_seeds(Path(self._seeds), addresses)
+            write_seeds(Path(self._seeds), addresses, invite=served.invite)
         if self._as_json:
-            self._line({"event": "ready", "peer_id": served.node.peer, "addresses": addresses})
+            told = {"event": "ready", "peer_id": served.node.peer, "addresses": addresses}
+            self._line({**told, "invite": served.invite})
         else:
-            sys.stdout.write("".join(f"{address}\n" for address in addresses))
+            lines = [*addresses, served.invite] if served.invite else addresses
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
 
     def failed(self, error: MeshError) -> None:
@@ -93,6 +95,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", action="append", metavar="ADDR", help="multiaddr")
     parser.add_argument("--join", action="append", metavar="ADDR", help="another seed")
     parser.add_argument("--seeds", default="", metavar="FILE", help="write a seed list there")
+    parser.add_argument("--no-invite", action="store_true", help="addresses only")
     parser.add_argument("--json", action="store_true", help="one line of JSON when ready")
     return parser.parse_args(arguments)
 

@@ -24,6 +24,7 @@ from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
+from meshnode.gateway.api_members import member_routes
 from meshnode.gateway.auth import (
     LOOPBACK_HOSTS,
     GateRules,
@@ -111,7 +112,7 @@ async def _directory(
         return
     validate = validate_record(config.network, clock)
     async with open_directory(
-        transport, config.network, validate, bootstrap=config.join, server=server
+        transport, config.network, validate, bootstrap=config.join_addresses, server=server
     ) as directory:
         yield directory
 
@@ -127,11 +128,13 @@ class Served:
         node: It.
         http: Where its HTTP interface is, or empty.
         token_file: What to send it as a bearer token is in this file; None without HTTP.
+        invite: Token by which nodes become members through it, or empty.
     """
 
     node: Node
     http: str = ""
     token_file: Path | None = None
+    invite: str = ""
 
 
 #: In the environment: end when standard input does.
@@ -173,6 +176,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     clock = SystemClock()
     api = api_routes(node, clock, wrapped=partial(load_agents, home))
     mcp = McpDoor(bare_app(api, node.events.emit))
+    api += member_routes(node, clock)
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:
@@ -194,16 +198,22 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def serve_seed(config: NodeConfig, *, ready: Ready) -> None:
+async def serve_seed(config: NodeConfig, *, ready: Ready, inviting: bool = True) -> None:
     """Run a node without agents or HTTP, for others to find the mesh by, until signalled.
+
+    Args:
+        config: What it is told.
+        ready: Called once it runs.
+        inviting: Make an invite for many.
 
     Raises:
         MeshError: As :func:`open_node`.
     """
     with _unwrapped():
         async with open_node(config) as node:
+            invite = await node.invites.renew_open(node.dialled) if inviting else ""
             with running_file(config.home_path / SEED_FILE, _who(node)):
-                await _until_signalled(Served(node), ready)
+                await _until_signalled(Served(node, invite=invite), ready)
 
 
 async def _absolute(path: Path) -> Path:

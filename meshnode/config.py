@@ -14,9 +14,17 @@ from typing import Any, Final
 import msgspec
 
 from meshnode.errors import ConfigError
+from protocol.errors import Malformed
+from protocol.invites import Invite, is_token, read_token
+from protocol.keys import public_key
 from protocol.signing import is_network
 
 ENV_PREFIX: Final = "MESHNODE_"
+
+#: Whom ``access.callers`` may name beside PeerIds.
+MEMBERS: Final = "members"
+INVITED: Final = "invited"
+ANYONE: Final = "anyone"
 
 
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +81,23 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifact_lifetime_s: float = 86_400.0
 
 
+class AccessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may have this node work for them.
+
+    Attributes:
+        callers: ``members`` of its mesh, those whom it ``invited`` and who invited it,
+            ``anyone``, or PeerIds; several in a list. The node itself always may.
+    """
+
+    callers: str | tuple[str, ...] = MEMBERS
+
+    @property
+    def admitted(self) -> frozenset[str]:
+        """``callers`` as a set."""
+        given = (self.callers,) if isinstance(self.callers, str) else self.callers
+        return frozenset(given)
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a node is told.
 
@@ -80,7 +105,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         network: Id of the mesh: nodes of another one don't talk to this one.
         home: Folder of keys, store and token file.
         listen: Multiaddrs to listen on.
-        join: Addresses of nodes of the mesh, with ``/p2p/PEER``.
+        join: Invites (``mesh1:…``), or addresses of nodes of the mesh, with ``/p2p/PEER``.
         specialists: Short names of built-in agents to host.
         functions: ``module:name`` of Python agents to host.
     """
@@ -94,6 +119,19 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpConfig = HttpConfig()
     directory: DirectoryConfig = DirectoryConfig()
     host: HostConfig = HostConfig()
+    access: AccessConfig = AccessConfig()
+
+    @property
+    def invites(self) -> tuple[Invite, ...]:
+        """The invites among ``join``."""
+        return tuple(read_token(entry) for entry in self.join if is_token(entry))
+
+    @property
+    def join_addresses(self) -> tuple[str, ...]:
+        """Where to find the mesh: the addresses of ``join``, and those in its invites."""
+        plain = [entry for entry in self.join if not is_token(entry)]
+        invited = [place for invite in self.invites for place in invite.dialled()]
+        return tuple(dict.fromkeys([*plain, *invited]))
 
     @property
     def home_path(self) -> Path:
@@ -120,6 +158,7 @@ def parse_config(text: str, *, env: Mapping[str, str], where: str) -> NodeConfig
         setting = name.removeprefix(ENV_PREFIX).lower()
         if name.startswith(ENV_PREFIX) and ("__" in setting or setting in _TOP):
             _override(raw, name, value)
+    _take_network(raw, where)
     try:
         config = msgspec.convert(raw, NodeConfig, strict=False)
     except msgspec.ValidationError as exc:
@@ -141,10 +180,38 @@ def _override(raw: dict[str, Any], name: str, value: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: {part} is not a table", hint="unset it")
-    if last in {"listen", "join", "specialists", "functions"}:
+    if last in {"listen", "join", "specialists", "functions", "callers"}:
         table[last] = [item for item in value.split(",") if item]
     else:
         table[last] = value
+
+
+def _take_network(raw: dict[str, Any], where: str) -> None:
+    """Let an invite say which mesh it is for, where nothing else does."""
+    entries = raw.get("join")
+    tokens = [t for t in entries if isinstance(t, str)] if isinstance(entries, list) else []
+    meshes = {_read_invite(t, where).network for t in tokens if is_token(t)}
+    if len(meshes) > 1:
+        raise ConfigError(
+            f"{where}: join has invites to {len(meshes)} meshes: {', '.join(sorted(meshes))}",
+            hint="a node is in one mesh: run a node for each, with a home of its own",
+        )
+    for network in meshes:
+        if raw.setdefault("network", network) != network:
+            raise ConfigError(
+                f"{where}: the invite is for mesh {network!r}, this node is told to be in"
+                f" {raw['network']!r:.60}",
+                hint=f"leave the network out, or say {network}",
+            )
+
+
+def _read_invite(token: str, where: str) -> Invite:
+    try:
+        return read_token(token)
+    except Malformed as exc:
+        raise ConfigError(
+            f"{where}: join: {exc}", hint="copy the whole word from `meshnode invite`"
+        ) from exc
 
 
 def _is_loopback(host: str) -> bool:
@@ -162,13 +229,14 @@ def _check(config: NodeConfig, where: str) -> None:
         )
     if not config.listen:
         raise ConfigError(f"{where}: listen is empty", hint="name at least one multiaddr")
-    for address in (*config.listen, *config.join):
+    addresses = [entry for entry in config.join if not is_token(entry)]
+    for address in (*config.listen, *addresses):
         if not address.startswith("/"):
             raise ConfigError(
                 f"{where}: {address!r} is not a multiaddr",
                 hint="write it like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW…",
             )
-    for address in config.join:
+    for address in addresses:
         if "/p2p/" not in address:
             raise ConfigError(
                 f"{where}: join {address!r} names no peer", hint="end it in /p2p/PEER"
@@ -182,7 +250,19 @@ def _check(config: NodeConfig, where: str) -> None:
             f"{where}: http.host {config.http.host[:60]!r} is open to other machines",
             hint="use 127.0.0.1, or set http.allow_remote = true",
         )
+    _check_callers(config.access, where)
     _check_quantities(config, where)
+
+
+def _check_callers(access: AccessConfig, where: str) -> None:
+    for caller in access.admitted - {MEMBERS, INVITED, ANYONE}:
+        try:
+            public_key(caller)
+        except Malformed as exc:
+            raise ConfigError(
+                f"{where}: access.callers: {caller[:60]!r} is nobody",
+                hint=f"say {MEMBERS}, {INVITED}, {ANYONE} or a PeerId",
+            ) from exc
 
 
 def _check_quantities(config: NodeConfig, where: str) -> None:

@@ -25,6 +25,7 @@ from meshnode.ports import (
     Transport,
     WallClock,
 )
+from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.awards import Awards
@@ -37,9 +38,11 @@ from meshnode.services.contracts import Contracts
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.execution import Executor
+from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
+from meshnode.services.membership import Members
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
 from meshnode.services.sessions import Sessions
@@ -49,7 +52,18 @@ from protocol.keys import Identity
 from protocol.records import NodeRecord
 
 #: What the gateway needs of the services: it reaches them through the node only.
-__all__ = ["Events", "Happening", "JobJournal", "Node", "Onlooker", "Plan", "Ports", "Terms"]
+__all__ = [
+    "Events",
+    "Happening",
+    "InviteRow",
+    "JobJournal",
+    "Node",
+    "Onlooker",
+    "Plan",
+    "Ports",
+    "Terms",
+    "is_local",
+]
 
 #: How often a node that has nobody dials the addresses it was told to join, seconds.
 _JOIN_S: Final = 5.0
@@ -107,7 +121,7 @@ class Node:
             config=config,
             emit=emit,
         )
-        self._joins = dict(_peer_and_address(address) for address in config.join)
+        self._joins = dict(_peer_and_address(address) for address in config.join_addresses)
         self.host = AgentHost(agents, calls_max=config.host.calls_max, emit=emit)
         self.sessions = Sessions(
             ports.transport,
@@ -116,6 +130,7 @@ class Node:
             emit=emit,
             addresses=self.addresses_of,
         )
+        self.advice = Advice(sessions=self.sessions, joins=config.join_addresses, emit=emit)
         self.directory = DirectoryService(
             identity=ports.identity,
             network=config.network,
@@ -133,8 +148,14 @@ class Node:
         self.artifacts.dial_with(self.addresses_of)
         self.artifacts.judge_with(self.sessions.offset_ms)
         executor = Executor(context, artifacts=self.artifacts, host=self.host)
+        self.members = Members(context, sessions=self.sessions)
+        self.invites = Invites(context, sessions=self.sessions, members=self.members)
         self.contractor = Contractor(
-            context, sessions=self.sessions, host=self.host, executor=executor
+            context,
+            sessions=self.sessions,
+            members=self.members,
+            host=self.host,
+            executor=executor,
         )
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
@@ -161,9 +182,14 @@ class Node:
         return self._ports.clock
 
     @property
+    def dialled(self) -> Sequence[str]:
+        """Where it can be dialled, without its PeerId."""
+        return self._ports.transport.addresses()
+
+    @property
     def addresses(self) -> Sequence[str]:
         """Where it can be dialled, with its PeerId."""
-        return [f"{address}/p2p/{self.peer}" for address in self._ports.transport.addresses()]
+        return [f"{address}/p2p/{self.peer}" for address in self.dialled]
 
     def addresses_of(self, peer: str) -> Sequence[str]:
         """Return where ``peer`` can be dialled: its record's addresses, and what was told."""
@@ -176,7 +202,10 @@ class Node:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.sessions.run)
+                await self.members.load()
                 for service in (
+                    self.members.run,
+                    self.advice.run,
                     self.artifacts.run,
                     self.contractor.run,
                     self.market.run,
@@ -185,6 +214,8 @@ class Node:
                 ):
                     nursery.start_soon(service)
                 await nursery.start(self.directory.run)
+                await nursery.start(self.invites.enter, self.config.invites)
+                self._remember_inviter()
                 if self._joins:
                     nursery.start_soon(self._join)
                 self.events.emit("node.started", peer=self.peer)
@@ -192,6 +223,13 @@ class Node:
                 await trio.sleep_forever()
         finally:
             await self.host.aclose()
+
+    def _remember_inviter(self) -> None:
+        """Join through who let this node in, if it isn't told through whom."""
+        if not self._joins:
+            edges = [edge for edge in self.members.edges() if edge.relation == "invited_by"]
+            known = [place for edge in edges[-1:] for place in edge.addresses]
+            self._joins = dict(_peer_and_address(address) for address in known)
 
     async def _join(self) -> None:
         """Dial what this node was told to join whenever it has nobody."""
@@ -263,7 +301,8 @@ class Node:
         self, graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms | None = None
     ) -> str:
         """Take a job; see :meth:`meshnode.services.broker.Broker.submit`."""
-        return await self.broker.submit(graph, inputs, terms or Terms())
+        with self.advice.given():
+            return await self.broker.submit(graph, inputs, terms or Terms())
 
     async def wait(self, job: str) -> JobState:
         """Return the job's state once it has ended."""

@@ -19,7 +19,7 @@ import msgspec
 import trio
 from typing_extensions import override
 
-from meshnode.config import DirectoryConfig, HostConfig, NodeConfig
+from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent
 from meshnode.services.directory import validate_record
@@ -39,6 +39,7 @@ _DISK_S: Final = (0.001, 0.008)
 CONFIG: Final = NodeConfig(
     network=NETWORK,
     host=HostConfig(lease_s=10.0),
+    access=AccessConfig(callers=ANYONE),  # they join by address; membership has its own tests
     directory=DirectoryConfig(digest_interval_s=5.0, provide_interval_s=30.0),
 )
 
@@ -203,10 +204,10 @@ class SimMesh:
         config: NodeConfig = CONFIG,
         skew_ms: int = 0,
     ) -> Node:
-        """Start a new member with an empty disk; it joins through the first one."""
+        """Start a new member with an empty disk; it joins through the first one, or as told."""
         identity = self._identity(name)
         first = next(iter(self.members.values()), None)
-        if first is not None:
+        if first is not None and not config.join:
             address = self.world.network.transport(first.peer).addresses()[0]
             config = msgspec.structs.replace(config, join=(f"{address}/p2p/{first.peer}",))
         clock = self.world.clock(skew_ms=skew_ms)

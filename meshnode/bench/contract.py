@@ -30,7 +30,13 @@ from typing_extensions import override
 from meshnode.adapters.agents.function import FunctionAgent
 from meshnode.app import open_node
 from meshnode.bench.figures import Figure
-from meshnode.config import DirectoryConfig, HostConfig, NodeConfig
+from meshnode.config import (
+    ANYONE,
+    AccessConfig,
+    DirectoryConfig,
+    HostConfig,
+    NodeConfig,
+)
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
 from meshnode.node import Node, Onlooker, Terms
@@ -281,7 +287,12 @@ async def _pair() -> AsyncIterator[_Pair]:
     host = HostConfig(calls_max=_WIDTH, awards_max=4 * _WIDTH, per_peer_max=2 * _WIDTH)
     with tempfile.TemporaryDirectory(prefix="meshnode-bench-") as folder:
         home = Path(folder)
-        plain = NodeConfig(network="bench", directory=DirectoryConfig(dht=False), host=host)
+        plain = NodeConfig(
+            network="bench",
+            directory=DirectoryConfig(dht=False),
+            host=host,
+            access=AccessConfig(callers=ANYONE),
+        )
         one = replace(plain, home=str(home / "contractor"))
         async with open_node(one, agents=agents) as contractor:
             two = replace(plain, home=str(home / "broker"), join=tuple(contractor.addresses))

@@ -19,10 +19,12 @@ from meshnode.cli import (
     bootstrap,
     config,
     down,
+    invite,
     jobs,
     mcp,
     models,
     node,
+    peers,
     review,
     up,
     verify,
@@ -48,6 +50,8 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "ask": ask.ask,
     "agents": agents.agents,
     "node": node.node,
+    "peers": peers.peers,
+    "invite": invite.invite,
     "mcp": mcp.mcp,
     "unwrap": wrap.unwrap,
     "verify": verify.verify,
@@ -62,6 +66,10 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",
         {"init": config.init, "check": config.check, "show": config.show},
+    ),
+    "invites": (
+        "The invites of the node that runs here: list, revoke; `meshnode invite` makes one.",
+        {"list": invite.list_, "revoke": invite.revoke},
     ),
     "jobs": (
         "The jobs of the node that runs here: list, show, cancel, outputs.",

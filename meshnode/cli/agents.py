@@ -66,7 +66,7 @@ def agents(
     if len(listed) < count:
         raise CommandFailed(
             f"{len(listed)} agents offer {capability or 'something'}, {count} were asked for",
-            hint="wait longer, or start more nodes",
+            hint=plain(found.get("advice") or "wait longer, or start more nodes"),
             told="capability.not_offered",
         )
     if as_json:
@@ -75,6 +75,8 @@ def agents(
         _print(listed)
     else:
         print(_nobody(capability, found.get("nearest", [])))
+    if not as_json and found.get("advice"):
+        console(errors=True).print(f"note: {plain(found['advice'])}", markup=False)
 
 
 async def _until(

@@ -26,13 +26,18 @@ def bootstrap(
     seeds: Annotated[
         str, typer.Option(metavar="FILE", help="Write the seed's addresses there: a seed list.")
     ] = "",
+    no_invite: Annotated[
+        bool,
+        typer.Option("--no-invite", help="Addresses only: whoever joins by them is no member."),
+    ] = False,
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
     """Run a seed: it holds the directory for others, hosts no agents and takes no jobs.
 
     Its key, in its home, and so its PeerId, stay the same; with a fixed port its
-    address does too.
+    address does too.  What it prints and writes into the seed list is an invite, good
+    for 1,000 nodes and 30 days: nodes that join by it are members of the seed's mesh.
 
     Examples:
       meshnode bootstrap --listen /ip4/0.0.0.0/tcp/4001
@@ -55,10 +60,11 @@ def bootstrap(
 
     def ready(served: "Served") -> None:
         if seeds:
-            write_seeds(Path(seeds).expanduser(), served.node.addresses)
+            path = Path(seeds).expanduser()
+            write_seeds(path, served.node.addresses, invite=served.invite)
         show_ready(ready_line(served), as_json=as_json)
 
     async def serve() -> None:
-        await serve_seed(told, ready=ready)
+        await serve_seed(told, ready=ready, inviting=not no_invite)
 
     trio.run(serve)

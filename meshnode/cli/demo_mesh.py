@@ -1,6 +1,6 @@
 """A local mesh of real node processes, for the demo.
 
-One seed node, whose address is all that the others are given; specialists that share
+One seed node, whose invite is all that the others are given; specialists that share
 the capabilities so that each has two providers or more; and the desk, the node that
 brokers the job.  Every process runs this installation's ``meshnode`` command.
 """
@@ -118,7 +118,7 @@ async def local_mesh(
 
     try:
         await start(0, "seed", ["bootstrap", "--json"], ())
-        join = ["--join", str(members[0].ready["addresses"][0]), "--json"]
+        join = ["--join", str(members[0].ready["invite"]), "--json"]
         async with trio.open_nursery() as nursery:
             for number in range(1, nodes - 1):
                 hosted = ROLES[(number - 1) % len(ROLES)]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -31,7 +31,7 @@ Listen = Annotated[
 Join = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="ADDR", help="Multiaddr of a node of the mesh, or @FILE: a seed list."
+        metavar="INVITE", help="An invite, an address of a node, or @FILE: a seed list."
     ),
 ]
 With = Annotated[
@@ -47,6 +47,19 @@ Http = Annotated[
 ]
 NoDht = Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")]
 NoCatalogue = Annotated[bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")]
+
+#: An invite is as long as it is.
+_LINE_SHOWN: Final = 4_096
+#: What the owner should see among all that happens.
+_WARNINGS: Final = frozenset(
+    {
+        "clock.off",
+        "invite.not_taken",
+        "membership.elsewhere",
+        "membership.lapsed",
+        "node.join_failed",
+    }
+)
 
 
 def up(
@@ -68,7 +81,7 @@ def up(
 
     Examples:
       meshnode up
-      meshnode up --join /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --with summarization
+      meshnode up --join mesh1:3Ab... --with summarization
       meshnode up --home two --join @seeds.txt --function my_agents:word_count
       meshnode up --config node.toml --listen /ip4/0.0.0.0/tcp/4001 --detach
 
@@ -136,6 +149,8 @@ def ready_line(served: "Served") -> dict[str, Any]:
         "peer_id": served.node.peer,
         "addresses": list(served.node.addresses),
     }
+    if served.invite:
+        line["invite"] = served.invite
     if served.http:
         line |= {"http": served.http, "token_file": str(served.token_file)}
     return line
@@ -152,12 +167,17 @@ def show_ready(ready: Mapping[str, Any], *, as_json: bool) -> None:
     ]
     if "http" in ready:
         lines.append(f"http    {ready['http']}  (token in {ready['token_file']})")
-    lines.append(f"join    meshnode up --join {ready['addresses'][0]}")
+    if "invite" in ready:
+        lines.append(f"join    meshnode up --join {ready['invite']}")
+    elif "http" in ready:
+        lines.append("invite  meshnode invite")
+    else:
+        lines.append(f"join    meshnode up --join {ready['addresses'][0]}")
     out = console()
     out.print("ready", style="bold green")
     for line in lines:
         # Not wrapped and not framed: addresses are there to be copied.
-        out.print(plain(line), markup=False, soft_wrap=True)
+        out.print(plain(line, size_max=_LINE_SHOWN), markup=False, soft_wrap=True)
 
 
 async def _print_events(served: "Served") -> None:
@@ -173,7 +193,8 @@ async def _print_events(served: "Served") -> None:
             assert isinstance(fields, dict)
             text = " ".join(f"{name}={value}" for name, value in fields.items())
             line = plain(f"{_hour(happening.at_ms)} {happening.name} {text}")
-            out.print(line, markup=False, soft_wrap=True)
+            style = "bold yellow" if happening.name in _WARNINGS else None
+            out.print(line, style=style, markup=False, soft_wrap=True)
 
 
 def _hour(at_ms: int) -> str:

@@ -13,6 +13,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Literal
 
+from meshnode.domain.attempts import (
+    BARRED_GRACE_MS,
+    NOT_ALLOWED,
+    is_try,
+    no_proposal,
+    refused_by_all,
+)
 from meshnode.domain.bindings import list_length
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
@@ -49,10 +56,6 @@ _DISQUALIFYING: Final = frozenset(
 )
 
 
-#: Failures of awards that nobody took.
-_UNTRIED: Final = frozenset({"node.busy", "transport.unreachable"})
-
-
 @dataclass(frozen=True, slots=True)
 class View:
     """The world as one decision sees it.
@@ -62,11 +65,13 @@ class View:
         load: Agent id (``peer/name``) -> units of this broker outstanding there, all jobs
             together.
         since_ms: Since when this broker has looked around: its last start.
+        barred: Capability query -> peers that offer it and don't let this broker call.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
     load: Mapping[str, int] = field(default_factory=dict)
     since_ms: int = 0
+    barred: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,16 +345,8 @@ class _Planner:
             )
         ranked = self._affordable(unit, list(by_peer.values()))
         if not ranked:
-            reasons = ", ".join(sorted(set(attempt.refusals.values()))) or "no answer"
-            busy = set(attempt.refusals.values()) == {"busy"}
-            self.out.append(
-                GiveUp(
-                    unit.name,
-                    attempt.number,
-                    "node.busy" if busy else "cfp.unanswered",
-                    f"none of {len(attempt.called)} candidates proposed: {reasons}",
-                )
-            )
+            code, text = no_proposal(attempt)
+            self.out.append(GiveUp(unit.name, attempt.number, code, text))
             return
         best = ranked[0][0]
         self._award(unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked)
@@ -362,7 +359,7 @@ class _Planner:
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
         # A call that nobody answered is no try: nobody was given the work.
-        tries = sum(1 for attempt in unit.attempts if _is_try(attempt))
+        tries = sum(1 for attempt in unit.attempts if is_try(attempt))
         idle = len(failures) - tries
         if tries >= task.attempts_max or idle > BUSY_ATTEMPTS_MAX:
             last = failures[-1]
@@ -373,7 +370,7 @@ class _Planner:
             )
             return False
         pause_ms = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-        if failures and not _is_try(unit.attempts[-1]):
+        if failures and not is_try(unit.attempts[-1]):
             pause_ms = max(pause_ms, BUSY_PAUSE_MS)
         if failures and self.now_ms < unit.ended_ms + pause_ms:
             self._wake(unit.ended_ms + pause_ms)
@@ -468,9 +465,14 @@ class _Planner:
             ]
             + list(_ended(self.state, task))
         )
-        if self.now_ms < since_ms + PROVIDER_GRACE_MS:
-            self._wake(since_ms + PROVIDER_GRACE_MS)
+        barred = self.view.barred.get(task.capability, ())
+        grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
+        if self.now_ms < since_ms + grace_ms:
+            self._wake(since_ms + grace_ms)
             return False
+        if barred:
+            self.out.append(End(NOT_ALLOWED, refused_by_all(task, barred)))
+            return True
         self.out.append(
             End(
                 "capability.not_offered",
@@ -481,12 +483,6 @@ class _Planner:
 
     def _wake(self, at_ms: int) -> None:
         self.wake_ms = min(self.wake_ms, at_ms)
-
-
-def _is_try(attempt: Attempt) -> bool:
-    """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
-    error = attempt.error
-    return error is not None and bool(attempt.award) and error.code not in _UNTRIED
 
 
 def _batch(unit: Unit) -> int:

@@ -24,14 +24,17 @@ what a peer or a journal did wrong never becomes this node's 500.
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar, Final
+from typing import Final
 
 import trio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from meshnode.errors import MeshError, NotFound
+from meshnode.errors import NotFound
+from meshnode.gateway.api_answers import Conflict
+from meshnode.gateway.api_answers import answer as _answer
+from meshnode.gateway.api_answers import blaming as _blaming
 from meshnode.gateway.api_requests import (
     BadRequest,
     read_count,
@@ -42,10 +45,9 @@ from meshnode.gateway.api_requests import (
 )
 from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
 from meshnode.gateway.api_views import agent_view, job_view, plan_view, program_version
-from meshnode.gateway.auth import Refused
 from meshnode.node import JobJournal, Node
 from meshnode.ports import Agent, JsonValue, WallClock
-from protocol.errors import Malformed, RemoteProtocolError
+from protocol.errors import Malformed
 from protocol.records import CapabilityName
 
 #: How long a question for a capability looks beyond what is known here, seconds.
@@ -54,27 +56,6 @@ _JOBS_LISTED: Final = 100
 _JOB: Final = re.compile(r"[0-9a-f]{1,64}")
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Conflict(Refused):
-    """The job is not in a state that allows it."""
-
-    code = "job.state"
-    status: ClassVar[int] = 409
-
-
-class Unavailable(Refused):
-    """The node can't do it now: it is starting or closing."""
-
-    code = "node.unavailable"
-    status: ClassVar[int] = 503
-
-
-class Broken(Refused):
-    """What is stored, or was sent by a peer, breaks the protocol."""
-
-    code = "protocol.broken"
-    status: ClassVar[int] = 502
 
 
 def api_routes(
@@ -151,7 +132,8 @@ class _Api:
         if near := query.get("near", ""):
             return _answer({"agents": await self._nearest(near, wanted)})
         if not wanted and not probe:
-            return _answer({"agents": [*self._agents(CapabilityName(""))]})
+            told = [*self._agents(CapabilityName(""))]
+            return _answer({"agents": [*told], "advice": node.advice.text()})
         name = _capability(wanted)
         found = self._agents(name)
         if wanted and (probe or not found):
@@ -161,7 +143,7 @@ class _Api:
             answering = await node.reach(str(agent["peer"]) for agent in found)
             found = [agent for agent in self._agents(name) if agent["peer"] in answering]
         nearest: list[JsonValue] = [] if found else [*node.market.nearest(wanted)]
-        return _answer({"agents": [*found], "nearest": nearest})
+        return _answer({"agents": [*found], "nearest": nearest, "advice": node.advice.text()})
 
     def _agents(self, query: CapabilityName) -> list[dict[str, JsonValue]]:
         node = self._node
@@ -210,9 +192,10 @@ class _Api:
         """Turn a goal in words into a graph; spends nothing."""
         read_query(request.query_params.multi_items())
         wish = read_wish(await request.body())
-        plan = await self._node.planner.plan(
-            wish.goal, files=wish.files, inputs=wish.inputs, partial=wish.partial
-        )
+        with self._node.advice.given():
+            plan = await self._node.planner.plan(
+                wish.goal, files=wish.files, inputs=wish.inputs, partial=wish.partial
+            )
         return _answer(plan_view(plan))
 
     # --- jobs ---
@@ -303,41 +286,3 @@ def _capability(text: str) -> CapabilityName:
         return CapabilityName.parse(text) if text else CapabilityName("")
     except Malformed as exc:
         raise BadRequest(str(exc), hint="dotted lower-case words, perhaps @VERSION") from exc
-
-
-def _answer(
-    value: JsonValue | dict[str, JsonValue],
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    return JSONResponse(value, status, {"cache-control": "no-store", **(headers or {})})
-
-
-def _blaming(handler: Handler) -> Handler:
-    """Turn what the node raises into what a client can act on."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RemoteProtocolError as exc:
-            raise Broken(str(exc), hint="the node's log says more") from exc
-        except MeshError as exc:
-            if type(exc) is MeshError:  # the node itself: not running, or closing
-                raise Unavailable(str(exc), hint=exc.hint or "ask another node") from exc
-            raise
-        except BaseExceptionGroup as group:
-            # Several tasks worked on it; what one of them found out is the answer.
-            known = group.subgroup(MeshError)
-            if known is None:
-                raise
-            raise _first(known) from group
-
-    return handle
-
-
-def _first(group: BaseExceptionGroup[MeshError]) -> MeshError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, MeshError)
-    return error

@@ -22,6 +22,9 @@ from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key")
 _PLAN: Final = ("goal", "files", "inputs", "partial")
+_INVITE: Final = ("name", "uses", "expires_s")
+#: An invite is good for a day unless said otherwise, seconds.
+INVITE_S: Final = 86_400.0
 #: W3C trace context, version 00.
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _COUNT: Final = re.compile(r"[0-9]{1,15}")
@@ -102,6 +105,30 @@ def read_wish(data: bytes) -> Wish:
     if not isinstance(files, list) or not all(_is_file(file) for file in files):
         raise BadRequest("'files' should be a list of objects", hint="with path and text")
     return Wish(_text(table["goal"], "goal"), files, inputs, partial)
+
+
+@dataclass(frozen=True, slots=True)
+class NewInvite:
+    """An invite that the owner wants made."""
+
+    name: str
+    uses: int
+    expires_s: float
+
+
+def read_new_invite(data: bytes) -> NewInvite:
+    """Return the invite that the body ``data`` asks for.
+
+    Raises:
+        BadRequest: Not JSON, an unknown field, or one of the wrong type.
+    """
+    table = _read_object(data)
+    _known(table, _INVITE, "field")
+    return NewInvite(
+        _text(table.get("name", ""), "name"),
+        _whole(table.get("uses", 1), "uses"),
+        _number(table.get("expires_s", INVITE_S), "expires_s"),
+    )
 
 
 def _is_file(value: object) -> bool:

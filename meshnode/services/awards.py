@@ -17,6 +17,7 @@ from meshnode.services.bodies import (
     AWARD,
     CANCEL,
     CFP,
+    NOT_ALLOWED,
     RESULT_BODY,
     RESULT_BYTES_MAX,
     TERMS_BYTES_MAX,
@@ -79,6 +80,8 @@ class Awards:
         if peek(raw).t == Refuse.TYPE:
             refuse = read_message(raw, Refuse, network=network)
             reason = refuse.reason[:60]
+            if reason == NOT_ALLOWED:
+                self._market.bar(peer)
             return Refused(unit=called.unit, attempt=called.attempt, peer=peer, reason=reason)
         proposal = read_message(raw, Proposal, network=network)
         if proposal.h.issuer != peer or proposal.cfp != digest(called.cfps[peer]):
@@ -215,6 +218,10 @@ class Awards:
             if refuse.reason == "busy":
                 return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
             self._market.spent(attempt.peer, attempt.agent)
+            if refuse.reason == NOT_ALLOWED:
+                self._market.bar(attempt.peer)
+                code = "access.not_allowed"
+                return _failure(unit, attempt, code, refuse.text, blame="broker")
             return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
         for envelope, size_max in (
             (body.result, RESULT_BYTES_MAX),

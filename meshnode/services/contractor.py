@@ -23,6 +23,7 @@ from meshnode.services.bodies import (
     AWARD_BODY,
     CANCEL,
     CFP,
+    NOT_ALLOWED,
     OFFERS,
     OFFERS_BODY,
     RECEIPT_ROW,
@@ -34,6 +35,7 @@ from meshnode.services.bodies import (
 )
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
+from meshnode.services.membership import Members
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.signer import Topic
 from meshnode.services.workbench import Workbench
@@ -56,6 +58,8 @@ from protocol.messages import (
 from protocol.receipts import Acceptance, check_receipt
 from protocol.signing import peek
 
+#: What a caller is told that the owner doesn't let call.
+_STRANGER: Final = "this node works for members of its mesh only: ask its owner for an invite"
 #: Items of one award under a standing offer.
 _OFFER_ITEMS_MAX: Final = 1_000
 #: Ids of messages remembered against replays.
@@ -72,7 +76,13 @@ class Contractor:
     """Work for others."""
 
     def __init__(
-        self, context: Context, *, sessions: Sessions, host: AgentHost, executor: Executor
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        members: Members,
+        host: AgentHost,
+        executor: Executor,
     ) -> None:
         self._signer = context.signer
         self._store = context.store
@@ -80,6 +90,7 @@ class Contractor:
         self._config = context.config.host
         self._emit = context.emit
         self._sessions = sessions
+        self._members = members
         self._host = host
         self._executor = executor
         self._records = AwardRecords(context)
@@ -137,6 +148,8 @@ class Contractor:
     async def _on_cfp(self, incoming: Incoming) -> bytes:
         cfp = self._read(incoming, Cfp)
         self._refuse_replay(cfp)
+        if not await self._members.may_call(incoming.peer):
+            return self._refuse(cfp, incoming.body, NOT_ALLOWED, _STRANGER)
         name = self._agent_for(cfp.capability)
         if name is None:
             return self._refuse(cfp, incoming.body, "not_offered", "no such capability here")
@@ -167,6 +180,8 @@ class Contractor:
         if len(asked) > limits.CAPABILITIES_MAX:
             raise Malformed("too many capabilities asked for")
         offers: list[bytes] = []
+        if not await self._members.may_call(incoming.peer):
+            return encode(OffersBody(offers))  # it is told why when it calls
         for name, spec in sorted(self._host.specs().items()):
             wanted = any(_covers(query, spec.capability) for query in asked)
             if wanted and not self._draining:
@@ -237,6 +252,8 @@ class Contractor:
     ) -> bytes:
         """Accept a new award and begin it, or return a signed refusal."""
         check_timely(award, audience=self._signer.peer, now_ms=self._peer_now_ms(incoming.peer))
+        if not await self._members.may_call(incoming.peer):
+            return self._refuse(award, body.award, NOT_ALLOWED, _STRANGER)
         try:
             self._check_terms(body, award, incoming.peer)
             await self._records.check_epoch(award)

@@ -27,6 +27,8 @@ from protocol.records import Capability, NodeRecord
 
 #: A peer that failed is the last choice for this long, seconds.
 _TROUBLE_S: Final = 30.0
+#: Whoever doesn't let this node call is no candidate for this long, seconds.
+_BARRED_S: Final = 60.0
 #: A capability is searched for again after this, seconds.
 _SEARCH_S: Final = 3.0
 #: A peer is asked for offers again after this, seconds.
@@ -78,6 +80,7 @@ class Market:
         self._asked_s: dict[str, float] = {}
         self._searched_s: dict[str, float] = {}
         self._trouble_s: dict[str, float] = {}
+        self._barred_s: dict[str, float] = {}
         self._loads: dict[str, Mapping[str, int]] = {}
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
@@ -99,6 +102,7 @@ class Market:
             candidates={query: self.candidates(query) for query in wanted},
             load=self.load(),
             since_ms=self._since_ms,
+            barred={query: barred for query in wanted if (barred := self.barred(query))},
         )
 
     def candidates(self, query: str) -> list[Candidate]:
@@ -107,7 +111,7 @@ class Market:
         found = [
             self._candidate(record.peer, capability, alive)
             for record, capability in self._finder.providers(query)
-            if record.peer != self._context.peer
+            if record.peer != self._context.peer and not self._is_barred(record.peer)
         ]
         found += [
             self._candidate(self._context.peer, capability, alive)
@@ -188,6 +192,19 @@ class Market:
             self._finder.failed(peer)
             for key in [key for key in self._offers if key[0] == peer]:
                 del self._offers[key]
+
+    def bar(self, peer: str) -> None:
+        """Remember that ``peer`` doesn't let this node call; it is asked again in a while."""
+        self._barred_s[peer] = trio.current_time()
+
+    def barred(self, query: str) -> list[str]:
+        """Return who offers ``query`` and doesn't let this node call."""
+        peers = {record.peer for record, _ in self._finder.providers(query)}
+        return sorted(peer for peer in peers if self._is_barred(peer))
+
+    def _is_barred(self, peer: str) -> bool:
+        barred_s = self._barred_s.get(peer)
+        return barred_s is not None and trio.current_time() < barred_s + _BARRED_S
 
     def spent(self, peer: str, agent: str) -> None:
         """Forget an offer that its maker no longer stands by."""

@@ -33,6 +33,11 @@ class NodeProcess:
     def address(self) -> str:
         return str(self.ready["addresses"][0])
 
+    @property
+    def invite(self) -> str:
+        """The invite that a seed hands out."""
+        return str(self.ready["invite"])
+
     def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Ask its HTTP interface; the answer must be a success."""
         token = Path(self.ready["token_file"]).read_text("ascii").strip()
@@ -105,7 +110,7 @@ def mesh(
             (
                 folder / f"node-{n}",
                 stack.enter_context(
-                    start(folder / f"node-{n}", "up", "--join", seed.address, *args, *more)
+                    start(folder / f"node-{n}", "up", "--join", seed.invite, *args, *more)
                 ),
             )
             for n, args in enumerate(hosted)

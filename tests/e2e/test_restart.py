@@ -51,7 +51,7 @@ def test_a_killed_broker_goes_on_with_its_job_after_a_restart(tmp_path: Path) ->
         killed.kill()
 
         home = killed.home
-        again = stack.enter_context(start(home, "up", "--join", seed.address))
+        again = stack.enter_context(start(home, "up", "--join", seed.invite))
         desk = await_ready(again, home)
         before = {
             row["id"]: row["attempts"]

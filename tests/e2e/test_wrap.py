@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ def meshnode(*args: str, status: int = 0) -> dict[str, Any]:
 
 
 def test_a_model_is_wrapped_asked_and_verified(model_server: str, tmp_path: Path) -> None:
-    with (
-        running(tmp_path / "one", "up") as one,
-        running(tmp_path / "two", "up", "--join", one.address) as two,
-    ):
+    with ExitStack() as stack:
+        one = stack.enter_context(running(tmp_path / "one", "up"))
+        invite = meshnode("invite", "--home", str(tmp_path / "one" / "home"))["token"]
+        two = stack.enter_context(running(tmp_path / "two", "up", "--join", invite))
         home, desk = str(tmp_path / "one" / "home"), str(tmp_path / "two" / "home")
         model = ("--base-url", model_server, "--model", "smollm2-135m-instruct")
         what = ("--capability", "text.generation@1", "--price", "2")

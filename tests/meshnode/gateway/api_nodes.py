@@ -7,12 +7,11 @@ from random import Random
 from typing import Any
 
 import httpx
-import msgspec
 import trio
 from starlette.types import ASGIApp, Message
 
 from meshnode.adapters.agents.function import agent
-from meshnode.config import NodeConfig
+from meshnode.config import ANYONE, AccessConfig, NodeConfig
 from meshnode.gateway.api import api_routes
 from meshnode.gateway.auth import GateRules, build_app
 from meshnode.gateway.openai import openai_routes
@@ -134,7 +133,7 @@ async def open_desk() -> AsyncIterator[Desk]:
                 entropy=SeededEntropy(name),
                 rng=Random(name),
             )
-            config = msgspec.structs.replace(NodeConfig(network=NETWORK), join=join)
+            config = NodeConfig(network=NETWORK, join=join, access=AccessConfig(callers=ANYONE))
             node = Node(config, ports, agents)
             await nursery.start(node.run)
             return node
