@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from meshnode.cli.printing import plain
 from meshnode.errors import MeshError
 from protocol.errors import RemoteProtocolError
 
@@ -18,6 +19,8 @@ FAILED: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
 
+#: Of one line; a peer's words may be in it.
+_LINE_MAX: Final = 4_000
 #: Set, an unexpected failure shows where it happened.
 TRACE_VARIABLE: Final = "MESHNODE_TRACE"
 
@@ -44,7 +47,7 @@ class Failure:
     def line(self) -> str:
         """Return it as one line for a person."""
         text = f"{self.message} ({self.hint})" if self.hint else self.message
-        return one_line(f"error: {text}")
+        return plain(one_line(f"error: {text}"), size_max=_LINE_MAX)
 
     def value(self) -> dict[str, str]:
         """Return it as JSON has it."""

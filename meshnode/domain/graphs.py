@@ -26,6 +26,9 @@ from protocol.limits import INLINE_SIZE_MAX
 from protocol.records import Capability
 
 _ANY: Final[Mapping[str, Any]] = {}
+#: Of what a capability takes, so much is told when a graph doesn't fit it.
+_FIELDS_SHOWN: Final = 8
+_NAME_SHOWN: Final = 40
 
 #: Sub-task id -> the capabilities on offer for it; empty while nobody is known.
 Offered = Mapping[str, Sequence[Capability]]
@@ -106,7 +109,10 @@ def check_types(graph: TaskGraph, offered: Offered, inputs: Mapping[str, JsonVal
         consumers = offered.get(task.id, ())
         reasons = [_consumer_trouble(graph, task, c, offered, inputs) for c in consumers]
         if reasons and all(reasons):
-            raise GraphError(f"sub-task {task.id!r} ({task.capability}): {reasons[0]}")
+            raise GraphError(
+                f"sub-task {task.id!r} ({task.capability}): {reasons[0]}",
+                hint=f"it takes {_takes(_schema(consumers[0].input_schema))}",
+            )
     for name, source in sorted(graph.outputs.items()):
         if source.kind == "task":
             _check_output(graph, name, source, offered)
@@ -211,6 +217,17 @@ def _through_maps(
     if not isinstance(items, Mapping) or "prefixItems" in gives:
         items = _ANY
     return trouble or misfit(items, wanted)
+
+
+def _takes(schema: Mapping[str, Any]) -> str:
+    """Say what an input schema asks for, for a person."""
+    required = schema.get("required", ())
+    told = []
+    for name, field in schema.get("properties", {}).items():
+        kind = field.get("type") if isinstance(field, Mapping) else None
+        kinds = " or ".join(kind) if isinstance(kind, list) else kind or "any"
+        told.append(f"{name[:_NAME_SHOWN]} ({kinds}{'' if name in required else ', optional'})")
+    return ", ".join(told[:_FIELDS_SHOWN]) or "anything"
 
 
 def _schema(schema: bytes) -> Mapping[str, Any]:

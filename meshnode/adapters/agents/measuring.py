@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from meshnode.adapters.agents.openai_compatible import Answered, OpenAICompatibleAgent
-from meshnode.errors import AgentError
+from meshnode.errors import AgentError, AgentTimeout
 
 CALLS: Final = 3
 AT_ONCE: Final = (2, 4)
@@ -22,6 +22,8 @@ TOKENS_MAX: Final = 48
 #: The whole of it, seconds.
 MEASURE_S: Final = 60.0
 FIRST_S: Final = 45.0
+#: Naming its models takes no server long, seconds.
+LIST_S: Final = 20.0
 #: Twice as many at once count as served if they take less than this much longer.
 _SERVED: Final = 1.5
 _PROMPT: Final = "Name five colours, separated by commas."
@@ -105,7 +107,14 @@ async def _find_model(agent: OpenAICompatibleAgent) -> dict[str, Any]:
     Raises:
         AgentError: It lists models, and this isn't one of them.
     """
-    listed = await agent.models()
+    with trio.move_on_after(LIST_S) as scope:
+        listed = await agent.models()
+    if scope.cancelled_caught:
+        raise AgentTimeout(
+            f"{agent.upstream.base_url} took the connection and has said nothing for"
+            f" {LIST_S:g} s",
+            hint="does the server hang? restart it, or --no-measure offers the model untried",
+        )
     wanted = agent.upstream.model
     names = {str(each.get("id", "")): each for each in listed}
     # A server of one model, such as llama.cpp's, answers to every name; Ollama adds a tag.
@@ -115,7 +124,8 @@ async def _find_model(agent: OpenAICompatibleAgent) -> dict[str, Any]:
     if names:
         near = get_close_matches(wanted, list(names), n=3, cutoff=0.3) or sorted(names)[:5]
         raise AgentError(
-            f"the server has no model {wanted!r}", hint=f"it has: {', '.join(near)}"
+            f"the server has no model {wanted!r}",
+            hint=f"load it there first, or name one that it has: {', '.join(near)}",
         )
     return {}
 

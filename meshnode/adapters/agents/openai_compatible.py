@@ -240,13 +240,20 @@ class OpenAICompatibleAgent:
             401: "is the key right? it is read from "
             + (self.upstream.key_env or "nowhere: name its variable with --key-env"),
             403: "does the key allow this model?",
-            404: "is the URL right (it ends in /v1), and the model's name?",
+            404: self._where_hint(),
             429: "the server limits how much may be asked",
+            503: "the server may still be loading the model: try again in a minute",
         }
         hint = hints.get(status, "see the server's log")
         if 300 <= status < 400:  # noqa: PLR2004 - HTTP
             why, hint = "it redirects elsewhere", "name the server that answers itself"
         raise AgentError(f"{server} refused (status {status}): {why}"[:_ERROR_SHOWN], hint=hint)
+
+    def _where_hint(self) -> str:
+        base = self.upstream.base_url.rstrip("/")
+        if base.endswith("/v1"):
+            return "is the URL right, and the model's name?"
+        return f"is it {base}/v1?"
 
     async def _read(
         self, response: httpx.Response, *, size_max: int = ANSWER_BYTES_MAX

@@ -22,6 +22,8 @@ PARAMETERS: Final[Mapping[str, dict[str, JsonValue]]] = {
 }
 #: What callers may set unless the owner says otherwise.
 PARAMETERS_ALLOWED: Final = ("max_tokens", "temperature", "stop", "seed")
+#: What people copy along with a base URL.
+_CALLS: Final = ("/chat/completions", "/completions", "/models")
 _ROLES: Final[list[JsonValue]] = ["system", "user", "assistant"]
 
 
@@ -61,6 +63,12 @@ class Upstream:
                 f"base_url of {where.hostname} holds a secret",
                 hint="keep the key in an environment variable, and name that",
             )
+        for call in _CALLS:
+            if where.path.rstrip("/").endswith(call):
+                raise ConfigError(
+                    f"base_url {_bare(self.base_url)!r} is one call of the server",
+                    hint=f"leave {call} out: {_bare(self.base_url).rstrip('/')[: -len(call)]}",
+                )
         if self.key_env and not _KEY_VARIABLE.fullmatch(self.key_env):
             raise ConfigError(
                 "key_env names no environment variable", hint="give its name, not the key"

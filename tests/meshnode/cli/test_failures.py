@@ -52,6 +52,12 @@ CASES: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*ASK, "good.toml", "--input", "t=hello"), 1, "input.invalid", "quotes of its own"),
     ((*ASK, "good.toml", "--input", "t=1", "--input", "t=2"), 1, "cli.failed", "given twice"),
     ((*ASK, "good.toml", "--out", "journal"), 1, "cli.failed", "journal can't be written"),
+    (
+        ("wrap", "openai", "--base-url", "h/v1", "--model", "m", "--capability", "a", *HERE),
+        1,
+        "config.invalid",
+        "base_url 'h/v1' is no URL (http://HOST:PORT/v1)",
+    ),
     ((*ASK, "good.toml"), 1, "cli.no_node", "start one with `meshnode up`"),
     (("agents", "--home", "nowhere"), 1, "cli.no_node", "no node runs at nowhere"),
     (("agents", "--url", "ftp://x"), 1, "cli.failed", "'ftp://x' is no URL"),
@@ -138,6 +144,7 @@ def test_of_a_group_what_was_meant_is_told() -> None:
     assert describe(Busy("it")).code == "node.busy"
     assert describe(Malformed("bytes")).code == "protocol.malformed"
     assert describe(MeshError("a\nb")).line() == "error: a b"
+    assert "\x1b" not in describe(MeshError("a peer's \x1b[2J", hint="\x1b")).line()
     assert describe(KeyboardInterrupt()).status == INTERRUPTED
 
 

@@ -144,6 +144,18 @@ def test_a_graph_that_cannot_work_names_sub_task_and_input(graph: TaskGraph, say
     assert "sub-task" in str(caught.value)
 
 
+def test_what_does_not_fit_is_told_with_what_would() -> None:
+    graph = graph_of(task("a", txt=constant("x")))
+    wanted: JsonValue = {
+        "properties": {"text": {"type": "string"}, "deep": {"type": ["integer", "null"]}},
+        "required": ["text"],
+        "additionalProperties": False,
+    }
+    with pytest.raises(GraphError) as caught:
+        check_types(graph, {"a": [capability(wanted, {})]}, INPUTS)
+    assert caught.value.hint == "it takes deep (integer or null, optional), text (string)"
+
+
 def test_one_provider_that_fits_is_enough_and_none_known_refuses_nothing() -> None:
     graph = graph_of(task("a", text=constant(3)))
     number = capability({"properties": {"text": {"type": "number"}}}, {})

@@ -213,6 +213,8 @@ async def test_a_key_that_is_not_set_is_told_before_anything(server: Server) -> 
         ({"base_url": "localhost:1"}, "is no URL"),
         ({"base_url": "http://user:hunter22@host/v1"}, "holds a secret"),
         ({"base_url": "http://host/v1?key=hunter22"}, "holds a secret"),
+        ({"base_url": "http://host/v1/chat/completions"}, "is one call of the server"),
+        ({"base_url": "http://host/v1/models/"}, "is one call of the server"),
         ({"key_env": "sk-hunter22"}, "names no environment variable"),
         ({"parameters": ["temprature"]}, "did you mean 'temperature'"),
     ],
@@ -299,6 +301,21 @@ async def test_nobody_there_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPa
     assert "/v1" in caught.value.hint
 
 
+async def test_a_base_url_without_its_end_is_told_with_the_whole(server: Server) -> None:
+    async with agent(server.url.removesuffix("/v1")) as made:
+        with pytest.raises(AgentError, match="404") as caught:
+            await ask(made, {"prompt": "x"})
+    assert f"{server.url}?" in caught.value.hint
+
+
+async def test_a_model_that_loads_is_worth_another_try(server: Server) -> None:
+    server.answer = lambda _: JSONResponse({"error": {"message": "Loading model"}}, 503)
+    async with agent(server.url) as made:
+        with pytest.raises(AgentError, match="Loading model") as caught:
+            await ask(made, {"prompt": "x"})
+    assert "try again in a minute" in caught.value.hint
+
+
 # --- measuring -----------------------------------------------------------------------
 
 
@@ -318,7 +335,7 @@ async def test_a_model_that_is_not_there_is_told_with_those_that_are(server: Ser
     async with agent(server.url) as made:
         with pytest.raises(AgentError, match="has no model 'tiny'") as caught:
             await measure(made, lambda _: None)
-    assert "tiny-chat" in caught.value.hint
+    assert "load it there first, or name one that it has: tiny-chat" in caught.value.hint
     assert server.bodies == []
 
 
@@ -334,6 +351,18 @@ async def test_a_wrong_key_is_told_at_once(server: Server) -> None:
         with pytest.raises(AgentError, match="bad key") as caught:
             await measure(made, lambda _: None)
     assert "--key-env" in caught.value.hint
+
+
+async def test_a_server_that_names_no_models_in_time_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "LIST_S", 0.2)
+    server.models = hanging({})
+    async with agent(server.url) as made:
+        with pytest.raises(AgentTimeout, match="has said nothing") as caught:
+            await measure(made, lambda _: None)
+    assert "--no-measure" in caught.value.hint
+    assert server.bodies == []
 
 
 async def test_a_model_that_hangs_is_given_up(
