@@ -222,7 +222,7 @@ async def _absolute(path: Path) -> Path:
 
 
 def _who(node: Node) -> dict[str, JsonValue]:
-    return {"peer_id": node.peer, "pid": os.getpid()}
+    return {"peer_id": node.peer, "pid": os.getpid(), "drain_s": node.config.drain_s}
 
 
 async def _until_signalled(served: Served, ready: Ready) -> None:

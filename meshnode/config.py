@@ -108,6 +108,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         join: Invites (``mesh1:…``), or addresses of nodes of the mesh, with ``/p2p/PEER``.
         specialists: Short names of built-in agents to host.
         functions: ``module:name`` of Python agents to host.
+        drain_s: A node that is told to end finishes what it does for others for so long.
     """
 
     network: str = "meshnode"
@@ -116,6 +117,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join: tuple[str, ...] = ()
     specialists: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    drain_s: float = 30.0
     http: HttpConfig = HttpConfig()
     directory: DirectoryConfig = DirectoryConfig()
     host: HostConfig = HostConfig()
@@ -266,6 +268,10 @@ def _check_callers(access: AccessConfig, where: str) -> None:
 
 
 def _check_quantities(config: NodeConfig, where: str) -> None:
+    if not 0 <= config.drain_s < math.inf:
+        raise ConfigError(
+            f"{where}: drain_s is {config.drain_s}", hint="say seconds; 0 waits for nothing"
+        )
     positive = {
         "directory.record_lifetime_s": config.directory.record_lifetime_s,
         "directory.digest_interval_s": config.directory.digest_interval_s,

@@ -69,8 +69,10 @@ __all__ = [
 _JOIN_S: Final = 5.0
 #: A peer that hasn't answered a dial within this is not there, seconds.
 REACH_S: Final = 5.0
-#: A drain waits this long for what is being done, seconds.
-DRAIN_S: Final = 30.0
+#: Leaving in order is told to others within this, seconds.
+_LEAVE_S: Final = 2.0
+#: While draining, what is waited for is told this often, seconds.
+_WAITING_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Node:
             config=config,
             emit=emit,
         )
+        #: What a drain waits for, for a person; empty unless the node is closing.
+        self.draining = ""
         self._joins = dict(_peer_and_address(address) for address in config.join_addresses)
         self.host = AgentHost(agents, calls_max=config.host.calls_max, emit=emit)
         self.sessions = Sessions(
@@ -245,18 +249,43 @@ class Node:
             await trio.sleep(_JOIN_S)
 
     async def drain(self) -> None:
-        """Take nothing new, finish what is being done (for a while), and say goodbye."""
-        self.events.emit("node.draining")
+        """Take nothing new, finish what is being done for others, and say goodbye.
+
+        What isn't finished within ``drain_s`` is handed back: its brokers see the session
+        end and have it done elsewhere.  Jobs of this node go on when it starts again.
+        """
         self.contractor.drain()
         self.broker.drain()
-        with trio.move_on_after(DRAIN_S):
-            await self.contractor.drained()
-        with trio.move_on_after(2.0):
+        self.draining = self._waiting_for()
+        self.events.emit("node.draining", waiting_for=self.draining)
+        with trio.move_on_after(self.config.drain_s) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_waiting)
+                await self.contractor.drained()
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            self.events.emit("node.handed_back", calls=self._waiting_for())
+        with trio.move_on_after(_LEAVE_S):
             try:
                 await self.directory.leave()
             except StoreError as exc:  # what it signed last lapses by itself
                 self.events.emit("node.left_unsaid", why=str(exc))
         await self.sessions.aclose()
+
+    async def _tell_waiting(self) -> None:
+        """Say what a drain waits for, now and then, until cancelled."""
+        while True:
+            await trio.sleep(_WAITING_S)
+            self.draining = self._waiting_for()
+            self.events.emit("node.waiting", waiting_for=self.draining)
+
+    def _waiting_for(self) -> str:
+        """Say what is still being done."""
+        calls = self.contractor.active
+        others = f"{calls} award{'s' * (calls != 1)} in work" if calls else "nothing"
+        jobs = self.broker.carried
+        own = f"; {jobs} job{'s' * (jobs != 1)} of its own will go on at the next start"
+        return others + (own if jobs else "")
 
     def add_agent(self, agent: Agent) -> None:
         """Host one more agent; the mesh is told at once.

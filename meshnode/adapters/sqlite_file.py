@@ -191,7 +191,8 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise StoreError(
             f"store {path} is in use by another node (process {holder})",
-            hint="stop that node, or give this one its own home folder",
+            hint=f"end it (`meshnode down --home {path.parent}`, or that process), or give this"
+            " one its own home",
         ) from None
     except OSError:
         os.close(lock)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -9,11 +10,15 @@ import typer
 
 from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, read_running
 from meshnode.cli.options import Json, home_of
-from meshnode.cli.printing import say_json
+from meshnode.cli.printing import console, plain, say_json
 
 _POLL_S: Final = 0.1
-#: A node drains for up to 30 s, then closes.
-_PATIENCE_S: Final = 45.0
+#: What a node that drains waits for is asked this often, seconds.
+_ASK_S: Final = 3.0
+#: Beside its draining, a node takes this long to close at most, seconds.
+_CLOSE_S: Final = 15.0
+#: Of seeds, and of nodes of older versions, that don't say how long they drain.
+_DRAIN_S: Final = 30.0
 
 
 def down(
@@ -28,6 +33,9 @@ def down(
     as_json: Json = False,
 ) -> None:
     """End the node or seed that runs at each home, and wait until it has ended.
+
+    It takes nothing new and finishes what it does for others, for as long as `drain_s`
+    of its settings says; what is left then is handed back, and done elsewhere.
 
     Examples:
       meshnode down
@@ -59,17 +67,38 @@ async def _end(home: Path, *, now: bool) -> dict[str, Any]:
         raise CommandFailed(f"{path} names no process", hint="end the node yourself")
     # The file is locked by the process that wrote it, so the id is still its own.
     os.kill(pid, signal.SIGTERM)
-    with trio.move_on_after(_PATIENCE_S):
+    drain_s = running.get("drain_s", _DRAIN_S)
+    patience_s = _CLOSE_S + (drain_s if isinstance(drain_s, int | float) else _DRAIN_S)
+    with trio.move_on_after(patience_s):
         told_twice = False
+        asked_s = trio.current_time()
         while read_running(path) is not None:
             await trio.sleep(_POLL_S)
+            if trio.current_time() > asked_s + _ASK_S:
+                asked_s = trio.current_time()
+                await _say_waiting(home)
             if now and not told_twice:
                 told_twice = True
                 os.kill(pid, signal.SIGTERM)
         return {"home": str(home), "peer_id": running.get("peer_id"), "pid": pid}
     raise CommandFailed(
-        f"the node at {home} has not ended after {_PATIENCE_S:g} s", hint="try --now"
+        f"the node at {home} has not ended after {patience_s:g} s", hint="try --now"
     )
+
+
+async def _say_waiting(home: Path) -> None:
+    """Say what the node is waiting for, if it is there to be asked."""
+    import trio
+
+    from meshnode.cli.client import open_client
+    from meshnode.errors import MeshError
+
+    with suppress(MeshError), trio.move_on_after(_ASK_S):
+        async with open_client(home) as client:
+            waiting = (await client.call("GET", "/api/node")).get("draining")
+        if waiting:
+            text = f"{home} waits for {waiting}; --now ends it at once"
+            console(errors=True).print(plain(text), markup=False)
 
 
 def _running(home: Path) -> tuple[Path, dict[str, Any] | None]:

@@ -47,12 +47,13 @@ def list_(
         say_json({"jobs": jobs})
         return
     rows = [
-        (job["job"], plain(job["name"], size_max=50), _when(job["planned_ms"]),
-         "ended" if job["ended"] else "running")
+        (job["job"], plain(job["name"], size_max=50), _when(job["planned_ms"]), job["state"],
+         _or_dash(job["cost_mc"]), _or_dash(job["elapsed_s"]))
         for job in jobs
     ]  # fmt: skip
     if rows:
-        console().print(table(("job", "name", "asked (UTC)", "state"), rows))
+        titles = ("job", "name", "asked (UTC)", "state", "mc", "s")
+        console().print(table(titles, rows, right="mc s"))
     else:
         print("no jobs" + (" are running" if running else " yet: see `meshnode ask`"))
 
@@ -189,6 +190,12 @@ async def _whole(client: "NodeClient", given: str) -> str:
         f"there is no job {given[:64]!r} here",
         hint="see `meshnode jobs list`",
         told="node.not_found",
+    )
+
+
+def _or_dash(amount: float | None) -> str:
+    return (
+        "-" if amount is None else f"{amount:.1f}" if isinstance(amount, float) else str(amount)
     )
 
 

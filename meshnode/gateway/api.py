@@ -116,6 +116,7 @@ class _Api:
                 "agents": [*sorted(node.host.specs())],
                 "connected": [*node.sessions.connected()],
                 "version": program_version(),
+                "draining": node.draining,
             }
         )
 
@@ -214,8 +215,16 @@ class _Api:
         limit = read_count(query.get("limit", str(_JOBS_LISTED)), "limit")
         rows = await self._node.broker.jobs()
         listed: list[JsonValue] = [
-            {"job": job, "name": name, "planned_ms": planned_ms, "ended": ended}
-            for job, name, planned_ms, ended in rows[:limit]
+            {
+                "job": job,
+                "name": row.name,
+                "planned_ms": row.planned_ms,
+                "ended": row.done,
+                "state": row.state or ("ended" if row.done else "running"),
+                "cost_mc": row.spent_mc if row.done else None,
+                "elapsed_s": (row.ended_ms - row.planned_ms) / 1000 if row.ended_ms else None,
+            }
+            for job, row in rows[:limit]
         ]
         return _answer({"jobs": listed})
 

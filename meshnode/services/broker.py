@@ -29,7 +29,7 @@ from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
 from protocol.records import Capability
 
-_JOBS: Final = "job"  # job id -> _JobRow
+_JOBS: Final = "job"  # job id -> JobRow
 _KEYS: Final = "job_key"  # caller/idempotency key -> job id
 
 #: How long a submit looks for the capabilities of its graph, seconds.
@@ -45,13 +45,27 @@ _HOLD_S: Final = 1.0
 _HOLD_S_MAX: Final = 30.0
 
 
-class _JobRow(msgspec.Struct, frozen=True):
+class JobRow(msgspec.Struct, frozen=True):
+    """A job in the list of jobs; ``state`` and what follows it came later than the rest.
+
+    Attributes:
+        done: It has ended.
+        name: Its graph's.
+        planned_ms: When it was taken, Unix time.
+        state: How it ended; empty while it runs, or if an older version wrote the row.
+        spent_mc: What it has cost; 0 until it has ended.
+        ended_ms: When it ended; 0 until then.
+    """
+
     done: bool
     name: str
     planned_ms: int
+    state: str = ""
+    spent_mc: int = 0
+    ended_ms: int = 0
 
 
-_JOB_ROW: Final = msgspec.msgpack.Decoder(_JobRow)
+_JOB_ROW: Final = msgspec.msgpack.Decoder(JobRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +142,16 @@ class Broker:
         return over
 
     async def _close(self, journal: JobJournal) -> None:
-        row = self._row(journal.state, done=True)
+        state = journal.state
+        row = JobRow(
+            done=True,
+            name=state.graph.name if state.graph else "",
+            planned_ms=state.planned_ms,
+            state=state.done.state if state.done else "",
+            spent_mc=state.spent_mc,
+            ended_ms=state.ended_ms,
+        )
         await self._context.store.commit(Put(_JOBS, journal.job, encode(row)))
-
-    def _row(self, state: JobState, *, done: bool) -> _JobRow:
-        name = state.graph.name if state.graph else ""
-        return _JobRow(done, name, state.planned_ms)
 
     # --- taking jobs ---
 
@@ -197,7 +215,7 @@ class Broker:
             epoch=0,
             traceparent=terms.traceparent,
         )
-        row = _JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
+        row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
         if key:
             writes.append(Put(_KEYS, key, job.encode()))
@@ -258,14 +276,14 @@ class Broker:
 
     # --- what has become of them ---
 
-    async def jobs(self) -> list[tuple[str, str, int, bool]]:
-        """Return (id, name, planned at, ended) of every job, newest first."""
+    async def jobs(self) -> list[tuple[str, JobRow]]:
+        """Return every job with its id, newest first."""
         rows = [
             (job, decode_as(raw, _JOB_ROW))
             for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX)
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
-        return [(job, row.name, row.planned_ms, row.done) for job, row in rows]
+        return rows
 
     async def journal(self, job: str) -> JobJournal:
         """Return a job's journal.
@@ -330,6 +348,11 @@ class Broker:
                 raise ArtifactError(f"the output {name!r} of job {job} is no longer kept")
             values[name] = parse(data)
         return values
+
+    @property
+    def carried(self) -> int:
+        """Jobs that haven't ended; they go on when the node starts again."""
+        return sum(journal.done is None for journal in self._journals.values())
 
     def drain(self) -> None:
         """Take no more jobs."""

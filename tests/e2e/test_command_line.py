@@ -179,7 +179,10 @@ def test_jobs_are_listed_shown_and_read_again(
     job = told(command(*ask, cwd=files))["job"]
     (newest, *_) = told(command("jobs", "list", *at(desk), "--json"))["jobs"]
     assert (newest["job"], newest["name"]) == (job, "shouts")
-    assert job in command("jobs", "list", *at(desk)).stdout
+    assert (newest["state"], newest["cost_mc"], newest["ended"]) == ("completed", 3, True)
+    listed = command("jobs", "list", *at(desk)).stdout
+    (line,) = [line for line in listed.splitlines() if job in line]
+    assert line.split()[-3:-1] == ["completed", "3"]
     shown = command("jobs", "show", job[:10], *at(desk))
     assert f"job {job} completed: 3 of" in shown.stdout
     assert told(command("jobs", "outputs", job, *at(desk))) == {"shouts": ["HELLO"]}
@@ -269,6 +272,7 @@ def test_a_killed_node_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
             "url": node.ready["http"],
             "peer_id": node.peer,
             "pid": node.process.pid,
+            "drain_s": 30.0,
         }
         for name in ("http.json", "token"):
             assert (home / name).stat().st_mode & 0o777 == 0o600
