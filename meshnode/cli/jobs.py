@@ -48,7 +48,7 @@ def list_(
         return
     rows = [
         (job["job"], plain(job["name"], size_max=50), _when(job["planned_ms"]), job["state"],
-         _or_dash(job["cost_mc"]), _or_dash(job["elapsed_s"]))
+         _cost(job["cost_mc"]), _took(job["elapsed_s"]))
         for job in jobs
     ]  # fmt: skip
     if rows:
@@ -193,10 +193,12 @@ async def _whole(client: "NodeClient", given: str) -> str:
     )
 
 
-def _or_dash(amount: float | None) -> str:
-    return (
-        "-" if amount is None else f"{amount:.1f}" if isinstance(amount, float) else str(amount)
-    )
+def _cost(amount_mc: int | None) -> str:
+    return "-" if amount_mc is None else str(amount_mc)
+
+
+def _took(elapsed_s: float | None) -> str:
+    return "-" if elapsed_s is None else f"{elapsed_s:.1f}"
 
 
 def _when(at_ms: int) -> str:
