@@ -9,11 +9,11 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshnode.adapters.sqlite_migrations import migrate
 from meshnode.errors import StoreError
 
 STORE_BYTES_MAX: Final = 64 * 1024**3
@@ -22,17 +22,6 @@ CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 BUSY_TIMEOUT_S: Final = 5.0
 #: No SQLite database is shorter than one page of the smallest size.
 _PAGE_BYTES_MIN: Final = 512
-
-#: Step ``n`` takes a store from version ``n`` to ``n + 1``.  Never edit a step that
-#: was released: add one.
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (
-    (
-        """CREATE TABLE cell (tbl TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-           PRIMARY KEY (tbl, key))""",
-        """CREATE TABLE entry (log TEXT NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL,
-           PRIMARY KEY (log, seq))""",
-    ),
-)
 
 #: Results of SQLite after which nobody knows what is on the disk.
 FATAL = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -145,39 +134,6 @@ def _prepare(connection: sqlite3.Connection, path: Path, bytes_max: int) -> None
     migrate(connection, path)
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     connection.execute(f"PRAGMA max_page_count = {max(1, bytes_max // page_bytes)}")
-
-
-def migrate(
-    connection: sqlite3.Connection,
-    path: Path,
-    steps: Sequence[Sequence[str]] = MIGRATIONS,
-) -> None:
-    """Bring the store to the newest version, one transaction per step.
-
-    Raises:
-        StoreError: It is newer than this program, or another program's database.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(steps):
-        raise StoreError(
-            f"store {path} has version {version}, this program knows up to {len(steps)}",
-            hint="install the newer meshnode, or use another home folder",
-        )
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == 0 and tables > 0:
-        raise StoreError(
-            f"{path} is a database of another program", hint="use another home folder"
-        )
-    for number, step in enumerate(steps[version:], start=version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in step:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
 
 
 def _lock(path: Path) -> int:

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from meshnode.adapters import sqlite_store
-from meshnode.adapters.sqlite_file import MIGRATIONS, migrate
+from meshnode.adapters.sqlite_migrations import MIGRATIONS
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.errors import StoreError
 from meshnode.ports import Append, Delete, Put
@@ -91,31 +91,6 @@ async def test_a_newer_store_is_refused_untouched(path: Path) -> None:
     error = await refusal(path)
     assert f"has version {len(MIGRATIONS) + 1}" in str(error)
     assert path.read_bytes() == before
-
-
-def test_an_older_store_is_migrated_step_by_step(tmp_path: Path) -> None:
-    first = ("CREATE TABLE a (x)", "INSERT INTO a VALUES (1)")
-    second = ("ALTER TABLE a ADD COLUMN y", "UPDATE a SET y = x + 1")
-    third = ("UPDATE a SET y = y * 10",)
-    database = sqlite3.connect(tmp_path / "db", isolation_level=None)
-    migrate(database, tmp_path, [first])
-    assert database.execute("PRAGMA user_version").fetchone() == (1,)
-    migrate(database, tmp_path, [first, second, third])
-    migrate(database, tmp_path, [first, second, third])
-    assert database.execute("PRAGMA user_version").fetchone() == (3,)
-    assert database.execute("SELECT x, y FROM a").fetchall() == [(1, 20)]
-    database.close()
-
-
-def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
-    first = ("CREATE TABLE a (x)",)
-    broken = ("INSERT INTO a VALUES (1)", "INSERT INTO nowhere VALUES (1)")
-    database = sqlite3.connect(tmp_path / "db", isolation_level=None)
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-        migrate(database, tmp_path, [first, broken])
-    assert database.execute("PRAGMA user_version").fetchone() == (1,)
-    assert database.execute("SELECT * FROM a").fetchall() == []
-    database.close()
 
 
 async def test_another_programs_database_is_refused(path: Path) -> None:

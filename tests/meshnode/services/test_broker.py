@@ -14,11 +14,12 @@ from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import Busy, GraphError, InputInvalid, MeshError, NoProvider, NotFound
 from meshnode.node import Node
+from meshnode.ports import Put
 from meshnode.services.bodies import ACCEPTANCE, AWARD, AWARD_BODY
-from meshnode.services.broker import Terms
+from meshnode.services.broker import JobRow, Terms
 from meshnode.services.session import Incoming
 from meshnode.services.sessions import Sessions
-from protocol.codec import decode_as
+from protocol.codec import decode_as, encode
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
@@ -392,6 +393,22 @@ def test_a_broker_that_is_cut_off_for_a_while_keeps_its_attempts() -> None:
         mesh.world.network.partition()
         state = await finished(a, job)
         assert code_of(state) == "completed"
+
+    play(story)
+
+
+def test_a_job_that_an_older_version_listed_is_listed() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        old = encode({"done": True, "name": "old", "planned_ms": 7})
+        await a._ports.store.commit(Put("job", "f" * 20, old))
+        job = await a.submit(shouting(), inputs("x"))
+        await a.wait(job)
+        await trio.sleep(1)  # its row is written after its end
+        rows = dict(await a.broker.jobs())
+        assert rows["f" * 20] == JobRow(done=True, name="old", planned_ms=7)
+        assert (rows[job].state, rows[job].spent_mc) == ("completed", 2)
+        assert rows[job].ended_ms >= rows[job].planned_ms
 
     play(story)
 
