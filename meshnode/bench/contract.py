@@ -16,7 +16,7 @@ that is a map, each item a contract of its own.
 import os
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from meshnode.adapters.agents.function import FunctionAgent
 from meshnode.app import open_node
-from meshnode.bench.figures import Figure
+from meshnode.bench.figures import Figure, Told
 from meshnode.config import (
     ANYONE,
     AccessConfig,
@@ -56,8 +56,6 @@ _SOON_S: Final = 30.0
 _JOB_S: Final = 600.0
 _FSYNC_BYTES: Final = 4096
 _FSYNCS: Final = 200
-
-Told = Callable[[str], None]
 
 
 async def _echo(text: str) -> str:

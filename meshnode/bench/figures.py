@@ -5,9 +5,21 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+
+
+class Told(Protocol):
+    """Is told what is being measured."""
+
+    def __call__(self, what: str, share: float | None = None, /) -> None:
+        """Hear of it.
+
+        Args:
+            what: A few words.
+            share: Of all that is to be done, what is done, 0 to 1; None if nobody knows.
+        """
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,30 +27,37 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: As in the list of targets, such as ``P7.help``.
-        value: Measured.
+        value: Measured; None if it could not be.
         unit: Of value and goal.
-        goal: What it should be at most, or at least.
+        goal: What it should be at most, or at least; None if it is told for comparison only.
         at_least: More is better.
         n: Measurements that it is made of.
         note: How, in a few words.
     """
 
     id: str
-    value: float
+    value: float | None
     unit: str
-    goal: float
     n: int
+    goal: float | None = None
     note: str = ""
     at_least: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the goal is reached; None if there is nothing to compare."""
+        if self.value is None or self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
     def row(self) -> dict[str, Any]:
         """Return the figure as it is printed."""
         return {
             "id": self.id,
-            "value": round(self.value, 4),
+            "value": None if self.value is None else round(self.value, 4),
             "unit": self.unit,
             "goal": self.goal,
-            "holds": self.value >= self.goal if self.at_least else self.value <= self.goal,
+            "holds": self.holds,
             "n": self.n,
             "note": self.note,
         }

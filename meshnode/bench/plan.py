@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from meshnode.bench.figures import Figure
+from meshnode.bench.figures import Figure, Told
 from meshnode.domain.planning import Offer, Outline, outline, texts_of, word_vectors
 from meshnode.domain.planning_examples import example_words
 from meshnode.errors import AgentError, ConfigError
@@ -29,8 +29,6 @@ _ABOUT: Final = {
     "dev": "development set",
     "held": "held-out set: other agents, subjects and wording",
 }
-
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

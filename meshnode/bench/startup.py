@@ -11,21 +11,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, Final
 
-from meshnode.bench.figures import Figure
+from meshnode.bench.figures import Figure, Told
 from meshnode.errors import MeshError
 
 _MESHNODE: Final = (sys.executable, "-m", "meshnode")
 #: A node is at rest this long after it was ready, seconds.
 _REST_S: Final = 5.0
 _PEERS: Final = 8
-
-Told = Callable[[str], None]
 
 
 def run(told: Told, *, quick: bool) -> list[Figure]:

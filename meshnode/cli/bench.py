@@ -1,7 +1,8 @@
 """``meshnode bench``: figures that say how fast, on which commit and machine."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -9,26 +10,50 @@ from meshnode.cli.options import Json
 from meshnode.cli.printing import console, plain, say_json, table
 
 if TYPE_CHECKING:
-    from meshnode.bench.figures import Figure
+    from meshnode.bench.figures import Figure, Told
 
 _Bench = Callable[..., "list[Figure]"]
+_Given = dict[str, str | bool]
+
+#: Benches that an option is for.
+_OPTIONS: Final = {
+    "agents": ("plan",),
+    "requests": ("plan",),
+    "verbose": ("plan",),
+    "peers": ("session",),
+    "profile": ("session",),
+}
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import contract, plan, startup
+    from meshnode.bench import contract, plan, session, startup
 
     return {
         "broker": contract.run_broker,
         "contract": contract.run,
         "plan": plan.run,
+        "session": session.run,
         "startup": startup.run,
     }
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which: broker, contract, plan, startup.")],
+    name: Annotated[
+        str, typer.Argument(help="Which: broker, contract, plan, session, startup.")
+    ],
     *,
     quick: Annotated[bool, typer.Option(help="At most a minute, fewer measurements.")] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers/--no-peers",
+            help="session: measure what users would pick instead beside it, or not.",
+        ),
+    ] = True,
+    profile: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="session: leave a cProfile of our side in FILE."),
+    ] = "",
     requests: Annotated[
         str, typer.Option(metavar="FILE", help="plan: requests to plan, JSON lines.")
     ] = "",
@@ -42,8 +67,20 @@ def bench(
 ) -> None:
     """Measure this installation, and hold the figures against their goals.
 
+    session   a call to a remote agent: our session, AutoGen, gRPC, py-libp2p, TCP
+    contract  a contract from award to receipt, and what negotiating adds
+    broker    sub-tasks per second
+    startup   how fast things start, and the memory of a node at rest
+    plan      whether goals in plain words become the right graphs
+
+    What users would pick instead is measured in the same run, in turns with ours: on a
+    machine that others use, ratios hold and milliseconds don't.  Those packages go into
+    an environment of their own, once, with pip, in the cache folder.
+
     Examples:
-      meshnode bench startup --quick
+      meshnode bench session --quick
+      meshnode bench session --no-peers --json
+      meshnode bench session --quick --no-peers --profile session.prof
       meshnode bench startup --json
       meshnode bench plan --verbose
       meshnode bench plan --requests requests.jsonl --agents agents.json --json
@@ -52,6 +89,19 @@ def bench(
     [["from", "to"]]}, one of agents is a list of {"capability", "description",
     "examples", "input_schema", "output_schema"}.
     """
+    more = (
+        ("requests", requests),
+        ("agents", agents),
+        ("verbose", verbose),
+        ("profile", profile),
+    )
+    given: _Given = {option: value for option, value in more if value}
+    if not peers:
+        given["peers"] = False
+    _measure(name, given, quick=quick, as_json=as_json)
+
+
+def _measure(name: str, given: _Given, *, quick: bool, as_json: bool) -> None:
     from meshnode.bench.figures import report
     from meshnode.cli.failure import CommandFailed
 
@@ -62,21 +112,13 @@ def bench(
             hint=f"there are: {', '.join(sorted(benches))}",
             told="bench.unknown",
         )
-    more = {"requests": requests, "agents": agents, "verbose": verbose}
-    given = {option: value for option, value in more.items() if value}
-    if given and name != "plan":
-        raise CommandFailed(
-            f"--{next(iter(given))} is for `meshnode bench plan`", hint="leave it out"
-        )
-    errors = console(errors=True)
-    with errors.status("measuring") as status:
-
-        def told(what: str) -> None:
-            if verbose and ": wanted " in what:
-                errors.print(plain(what), markup=False)
-            else:
-                status.update(f"measuring: {what}")
-
+    for option in given:
+        if name not in _OPTIONS[option]:
+            shown = "--no-peers" if option == "peers" else f"--{option}"
+            raise CommandFailed(
+                f"{shown} is for `meshnode bench {_OPTIONS[option][0]}`", hint="leave it out"
+            )
+    with _progress(verbose="verbose" in given) as told:
         figures = benches[name](told, quick=quick, **given)
     made = report(name, figures)
     if as_json:
@@ -85,18 +127,36 @@ def bench(
     _print(made, figures)
 
 
+@contextmanager
+def _progress(*, verbose: bool) -> Iterator["Told"]:
+    """Show what is being measured on standard error, with a bar where its end is known."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    errors = console(errors=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("measuring", total=None)
+
+        def told(what: str, share: float | None = None, /) -> None:
+            if verbose and ": wanted " in what:
+                errors.print(plain(what), markup=False)
+                return
+            total = None if share is None else 1.0
+            shown = plain(f"measuring: {what}").replace("[", "(")
+            progress.update(task, description=shown, total=total, completed=share or 0.0)
+
+        yield told
+
+
 def _print(made: dict[str, Any], figures: "list[Figure]") -> None:
-    rows = [
-        (
-            row["id"],
-            f"{row['value']:g} {row['unit']}",
-            f"{'≥' if figure.at_least else '≤'} {row['goal']:g}",
-            "yes" if row["holds"] else "no",
-            row["n"],
-            row["note"],
-        )
-        for row, figure in zip(made["figures"], figures, strict=True)
-    ]
     out = console()
     out.print(f"{made['name']}, commit {made['commit']}, {made['machine']}")
+    rows = [_row(row, figure) for row, figure in zip(made["figures"], figures, strict=True)]
     out.print(table(("figure", "value", "goal", "holds", "n", "how"), rows, right="n"))
+
+
+def _row(row: Mapping[str, Any], figure: "Figure") -> tuple[object, ...]:
+    value = "–" if row["value"] is None else f"{row['value']:g} {row['unit']}"
+    goal = "" if row["goal"] is None else f"{'≥' if figure.at_least else '≤'} {row['goal']:g}"
+    holds = {True: "yes", False: "no", None: "–"}[row["holds"]]
+    return (row["id"], value, goal, holds, row["n"], row["note"])

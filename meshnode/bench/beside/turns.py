@@ -1,0 +1,89 @@
+"""A contestant's side of a contest: it waits for its turn, then calls and counts.
+
+On standard input a line each: ``{"calls": 100}``, ``{"cpu": true}``; on standard output the
+answer: how long each call took, or the processor time that the process has used since it
+began.  The first line that a contestant prints says that it is ready, and how it is reached.
+
+Standard library only, and of no event loop: trio and asyncio programs take turns alike.
+"""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from cProfile import Profile
+from time import perf_counter_ns, process_time_ns
+from typing import Final
+
+#: 1 KiB of text, as bytes too.
+TEXT: Final = "".join(f"{number} " for number in range(270))[:1024]
+BODY: Final = TEXT.encode("ascii")
+
+ReadLine = Callable[[], Awaitable[str]]
+Call = Callable[[], Awaitable[None]]
+
+
+def say(**fields: object) -> None:
+    """Print one line for the one who holds the contest."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def arguments() -> tuple[str, str]:
+    """Return which part this process plays (``both``, ``callee``, ``caller``) and with whom."""
+    part, *rest = sys.argv[1:]
+    return part, rest[0] if rest else ""
+
+
+async def take_turns(
+    readline: ReadLine, call: Call | None = None, *, address: str = ""
+) -> None:
+    """Do what is asked for until standard input ends.
+
+    Args:
+        readline: Waits for the next line without holding up the event loop.
+        call: What is measured; None in a process that is called only.
+        address: How this process is reached.
+    """
+    say(ready=True, address=address)
+    while line := await readline():
+        turn = json.loads(line)
+        if turn.get("cpu"):
+            say(cpu_ns=process_time_ns())
+        elif call is not None:
+            with _profiled(turn.get("profile", "")):
+                taken_ns = await _measured(call, int(turn["calls"]))
+            say(ns=taken_ns)
+
+
+@contextmanager
+def _profiled(file: str) -> Iterator[None]:
+    if not file:
+        yield
+        return
+    profile = Profile()
+    profile.enable()  # this thread's, so of all tasks of the event loop
+    try:
+        yield
+    finally:
+        profile.disable()
+        profile.dump_stats(file)
+
+
+async def _measured(call: Call, calls: int) -> list[int]:
+    taken: list[int] = []
+    for _ in range(calls):
+        begun_ns = perf_counter_ns()
+        await call()
+        taken.append(perf_counter_ns() - begun_ns)
+    return taken
+
+
+def check(answer: object, expected: object) -> None:
+    """Stop a contestant that doesn't do what it is measured for.
+
+    Raises:
+        ValueError: It gave back something else.
+    """
+    if answer != expected:
+        raise ValueError("the echo is not what was said")
