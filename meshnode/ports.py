@@ -54,6 +54,16 @@ class Stream(Protocol):
             StreamLost: The peer is gone or reset the stream.
         """
 
+    def send_nowait(self, data: bytes) -> bool:
+        """Send all of ``data`` if that needs no waiting; else send nothing, return False.
+
+        Never while another task sends.  A peer that doesn't read, or more than some
+        64 KiB at once, is a reason to wait.
+
+        Raises:
+            StreamLost: As :meth:`send`.
+        """
+
     async def receive(self, size_max: int = 65_536) -> bytes:
         """Return 1 to ``size_max`` bytes, or ``b""`` once the peer has finished sending.
 

@@ -39,6 +39,8 @@ def _is_plain(kind: inspect.Type, depth: int) -> bool:
     match kind:
         case inspect.StructType(fields=fields, tag=None):
             inner = [field.type for field in fields]
+        case inspect.StructType(fields=fields, tag=int(), array_like=True):
+            inner = [field.type for field in fields]  # the tag is the array's first integer
         case inspect.ListType(item_type=item):
             inner = [item]
         case inspect.DictType(key_type=inspect.StrType(), value_type=item):

@@ -15,6 +15,7 @@ number of ``Item`` within the credit granted, then one ``Reply`` or ``Failure``.
 Specified in protocol/spec/50-sessions.md; vectors in protocol/vectors/session.json.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Literal
@@ -125,7 +126,7 @@ class SessionMachine:
         state: Where it stands.
         offset_ms: The peer's clock minus ours, or None before it was measured.
         round_trip_ms: Of the best measurement so far.
-        out: Frames to write, in order within their urgency; drained by :meth:`take`.
+        waiting_bytes: Bytes that wait to be taken (:meth:`take`).
     """
 
     role: Literal["dialler", "listener"]
@@ -138,8 +139,9 @@ class SessionMachine:
     pinged_ms: int = 0
     started_ms: int = 0
     _reader: FrameReader = field(default_factory=FrameReader)
-    _urgent: list[bytes] = field(default_factory=list)
-    _normal: list[bytes] = field(default_factory=list)
+    waiting_bytes: int = 0
+    _urgent: deque[bytes] = field(default_factory=deque)
+    _normal: deque[bytes] = field(default_factory=deque)
     _unsent: dict[int, bytes] = field(default_factory=dict)  # rid -> request that waits
     _next_rid: int = 1
     _asked: dict[int, int] = field(default_factory=dict)  # rid -> credit the peer has left
@@ -205,6 +207,7 @@ class SessionMachine:
             self._say(CancelRequest(rid))
         else:  # a cancel would overtake it, and the peer work for nobody
             self._normal.remove(unsent)
+            self.waiting_bytes -= len(unsent)
 
     def credit(self, rid: int) -> int:
         """Return how many pieces may be sent for ``rid`` now; 0 when it has ended."""
@@ -259,25 +262,23 @@ class SessionMachine:
         taken: list[bytes] = []
         size = 0
         for queue in (self._urgent, self._normal):
-            count = 0
-            for item in queue:
-                if taken and size + len(item) > size_max:
-                    break
-                taken.append(item)
-                size += len(item)
-                count += 1
-            del queue[:count]
+            while queue and (not taken or size + len(queue[0]) <= size_max):
+                taken.append(queue.popleft())
+                size += len(taken[-1])
             if queue:
                 break
-        if self._unsent:
-            waiting = set(map(id, self._normal))
-            self._unsent = {k: v for k, v in self._unsent.items() if id(v) in waiting}
-        return b"".join(taken)
+        self.waiting_bytes -= size
+        if not self._normal:
+            self._unsent.clear()
+        elif self._unsent:
+            gone = set(map(id, taken))
+            self._unsent = {k: v for k, v in self._unsent.items() if id(v) not in gone}
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     @property
-    def waiting_bytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return sum(map(len, self._urgent)) + sum(map(len, self._normal))
+    def open_requests(self) -> int:
+        """How many are asked and not answered, on either side."""
+        return len(self._asked) + len(self._serving)
 
     @property
     def idle(self) -> bool:
@@ -418,3 +419,4 @@ class SessionMachine:
         body = encode_frame(message)
         is_urgent = urgent and isinstance(message, URGENT)
         (self._urgent if is_urgent else self._normal).append(body)
+        self.waiting_bytes += len(body)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from protocol.codec import encode, scan
+from protocol.codec import decode_as, encode
 from protocol.errors import Malformed, UnknownType
 from protocol.framing import frame
 
@@ -134,12 +134,12 @@ def decode_frame(body: bytes) -> SessionFrame:
         Malformed: Not canonical, or fields of the wrong type.
         UnknownType: A type number that version 1 doesn't have.
     """
-    scan(body)
     try:
-        return _DECODER.decode(body)
-    except msgspec.ValidationError as exc:
+        return decode_as(body, _DECODER)
+    except Malformed as exc:
         is_array = len(body) > _TYPE_AT and _ARRAYS_FROM < body[0] < _ARRAYS_TO
-        if is_array and _TYPES <= body[_TYPE_AT] < _SMALL_INTEGERS_TO:
+        is_unknown = is_array and _TYPES <= body[_TYPE_AT] < _SMALL_INTEGERS_TO
+        if is_unknown and isinstance(exc.__cause__, msgspec.ValidationError):
             raise UnknownType(f"session frame type {body[_TYPE_AT]}") from exc
         raise Malformed(f"session frame: {exc}") from exc
 

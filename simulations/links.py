@@ -238,6 +238,18 @@ class SimStream:
             start += len(piece)
         self._check_sending()
 
+    def send_nowait(self, data: bytes) -> bool:
+        """See :meth:`meshnode.ports.Stream.send_nowait`."""
+        self._check_sending()
+        if self._sending or len(data) > min(self._room_bytes, PIECE_BYTES_MAX):
+            return False
+        if self._lane.weather.break_chance and self._breaks():
+            self._check_sending()
+        if data:
+            self._room_bytes -= len(data)
+            self._lane.ship(self.far.take, bytes(data), len(data))
+        return True
+
     async def receive(self, size_max: int = 65_536) -> bytes:
         """See :meth:`meshnode.ports.Stream.receive`."""
         if self._reader is not None:

@@ -11,29 +11,24 @@ the pinned one is refused with a clear error instead of being half patched.
 
 import importlib.metadata
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from libp2p.kad_dht import peer_routing, provider_store, value_store
 from libp2p.network import swarm
 from libp2p.network.connection import swarm_connection
-from libp2p.stream_muxer.yamux import yamux
+from libp2p.security import secure_session
 
 from meshnode.errors import ConfigError
 
 VERSION: Final = "0.8.1"
 
-#: Largest receive window of a stream, bytes.  py-libp2p allows 16 MiB, which 250
-#: streams of one peer turn into 4 GiB that nobody has to read.
-WINDOW_BYTES_MAX: Final = 1024 * 1024
 #: Longest wait for one DHT peer, seconds.  A lookup waits for its slowest peer, so
 #: py-libp2p's 10 s let one frozen peer use up the whole operation.
 DHT_QUERY_S: Final = 3
 
 #: Private parts that the adapters build on.
 _NEEDED: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
-    (yamux.Yamux, ("_write_frame", "_read_data_body", "_cleanup_on_error", "_finalize_stream")),
-    (yamux.YamuxStream, ("_grow_to_delta", "_apply_autotune_epoch")),
+    (secure_session.SecureSession, ("_drain",)),
     (
         swarm.Swarm,
         ("_dial_addr_single_attempt", "_open_stream_on_connection", "_select_connection"),
@@ -44,9 +39,6 @@ _NEEDED: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
         ("_send_add_provider", "_get_providers_from_peer_with_closers"),
     ),
 )
-
-_StreamFactory = Callable[[int, yamux.Yamux, bool], yamux.YamuxStream]
-_STOCK_STREAM: Final = yamux.YamuxStream
 
 
 def apply() -> None:
@@ -65,9 +57,7 @@ def apply() -> None:
         for name in names:
             _check(owner, name)
     silence()
-    _replace(yamux, "MAX_WINDOW_SIZE", WINDOW_BYTES_MAX)
     _replace(peer_routing, "QUERY_TIMEOUT", DHT_QUERY_S)
-    _replace(yamux, "YamuxStream", _make_stream)
 
 
 def silence() -> None:
@@ -83,12 +73,6 @@ def silence() -> None:
     for noisy in (logger, logging.getLogger("multiaddr")):
         noisy.setLevel(logging.CRITICAL + 1)
     _replace(swarm_connection, "logging", logger.getChild("network.connection"))
-
-
-def _make_stream(stream_id: int, conn: yamux.Yamux, is_initiator: bool) -> yamux.YamuxStream:  # noqa: FBT001 - the signature of what it replaces
-    """Stand in for the class: a connection says itself what its streams are."""
-    make: _StreamFactory = getattr(conn, "stream_class", _STOCK_STREAM)
-    return make(stream_id, conn, is_initiator)
 
 
 def _check(owner: object, name: str) -> None:

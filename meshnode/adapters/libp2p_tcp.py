@@ -3,7 +3,7 @@
 py-libp2p awaits each socket write, so whoever cancels a send may leave half an
 encrypted frame on the wire, and nobody on that connection understands anything
 after it.  Here :meth:`TcpStream.push` never waits: what the socket refuses goes to
-a backlog that a task of the connection writes out (:mod:`.libp2p_yamux`), and a
+a backlog that a task of the connection then writes out (:mod:`.libp2p_yamux`), and a
 sender waits *before* its frame, not within it.
 
 The listening sockets are opened before the host runs: a port in use is then an
@@ -14,7 +14,7 @@ nodes on one port would each get half of the connections, and nobody would be to
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -32,6 +32,10 @@ from meshnode.errors import ConfigError
 BACKLOG_BYTES_MAX: Final = 256 * 1024
 ACCEPT_QUEUE: Final = 128
 _WRITE_BYTES: Final = 256 * 1024
+#: What is read at once: little while little comes, since the buffer is made before the
+#: read, and a lot while there is a lot.
+_READ_BYTES_MIN: Final = 16 * 1024
+_READ_BYTES_MAX: Final = 256 * 1024
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
@@ -108,8 +112,9 @@ class TcpStream(TrioTCPStream):
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._backlog = bytearray()
-        self._pending = trio.Event()
         self._drained = trio.Event()
+        self._read_bytes = _READ_BYTES_MIN
+        self._more = False  # the last read was full
 
     @property
     def backlog_bytes(self) -> int:
@@ -129,7 +134,6 @@ class TcpStream(TrioTCPStream):
             data = data[sent:]
             self._drained = trio.Event()
         self._backlog += data
-        self._pending.set()
 
     async def flush(self) -> None:
         """Write the backlog out.  One task at a time; cancelling it loses nothing.
@@ -138,20 +142,11 @@ class TcpStream(TrioTCPStream):
             ConnectionClosedError: The connection is gone.
         """
         while self._backlog:
-            try:
-                await trio.lowlevel.wait_writable(self.stream.socket.fileno())
-            except (OSError, trio.ClosedResourceError) as exc:
-                raise ConnectionClosedError(f"closed: {exc}", transport="tcp") from exc
+            await self._wait(trio.lowlevel.wait_writable)
             with memoryview(self._backlog) as view:
                 sent = self._write_now(view[:_WRITE_BYTES])
             del self._backlog[:sent]
         self._drained.set()
-
-    async def pending(self) -> None:
-        """Wait until there is something to flush."""
-        if not self._backlog:
-            self._pending = trio.Event()
-            await self._pending.wait()
 
     async def room(self, bytes_max: int = 0) -> None:
         """Wait until the backlog holds no more than ``bytes_max`` bytes.
@@ -162,6 +157,39 @@ class TcpStream(TrioTCPStream):
         while len(self._backlog) > bytes_max:
             await self._drained.wait()
             self._check_open()
+
+    async def receive(self) -> bytes:
+        """Return what has come, or ``b""`` at the end.
+
+        py-libp2p's :meth:`read` asks for so many bytes, and takes a lock each time; this
+        is for the muxer, the only reader once the handshakes are over.
+
+        Raises:
+            ConnectionClosedError: The connection broke.
+        """
+        if self._more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._wait(trio.lowlevel.wait_readable)
+        while True:
+            self._check_open()
+            try:
+                data = os.read(self.stream.socket.fileno(), self._read_bytes)
+            except BlockingIOError:
+                self._more = False
+                await self._wait(trio.lowlevel.wait_readable)
+                continue
+            except OSError as exc:
+                raise ConnectionClosedError(f"TCP: {exc}", transport="tcp") from exc
+            self._more = len(data) == self._read_bytes
+            self._read_bytes = _READ_BYTES_MAX if self._more else _READ_BYTES_MIN
+            return data
+
+    async def _wait(self, until: Callable[[int], Awaitable[None]]) -> None:
+        try:
+            await until(self.stream.socket.fileno())
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise ConnectionClosedError(f"closed: {exc}", transport="tcp") from exc
 
     def _write_now(self, data: bytes | memoryview) -> int:
         self._check_open()

@@ -43,7 +43,7 @@ from meshnode.adapters import libp2p_patches
 from meshnode.adapters.libp2p_guards import HOUSEKEEPING, Door, Slots, guarded, peer_of
 from meshnode.adapters.libp2p_swarm import MeshSwarm
 from meshnode.adapters.libp2p_tcp import TcpTransport, host_and_port, open_listener
-from meshnode.adapters.libp2p_yamux import MeshMuxer, MeshYamuxStream
+from meshnode.adapters.libp2p_yamux import MeshMuxer, MeshYamux, MeshYamuxStream
 from meshnode.errors import Busy, StreamLost, Unreachable
 from meshnode.ports import Emit, Handler, Stream
 from protocol.errors import RemoteProtocolError
@@ -54,9 +54,8 @@ if TYPE_CHECKING:
 
     from libp2p.network.stream.net_stream import NetStream
 
-#: Streams opened here per connection: py-libp2p holds 256 and blocks at the next one.
+#: Streams opened here per connection: a stock py-libp2p takes 256 from a peer.
 STREAMS_MAX: Final = 240
-_BACKLOG_SLOTS: Final = 256
 #: Longest wait for a peer to agree on a protocol, seconds.
 NEGOTIATE_S: Final = 5.0
 #: Streams of one protocol at once, from all peers.
@@ -85,6 +84,13 @@ class Libp2pStream:
         """Send all of ``data``; waits for as long as the peer doesn't read."""
         try:
             await self._muxed.write(data)
+        except _BROKEN as exc:
+            raise StreamLost(f"the stream to {self._peer} is over: {exc}") from exc
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Send all of ``data`` without waiting, or nothing and return False."""
+        try:
+            return self._muxed.write_nowait(data)
         except _BROKEN as exc:
             raise StreamLost(f"the stream to {self._peer} is over: {exc}") from exc
 
@@ -189,8 +195,8 @@ class Libp2pTransport:
 
     async def _open_on(self, conn: SwarmConn, protocol: str) -> Stream:
         peer = str(conn.muxed_conn.peer_id)
-        slots = getattr(conn.muxed_conn, "stream_backlog_semaphore", None)
-        if slots is not None and _BACKLOG_SLOTS - slots.value >= STREAMS_MAX:
+        muxed = conn.muxed_conn
+        if isinstance(muxed, MeshYamux) and muxed.machine.opened_here >= STREAMS_MAX:
             raise Busy(f"the connection to {peer}")
         try:
             net = await self._swarm.open_on(conn)

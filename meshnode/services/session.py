@@ -35,6 +35,9 @@ _WAITING_BYTES_MAX: Final = 4 * 1024 * 1024
 _BEAT_S: Final = 1.0
 #: A write that makes no headway for this long ends the session, seconds.
 _WRITE_S: Final = 15.0
+#: With so many requests open at most, what they say is written at once; with more it waits
+#: for the writer, which puts what comes together into one frame of the transport.
+_FEW: Final = 2
 #: When to ask again a node whose disk refused, milliseconds.
 _STORE_RETRY_MS: Final = 1_000
 
@@ -125,6 +128,8 @@ class Session:
     stopped: bool = False
     settled: trio.Event = field(default_factory=trio.Event)
     _wake: trio.Event = field(default_factory=trio.Event)
+    _writing: bool = False  # by the writer, which looks again before it rests
+    _held: bytes = b""  # taken from the machine, and not yet by the stream
 
     @property
     def peer(self) -> str:
@@ -313,7 +318,7 @@ class Session:
         self.asked[rid] = asked
         self.wake()
         try:
-            with trio.move_on_after(timeout_s):
+            with trio.CancelScope(deadline=trio.current_time() + timeout_s):
                 await asked.done.wait()
         finally:
             if self.asked.pop(rid, None) is not None:
@@ -328,25 +333,48 @@ class Session:
     # --- writing ---
 
     def wake(self) -> None:
-        """Tell the writer that something waits."""
-        self._wake.set()
+        """See that what waits is written: now if that is possible, else by the writer."""
+        if self._writing:
+            return
+        if self._held or self.machine.open_requests > _FEW:
+            self._wake.set()
+            return
+        try:
+            while self.machine.waiting_bytes:
+                self._held = self.machine.take()
+                if not self.stream.send_nowait(self._held):
+                    self._wake.set()
+                    return
+                self._held = b""
+        except StreamLost as exc:
+            self.stop(str(exc))
+        self._settle()
 
     async def _write(self) -> None:
         """Write what waits, urgent frames first, many small ones in one go."""
         try:
             while True:
-                while data := self.machine.take():
-                    with trio.fail_after(_WRITE_S):
-                        await self.stream.send(data)
-                self.settled.set()
-                self._let_send()  # some wait for what is waiting to be less, not for credit
                 self._wake = trio.Event()
+                self._writing = True
+                while data := self._held or self.machine.take():
+                    self._held = b""
+                    if not self.stream.send_nowait(data):
+                        with trio.fail_after(_WRITE_S):
+                            await self.stream.send(data)
+                self._writing = False
+                self._settle()
                 if self.machine.waiting_bytes == 0:
                     await self._wake.wait()
         except trio.TooSlowError:
             self.stop(f"{self.peer} does not read")
         except StreamLost as exc:
             self.stop(str(exc))
+
+    def _settle(self) -> None:
+        """What waited has been written."""
+        self.settled.set()
+        if self.credited:  # some wait for what is waiting to be less, not for credit
+            self._let_send()
 
     async def _beat(self) -> None:
         while True:

@@ -272,10 +272,12 @@ class Sessions:
         start_s = trio.current_time()
         if peer == self.peer:
             return await self._ask_self(method, body, timeout_s, on_item, traceparent)
-        with trio.move_on_after(timeout_s) as scope:
-            session = await self._session(peer)
-        if scope.cancelled_caught:
-            raise RequestTimeout(f"no session with {peer} within {timeout_s:g} s")
+        session = self._sessions.get(peer)
+        if session is None or not session.usable:
+            with trio.move_on_after(timeout_s) as scope:
+                session = await self._session(peer)
+            if session is None or scope.cancelled_caught:
+                raise RequestTimeout(f"no session with {peer} within {timeout_s:g} s")
         left_s = max(0.001, timeout_s - (trio.current_time() - start_s))
         try:
             return await session.ask(

@@ -117,6 +117,46 @@ async def test_a_receiver_that_does_not_read_makes_the_sender_wait(
             assert received == sent > stalled_at
 
 
+async def test_what_is_sent_without_waiting_arrives_whole_or_not_at_all(
+    transports: Transports,
+) -> None:
+    received = bytearray()
+    read = trio.Event()
+
+    async def read_late(stream: Stream) -> None:
+        await read.wait()
+        while part := await stream.receive():
+            received.extend(part)
+        await stream.finish()
+
+    with trio.fail_after(LIMIT_S):
+        async with transports(2) as (here, there):
+            there.serve(OTHER, read_late)
+            stream = await dial(here, there, OTHER)
+            sent = pattern(32 * MIB)
+            at = 0
+            while at < len(sent) and stream.send_nowait(sent[at : at + 10_000]):
+                at += 10_000
+            assert 0 < at <= 16 * MIB, "bounded, although nothing waits"
+            read.set()
+            await stream.send(sent[at : at + MIB])  # waits, and goes on where that ended
+            await stream.finish()
+            assert await is_over(stream)
+            assert received == sent[: at + MIB]
+
+
+async def test_nothing_is_sent_without_waiting_on_a_stream_that_is_over(
+    transports: Transports,
+) -> None:
+    with trio.fail_after(LIMIT_S):
+        async with transports(2) as (here, there):
+            there.serve(ECHO, echo)
+            stream = await dial(here, there)
+            await stream.aclose()
+            with pytest.raises(StreamLost):
+                stream.send_nowait(b"late")
+
+
 # --- faults -----------------------------------------------------------------------
 
 

@@ -34,6 +34,14 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     right: bytes
 
 
+class Numbered(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    left: bytes
+
+
+class Tagged(msgspec.Struct, frozen=True, tag=3):
+    left: bytes
+
+
 class Nested(msgspec.Struct, frozen=True):
     inner: "Nested | None" = None
 
@@ -114,14 +122,15 @@ def test_many_values_and_many_bytes_are_counted_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [messages.Award, messages.Result, Envelope, facts.Awarded, Outer, Row]
+    "kind", [messages.Award, messages.Result, Envelope, facts.Awarded, Outer, Row, Numbered]
 )
 def test_messages_and_facts_are_plain(kind: Hashable) -> None:
     assert is_plain(kind)
 
 
 @pytest.mark.parametrize(
-    "kind", [float, Any, dict[int, str], list[float], Nested, dict[str, Any], Literal[1, "a"]]
+    "kind",
+    [float, Any, dict[int, str], list[float], Nested, dict[str, Any], Literal[1, "a"], Tagged],
 )
 def test_what_may_hold_more_is_not_plain(kind: Hashable) -> None:
     assert not is_plain(kind)

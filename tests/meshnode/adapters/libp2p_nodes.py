@@ -62,10 +62,8 @@ async def stock_transport(name: str) -> AsyncIterator[Libp2pTransport]:
     libp2p_patches.apply()
     events = Events()
 
-    def stock_yamux(
-        conn: ISecureConn, peer_id: ID, *, is_initiator: bool, emit: Emit
-    ) -> IMuxedConn:
-        return yamux.Yamux(conn, peer_id, is_initiator=is_initiator)
+    def stock_yamux(conn: ISecureConn, peer_id: ID, *, emit: Emit) -> IMuxedConn:
+        return yamux.Yamux(conn, peer_id, is_initiator=conn.is_initiator)
 
     muxer = MeshMuxer(events.emit, make=stock_yamux)
     host, swarm = build_host(create_new_key_pair(seed(name)), TCP(), events.emit, muxer)

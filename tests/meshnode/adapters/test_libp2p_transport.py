@@ -2,24 +2,27 @@
 
 import logging
 import signal
+from contextlib import suppress
 
 import pytest
 import trio
 import trio.testing
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID
 from multiaddr import Multiaddr
 
 from meshnode.adapters import libp2p_patches, libp2p_swarm
 from meshnode.adapters.libp2p_tcp import AddressUnusable, PortInUse
 from meshnode.adapters.libp2p_transport import STREAMS_MAX, Libp2pTransport, open_transport
 from meshnode.adapters.libp2p_transport import parse_peer as pid
-from meshnode.adapters.libp2p_yamux import HEADER, MeshYamux
+from meshnode.adapters.libp2p_yamux import MeshYamux
+from meshnode.adapters.yamux import DATA, HEADER, WINDOW_BYTES
 from meshnode.errors import Busy, ConfigError, StreamLost, Unreachable
 from meshnode.ports import Stream
 from protocol.keys import Identity
@@ -102,7 +105,7 @@ async def test_only_noise_and_yamux_are_offered() -> None:
     async with open_transport(seed("a")) as transport:
         upgrader = transport.swarm.upgrader
         assert set(upgrader.security_multistream.transports) == {"/noise"}
-        assert set(upgrader.muxer_multistream.transports) == {yamux.PROTOCOL_ID}
+        assert set(upgrader.muxer_multistream.transports) == {PROTOCOL_ID}
 
 
 # --- dialling ---------------------------------------------------------------------
@@ -248,6 +251,7 @@ async def test_a_handler_that_raises_is_reported_and_its_stream_breaks() -> None
         await stream.send(b"?")
         with pytest.raises(StreamLost):
             await stream.receive()
+        await trio.testing.wait_all_tasks_blocked(0.01)  # the reset travels faster than it
         (report,) = events.named("transport.handler_failed")
         assert report["peer"] == here.peer
         assert "a bug" in str(report["error"])
@@ -294,7 +298,8 @@ async def test_half_a_frame_is_a_break_and_never_an_end() -> None:
 
         async def read(stream: Stream) -> None:
             try:
-                ends.append(await stream.receive())
+                while True:
+                    ends.append(await stream.receive())
             except StreamLost as exc:
                 ends.append(exc)
             over.set()
@@ -302,10 +307,11 @@ async def test_half_a_frame_is_a_break_and_never_an_end() -> None:
         there.serve(ECHO, read)
         await dial(here, there)
         conn = muxer(here, there)
-        conn.push(HEADER.pack(0, yamux.TYPE_DATA, 0, conn.next_stream_id - 2, 1000) + b"half")
+        conn.push(HEADER.pack(0, DATA, 0, max(conn.machine.channels), 1000) + b"half")
         await conn.secured_conn.close()
         await over.wait()
-        assert isinstance(ends[0], StreamLost)
+        assert ends[0] == b"half"
+        assert isinstance(ends[1], StreamLost)
 
 
 async def test_a_peer_that_ignores_the_window_loses_its_connection() -> None:
@@ -317,16 +323,17 @@ async def test_a_peer_that_ignores_the_window_loses_its_connection() -> None:
         there.serve(ECHO, never_read)
         await dial(here, there)
         conn = muxer(here, there)
-        frame = HEADER.pack(0, yamux.TYPE_DATA, 0, conn.next_stream_id - 2, 60_000)
-        held = muxer(there, here).stream_buffers
+        frame = HEADER.pack(0, DATA, 0, max(conn.machine.channels), 60_000)
+        held = muxer(there, here).machine.channels
         most = 0
         with trio.fail_after(10):
             while here.connected():
-                if conn._tcp.backlog_bytes < 200_000:
-                    conn.try_push(frame + bytes(60_000))
+                if conn.backlog_bytes < 200_000:
+                    with suppress(ConnectionClosedError):
+                        conn.push(frame + bytes(60_000))
                 await trio.testing.wait_all_tasks_blocked()
-                most = max(most, *(len(buffer) for buffer in held.values()), 0)
-        assert 60_000 <= most <= yamux.DEFAULT_WINDOW_SIZE + 60_000
+                most = max(most, *(channel.buffered for channel in held.values()), 0)
+        assert 60_000 <= most <= WINDOW_BYTES
 
 
 # --- cancellation -----------------------------------------------------------------
@@ -401,7 +408,7 @@ async def test_py_libp2p_itself_breaks_when_writes_are_cancelled() -> None:
 
 
 async def test_a_send_to_a_frozen_process_is_cancelled_at_once() -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with (
             child("echo", "frozen") as (process, frozen),
             child("echo", "healthy") as (_, healthy),
@@ -449,25 +456,6 @@ def test_a_part_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delattr(Swarm, "_dial_addr_single_attempt")
     with pytest.raises(ConfigError, match="_dial_addr_single_attempt"):
         libp2p_patches.apply()
-
-
-async def test_a_receive_window_does_not_grow_beyond_its_limit() -> None:
-    windows: list[int] = []
-
-    async def read_all(stream: Stream) -> None:
-        while await stream.receive():
-            pass
-        windows.append(stream._muxed.target_recv_window)  # type: ignore[attr-defined]  # what is claimed
-        await stream.finish()
-
-    with trio.fail_after(20):
-        async with open_transport(seed("a")) as here, open_transport(seed("b")) as there:
-            there.serve(ECHO, read_all)
-            stream = await dial(here, there)
-            await stream.send(bytes(16 * 1024 * 1024))
-            await stream.finish()
-            assert await stream.receive() == b""
-    assert windows == [libp2p_patches.WINDOW_BYTES_MAX], "it did grow that far"
 
 
 async def test_py_libp2p_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:

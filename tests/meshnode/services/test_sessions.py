@@ -1,6 +1,7 @@
 """Sessions over the simulated network, in virtual time (a MockClock's)."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,25 @@ async def echo(incoming: Incoming) -> bytes:
 async def hang(_: Incoming) -> bytes:
     await trio.sleep_forever()
     return b""
+
+
+def test_what_the_stream_did_not_take_at_once_is_not_overtaken() -> None:
+    async def story(network: SimNetwork, a: Side, b: Side) -> None:
+        network.set_weather(replace(STILL, window_bytes=1000))
+        b.sessions.handle("m", echo)
+        answers: dict[int, bytes] = {}
+
+        async def ask(size: int) -> None:
+            answers[size] = await a.ask("b", bytes(size))
+
+        await a.ask("b")
+        async with trio.open_nursery() as nursery:
+            for size in (5_000, 7_000):  # both before the writer has its turn
+                nursery.start_soon(ask, size)
+        assert answers == {size: bytes(size) for size in (5_000, 7_000)}
+        assert a.count("session.violation") == b.count("session.violation") == 0
+
+    play(story)
 
 
 def test_an_answer_comes_back_and_the_session_stays() -> None:
