@@ -25,6 +25,7 @@ from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
 from meshnode.gateway.api_members import member_routes
+from meshnode.gateway.api_owner import owner_routes
 from meshnode.gateway.auth import (
     LOOPBACK_HOSTS,
     GateRules,
@@ -176,7 +177,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     clock = SystemClock()
     api = api_routes(node, clock, wrapped=partial(load_agents, home))
     mcp = McpDoor(bare_app(api, node.events.emit))
-    api += member_routes(node, clock)
+    api += [*member_routes(node, clock), *owner_routes(node)]
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

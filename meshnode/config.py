@@ -5,11 +5,13 @@ and says which setting is wrong.  ``MESHNODE_A__B=…`` overrides ``[a] b``.
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -25,6 +27,14 @@ ENV_PREFIX: Final = "MESHNODE_"
 MEMBERS: Final = "members"
 INVITED: Final = "invited"
 ANYONE: Final = "anyone"
+
+_DAY: Final = "mon|tue|wed|thu|fri|sat|sun"
+_TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+#: One entry of ``access.hours``: days, a span of the day, or both.
+HOURS: Final = re.compile(
+    rf"(?=.)(?:(?P<first>{_DAY})(?:-(?P<last>{_DAY}))?)?(?:(?:^|(?<=[a-z]) )"
+    rf"(?P<opens>{_TIME})-(?P<closes>{_TIME}|24:00))?"
+)
 
 
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +79,10 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         awards_max: Awards held at once, waiting ones included.
         per_peer_max: Of those, from one broker.
         lease_s: An award whose broker is silent for this long is stopped.
+        input_bytes_max: Largest input of one call; an agent may say less, not more.
+        run_s_max: Longest run of one call; an agent may say less, not more.
         artifact_bytes_max: Bytes of artifacts kept.
+        artifact_peer_bytes_max: Of those, for the jobs of one broker other than this node.
         artifact_lifetime_s: How long an artifact is kept.
     """
 
@@ -77,25 +90,60 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     awards_max: int = 64
     per_peer_max: int = 32
     lease_s: float = 30.0
+    input_bytes_max: int = 64 * 1024**2
+    run_s_max: float = 3_600.0
     artifact_bytes_max: int = 2 * 1024**3
+    artifact_peer_bytes_max: int = 1024**3
     artifact_lifetime_s: float = 86_400.0
 
 
 class AccessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may have this node work for them.
+    """Who may have this node work for them, and when.
 
     Attributes:
         callers: ``members`` of its mesh, those whom it ``invited`` and who invited it,
             ``anyone``, or PeerIds; several in a list. The node itself always may.
+        hours: When it works for others, such as ``mon-fri 20:00-08:00`` or ``sat-sun``;
+            several in a list. Nothing said is always.
+        time_zone: Whose clock the hours go by, such as ``Europe/Madrid``; empty takes
+            this machine's.
     """
 
     callers: str | tuple[str, ...] = MEMBERS
+    hours: str | tuple[str, ...] = ()
+    time_zone: str = ""
 
     @property
     def admitted(self) -> frozenset[str]:
         """``callers`` as a set."""
         given = (self.callers,) if isinstance(self.callers, str) else self.callers
         return frozenset(given)
+
+    @property
+    def opening(self) -> tuple[str, ...]:
+        """``hours`` as a list; empty for always."""
+        return (self.hours,) if isinstance(self.hours, str) else self.hours
+
+
+class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much others may have this node do; 0 is no limit.
+
+    Attributes:
+        calls_per_hour: Calls of agents taken on in a clock hour, all callers together.
+        calls_per_day: Calls taken on in the last 24 clock hours.
+        run_s_per_day: Seconds that agents ran in the last 24 clock hours; what was begun
+            is finished.
+        caller_calls_per_hour: As calls_per_hour, for each caller.
+        caller_calls_per_day: As calls_per_day, for each caller.
+        caller_run_s_per_day: As run_s_per_day, for each caller.
+    """
+
+    calls_per_hour: int = 0
+    calls_per_day: int = 0
+    run_s_per_day: float = 0.0
+    caller_calls_per_hour: int = 0
+    caller_calls_per_day: int = 0
+    caller_run_s_per_day: float = 0.0
 
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +170,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: DirectoryConfig = DirectoryConfig()
     host: HostConfig = HostConfig()
     access: AccessConfig = AccessConfig()
+    quota: QuotaConfig = QuotaConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -182,7 +231,7 @@ def _override(raw: dict[str, Any], name: str, value: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: {part} is not a table", hint="unset it")
-    if last in {"listen", "join", "specialists", "functions", "callers"}:
+    if last in {"listen", "join", "specialists", "functions", "callers", "hours"}:
         table[last] = [item for item in value.split(",") if item]
     else:
         table[last] = value
@@ -253,6 +302,7 @@ def _check(config: NodeConfig, where: str) -> None:
             hint="use 127.0.0.1, or set http.allow_remote = true",
         )
     _check_callers(config.access, where)
+    _check_hours(config.access, where)
     _check_quantities(config, where)
 
 
@@ -265,6 +315,25 @@ def _check_callers(access: AccessConfig, where: str) -> None:
                 f"{where}: access.callers: {caller[:60]!r} is nobody",
                 hint=f"say {MEMBERS}, {INVITED}, {ANYONE} or a PeerId",
             ) from exc
+
+
+def _check_hours(access: AccessConfig, where: str) -> None:
+    for entry in access.opening:
+        span = HOURS.fullmatch(entry)
+        if span is None or (span["opens"] is not None and span["opens"] == span["closes"]):
+            raise ConfigError(
+                f"{where}: access.hours: {entry[:60]!r} is no span of a week",
+                hint="write it like mon-fri 20:00-08:00, sat-sun or 09:00-17:30",
+            )
+    if not access.time_zone:
+        return
+    try:
+        ZoneInfo(access.time_zone)
+    except (OSError, ValueError, KeyError) as exc:  # whatever the name makes of a path
+        raise ConfigError(
+            f"{where}: access.time_zone: {access.time_zone[:60]!r} is no time zone here",
+            hint="such as Europe/Madrid or UTC; leave it out for this machine's own",
+        ) from exc
 
 
 def _check_quantities(config: NodeConfig, where: str) -> None:
@@ -281,11 +350,20 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "host.awards_max": config.host.awards_max,
         "host.per_peer_max": config.host.per_peer_max,
         "host.lease_s": config.host.lease_s,
+        "host.input_bytes_max": config.host.input_bytes_max,
+        "host.run_s_max": config.host.run_s_max,
         "host.artifact_bytes_max": config.host.artifact_bytes_max,
+        "host.artifact_peer_bytes_max": config.host.artifact_peer_bytes_max,
         "host.artifact_lifetime_s": config.host.artifact_lifetime_s,
     }
     for name, value in positive.items():
         if not 0 < value < math.inf:  # false for NaN too
             raise ConfigError(
                 f"{where}: {name} is {value}", hint="it must be positive and finite"
+            )
+    for name in config.quota.__struct_fields__:
+        value = getattr(config.quota, name)
+        if not 0 <= value < math.inf:
+            raise ConfigError(
+                f"{where}: quota.{name} is {value}", hint="0 for no limit, or more"
             )

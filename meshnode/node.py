@@ -25,6 +25,7 @@ from meshnode.ports import (
     Transport,
     WallClock,
 )
+from meshnode.services.admission import Admission, Pause
 from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts
@@ -45,6 +46,7 @@ from meshnode.services.market import Market
 from meshnode.services.membership import Members
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
+from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
 from meshnode.services.signer import Signer
 from protocol.graph import TaskGraph
@@ -59,6 +61,7 @@ __all__ = [
     "JobJournal",
     "Node",
     "Onlooker",
+    "Pause",
     "Plan",
     "Ports",
     "Terms",
@@ -126,7 +129,13 @@ class Node:
         #: What a drain waits for, for a person; empty unless the node is closing.
         self.draining = ""
         self._joins = dict(_peer_and_address(address) for address in config.join_addresses)
-        self.host = AgentHost(agents, calls_max=config.host.calls_max, emit=emit)
+        self.host = AgentHost(
+            agents,
+            calls_max=config.host.calls_max,
+            input_bytes_max=config.host.input_bytes_max,
+            run_s_max=config.host.run_s_max,
+            emit=emit,
+        )
         self.sessions = Sessions(
             ports.transport,
             network=config.network,
@@ -135,31 +144,24 @@ class Node:
             addresses=self.addresses_of,
         )
         self.advice = Advice(sessions=self.sessions, joins=config.join_addresses, emit=emit)
-        self.directory = DirectoryService(
-            identity=ports.identity,
-            network=config.network,
-            config=config.directory,
-            clock=ports.clock,
-            sessions=self.sessions,
-            directory=ports.directory,
-            rng=ports.rng,
-            emit=emit,
-            addresses=ports.transport.addresses,
-            capabilities=self.host.capabilities,
-            store=ports.store,
-        )
+        self.directory = self._directory_service()
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
         self.artifacts.judge_with(self.sessions.offset_ms)
-        executor = Executor(context, artifacts=self.artifacts, host=self.host)
+        self.tallies = Served(context)
+        executor = Executor(
+            context, artifacts=self.artifacts, host=self.host, served=self.tallies
+        )
         self.members = Members(context, sessions=self.sessions)
+        self.door = Admission(context, members=self.members, served=self.tallies)
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
         self.contractor = Contractor(
             context,
             sessions=self.sessions,
-            members=self.members,
+            door=self.door,
             host=self.host,
             executor=executor,
+            served=self.tallies,
         )
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
@@ -174,6 +176,22 @@ class Node:
             receipts=self.receipts,
         )
         self.broker = Broker(context, artifacts=self.artifacts, tools=tools)
+
+    def _directory_service(self) -> DirectoryService:
+        config, ports = self.config, self._ports
+        return DirectoryService(
+            identity=ports.identity,
+            network=config.network,
+            config=config.directory,
+            clock=ports.clock,
+            sessions=self.sessions,
+            directory=ports.directory,
+            rng=ports.rng,
+            emit=self.events.emit,
+            addresses=ports.transport.addresses,
+            capabilities=self.host.capabilities,
+            store=ports.store,
+        )
 
     @property
     def peer(self) -> str:
@@ -205,10 +223,14 @@ class Node:
         """Run every service until cancelled; started once the node can be reached."""
         try:
             async with trio.open_nursery() as nursery:
+                await self.tallies.load()
+                await self.door.load()  # before anybody can ask
                 await nursery.start(self.sessions.run)
                 await self.members.load()
                 for service in (
                     self.members.run,
+                    self.door.run,
+                    self.tallies.run,
                     self.advice.run,
                     self.artifacts.run,
                     self.contractor.run,
@@ -267,6 +289,11 @@ class Node:
             self.events.emit("node.handed_back", calls=self._waiting_for())
         with trio.move_on_after(_LEAVE_S):
             try:
+                await self.tallies.flush()
+            except StoreError as exc:
+                self.events.emit("served.unsaved", why=str(exc))
+        with trio.move_on_after(2.0):
+            try:
                 await self.directory.leave()
             except StoreError as exc:  # what it signed last lapses by itself
                 self.events.emit("node.left_unsaid", why=str(exc))
@@ -323,6 +350,27 @@ class Node:
             for peer in sorted(wanted - answering):
                 nursery.start_soon(dial, peer)
         return answering & wanted
+
+    # --- what its owner says ---
+
+    async def pause(self, for_s: float | None = None) -> Pause:
+        """Take on nothing more for others, for so long or until :meth:`resume`.
+
+        What was taken on is finished; this node's own jobs go on.
+
+        Raises:
+            StoreError: It can't be written down; nothing changed.
+        """
+        until_ms = 0 if for_s is None else self.clock.now_ms() + round(for_s * 1000)
+        return await self.door.pause(until_ms)
+
+    async def resume(self) -> bool:
+        """Work for others again; return whether it was paused.
+
+        Raises:
+            StoreError: It can't be written down; nothing changed.
+        """
+        return await self.door.resume()
 
     # --- jobs ---
 

@@ -264,6 +264,13 @@ class WallClock(Protocol):
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""
 
+    def ahead_s(self, zone: str) -> int:
+        """Return by how much local time is ahead of UTC now, seconds.
+
+        Args:
+            zone: Name of a time zone that this machine knows; empty for its own.
+        """
+
 
 class Entropy(Protocol):
     """Bytes that nobody can guess (or, in a simulation, that a seed fixes)."""

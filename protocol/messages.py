@@ -186,7 +186,7 @@ class Refuse(Message, frozen=True, kw_only=True):
         of: Hash of the envelope that is refused.
         reason: Stable code, such as ``busy``, ``price``, ``offer_expired``.
         text: For people.
-        retry_after_ms: When asking again may help; 0 for never.
+        retry_after_ms: When asking again may help; 0 when that isn't known.
     """
 
     TYPE: ClassVar[str] = "refuse"

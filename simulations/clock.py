@@ -22,17 +22,23 @@ class SimClock:
         skew_ms: How far it is ahead from the start, milliseconds.
         drift_ppm: How fast it gains: microseconds per second.
         epoch_ms: What a right clock shows when Trio's shows 0.
+        zone_ahead_s: How far local time is ahead of UTC, in whatever zone, seconds.
     """
 
     skew_ms: int = 0
     drift_ppm: int = 0
     epoch_ms: int = EPOCH_MS
+    zone_ahead_s: int = 0
 
     def now_ms(self) -> int:
         """See :meth:`meshnode.ports.WallClock.now_ms`."""
         elapsed_us = round(trio.current_time() * 1_000_000)
         gained_us = elapsed_us * self.drift_ppm // 1_000_000
         return self.epoch_ms + self.skew_ms + (elapsed_us + gained_us) // 1000
+
+    def ahead_s(self, zone: str) -> int:  # noqa: ARG002 - one zone for all
+        """See :meth:`meshnode.ports.WallClock.ahead_s`."""
+        return self.zone_ahead_s
 
 
 class SeededEntropy:

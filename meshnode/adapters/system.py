@@ -6,6 +6,8 @@ that a simulation owns time.
 
 import secrets
 import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 
 class SystemClock:
@@ -14,6 +16,13 @@ class SystemClock:
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""
         return time.time_ns() // 1_000_000
+
+    def ahead_s(self, zone: str) -> int:
+        """See :meth:`meshnode.ports.WallClock.ahead_s`."""
+        if not zone:
+            return time.localtime().tm_gmtoff
+        offset = datetime.now(ZoneInfo(zone)).utcoffset()
+        return round(offset.total_seconds()) if offset is not None else 0
 
 
 class SystemEntropy:

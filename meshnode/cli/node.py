@@ -35,6 +35,13 @@ def node(
         *(f"listen   {address}" for address in told["addresses"]),
         f"agents   {', '.join(told['agents']) or 'none'}",
         f"peers    {len(told['connected'])} connected",
+        f"others   {_others(told)}",
     ]
     for line in lines:
         out.print(plain(line), markup=False, soft_wrap=True)
+
+
+def _others(told: dict[str, Any]) -> str:
+    """Say whether the node works for others."""
+    working = f"{told['working']} awards in hand"
+    return f"{told['closed']['text']}; {working}" if told["closed"] else f"welcome; {working}"

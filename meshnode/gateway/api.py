@@ -4,7 +4,7 @@ Thin: it reads a request, asks the node, and shows the answer.  Every failure is
 ``{"error": {"code", "message", "hint"}}``, with a status that says whose fault it is;
 what a peer or a journal did wrong never becomes this node's 500.
 
-    GET  /api/node                     who this is
+    GET  /api/node                     who this is, and whether it works for others now
     GET  /api/agents?capability=C      who can do what; this node's own agents included;
          …&probe=1                     only those that answer now
          …&near=WORDS                  those whose capability is near in meaning
@@ -35,6 +35,7 @@ from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Conflict
 from meshnode.gateway.api_answers import answer as _answer
 from meshnode.gateway.api_answers import blaming as _blaming
+from meshnode.gateway.api_owner import owner_view
 from meshnode.gateway.api_requests import (
     BadRequest,
     read_count,
@@ -117,6 +118,7 @@ class _Api:
                 "connected": [*node.sessions.connected()],
                 "version": program_version(),
                 "draining": node.draining,
+                **owner_view(node),
             }
         )
 

@@ -25,6 +25,8 @@ _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
 #: An invite is good for a day unless said otherwise, seconds.
 INVITE_S: Final = 86_400.0
+#: A pause ends by itself after at most this, unless it has no end, seconds.
+PAUSE_S_MAX: Final = 366 * 86_400.0
 #: W3C trace context, version 00.
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _COUNT: Final = re.compile(r"[0-9]{1,15}")
@@ -129,6 +131,25 @@ def read_new_invite(data: bytes) -> NewInvite:
         _whole(table.get("uses", 1), "uses"),
         _number(table.get("expires_s", INVITE_S), "expires_s"),
     )
+
+
+def read_pause(data: bytes) -> float | None:
+    """Return for how many seconds the owner wants a pause; None for until he says so.
+
+    Raises:
+        BadRequest: Not JSON, an unknown field, or no span of time.
+    """
+    table = _read_object(data) if data else {}
+    _known(table, ("for_s",), "field")
+    if "for_s" not in table:
+        return None
+    for_s = _number(table["for_s"], "for_s")
+    if not 0 < for_s <= PAUSE_S_MAX:
+        raise BadRequest(
+            f"for_s is {for_s:g}: a pause lasts from a moment to a year",
+            hint="leave it out to pause until you say otherwise",
+        )
+    return for_s
 
 
 def _is_file(value: object) -> bool:

@@ -4,9 +4,10 @@ What an agent does wrong (raises, returns the wrong shape or too much, never ret
 ends its call with an error that names it, and nothing else.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -37,6 +38,7 @@ _NEWEST: Final = 0.2
 @dataclass(eq=False, slots=True)
 class _Hosted:
     agent: Agent
+    spec: AgentSpec  # within what the machine's owner allows
     input_schema: bytes
     output_schema: bytes
     limiter: trio.CapacityLimiter
@@ -54,13 +56,25 @@ class AgentHost:
         agents: By any order; names must differ.
         calls_max: Calls at once, all agents together.
         emit: Telemetry.
+        input_bytes_max: Largest input of one call, whatever an agent says.
+        run_s_max: Longest run of one call, whatever an agent says.
 
     Raises:
         InputInvalid: Two agents share a name, or a schema or capability name is unusable.
     """
 
-    def __init__(self, agents: Sequence[Agent], *, calls_max: int, emit: Emit) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        *,
+        calls_max: int,
+        emit: Emit,
+        input_bytes_max: int = 2**63,
+        run_s_max: float = math.inf,
+    ) -> None:
         self._emit = emit
+        self._input_bytes_max = input_bytes_max
+        self._run_s_max = run_s_max
         self._total = trio.CapacityLimiter(calls_max)
         self._hosted: dict[str, _Hosted] = {}
         for agent in agents:
@@ -72,12 +86,17 @@ class AgentHost:
         Raises:
             InputInvalid: Its name is taken, or a schema or its capability's name is unusable.
         """
-        spec = agent.spec
+        spec = replace(
+            agent.spec,
+            input_bytes_max=min(agent.spec.input_bytes_max, self._input_bytes_max),
+            timeout_s=min(agent.spec.timeout_s, self._run_s_max),
+        )
         if spec.name in self._hosted:
             raise InputInvalid(f"two agents are called {spec.name!r}", hint="rename one")
         CapabilityName.parse(spec.capability)
         hosted = _Hosted(
             agent,
+            spec,
             canonical(dict(spec.input_schema)),
             canonical(dict(spec.output_schema)),
             trio.CapacityLimiter(spec.concurrency_max),
@@ -102,7 +121,7 @@ class AgentHost:
 
     def specs(self) -> Mapping[str, AgentSpec]:
         """Return what the agents offer, by name."""
-        return {name: hosted.agent.spec for name, hosted in self._hosted.items()}
+        return {name: hosted.spec for name, hosted in self._hosted.items()}
 
     def output_schema(self, name: str) -> bytes:
         """Return an agent's output schema as canonical JSON."""
@@ -123,7 +142,7 @@ class AgentHost:
 
     def _capability(self, name: str) -> Capability:
         hosted = self._hosted[name]
-        spec = hosted.agent.spec
+        spec = hosted.spec
         return Capability(
             agent=name,
             name=spec.capability,
@@ -153,8 +172,16 @@ class AgentHost:
         call: AgentCall,
         *,
         on_chunk: Callable[[str], None] | None = None,
+        on_ran: Callable[[int], None] | None = None,
     ) -> Output:
         """Run an agent once; waits for a slot.
+
+        Args:
+            name: Of the agent.
+            value: Its input.
+            call: What it is told beside that.
+            on_chunk: Called with each piece of text that it streams.
+            on_ran: Called with how long it ran, milliseconds, however it ended.
 
         Raises:
             InputInvalid: Its input schema refuses ``value``, or it is too large.
@@ -164,7 +191,7 @@ class AgentHost:
             NotFound: There is no such agent here.
         """
         hosted = self._find(name)
-        spec = hosted.agent.spec
+        spec = hosted.spec
         size = len(canonical(value))
         if size > spec.input_bytes_max:
             raise InputInvalid(
@@ -183,10 +210,13 @@ class AgentHost:
         try:
             with _until(call.deadline_s, "this node had no free slot before the deadline"):
                 await self._total.acquire()
+            begun_s = trio.current_time()
             try:
                 return await self._run(hosted, value, call, on_chunk)
             finally:
                 self._total.release()
+                if on_ran is not None:
+                    on_ran(round((trio.current_time() - begun_s) * 1000))
         finally:
             hosted.limiter.release()
 
@@ -197,7 +227,7 @@ class AgentHost:
         call: AgentCall,
         on_chunk: Callable[[str], None] | None,
     ) -> Output:
-        spec = hosted.agent.spec
+        spec = hosted.spec
         begun_s = trio.current_time()
         limit_s = min(begun_s + spec.timeout_s, call.deadline_s)
         with _until(limit_s, f"agent {spec.name!r} did not finish in time and was stopped"):
@@ -214,7 +244,7 @@ class AgentHost:
         async with hosted.opening:
             if hosted.is_open:
                 return
-            with self._blaming(hosted.agent.spec.name):
+            with self._blaming(hosted.spec.name):
                 await hosted.agent.open()
             hosted.is_open = True
 
@@ -225,7 +255,7 @@ class AgentHost:
         call: AgentCall,
         on_chunk: Callable[[str], None] | None,
     ) -> Output:
-        name = hosted.agent.spec.name
+        name = hosted.spec.name
         streamed = 0
         with self._blaming(name):
             async with aclosing(hosted.agent.run(value, call)) as pieces:  # type: ignore[type-var]  # any async iterator with aclose
@@ -256,7 +286,7 @@ class AgentHost:
             raise AgentError(f"agent {name!r} failed: {type(exc).__name__}: {text}") from exc
 
     def _check_output(self, hosted: _Hosted, output: Output) -> None:
-        spec = hosted.agent.spec
+        spec = hosted.spec
         try:
             size = len(canonical(output.value))
         except InputInvalid as exc:

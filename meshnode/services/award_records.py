@@ -56,9 +56,9 @@ class AwardRecords:
         self._finished: OrderedDict[bytes, tuple[AwardBody, ResultBody]] = OrderedDict()
         self._epochs: OrderedDict[str, int] = OrderedDict()
 
-    async def take(self, name: bytes, body: AwardBody) -> None:
-        """Write an award down."""
-        await self._store.commit(Put(_AWARDS, name.hex(), encode(body)))
+    async def take(self, name: bytes, body: AwardBody, row: Sequence[Write]) -> None:
+        """Write an award down, with what counts it."""
+        await self._store.commit(Put(_AWARDS, name.hex(), encode(body)), *row)
         _remember(self._taken, name, body)
 
     async def finish(self, name: bytes, answer: bytes, keeps: Sequence[Write]) -> None:

@@ -1,4 +1,4 @@
-"""The contractor: answers calls, takes awards, does them, and stands by the result.
+"""The contractor: takes awards, does them, and stands by the result.
 
 An award is written down before it is answered and done at most once per id: the same
 award again attaches to what runs or returns what was.  While the broker's request is
@@ -12,9 +12,10 @@ from typing import Final
 
 import trio
 
-from meshnode.domain.matching import matches
+from meshnode.domain.admission import No
 from meshnode.errors import Busy, MeshError, StoreError
 from meshnode.ports import Put
+from meshnode.services.admission import Admission
 from meshnode.services.agents import AgentHost
 from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import (
@@ -22,35 +23,26 @@ from meshnode.services.bodies import (
     AWARD,
     AWARD_BODY,
     CANCEL,
-    CFP,
-    NOT_ALLOWED,
-    OFFERS,
-    OFFERS_BODY,
     RECEIPT_ROW,
     RECEIPTS,
     AwardBody,
-    OffersBody,
     ReceiptRow,
     ResultBody,
 )
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
-from meshnode.services.membership import Members
+from meshnode.services.letters import Letters
+from meshnode.services.proposing import Proposing
+from meshnode.services.served import Served
 from meshnode.services.sessions import Incoming, Sessions
-from meshnode.services.signer import Topic
-from meshnode.services.workbench import Workbench
-from protocol import limits
+from meshnode.services.workbench import FULL, Workbench
 from protocol.codec import decode_as, encode
-from protocol.errors import Malformed, RemoteProtocolError, Stale
+from protocol.errors import Malformed, Stale
 from protocol.keys import digest
 from protocol.messages import (
     Award,
     Cancel,
-    Cfp,
-    M,
-    Message,
     Proposal,
-    Refuse,
     StandingOffer,
     check_timely,
     read_message,
@@ -58,12 +50,8 @@ from protocol.messages import (
 from protocol.receipts import Acceptance, check_receipt
 from protocol.signing import peek
 
-#: What a caller is told that the owner doesn't let call.
-_STRANGER: Final = "this node works for members of its mesh only: ask its owner for an invite"
-#: Items of one award under a standing offer.
-_OFFER_ITEMS_MAX: Final = 1_000
-#: Ids of messages remembered against replays.
-_SEEN_MAX: Final = 20_000
+#: Cancels that came before their awards and are remembered.
+_UNWANTED_MAX: Final = 20_000
 #: Progress is passed on at most this often, seconds.
 _PROGRESS_S: Final = 0.25
 #: What is done within this has no progress to tell, seconds.
@@ -80,29 +68,38 @@ class Contractor:
         context: Context,
         *,
         sessions: Sessions,
-        members: Members,
+        door: Admission,
         host: AgentHost,
         executor: Executor,
+        served: Served,
     ) -> None:
         self._signer = context.signer
         self._store = context.store
         self._clock = context.clock
         self._config = context.config.host
         self._emit = context.emit
-        self._sessions = sessions
-        self._members = members
+        self._door = door
         self._host = host
         self._executor = executor
+        self._served = served
+        self._letters = Letters(context, sessions=sessions)
         self._records = AwardRecords(context)
-        self._bench = Workbench(context, executor=executor, records=self._records)
-        self._seen: dict[bytes, None] = {}
+        self._bench = Workbench(
+            context, executor=executor, records=self._records, served=served
+        )
         self._claims: dict[bytes, trio.Event] = {}  # awards that are being looked at
         self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
         self._recovered = trio.Event()
-        self._draining = False
-        sessions.handle(CFP, self._on_cfp)
-        sessions.handle(OFFERS, self._on_offers)
-        sessions.handle(AWARD, self._on_award)
+        proposing = Proposing(
+            context,
+            door=door,
+            letters=self._letters,
+            host=host,
+            bench=self._bench,
+            served=served,
+        )
+        proposing.listen(sessions)
+        sessions.handle(AWARD, door.limited(self._on_award, AWARD))
         sessions.handle(CANCEL, self._on_cancel)
         sessions.handle(ACCEPTANCE, self._on_acceptance)
 
@@ -136,85 +133,12 @@ class Contractor:
 
     def drain(self) -> None:
         """Take no more awards."""
-        self._draining = True
+        self._bench.draining = True
 
     async def drained(self) -> None:
         """Wait until nothing is being done."""
         while self._bench.running:
             await next(iter(self._bench.running.values())).done.wait()
-
-    # --- proposing ---
-
-    async def _on_cfp(self, incoming: Incoming) -> bytes:
-        cfp = self._read(incoming, Cfp)
-        self._refuse_replay(cfp)
-        if not await self._members.may_call(incoming.peer):
-            return self._refuse(cfp, incoming.body, NOT_ALLOWED, _STRANGER)
-        name = self._agent_for(cfp.capability)
-        if name is None:
-            return self._refuse(cfp, incoming.body, "not_offered", "no such capability here")
-        spec = self._host.specs()[name]
-        if self._is_full(incoming.peer):
-            return self._refuse(cfp, incoming.body, "busy", "too much to do", retry_ms=1000)
-        if spec.price_mc * cfp.items > cfp.price_max_mc:
-            return self._refuse(cfp, incoming.body, "price", f"the price is {spec.price_mc} mc")
-        if cfp.input_bytes > spec.input_bytes_max * cfp.items:
-            return self._refuse(cfp, incoming.body, "size", "the input is too large")
-        latency_ms = self._host.latency_ms(name) or 500
-        proposal = Proposal(
-            h=self._signer.header(incoming.peer, Topic.of(cfp.h)),
-            cfp=digest(incoming.body),
-            agent=name,
-            capability=spec.capability,
-            price_mc=spec.price_mc,
-            eta_ms=latency_ms * cfp.items,
-            free=self._host.free(name),
-            items=cfp.items,
-        )
-        self._emit("contract.proposed", peer=incoming.peer, capability=spec.capability)
-        return self._signer.sign(proposal)
-
-    async def _on_offers(self, incoming: Incoming) -> bytes:
-        """Answer with standing offers for the capabilities asked for."""
-        asked = decode_as(incoming.body, OFFERS_BODY).items
-        if len(asked) > limits.CAPABILITIES_MAX:
-            raise Malformed("too many capabilities asked for")
-        offers: list[bytes] = []
-        if not await self._members.may_call(incoming.peer):
-            return encode(OffersBody(offers))  # it is told why when it calls
-        for name, spec in sorted(self._host.specs().items()):
-            wanted = any(_covers(query, spec.capability) for query in asked)
-            if wanted and not self._draining:
-                offers.append(self._offer(incoming.peer, name))
-        await trio.lowlevel.checkpoint()
-        return encode(OffersBody(offers))
-
-    def _offer(self, peer: str, name: str) -> bytes:
-        spec = self._host.specs()[name]
-        offer = StandingOffer(
-            h=self._signer.header(peer, Topic(), lifetime_ms=limits.LIFETIME_MS_MAX),
-            agent=name,
-            capability=spec.capability,
-            price_mc=spec.price_mc,
-            items_max=_OFFER_ITEMS_MAX,
-            awards_max=self._config.per_peer_max,
-            latency_ms=self._host.latency_ms(name),
-        )
-        return self._signer.sign(offer)
-
-    def _agent_for(self, capability: str) -> str | None:
-        for name, spec in sorted(self._host.specs().items()):
-            if matches(capability, spec.capability):
-                return name
-        return None
-
-    def _is_full(self, peer: str) -> bool:
-        held = sum(1 for execution in self._bench.running.values() if execution.broker == peer)
-        return (
-            self._draining
-            or len(self._bench.running) >= self._config.awards_max
-            or held >= self._config.per_peer_max
-        )
 
     # --- doing ---
 
@@ -237,7 +161,7 @@ class Contractor:
 
     @asynccontextmanager
     async def _claimed(self, name: bytes) -> AsyncIterator[None]:
-        """Look at an award alone: the same one, come twice, must not be begun twice."""
+        """Look at an award alone: what comes twice must not be begun, or counted, twice."""
         while (other := self._claims.get(name)) is not None:
             await other.wait()
         claim = self._claims[name] = trio.Event()
@@ -251,24 +175,38 @@ class Contractor:
         self, body: AwardBody, award: Award, name: bytes, incoming: Incoming
     ) -> bytes:
         """Accept a new award and begin it, or return a signed refusal."""
-        check_timely(award, audience=self._signer.peer, now_ms=self._peer_now_ms(incoming.peer))
-        if not await self._members.may_call(incoming.peer):
-            return self._refuse(award, body.award, NOT_ALLOWED, _STRANGER)
+        peer = incoming.peer
+        check_timely(award, audience=self._signer.peer, now_ms=self._letters.peer_now_ms(peer))
+        no = await self._door.stranger(peer)
+        if no is None:
+            no = await self._unwilling(body, award, name, peer)
+        if no is not None:
+            known = award.agent in self._host.specs()
+            self._served.refused(peer, award.capability if known else "", no.reason)
+            return self._letters.refuse(award, body.award, no)
+        now_ms = self._letters.peer_now_ms(peer)
+        await self._bench.take(self._execution(body.award, award, now_ms=now_ms), body)
+        self._emit("contract.awarded", peer=peer, job=award.h.job, unit=award.h.subtask)
+        return b""
+
+    async def _unwilling(
+        self, body: AwardBody, award: Award, name: bytes, peer: str
+    ) -> No | None:
+        """Return why ``award`` isn't taken, if that is so.
+
+        What changes by taking others is looked at last: nothing may come between that
+        and the taking.
+        """
         try:
-            self._check_terms(body, award, incoming.peer)
+            self._check_terms(body, award, peer)
             await self._records.check_epoch(award)
         except _TermsError as exc:
-            return self._refuse(award, body.award, exc.reason, str(exc))
-        if (incoming.peer, name) in self._unwanted:
-            return self._refuse(award, body.award, "cancelled", "it was cancelled before")
-        if self._is_full(incoming.peer):
-            return self._refuse(award, body.award, "busy", "too much to do", retry_ms=1000)
-        now_ms = self._peer_now_ms(incoming.peer)
-        await self._bench.take(self._execution(body.award, award, now_ms=now_ms), body)
-        self._emit(
-            "contract.awarded", peer=incoming.peer, job=award.h.job, unit=award.h.subtask
-        )
-        return b""
+            return No(exc.reason, str(exc))
+        if (peer, name) in self._unwanted:
+            return No("cancelled", "it was cancelled before")
+        if (no := self._door.refusal(peer, award.items)) is not None:
+            return no
+        return FULL if self._bench.is_full(peer) else None
 
     def _check_terms(self, body: AwardBody, award: Award, broker: str) -> None:
         """Hold an award against the proposal or standing offer that this node signed."""
@@ -285,7 +223,7 @@ class Contractor:
             raise _TermsError("price", "the price cap is below the proposal")
         if award.agent not in self._host.specs():
             raise _TermsError("not_offered", f"there is no agent {award.agent!r} any more")
-        if award.h.deadline_ms <= self._peer_now_ms(broker):
+        if award.h.deadline_ms <= self._letters.peer_now_ms(broker):
             raise _TermsError("deadline", "its deadline has passed")
 
     def _terms(self, body: AwardBody, award: Award) -> Proposal | StandingOffer:
@@ -328,7 +266,7 @@ class Contractor:
 
     async def _on_cancel(self, incoming: Incoming) -> bytes:
         """Stop an award; answered when nothing works on it any more."""
-        cancel = self._read(incoming, Cancel)
+        cancel = self._letters.read(incoming, Cancel)
         await self._recovered.wait()
         execution = self._bench.running.get(cancel.award)
         if execution is not None:
@@ -339,7 +277,7 @@ class Contractor:
         else:
             # It may still be on its way, or be read right now by the task that took it in.
             self._unwanted[incoming.peer, cancel.award] = None
-            if len(self._unwanted) > _SEEN_MAX:
+            if len(self._unwanted) > _UNWANTED_MAX:
                 del self._unwanted[next(iter(self._unwanted))]
         self._emit(
             "award.stopped", award=cancel.award.hex(), job=cancel.h.job, unit=cancel.h.subtask
@@ -347,70 +285,50 @@ class Contractor:
         return b""
 
     async def _on_acceptance(self, incoming: Incoming) -> bytes:
-        acceptance = self._read(incoming, Acceptance)
+        acceptance = self._letters.read(incoming, Acceptance)
         key = acceptance.award.hex()
         finished = await self._records.finished(acceptance.award)
         if finished is None:
             raise Malformed("there is no such result here")
         award, result = finished[0].award, finished[1]
-        check_receipt(
+        awarded, *_ = check_receipt(
             award, result.result, result.receipt, incoming.body, network=self._signer.network
         )
         row = ReceiptRow(award, result.result, result.receipt, incoming.body)
-        there = await self._store.read(RECEIPTS, key)
-        if there is None:
-            await self._store.commit(Put(RECEIPTS, key, encode(row)))
-            self._emit(
-                "contract.accepted",
-                peer=incoming.peer,
-                verdict=acceptance.verdict,
-                paid_mc=acceptance.paid_mc,
-            )
-        elif decode_as(there, RECEIPT_ROW).acceptance != incoming.body:
-            self._emit("contract.equivocation", peer=incoming.peer, award=key)
-            raise Stale("another acceptance of this award was signed before")
+        async with self._claimed(acceptance.award):
+            there = await self._store.read(RECEIPTS, key)
+            if there is None:
+                await self._keep_receipt(row, acceptance, awarded.capability)
+                self._emit(
+                    "contract.accepted",
+                    peer=incoming.peer,
+                    verdict=acceptance.verdict,
+                    paid_mc=acceptance.paid_mc,
+                )
+            elif decode_as(there, RECEIPT_ROW).acceptance != incoming.body:
+                self._emit("contract.equivocation", peer=incoming.peer, award=key)
+                raise Stale("another acceptance of this award was signed before")
         return b""
+
+    async def _keep_receipt(
+        self, row: ReceiptRow, acceptance: Acceptance, capability: str
+    ) -> None:
+        """Write a finished contract down, with what it earned."""
+        broker, paid_mc = acceptance.h.issuer, acceptance.paid_mc
+        rejected = int(acceptance.verdict == "rejected")
+        self._served.count(broker, capability, earned_mc=paid_mc, rejected=rejected)
+        try:
+            await self._store.commit(
+                Put(RECEIPTS, acceptance.award.hex(), encode(row)),
+                *self._served.row(broker, capability),
+            )
+        except StoreError:
+            self._served.count(broker, capability, earned_mc=-paid_mc, rejected=-rejected)
+            raise
 
     async def receipts(self) -> Sequence[ReceiptRow]:
         """Return the receipts of work done here."""
         return [decode_as(raw, RECEIPT_ROW) for _, raw in await self._store.scan(RECEIPTS)]
-
-    # --- reading ---
-
-    def _peer_now_ms(self, peer: str) -> int:
-        return self._clock.now_ms() + self._sessions.offset_ms(peer)
-
-    def _read(self, incoming: Incoming, kind: type[M]) -> M:
-        """Return the signed message in a request's body: from its sender, to us, in time."""
-        message = read_message(incoming.body, kind, network=self._signer.network)
-        if message.h.issuer != incoming.peer:
-            raise Malformed(f"a {kind.TYPE} comes from its issuer")
-        check_timely(
-            message, audience=self._signer.peer, now_ms=self._peer_now_ms(incoming.peer)
-        )
-        return message
-
-    def _refuse_replay(self, message: Message) -> None:
-        key = message.h.issuer.encode() + message.h.id
-        if key in self._seen:
-            raise Stale("this message id was seen before")
-        self._seen[key] = None
-        if len(self._seen) > _SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
-
-    def _refuse(
-        self, message: Message, envelope: bytes, reason: str, text: str, *, retry_ms: int = 0
-    ) -> bytes:
-        self._emit("contract.refused", peer=message.h.issuer, reason=reason)
-        return self._signer.sign(
-            Refuse(
-                h=self._signer.header(message.h.issuer, Topic.of(message.h)),
-                of=digest(envelope),
-                reason=reason,
-                text=text,
-                retry_after_ms=retry_ms,
-            )
-        )
 
 
 class _TermsError(MeshError):
@@ -419,10 +337,3 @@ class _TermsError(MeshError):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-def _covers(query: bytes, capability: str) -> bool:
-    try:
-        return matches(query.decode(), capability)
-    except (UnicodeDecodeError, RemoteProtocolError):
-        return False

@@ -13,6 +13,7 @@ from meshnode.ports import AgentCall, JsonValue, Output, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
+from meshnode.services.served import Served
 from meshnode.services.signer import Topic
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.keys import digest
@@ -40,6 +41,7 @@ class Execution:
         items_done: Calls finished.
         progress_seq: Counts what was reported.
         keeps: What keeps its output: to be committed with its result.
+        ended: How it ended, by the name that it is counted under.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Execution:
         self.offset = 0
         self.progress_seq = 0
         self.keeps: list[Write] = []
+        self.ended: Literal["finished", "failed", "cancelled"] = "failed"
         self.received_s = trio.current_time()
         self.scope = trio.CancelScope()
         self.stopped: tuple[str, str] | None = None
@@ -134,8 +137,11 @@ class Execution:
 class Executor:
     """Turns an award into a signed result and the contractor's half of the receipt."""
 
-    def __init__(self, context: Context, *, artifacts: Artifacts, host: AgentHost) -> None:
+    def __init__(
+        self, context: Context, *, artifacts: Artifacts, host: AgentHost, served: Served
+    ) -> None:
         self._signer = context.signer
+        self._served = served
         self._emit = context.emit
         self._artifacts = artifacts
         self._host = host
@@ -207,6 +213,9 @@ class Executor:
         outputs: list[Output | None] = [None] * len(inputs)
         failure: list[MeshError] = []
 
+        def ran(run_ms: int) -> None:
+            self._served.count(award.h.issuer, award.capability, run_ms=run_ms)
+
         async def one(number: int, value: dict[str, JsonValue]) -> None:
             call = AgentCall(
                 idempotency_key=f"{award.h.idempotency_key}/{number}",
@@ -216,7 +225,11 @@ class Executor:
             )
             try:
                 outputs[number] = await self._host.call(
-                    award.agent, value, call, on_chunk=lambda text: execution.tell(text=text)
+                    award.agent,
+                    value,
+                    call,
+                    on_chunk=lambda text: execution.tell(text=text),
+                    on_ran=ran,
                 )
             except MeshError as exc:
                 # A failed item fails its batch: the first reason is the batch's.
@@ -315,6 +328,7 @@ class Executor:
 
     def _sign(self, execution: Execution, result: Result) -> tuple[bytes, bytes]:
         envelope = self._signer.sign(result)
+        execution.ended = "finished" if result.state == "completed" else result.state
         receipt = Receipt(
             h=self._header(execution),
             award=execution.name,

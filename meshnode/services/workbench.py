@@ -3,27 +3,41 @@
 An award is on the disk before it is begun, and its result before it is answered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
 
+from meshnode.domain.admission import No
 from meshnode.errors import Busy, StoreError
+from meshnode.ports import Write
 from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import AwardBody, ResultBody
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
+from meshnode.services.served import Served
 from protocol.codec import encode
 
+#: What a broker is told for which there is no room now.
+FULL: Final = No("busy", "too much to do", retry_ms=1_000)
 #: A result that the disk refused is written again after this, seconds.
 _KEEP_S: Final = 1.0
 
 
 class Workbench:
-    """Every award of this node that isn't finished."""
+    """Every award of this node that isn't finished.
 
-    def __init__(self, context: Context, *, executor: Executor, records: AwardRecords) -> None:
+    Attributes:
+        draining: No more are taken.
+    """
+
+    def __init__(
+        self, context: Context, *, executor: Executor, records: AwardRecords, served: Served
+    ) -> None:
+        self.draining = False
         self._emit = context.emit
+        self._config = context.config.host
+        self._served = served
         self._executor = executor
         self._records = records
         self._running: dict[bytes, Execution] = {}
@@ -38,18 +52,32 @@ class Workbench:
         """Do what is begun from now on in ``nursery``."""
         self._nursery = nursery
 
+    def is_full(self, peer: str) -> bool:
+        """Tell whether there is no room for another award of ``peer``."""
+        held = sum(1 for execution in self._running.values() if execution.broker == peer)
+        return (
+            self.draining
+            or len(self._running) >= self._config.awards_max
+            or held >= self._config.per_peer_max
+        )
+
     async def take(self, execution: Execution, body: AwardBody) -> None:
-        """Write an award down and begin it; it counts as running from the call on.
+        """Write an award down and begin it; it counts as running, and taken, from the call on.
 
         Raises:
             StoreError: The disk doesn't take it: it is not taken.
             Busy: This node is not running.
         """
         self._running[execution.name] = execution
+        award, broker = execution.award, execution.broker
+        self._served.won(award.proposal)
+        self._served.count(broker, award.capability, awarded=1, calls=award.items)
         try:
-            await self._records.take(execution.name, body)
+            row = self._served.row(broker, award.capability)
+            await self._records.take(execution.name, body, row)
             self.begin(execution)
         except BaseException:
+            self._served.count(broker, award.capability, awarded=-1, calls=-award.items)
             self._forget(execution)
             raise
 
@@ -80,16 +108,19 @@ class Workbench:
         try:
             result, receipt = await self._executor.execute(execution)
             body = encode(ResultBody(b"", result, receipt))
-            await self._keep(execution, body)
+            ended = {execution.ended: 1}
+            self._served.count(header.issuer, execution.award.capability, **ended)
+            row = self._served.row(header.issuer, execution.award.capability)
+            await self._keep(execution, body, [*execution.keeps, *row])
             execution.answer = body
         finally:
             self._forget(execution)
 
-    async def _keep(self, execution: Execution, body: bytes) -> None:
+    async def _keep(self, execution: Execution, body: bytes, keeps: Sequence[Write]) -> None:
         """Write a result down, as long as it takes: without it the work would be done again."""
         while True:
             try:
-                await self._records.finish(execution.name, body, execution.keeps)
+                await self._records.finish(execution.name, body, keeps)
             except StoreError as exc:
                 self._emit("award.unsaved", award=execution.name.hex(), why=str(exc))
                 await trio.sleep(_KEEP_S)

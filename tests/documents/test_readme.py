@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from meshnode.config import QuotaConfig, parse_config
 from meshnode.domain.graph_files import parse_graph
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +30,21 @@ def test_every_make_recipe_that_the_readme_names_exists() -> None:
 
 
 def test_the_graph_in_the_readme_is_one() -> None:
-    (graph,) = (parse_graph(text, where="README.md") for text in blocks("toml"))
+    graph = parse_graph(blocks("toml")[0], where="README.md")
     assert [task.id for task in graph.subtasks] == ["summaries", "lengths"]
+
+
+def test_the_settings_in_the_readme_hold() -> None:
+    _, text = blocks("toml")
+    config = parse_config(text, env={}, where="README.md")
+    assert config.access.opening == ("mon-fri 20:00-08:00", "sat-sun")
+    assert config.quota != QuotaConfig()
 
 
 @pytest.mark.timeout(180)
 def test_the_ten_lines_run(tmp_path: Path) -> None:
     (script,) = [text for text in blocks("sh") if text.startswith("export PATH")]
-    (graph,) = blocks("toml")
+    graph = blocks("toml")[0]
     (module,) = blocks("python")
     (tmp_path / "summaries.toml").write_text(graph)
     (tmp_path / "word_count.py").write_text(module)

@@ -89,6 +89,25 @@ WRONG = {
     ),
     "a time that is no number": ("[host]\nlease_s = nan", "host.lease_s is nan", "positive"),
     "a time without end": ("[host]\nlease_s = inf", "host.lease_s is inf", "positive"),
+    "hours of no day": (
+        '[access]\nhours = ["funday"]', "access.hours: 'funday'", "mon-fri 20:00-08:00",
+    ),
+    "hours of no time": ('[access]\nhours = "mon 8-9"', "access.hours: 'mon 8-9'", "sat-sun"),
+    "hours that never begin": (
+        '[access]\nhours = "08:00-08:00"', "access.hours: '08:00-08:00'", "sat-sun",
+    ),
+    "a time zone that is none": (
+        '[access]\ntime_zone = "Mars/North"', "time_zone: 'Mars/North'", "Europe/Madrid",
+    ),
+    "a time zone that is a path": (
+        '[access]\ntime_zone = "../../etc/passwd"', "time_zone: '../../etc", "Europe/Madrid",
+    ),
+    "a quota below nothing": (
+        "[quota]\ncalls_per_day = -1", "quota.calls_per_day is -1", "0 for no limit",
+    ),
+    "a quota that is no number": (
+        "[quota]\nrun_s_per_day = nan", "quota.run_s_per_day is nan", "0 for no limit",
+    ),
     "others let in by mistake": (
         '[http]\nhost = "0.0.0.0"', "http.host '0.0.0.0'", "allow_remote",
     ),

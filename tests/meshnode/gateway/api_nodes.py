@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message
 from meshnode.adapters.agents.function import agent
 from meshnode.config import ANYONE, AccessConfig, NodeConfig
 from meshnode.gateway.api import api_routes
+from meshnode.gateway.api_owner import owner_routes
 from meshnode.gateway.auth import GateRules, build_app
 from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports
@@ -143,7 +144,11 @@ async def open_desk() -> AsyncIterator[Desk]:
         while len(desk.known()) < 2:  # noqa: ASYNC110 - virtual time; it has no event for this
             await trio.sleep(0.1)
         rules = GateRules(token=TOKEN, body_bytes_max=BODY_BYTES_MAX)
-        routes = [*api_routes(desk, SimClock()), *openai_routes(desk, SimClock())]
+        routes = [
+            *api_routes(desk, SimClock()),
+            *openai_routes(desk, SimClock()),
+            *owner_routes(desk),
+        ]
         app = build_app(routes, rules, desk.events.emit)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
+from meshnode.config import NodeConfig
 from meshnode.domain.values import canonical
 from meshnode.errors import MeshError
 from meshnode.node import Node
@@ -34,7 +35,7 @@ from protocol.messages import (
     Result,
     read_message,
 )
-from simulations.mesh import NETWORK, SimMesh
+from simulations.mesh import CONFIG, NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
     start,
@@ -44,13 +45,14 @@ from tests.meshnode.services.worlds import (
 
 @dataclass
 class Hand:
-    """A broker worked by hand, on node a, towards node b."""
+    """A broker worked by hand, on node ``name``, towards node b."""
 
     mesh: SimMesh
+    name: str = "a"
 
     @property
     def node(self) -> Node:
-        return self.mesh.node("a")
+        return self.mesh.node(self.name)
 
     @property
     def signer(self) -> Signer:
@@ -61,7 +63,7 @@ class Hand:
         return self.mesh.peer("b")
 
     def topic(self, deadline_s: float = 60.0) -> Topic:
-        now_ms = self.mesh.members["a"].clock.now_ms()
+        now_ms = self.mesh.members[self.name].clock.now_ms()
         return Topic(
             job="job",
             subtask="say/0",
@@ -127,8 +129,8 @@ def refusal_of(raw: bytes) -> Refuse:
     return read_message(decode_as(raw, RESULT_BODY).refuse, Refuse, network=NETWORK)
 
 
-async def meet(mesh: SimMesh, agent: TextAgent) -> Hand:
-    await start(mesh, a=[], b=[agent])
+async def meet(mesh: SimMesh, agent: TextAgent, config: NodeConfig = CONFIG) -> Hand:
+    await start(mesh, config, a=[], b=[agent])
     hand = Hand(mesh)
     await hand.node.sessions.connect(hand.peer)
     await trio.sleep(1)
