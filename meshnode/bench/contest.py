@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 import trio
 
 from meshnode.bench.extra import Extra
+from meshnode.bench.figures import Told
 from meshnode.errors import MeshError
 
 ONE: Final = "one_process"
@@ -43,6 +44,19 @@ class Contestant:
     name: str
     module: str
     extra: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        rounds: Turns of each contestant.
+        calls: Calls of one turn.
+    """
+
+    rounds: int
+    calls: int
 
 
 @dataclass(slots=True)
@@ -84,6 +98,10 @@ class Score:
         return statistics.median(
             statistics.median(ours) / statistics.median(theirs) for ours, theirs in pairs
         )
+
+
+#: By way and name of the contestant.
+Scores = dict[tuple[str, str], Score]
 
 
 class _Child:
@@ -216,3 +234,27 @@ async def _child(
             yield child, str(ready.get("address", ""))
         finally:
             await child.end()
+
+
+async def hold(
+    told: Told, contestants: Sequence[Contestant], size: Size, extra: Extra | None
+) -> Scores:
+    """Let all contestants take turns, each in one process and in two.
+
+    Raises:
+        MeshError: One fails; says which and why.
+    """
+    entrants: dict[tuple[str, str], Entrant] = {}
+    async with AsyncExitStack() as stack:
+        for way in (ONE, TWO):
+            for contestant in contestants:
+                told(f"starting {contestant.name or 'our side'}")
+                context = entered(contestant, way, extra)
+                entrant = await stack.enter_async_context(context)
+                await entrant.warm_up(size.calls)
+                entrants[way, contestant.name] = entrant
+        for number in range(size.rounds):
+            told(f"round {number + 1} of {size.rounds}", number / size.rounds)
+            for entrant in entrants.values():
+                await entrant.turn(size.calls)
+    return {key: entrant.score for key, entrant in entrants.items()}

@@ -25,11 +25,11 @@ from typing import Final
 
 import trio
 from msgspec.structs import replace
-from typing_extensions import override
 
 from meshnode.adapters.agents.function import FunctionAgent
 from meshnode.app import open_node
 from meshnode.bench.figures import Figure, Told
+from meshnode.bench.watch import Watch
 from meshnode.config import (
     ANYONE,
     AccessConfig,
@@ -39,9 +39,8 @@ from meshnode.config import (
 )
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
-from meshnode.node import Node, Onlooker, Terms
+from meshnode.node import Node, Terms
 from meshnode.ports import JsonValue
-from meshnode.services.events import Happening
 
 #: A2A SDK's bare hop on two quiet cores, ms: what the goals are made from.
 _A2A_HOP_MS: Final = 2.5
@@ -68,34 +67,6 @@ async def _work(text: str) -> str:
     """Take a second."""
     await trio.sleep(1.0)
     return text
-
-
-class _Watch(Onlooker):
-    """Notes when what happened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[str, list[float]] = {}
-        self._again = trio.Event()
-
-    @override
-    def tell(self, happening: Happening) -> None:
-        self.seen.setdefault(happening.name, []).append(perf_counter())
-        self._again.set()
-
-    async def more(self) -> None:
-        """Wait until something happens."""
-        self._again = trio.Event()
-        await self._again.wait()
-
-    def times(self, name: str) -> list[float]:
-        """Return when ``name`` happened, in order."""
-        return self.seen.get(name, [])
-
-    async def until(self, name: str, count: int) -> None:
-        """Wait until ``name`` has happened ``count`` times."""
-        while len(self.times(name)) < count:
-            await self.more()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +200,8 @@ class _Pair:
     home: Path
     contractor: str
     broker: Node
-    broker_saw: _Watch
-    contractor_saw: _Watch
+    broker_saw: Watch
+    contractor_saw: Watch
     jobs: int = 0
 
     async def chain(self, capability: str, length: int) -> list[float]:
@@ -295,7 +266,7 @@ async def _pair() -> AsyncIterator[_Pair]:
         async with open_node(one, agents=agents) as contractor:
             two = replace(plain, home=str(home / "broker"), join=tuple(contractor.addresses))
             async with open_node(two) as broker:
-                pair = _Pair(home, contractor.peer, broker, _Watch(), _Watch())
+                pair = _Pair(home, contractor.peer, broker, Watch(), Watch())
                 broker.events.add(pair.broker_saw)
                 contractor.events.add(pair.contractor_saw)
                 with trio.fail_after(_SOON_S):

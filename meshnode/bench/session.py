@@ -9,15 +9,14 @@ sides in one process, once in two.
 the median call itself and ``….cpu_us`` what it cost in processor time, both sides together.
 """
 
-from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from meshnode.bench.contest import ONE, TWO, Contestant, Entrant, Score, entered
-from meshnode.bench.extra import Extra, extra_environment
+from meshnode.bench.contest import ONE, TWO, Contestant, Score, Scores, Size, entered, hold
+from meshnode.bench.extra import extra_environment
 from meshnode.bench.figures import Figure, Told
 from meshnode.errors import ConfigError
 
@@ -40,23 +39,8 @@ _LEFT_OUT: Final = "not measured: what to compare with was left out (--no-peers)
 _GOALS: Final = {ONE: 0.25, TWO: 0.4}
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much is measured.
-
-    Attributes:
-        rounds: Turns of each contestant.
-        calls: Calls of one turn.
-    """
-
-    rounds: int
-    calls: int
-
-
 QUICK: Final = Size(rounds=10, calls=150)
 FULL: Final = Size(rounds=40, calls=400)
-
-_Scores = dict[tuple[str, str], Score]
 
 
 def run(told: Told, *, quick: bool, peers: bool = True, profile: str = "") -> list[Figure]:
@@ -78,28 +62,11 @@ def run(told: Told, *, quick: bool, peers: bool = True, profile: str = "") -> li
         )
     size = QUICK if quick else FULL
     with extra_environment(told) if peers else nullcontext() as extra:
-        scores = trio.run(_contest, told, size, extra)
+        scores = trio.run(hold, told, (_OURS, *(_OTHERS if extra else ())), size, extra)
     if profile:
         told("our side once more, under cProfile")
         trio.run(_profile, profile, size.calls * size.rounds)
     return figures(scores)
-
-
-async def _contest(told: Told, size: Size, extra: Extra | None) -> _Scores:
-    entrants: dict[tuple[str, str], Entrant] = {}
-    async with AsyncExitStack() as stack:
-        for way in (ONE, TWO):
-            for contestant in (_OURS, *(_OTHERS if extra else ())):
-                told(f"starting {contestant.name or 'our side'}")
-                context = entered(contestant, way, extra)
-                entrant = await stack.enter_async_context(context)
-                await entrant.warm_up(size.calls)
-                entrants[way, contestant.name] = entrant
-        for number in range(size.rounds):
-            told(f"round {number + 1} of {size.rounds}", number / size.rounds)
-            for entrant in entrants.values():
-                await entrant.turn(size.calls)
-    return {key: entrant.score for key, entrant in entrants.items()}
 
 
 async def _profile(file: str, calls: int) -> None:
@@ -108,7 +75,7 @@ async def _profile(file: str, calls: int) -> None:
         await entrant.warm_up(calls, profile=file)
 
 
-def figures(scores: _Scores) -> list[Figure]:
+def figures(scores: Scores) -> list[Figure]:
     """Return the figures that ``scores``, by way and contestant, amount to."""
     made: list[Figure] = []
     for way, goal in _GOALS.items():

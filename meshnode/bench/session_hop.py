@@ -25,7 +25,7 @@ async def _echo(request: Incoming) -> bytes:
     return request.body
 
 
-def _silent(_: str, /, **__: object) -> None:
+def silent(_: str, /, **__: object) -> None:
     """Report to nobody."""
 
 
@@ -35,13 +35,13 @@ async def open_sessions(known: dict[str, list[str]]) -> AsyncIterator[Sessions]:
 
     It adds its own addresses to ``known``.
     """
-    async with open_transport(SystemEntropy().token(32), emit=_silent) as transport:
+    async with open_transport(SystemEntropy().token(32), emit=silent) as transport:
         known[transport.peer] = list(transport.addresses())
         sessions = Sessions(
             transport,
             network="bench",
             clock=SystemClock(),
-            emit=_silent,
+            emit=silent,
             addresses=lambda peer: known.get(peer, []),
         )
         sessions.handle(_ECHO, _echo)

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 _Bench = Callable[..., "list[Figure]"]
 _Given = dict[str, str | bool]
 
+#: From here on digits are grouped.
+_GROUPED: Final = 10_000
 #: Benches that an option is for.
 _OPTIONS: Final = {
     "agents": ("plan",),
     "requests": ("plan",),
     "verbose": ("plan",),
-    "peers": ("session",),
+    "peers": ("session", "artifact"),
     "profile": ("session",),
 }
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import contract, plan, session, startup
+    from meshnode.bench import artifact, contract, plan, session, startup
 
     return {
+        "artifact": artifact.run,
         "broker": contract.run_broker,
         "contract": contract.run,
         "plan": plan.run,
@@ -39,7 +42,7 @@ def _benches() -> Mapping[str, _Bench]:
 
 def bench(
     name: Annotated[
-        str, typer.Argument(help="Which: broker, contract, plan, session, startup.")
+        str, typer.Argument(help="Which: artifact, broker, contract, plan, session, startup.")
     ],
     *,
     quick: Annotated[bool, typer.Option(help="At most a minute, fewer measurements.")] = False,
@@ -47,7 +50,7 @@ def bench(
         bool,
         typer.Option(
             "--peers/--no-peers",
-            help="session: measure what users would pick instead beside it, or not.",
+            help="Measure what users would pick instead beside it, or not.",
         ),
     ] = True,
     profile: Annotated[
@@ -69,6 +72,7 @@ def bench(
 
     session   a call to a remote agent: our session, AutoGen, gRPC, py-libp2p, TCP
     contract  a contract from award to receipt, and what negotiating adds
+    artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
     broker    sub-tasks per second
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
@@ -81,7 +85,7 @@ def bench(
       meshnode bench session --quick
       meshnode bench session --no-peers --json
       meshnode bench session --quick --no-peers --profile session.prof
-      meshnode bench startup --json
+      meshnode bench artifact --json
       meshnode bench plan --verbose
       meshnode bench plan --requests requests.jsonl --agents agents.json --json
 
@@ -116,7 +120,8 @@ def _measure(name: str, given: _Given, *, quick: bool, as_json: bool) -> None:
         if name not in _OPTIONS[option]:
             shown = "--no-peers" if option == "peers" else f"--{option}"
             raise CommandFailed(
-                f"{shown} is for `meshnode bench {_OPTIONS[option][0]}`", hint="leave it out"
+                f"{shown} is for `meshnode bench {'|'.join(_OPTIONS[option])}`",
+                hint="leave it out",
             )
     with _progress(verbose="verbose" in given) as told:
         figures = benches[name](told, quick=quick, **given)
@@ -156,7 +161,12 @@ def _print(made: dict[str, Any], figures: "list[Figure]") -> None:
 
 
 def _row(row: Mapping[str, Any], figure: "Figure") -> tuple[object, ...]:
-    value = "–" if row["value"] is None else f"{row['value']:g} {row['unit']}"
+    value = "–" if row["value"] is None else f"{_number(row['value'])} {row['unit']}"
     goal = "" if row["goal"] is None else f"{'≥' if figure.at_least else '≤'} {row['goal']:g}"
     holds = {True: "yes", False: "no", None: "–"}[row["holds"]]
     return (row["id"], value, goal, holds, row["n"], row["note"])
+
+
+def _number(value: float) -> str:
+    """Return a number as people read it: no exponent, and no digits that mean nothing."""
+    return f"{value:,.0f}" if abs(value) >= _GROUPED else f"{value:.4g}"

@@ -21,7 +21,7 @@ from multiaddr import Multiaddr
 from meshnode.bench.beside.turns import BODY, arguments, check, take_turns
 
 _ECHO = TProtocol("/bench/echo/1")
-_LISTEN = Multiaddr("/ip4/127.0.0.1/tcp/0")
+LISTEN = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
 def stock_host() -> IHost:
@@ -39,7 +39,7 @@ async def _echo(stream: INetStream) -> None:
 async def _main() -> None:
     part, address = arguments()
     callee, caller = stock_host(), stock_host()
-    async with callee.run([_LISTEN]), caller.run([_LISTEN]):
+    async with callee.run([LISTEN]), caller.run([LISTEN]):
         if part != "caller":
             callee.set_stream_handler(_ECHO, _echo)
             address = str(callee.get_addrs()[0])
