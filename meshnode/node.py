@@ -367,10 +367,15 @@ class Node:
     async def resume(self) -> bool:
         """Work for others again; return whether it was paused.
 
+        A new record goes out: who was refused asks again once it has that.
+
         Raises:
             StoreError: It can't be written down; nothing changed.
         """
-        return await self.door.resume()
+        was = await self.door.resume()
+        if was:
+            self.directory.changed()
+        return was
 
     # --- jobs ---
 

@@ -1,20 +1,64 @@
-"""What became of an attempt that nobody took up: whether it counts, and what is told."""
+"""What became of an attempt that nobody took up: whether it counts, and what is told.
+
+Owners refuse for reasons of their own (60-contracts.md): this broker may not call, the
+node is paused, closed, or has done enough for today.  None of that is a failed try, and
+none of it gets better by asking again at once: who refused so is left alone until it may
+help.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from meshnode.domain.job import Attempt
+from meshnode.domain import admission
+from meshnode.domain.job import Attempt, Unit
 from protocol.graph import SubTask
 
-#: Code of a failure: the owners of those who could do it don't let this broker call.
-NOT_ALLOWED: Final = "access.not_allowed"
+#: Reason of a refusal -> code of the failure it makes.
+CODES: Final = {
+    admission.NOT_ALLOWED: "access.not_allowed",
+    admission.PAUSED: "access.paused",
+    admission.CLOSED: "access.closed",
+    admission.QUOTA: "access.quota",
+}
 #: While all that are known refuse this broker, somebody else may be found, milliseconds.
 BARRED_GRACE_MS: Final = 3_000
+#: Refusals of those who are told, of all that refuse.
+_TOLD_MAX: Final = 3
 
+_BUSY: Final = "node.busy"
+#: Failures after which the same peer isn't asked for this unit again.
+_DISQUALIFYING: Final = frozenset(
+    {
+        "agent.failed",
+        "agent.timeout",
+        "agent.output_invalid",
+        "output.rejected",
+        "peer.protocol",
+        "refused.items",
+    }
+)
 #: Failures of awards that nobody took.
-_UNTRIED: Final = frozenset({"node.busy", "transport.unreachable", NOT_ALLOWED})
+_UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
 #: What it means that all who were called refuse for the same reason.
-_UNANIMOUS: Final = {"busy": "node.busy", "not_allowed": NOT_ALLOWED}
+_UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """Who offers something and won't do it for this broker now.
+
+    Attributes:
+        peer: PeerId.
+        reason: As it told it.
+        text: For people.
+        back_ms: When asking again may help, Unix time; 0 when nobody knows.
+    """
+
+    peer: str
+    reason: str
+    text: str = ""
+    back_ms: int = 0
 
 
 def is_try(attempt: Attempt) -> bool:
@@ -23,19 +67,45 @@ def is_try(attempt: Attempt) -> bool:
     return error is not None and bool(attempt.award) and error.code not in _UNTRIED
 
 
+def unfit(unit: Unit) -> set[str]:
+    """Return the peers that aren't asked for ``unit`` again: it failed there, or won't fit."""
+    out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
+    for attempt in unit.attempts:
+        for peer, refusal in attempt.refusals.items():
+            if refusal.reason == admission.ITEMS:
+                out.add(peer)
+    return out
+
+
+def soonest_ms(barred: Sequence[Barred]) -> int:
+    """Return when the first of ``barred`` is back, Unix time; 0 when nobody says."""
+    return min((each.back_ms for each in barred if each.back_ms), default=0)
+
+
 def no_proposal(attempt: Attempt) -> tuple[str, str]:
     """Return code and text for a call that nobody proposed for."""
-    reasons = sorted(set(attempt.refusals.values()))
+    reasons = sorted({refusal.reason for refusal in attempt.refusals.values()})
     code = _UNANIMOUS.get(reasons[0], "") if len(reasons) == 1 else ""
+    said = sorted({refusal.text for refusal in attempt.refusals.values() if refusal.text})
     told = ", ".join(reasons) or "no answer"
+    told += f" ({'; '.join(said[:_TOLD_MAX])})" if said else ""
     text = f"none of {len(attempt.called)} candidates proposed: {told}"
     return code or "cfp.unanswered", text
 
 
-def refused_by_all(task: SubTask, peers: Sequence[str]) -> str:
-    """Say what to do when all who offer what ``task`` needs refuse this node."""
-    return (
-        f"the nodes that offer {task.capability} (sub-task {task.id!r}) work for members of"
-        f" their mesh only: ask the owner of {peers[0]} for an invite (`meshnode invite`),"
-        " then `meshnode up --join INVITE`"
+def refused_by_all(task: SubTask, barred: Sequence[Barred]) -> tuple[str, str]:
+    """Return code and text for a sub-task that all who offer what it needs refuse to do."""
+    who = f"the nodes that offer {task.capability} (sub-task {task.id!r})"
+    if all(each.reason == admission.NOT_ALLOWED for each in barred):
+        return CODES[admission.NOT_ALLOWED], (
+            f"{who} work for members of their mesh only: ask the owner of {barred[0].peer}"
+            " for an invite (`meshnode invite`), then `meshnode up --join INVITE`"
+        )
+    # Whoever is back first matters most; who can't be waited for comes last.
+    order = sorted(barred, key=lambda each: (not each.back_ms, each.back_ms, each.peer))
+    said = "; ".join(
+        f"{each.peer[-8:]}: {each.text or each.reason}" for each in order[:_TOLD_MAX]
     )
+    more = f"; and {len(order) - _TOLD_MAX} more" if len(order) > _TOLD_MAX else ""
+    first = next(each for each in order if each.reason != admission.NOT_ALLOWED)
+    return CODES[first.reason], f"{who} take nothing on now: {said}{more}"

@@ -102,7 +102,15 @@ class Proposed(Fact, frozen=True, kw_only=True):
 
 
 class Refused(Fact, frozen=True, kw_only=True):
-    """A candidate refused a CFP, or didn't answer it in time."""
+    """A candidate refused a CFP, or didn't answer it in time.
+
+    Attributes:
+        unit: What was called for.
+        attempt: Which try.
+        peer: Who.
+        reason: Its code, or the failure's.
+        text: What it says to people.
+    """
 
     KIND: ClassVar[str] = "refused"
 
@@ -110,6 +118,7 @@ class Refused(Fact, frozen=True, kw_only=True):
     attempt: int
     peer: str
     reason: str
+    text: str = ""
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,7 +53,7 @@ class Attempt:
         contract: Where the contract stands.
         called: PeerId -> CFP envelope.
         proposals: PeerId -> proposal.
-        refusals: PeerId -> reason.
+        refusals: PeerId -> refusal.
         peer: The contractor, once awarded.
         agent: Its agent.
         award: Envelope.
@@ -73,7 +73,7 @@ class Attempt:
     contract: ContractState = ContractState.IDLE
     called: dict[str, bytes] = field(default_factory=dict)
     proposals: dict[str, Proposed] = field(default_factory=dict)
-    refusals: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Refused] = field(default_factory=dict)
     peer: str = ""
     agent: str = ""
     award: bytes = b""
@@ -305,7 +305,7 @@ class JobState:
                     attempt.contract = advance(attempt.contract, "proposal")
                 attempt.proposals[fact.peer] = fact
             case Refused():
-                attempt.refusals[fact.peer] = fact.reason
+                attempt.refusals[fact.peer] = fact
             case Progressed():
                 attempt.contract = advance(attempt.contract, "progress")
                 attempt.items_done = fact.items_done

@@ -15,10 +15,12 @@ from typing import Final, Literal
 
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
-    NOT_ALLOWED,
+    Barred,
     is_try,
     no_proposal,
     refused_by_all,
+    soonest_ms,
+    unfit,
 )
 from meshnode.domain.bindings import list_length
 from meshnode.domain.facts import Ranked
@@ -44,17 +46,6 @@ EVENTS_RESERVED: Final = 5_000
 #: An award under a standing offer must reach the contractor before the offer lapses.
 OFFER_MARGIN_MS: Final = 5_000
 
-#: Failures after which the same peer isn't asked for this unit again.
-_DISQUALIFYING: Final = frozenset(
-    {
-        "agent.failed",
-        "agent.timeout",
-        "agent.output_invalid",
-        "output.rejected",
-        "peer.protocol",
-    }
-)
-
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -65,13 +56,13 @@ class View:
         load: Agent id (``peer/name``) -> units of this broker outstanding there, all jobs
             together.
         since_ms: Since when this broker has looked around: its last start.
-        barred: Capability query -> peers that offer it and don't let this broker call.
+        barred: Capability query -> who offers it and won't do it for this broker now.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
     load: Mapping[str, int] = field(default_factory=dict)
     since_ms: int = 0
-    barred: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    barred: Mapping[str, Sequence[Barred]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,10 +374,12 @@ class _Planner:
             return False  # who would take it would have taken the smaller one
         offered = self.view.candidates.get(task.capability, ())
         known = [c for c in offered if c.items_max >= unit.calls]
-        out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
+        out = unfit(unit)
         candidates = [c for c in known if c.peer not in out]
         if not candidates:
-            if known:
+            if not known:
+                self._provider_missing(task)
+            elif not self._awaited(task):
                 last = unit.failures()[-1]
                 self.out.append(
                     End(
@@ -395,8 +388,6 @@ class _Planner:
                         f" the last: {last.text}",
                     )
                 )
-            else:
-                self._provider_missing(task)
             return False
         failed = {f.peer for f in unit.failures()}
         if fresh := [c for c in candidates if c.peer not in failed]:
@@ -467,11 +458,13 @@ class _Planner:
         )
         barred = self.view.barred.get(task.capability, ())
         grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
+        if self._awaited(task):
+            return False
         if self.now_ms < since_ms + grace_ms:
             self._wake(since_ms + grace_ms)
             return False
         if barred:
-            self.out.append(End(NOT_ALLOWED, refused_by_all(task, barred)))
+            self.out.append(End(*refused_by_all(task, barred)))
             return True
         self.out.append(
             End(
@@ -479,6 +472,14 @@ class _Planner:
                 f"nobody reachable offers {task.capability} (sub-task {task.id!r})",
             )
         )
+        return True
+
+    def _awaited(self, task: SubTask) -> bool:
+        """Tell whether one of those who refuse says that it is back before the deadline."""
+        back_ms = soonest_ms(self.view.barred.get(task.capability, ()))
+        if not 0 < back_ms < self.state.required_plan.deadline_ms:
+            return False
+        self._wake(max(back_ms, self.now_ms + BUSY_PAUSE_MS))
         return True
 
     def _wake(self, at_ms: int) -> None:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import outcome
 import trio
 
+from meshnode.domain.attempts import CODES
 from meshnode.domain.facts import Called, Delivered, Failed, Progressed, Proposed, Refused
 from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.steps import CFP_WINDOW_MS
@@ -17,7 +18,6 @@ from meshnode.services.bodies import (
     AWARD,
     CANCEL,
     CFP,
-    NOT_ALLOWED,
     RESULT_BODY,
     RESULT_BYTES_MAX,
     TERMS_BYTES_MAX,
@@ -79,10 +79,14 @@ class Awards:
             raise TooLarge(len(raw), TERMS_BYTES_MAX)
         if peek(raw).t == Refuse.TYPE:
             refuse = read_message(raw, Refuse, network=network)
-            reason = refuse.reason[:60]
-            if reason == NOT_ALLOWED:
-                self._market.bar(peer)
-            return Refused(unit=called.unit, attempt=called.attempt, peer=peer, reason=reason)
+            self._market.refused(peer, refuse)
+            return Refused(
+                unit=called.unit,
+                attempt=called.attempt,
+                peer=peer,
+                reason=refuse.reason[:60],
+                text=refuse.text[:500],
+            )
         proposal = read_message(raw, Proposal, network=network)
         if proposal.h.issuer != peer or proposal.cfp != digest(called.cfps[peer]):
             return Refused(
@@ -218,9 +222,8 @@ class Awards:
             if refuse.reason == "busy":
                 return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
             self._market.spent(attempt.peer, attempt.agent)
-            if refuse.reason == NOT_ALLOWED:
-                self._market.bar(attempt.peer)
-                code = "access.not_allowed"
+            self._market.refused(attempt.peer, refuse)
+            if code := CODES.get(refuse.reason):
                 return _failure(unit, attempt, code, refuse.text, blame="broker")
             return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
         for envelope, size_max in (

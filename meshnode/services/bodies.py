@@ -13,9 +13,6 @@ AWARD: Final = "award"
 CANCEL: Final = "cancel"
 ACCEPTANCE: Final = "acceptance"
 
-#: Reason of a refusal: the owner doesn't let this broker call.
-NOT_ALLOWED: Final = "not_allowed"
-
 #: What a proposal, an offer or a contractor's half of a receipt may take, and a result:
 #: unknown fields are let pass, and a journal's event must hold two of them.
 TERMS_BYTES_MAX: Final = 8 * 1024

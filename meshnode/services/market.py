@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import trio
 
+from meshnode.domain.attempts import CODES, Barred
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.steps import View
 from meshnode.errors import MeshError
@@ -22,13 +23,15 @@ from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.limits import CAPABILITIES_MAX
-from protocol.messages import StandingOffer, check_timely, read_message
+from protocol.messages import Refuse, StandingOffer, check_timely, read_message
 from protocol.records import Capability, NodeRecord
 
 #: A peer that failed is the last choice for this long, seconds.
 _TROUBLE_S: Final = 30.0
-#: Whoever doesn't let this node call is no candidate for this long, seconds.
+#: Whose owner refuses this node is no candidate until that may help, seconds: so long if
+#: it doesn't say when, and at most; owners change their minds.
 _BARRED_S: Final = 60.0
+_BARRED_S_MAX: Final = 300.0
 #: A capability is searched for again after this, seconds.
 _SEARCH_S: Final = 3.0
 #: A peer is asked for offers again after this, seconds.
@@ -39,6 +42,8 @@ _OFFERS_TIMEOUT_S: Final = 5.0
 #: Peers that are approached ahead of need for one capability.
 _APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
+#: Of what a refusal says, characters.
+_TEXT_MAX: Final = 300
 
 Provider = tuple[NodeRecord, Capability]
 
@@ -66,6 +71,15 @@ class _Offer:
     expires_ms: int  # by this node's clock
 
 
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """Who refuses this node; a newer record than that of then says that things changed."""
+
+    barred: Barred
+    until_s: float  # on Trio's clock
+    sequence: int
+
+
 class Market:
     """Candidates, offers and load."""
 
@@ -80,7 +94,7 @@ class Market:
         self._asked_s: dict[str, float] = {}
         self._searched_s: dict[str, float] = {}
         self._trouble_s: dict[str, float] = {}
-        self._barred_s: dict[str, float] = {}
+        self._barred: dict[str, _Bar] = {}
         self._loads: dict[str, Mapping[str, int]] = {}
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
@@ -111,7 +125,7 @@ class Market:
         found = [
             self._candidate(record.peer, capability, alive)
             for record, capability in self._finder.providers(query)
-            if record.peer != self._context.peer and not self._is_barred(record.peer)
+            if record.peer != self._context.peer and self._bar(record) is None
         ]
         found += [
             self._candidate(self._context.peer, capability, alive)
@@ -193,18 +207,32 @@ class Market:
             for key in [key for key in self._offers if key[0] == peer]:
                 del self._offers[key]
 
-    def bar(self, peer: str) -> None:
-        """Remember that ``peer`` doesn't let this node call; it is asked again in a while."""
-        self._barred_s[peer] = trio.current_time()
+    def refused(self, peer: str, refuse: Refuse) -> None:
+        """Leave ``peer`` alone for a while, if its owner won't have this node call now."""
+        if refuse.reason not in CODES:
+            return
+        wait_s = refuse.retry_after_ms / 1000
+        back_ms = self._context.clock.now_ms() + refuse.retry_after_ms if wait_s else 0
+        barred = Barred(peer, refuse.reason, refuse.text[:_TEXT_MAX], back_ms)
+        until_s = trio.current_time() + min(wait_s or _BARRED_S, _BARRED_S_MAX)
+        records = [record.sequence for record in self._finder.known() if record.peer == peer]
+        self._barred[peer] = _Bar(barred, until_s, max(records, default=0))
+        self._context.emit("market.barred", peer=peer, reason=refuse.reason, why=refuse.text)
 
-    def barred(self, query: str) -> list[str]:
-        """Return who offers ``query`` and doesn't let this node call."""
-        peers = {record.peer for record, _ in self._finder.providers(query)}
-        return sorted(peer for peer in peers if self._is_barred(peer))
+    def barred(self, query: str) -> list[Barred]:
+        """Return who offers ``query`` and won't do it for this node now."""
+        records = {record.peer: record for record, _ in self._finder.providers(query)}
+        bars = (self._bar(record) for _, record in sorted(records.items()))
+        return [bar.barred for bar in bars if bar is not None]
 
-    def _is_barred(self, peer: str) -> bool:
-        barred_s = self._barred_s.get(peer)
-        return barred_s is not None and trio.current_time() < barred_s + _BARRED_S
+    def _bar(self, record: NodeRecord) -> _Bar | None:
+        bar = self._barred.get(record.peer)
+        if bar is None:
+            return None
+        if trio.current_time() < bar.until_s and record.sequence <= bar.sequence:
+            return bar
+        del self._barred[record.peer]
+        return None
 
     def spent(self, peer: str, agent: str) -> None:
         """Forget an offer that its maker no longer stands by."""

@@ -193,6 +193,35 @@ def test_jobs_are_listed_shown_and_read_again(
     assert "there is no job" in refusal(command("jobs", "show", "f" * 20, *at(desk)))
 
 
+def test_an_owner_pauses_resumes_and_sees_who_was_served(
+    nodes: list[NodeProcess], files: Path
+) -> None:
+    worker, desk = nodes[1], nodes[-1]
+    ask = ("ask", *at(desk), "--graph", "graph.toml", "--file", "a.md")
+    assert command(*ask, cwd=files).returncode == 0
+    paused = command("pause", "--for", "2h", "--drain", *at(worker))
+    assert paused.stdout.startswith("paused until 20")
+    assert "paused this node until" in command("node", *at(worker)).stdout
+    assert "its owner has paused this node until" in refusal(command(*ask, cwd=files))
+    assert told(command("resume", *at(worker), "--json")) == {"was_paused": True}
+    assert "it was not paused" in command("resume", *at(worker)).stdout
+    assert "others   welcome" in command("node", *at(worker)).stdout
+    assert command(*ask, cwd=files).returncode == 0, "it is heard of at once"
+
+    served = told(command("served", *at(worker), "--since", "7d", "--json"))
+    rows = {row["capability"]: row for row in served["rows"]}
+    row = rows["text.shouting@1"]
+    assert (row["caller"], row["standing"]) == (desk.peer, "member")
+    assert row["calls"] >= row["finished"] >= 2
+    assert row["refused"]["paused"] >= 1
+    shown = command("served", *at(worker)).stdout
+    assert "text.shouting@1" in shown
+    assert "paused" in shown
+    assert "'soon' is no span of time" in refusal(
+        command("pause", "--for", "soon", *at(worker))
+    )
+
+
 def test_a_graph_that_can_not_be_done_is_refused_naming_the_thing(
     nodes: list[NodeProcess], files: Path
 ) -> None:

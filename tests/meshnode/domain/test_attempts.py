@@ -1,0 +1,132 @@
+"""What a broker makes of owners who refuse: whom it waits for or leaves out, what it tells."""
+
+import pytest
+
+from meshnode.domain.admission import CLOSED, ITEMS, NOT_ALLOWED, PAUSED, QUOTA
+from meshnode.domain.attempts import BARRED_GRACE_MS, CODES, Barred, is_try, refused_by_all
+from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
+from meshnode.domain.steps import Call, End, GiveUp, View, Wake, next_steps
+from protocol.graph import Source, SubTask
+from tests.meshnode.domain.exports import START_MS
+from tests.meshnode.domain.journals import Run
+from tests.meshnode.domain.test_fold import state_after
+from tests.meshnode.domain.test_steps import (
+    LATER_MS,
+    QUERY,
+    candidate,
+    candidates,
+    expanded,
+    failed_once,
+    mapped,
+)
+
+TASK = SubTask(
+    id="say", capability="text.shout@1", inputs={"text": Source(kind="input", name="words")}
+)
+
+
+def called(**reasons: str) -> list[Fact]:
+    """One unit, for which these peers were called, and refused."""
+    graph, inputs = mapped(1)
+    run = Run(graph, inputs, [])
+    cfps = Called(unit="each/0", attempt=0, cfps=dict.fromkeys(reasons, b"cfp"))
+    refusals: list[Fact] = [
+        Refused(unit="each/0", attempt=0, peer=peer, reason=reason, text=f"{peer} says no")
+        for peer, reason in reasons.items()
+    ]
+    return [run.planned, Expanded(subtask="each", sizes=[1]), cfps, *refusals]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code"),
+    [
+        (("busy",), "node.busy"),
+        (("node.busy",), "node.busy"),
+        ((NOT_ALLOWED, NOT_ALLOWED), "access.not_allowed"),
+        ((PAUSED,), "access.paused"),
+        ((CLOSED,), "access.closed"),
+        ((QUOTA,), "access.quota"),
+        ((ITEMS,), "refused.items"),
+        ((PAUSED, "busy"), "cfp.unanswered"),
+    ],
+)
+def test_a_call_that_all_refuse_is_given_up_and_says_why(
+    reasons: tuple[str, ...], code: str
+) -> None:
+    state = state_after(*called(**dict(zip("pq", reasons, strict=False))))
+    (give_up, _) = next_steps(state, START_MS + 100, candidates())
+    assert isinstance(give_up, GiveUp)
+    assert give_up.code == code
+    assert "p says no" in give_up.text
+
+
+@pytest.mark.parametrize("code", ["node.busy", *CODES.values()])
+def test_what_an_owner_refused_is_no_try(code: str) -> None:
+    state = failed_once(code)
+    assert not any(is_try(attempt) for attempt in state.units["each/0"].attempts)
+
+
+def barred(back_ms: int, *some: str) -> View:
+    """Nobody but ``p``, who refuses until ``back_ms``, and the peers ``some``."""
+    return View(
+        candidates={QUERY: [candidate(peer) for peer in some], "work.b": []},
+        since_ms=START_MS,
+        barred={QUERY: [Barred("p", CLOSED, "until later", back_ms)]},
+    )
+
+
+def test_who_is_back_before_the_deadline_is_waited_for() -> None:
+    state = expanded(1)
+    deadline_ms = state.required_plan.deadline_ms
+    for now_ms in (START_MS, START_MS + BARRED_GRACE_MS * 2):
+        (wake,) = next_steps(state, now_ms, barred(deadline_ms - 1))
+        assert wake == Wake(deadline_ms - 1)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_who_is_not_back_in_time_ends_the_job_after_a_moment(late: bool) -> None:
+    state = expanded(1)
+    view = barred(state.required_plan.deadline_ms if late else 0)
+    (wake,) = next_steps(state, START_MS, view)
+    assert isinstance(wake, Wake)
+    (end,) = next_steps(state, wake.at_ms, view)
+    assert isinstance(end, End)
+    assert end.reason == "access.closed"
+    assert "until later" in end.text
+
+
+def test_when_all_others_failed_who_is_back_in_time_is_waited_for() -> None:
+    state = failed_once("agent.failed")
+    others = barred(LATER_MS + 5_000, "p")
+    (wake,) = next_steps(state, LATER_MS, others)
+    assert wake == Wake(LATER_MS + 5_000)
+
+
+def test_whom_a_unit_is_too_large_for_is_not_asked_for_it_again() -> None:
+    facts = called(p=ITEMS, q="busy")
+    (give_up, _) = next_steps(state_after(*facts), START_MS + 100, candidates())
+    assert isinstance(give_up, GiveUp)
+    failed = Failed(
+        unit="each/0", attempt=0, peer="", code=give_up.code, text=give_up.text, blame="broker"
+    )
+    state = state_after(*facts, failed)
+    (call, _) = next_steps(state, LATER_MS, candidates(candidate("p"), candidate("q")))
+    assert isinstance(call, Call)
+    assert [c.peer for c in call.candidates] == ["q"]
+    (end,) = next_steps(state, LATER_MS, candidates(candidate("p")))
+    assert isinstance(end, End)
+    assert "p says no" in end.text
+
+
+def test_strangers_are_told_to_get_an_invite_and_others_what_each_owner_says() -> None:
+    stranger = Barred("12D3KooWstranger", NOT_ALLOWED, "members only")
+    code, text = refused_by_all(TASK, [stranger])
+    assert code == "access.not_allowed"
+    assert "ask the owner of 12D3KooWstranger for an invite" in text
+    many = [Barred(f"peer{n:04}", PAUSED, f"paused {n}") for n in range(9)]
+    code, text = refused_by_all(
+        TASK, [stranger, *many, Barred("soonest!", QUOTA, "used up", back_ms=5)]
+    )
+    assert code == "access.quota", "who is back first matters most"
+    assert "soonest!: used up" in text
+    assert "and 8 more" in text
