@@ -143,6 +143,12 @@ class _CountedStream:
             self._transport.sent_bytes += len(data)
         await self._stream.send(data)
 
+    def send_nowait(self, data: bytes) -> bool:
+        sent = self._stream.send_nowait(data)
+        if sent and self._served:
+            self._transport.sent_bytes += len(data)
+        return sent
+
     async def receive(self, size_max: int = 65_536) -> bytes:
         data = await self._stream.receive(size_max)
         if not self._served:
@@ -166,16 +172,21 @@ class CountingTransport:
 
     @property
     def peer(self) -> str:
+        """This node's PeerId."""
         return self._transport.peer
 
     def addresses(self) -> Sequence[str]:
+        """Return where others can dial this node."""
         return self._transport.addresses()
 
     async def open(self, peer: str, protocol: str, *, addresses: Sequence[str] = ()) -> Stream:
+        """Open a stream; of artifacts one that counts what is fetched."""
         stream = await self._transport.open(peer, protocol, addresses=addresses)
         return _CountedStream(stream, self, served=False) if protocol == PROTOCOL else stream
 
     def serve(self, protocol: str, handler: Handler, *, per_peer_max: int = 32) -> None:
+        """Run ``handler`` for each incoming stream; of artifacts for one that counts."""
+
         async def counted(stream: Stream) -> None:
             await handler(_CountedStream(stream, self, served=True))
 
@@ -183,6 +194,7 @@ class CountingTransport:
         self._transport.serve(protocol, mine, per_peer_max=per_peer_max)
 
     async def disconnect(self, peer: str) -> None:
+        """Drop every connection to ``peer``."""
         await self._transport.disconnect(peer)
 
 
