@@ -19,6 +19,7 @@ from meshnode.adapters.embedder import ChildEmbedder
 from meshnode.adapters.kad_directory import open_directory
 from meshnode.adapters.key_file import load_or_create
 from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
+from meshnode.adapters.mdns import open_mdns
 from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, running_file
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
@@ -36,8 +37,8 @@ from meshnode.gateway.auth import (
 from meshnode.gateway.http import serve_http
 from meshnode.gateway.mcp import McpDoor
 from meshnode.gateway.openai import openai_routes
-from meshnode.node import Node, Ports
-from meshnode.ports import Agent, Directory, Emit, JsonValue
+from meshnode.node import Node, Ports, is_local
+from meshnode.ports import Agent, Directory, Emit, JsonValue, Sighting
 from meshnode.services.directory import validate_record
 from protocol.keys import Identity
 
@@ -99,6 +100,8 @@ async def open_node(
         late.append(node.events.emit)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
+            if config.directory.mdns:
+                nursery.start_soon(_look_around, node, config)
             yield node
             nursery.cancel_scope.cancel()
 
@@ -116,6 +119,18 @@ async def _directory(
         transport, config.network, validate, bootstrap=config.join_addresses, server=server
     ) as directory:
         yield directory
+
+
+async def _look_around(node: Node, config: NodeConfig) -> None:
+    """Be seen on the local network, and meet whom is seen there, until cancelled."""
+    emit, where = node.events.emit, config.directory.mdns_interfaces
+    if not where and all(is_local(address) for address in node.dialled):
+        emit("mdns.local_only", why="it listens on this machine only: set listen")
+    me = Sighting(node.peer, tuple(node.dialled))
+    async with open_mdns(config.network, me, interfaces=where, emit=emit) as heard:
+        async for sighting in heard:
+            emit("mdns.seen", peer=sighting.peer)
+            node.joining.seen(sighting)
 
 
 # --- for a program of its own -----------------------------------------------------

@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -61,6 +61,8 @@ class DirectoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         neighbours_max: Peers to exchange catalogues with.
         digest_interval_s: How often neighbours compare what they hold.
         provide_interval_s: How often the DHT is told again, jittered.
+        mdns: Find nodes of the same mesh on the local network, and be found by them.
+        mdns_interfaces: Addresses of the network interfaces for that; empty for all.
     """
 
     dht: bool = True
@@ -69,6 +71,8 @@ class DirectoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neighbours_max: int = 8
     digest_interval_s: float = 10.0
     provide_interval_s: float = 120.0
+    mdns: bool = False
+    mdns_interfaces: tuple[str, ...] = ()
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,6 +225,10 @@ def parse_config(text: str, *, env: Mapping[str, str], where: str) -> NodeConfig
     return config
 
 
+#: What holds several values: separated by commas in the environment.
+_LISTS: Final = frozenset(
+    {"listen", "join", "specialists", "functions", "callers", "hours", "mdns_interfaces"}
+)
 _TOP: Final = frozenset(NodeConfig.__struct_fields__)
 
 
@@ -231,7 +239,7 @@ def _override(raw: dict[str, Any], name: str, value: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: {part} is not a table", hint="unset it")
-    if last in {"listen", "join", "specialists", "functions", "callers", "hours"}:
+    if last in _LISTS:
         table[last] = [item for item in value.split(",") if item]
     else:
         table[last] = value
@@ -302,8 +310,20 @@ def _check(config: NodeConfig, where: str) -> None:
             hint="use 127.0.0.1, or set http.allow_remote = true",
         )
     _check_callers(config.access, where)
+    _check_interfaces(config.directory, where)
     _check_hours(config.access, where)
     _check_quantities(config, where)
+
+
+def _check_interfaces(directory: DirectoryConfig, where: str) -> None:
+    for interface in directory.mdns_interfaces:
+        try:
+            IPv4Address(interface)
+        except ValueError as exc:
+            raise ConfigError(
+                f"{where}: directory.mdns_interfaces: {interface[:60]!r} is no IPv4 address",
+                hint="write the address that this machine has there, such as 192.168.1.20",
+            ) from exc
 
 
 def _check_callers(access: AccessConfig, where: str) -> None:

@@ -13,7 +13,7 @@ import trio
 
 from meshnode.config import NodeConfig
 from meshnode.domain.job import JobState
-from meshnode.errors import ConfigError, MeshError, StoreError, Unreachable
+from meshnode.errors import StoreError, Unreachable
 from meshnode.ports import (
     Agent,
     Directory,
@@ -41,6 +41,7 @@ from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.execution import Executor
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
+from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
@@ -68,8 +69,6 @@ __all__ = [
     "is_local",
 ]
 
-#: How often a node that has nobody dials the addresses it was told to join, seconds.
-_JOIN_S: Final = 5.0
 #: A peer that hasn't answered a dial within this is not there, seconds.
 REACH_S: Final = 5.0
 #: Leaving in order is told to others within this, seconds.
@@ -128,7 +127,6 @@ class Node:
         )
         #: What a drain waits for, for a person; empty unless the node is closing.
         self.draining = ""
-        self._joins = dict(_peer_and_address(address) for address in config.join_addresses)
         self.host = AgentHost(
             agents,
             calls_max=config.host.calls_max,
@@ -143,7 +141,8 @@ class Node:
             emit=emit,
             addresses=self.addresses_of,
         )
-        self.advice = Advice(sessions=self.sessions, joins=config.join_addresses, emit=emit)
+        self.joining = Joining(self.sessions, config, emit=emit)
+        self.advice = Advice(self.sessions, config, emit=emit)
         self.directory = self._directory_service()
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
@@ -215,9 +214,8 @@ class Node:
 
     def addresses_of(self, peer: str) -> Sequence[str]:
         """Return where ``peer`` can be dialled: its record's addresses, and what was told."""
-        told = self._joins.get(peer)
-        known = list(self.directory.addresses_of(peer))
-        return known if told is None or told in known else [*known, told]
+        known = [*self.directory.addresses_of(peer), *self.joining.addresses_of(peer)]
+        return list(dict.fromkeys(known))
 
     async def run(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
         """Run every service until cancelled; started once the node can be reached."""
@@ -242,8 +240,7 @@ class Node:
                 await nursery.start(self.directory.run)
                 await nursery.start(self.invites.enter, self.config.invites)
                 self._remember_inviter()
-                if self._joins:
-                    nursery.start_soon(self._join)
+                nursery.start_soon(self.joining.run)
                 self.events.emit("node.started", peer=self.peer)
                 task_status.started()
                 await trio.sleep_forever()
@@ -252,23 +249,10 @@ class Node:
 
     def _remember_inviter(self) -> None:
         """Join through who let this node in, if it isn't told through whom."""
-        if not self._joins:
+        if not self.joining.told:
             edges = [edge for edge in self.members.edges() if edge.relation == "invited_by"]
             known = [place for edge in edges[-1:] for place in edge.addresses]
-            self._joins = dict(_peer_and_address(address) for address in known)
-
-    async def _join(self) -> None:
-        """Dial what this node was told to join whenever it has nobody."""
-        while True:
-            if not self.sessions.connected():
-                for peer in self._joins:
-                    if peer == self.peer:
-                        continue
-                    try:
-                        await self.sessions.connect(peer, addresses=[self._joins[peer]])
-                    except MeshError as exc:
-                        self.events.emit("node.join_failed", peer=peer, why=str(exc))
-            await trio.sleep(_JOIN_S)
+            self.joining.told = places(known)
 
     async def drain(self) -> None:
         """Take nothing new, finish what is being done for others, and say goodbye.
@@ -409,11 +393,3 @@ class Node:
     def known(self) -> Sequence[NodeRecord]:
         """Return the records of the nodes that it knows."""
         return self.directory.known()
-
-
-def _peer_and_address(address: str) -> tuple[str, str]:
-    """Split ``/ip4/…/p2p/PEER``."""
-    where, _, peer = address.rpartition("/p2p/")
-    if not where or not peer:
-        raise ConfigError(f"join {address!r} names no peer", hint="end it in /p2p/PEER")
-    return peer, where

@@ -116,6 +116,19 @@ class Transport(Protocol):
         """Drop every connection to ``peer``; its streams raise ``StreamLost``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A node that somebody says is there.
+
+    Attributes:
+        peer: Its PeerId, which it has to prove when it is dialled.
+        addresses: Multiaddrs to dial, without ``/p2p``.
+    """
+
+    peer: str
+    addresses: Sequence[str]
+
+
 # --- directory -------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ class Given:
     specialists: Sequence[str] = ()
     functions: Sequence[str] = ()
     http: str = ""
+    mdns: bool = False
     dht: bool = True
     catalogue: bool = True
 
@@ -50,6 +51,7 @@ def settings(given: Given, env: Mapping[str, str] = os.environ) -> NodeConfig:
         "SPECIALISTS": ",".join(given.specialists),
         "FUNCTIONS": ",".join(given.functions),
         **_http(given.http),
+        "DIRECTORY__MDNS": "true" if given.mdns else "",
         "DIRECTORY__DHT": "" if given.dht else "false",
         "DIRECTORY__CATALOGUE": "" if given.catalogue else "false",
     }

@@ -46,6 +46,9 @@ Http = Annotated[
     str, typer.Option(metavar="HOST:PORT", help="Where to serve HTTP; a free local port.")
 ]
 NoDht = Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")]
+Mdns = Annotated[
+    bool, typer.Option("--mdns", help="Find nodes of the mesh on the local network.")
+]
 NoCatalogue = Annotated[bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")]
 
 #: An invite is as long as it is.
@@ -55,6 +58,8 @@ _WARNINGS: Final = frozenset(
     {
         "clock.off",
         "invite.not_taken",
+        "mdns.local_only",
+        "mdns.unavailable",
         "membership.elsewhere",
         "membership.lapsed",
         "node.join_failed",
@@ -72,6 +77,7 @@ def up(
     with_: With = None,
     function: Function = None,
     http: Http = "",
+    mdns: Mdns = False,
     no_dht: NoDht = False,
     no_catalogue: NoCatalogue = False,
     detach: Detach = False,
@@ -107,6 +113,7 @@ def up(
             specialists=with_ or (),
             functions=function or (),
             http=http,
+            mdns=mdns,
             dht=not no_dht,
             catalogue=not no_catalogue,
         )

@@ -4,12 +4,13 @@ Nobody to talk to, or a clock that is off, makes other things fail in ways that 
 name it: whoever reports such a failure adds what is known here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import trio
 
+from meshnode.config import NodeConfig
 from meshnode.domain.clocks import clock_trouble
 from meshnode.errors import NoProvider
 from meshnode.ports import Emit
@@ -24,9 +25,10 @@ _SOON_S: Final = 4.0
 class Advice:
     """See the module."""
 
-    def __init__(self, *, sessions: Sessions, joins: Sequence[str], emit: Emit) -> None:
+    def __init__(self, sessions: Sessions, config: NodeConfig, *, emit: Emit) -> None:
         self._sessions = sessions
-        self._joins = joins
+        self._mdns = config.directory.mdns
+        self._joins = config.join_addresses
         self._emit = emit
         self._told = ""
         self._somebody = trio.Event()
@@ -46,9 +48,12 @@ class Advice:
                 f"this node has no peers: {self._joins[0]} doesn't answer; check that its"
                 " node runs and can be reached from here"
             )
+        invite = "get an invite from one of a mesh (`meshnode invite`) and start with --join"
+        if self._mdns:
+            return f"this node has no peers, and sees none on this network: {invite} INVITE"
         return (
-            "this node has no peers: get an invite from one of a mesh (`meshnode invite`)"
-            " and start with --join INVITE, or find those on this network with --mdns"
+            f"this node has no peers: {invite} INVITE, or find those on this network"
+            " with --mdns"
         )
 
     @contextmanager

@@ -288,3 +288,14 @@ def test_a_node_with_nobody_is_told_how_to_find_somebody() -> None:
             assert word in caught.value.hint
 
     play(story)
+
+
+def test_a_node_that_looks_around_and_sees_nobody_is_told_the_other_way() -> None:
+    async def story(mesh: SimMesh) -> None:
+        directory = msgspec.structs.replace(STRICT.directory, mdns=True)
+        looking = msgspec.structs.replace(STRICT, directory=directory)
+        a = await mesh.start("a", config=looking)
+        assert "sees none on this network" in a.advice.text()
+        assert "--mdns" not in a.advice.text()
+
+    play(story)

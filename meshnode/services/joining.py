@@ -1,0 +1,102 @@
+"""Finding the first peers: where this node was told to join, and whom it sees nearby.
+
+What it was told is dialled whenever it has nobody.  Whoever is seen on the local
+network is dialled once when it is seen, as long as there are few peers, and again
+whenever there is nobody.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from meshnode.config import NodeConfig
+from meshnode.errors import ConfigError, MeshError
+from meshnode.ports import Emit, Sighting
+from meshnode.services.sessions import Sessions
+
+#: How often a node that has nobody dials again, seconds.
+AGAIN_S: Final = 5.0
+#: Nodes nearby that are remembered; the longest seen are forgotten first.
+NEARBY_MAX: Final = 64
+
+
+def places(addresses: Iterable[str]) -> dict[str, str]:
+    """Return where to dial whom, from addresses such as ``/ip4/…/p2p/PEER``.
+
+    Raises:
+        ConfigError: One names no peer.
+    """
+    found = {}
+    for address in addresses:
+        where, _, peer = address.rpartition("/p2p/")
+        if not where or not peer:
+            raise ConfigError(f"join {address!r} names no peer", hint="end it in /p2p/PEER")
+        found[peer] = where
+    return found
+
+
+class Joining:
+    """See the module.
+
+    Attributes:
+        told: PeerId -> where to dial it, as this node was told.
+    """
+
+    def __init__(self, sessions: Sessions, config: NodeConfig, *, emit: Emit) -> None:
+        """Dial nobody yet.
+
+        Raises:
+            ConfigError: An address to join names no peer.
+        """
+        self.told: Mapping[str, str] = places(config.join_addresses)
+        self._sessions = sessions
+        self._peers_enough = config.directory.neighbours_max
+        self._emit = emit
+        self._nearby: dict[str, Sighting] = {}
+        self._fresh: dict[str, None] = {}
+        self._news = trio.Event()
+
+    def seen(self, sighting: Sighting) -> None:
+        """Remember a node that was seen on the local network, and dial it soon."""
+        self._nearby.pop(sighting.peer, None)
+        self._nearby[sighting.peer] = sighting
+        if len(self._nearby) > NEARBY_MAX:
+            del self._nearby[next(iter(self._nearby))]
+        self._fresh[sighting.peer] = None
+        self._news.set()
+
+    def addresses_of(self, peer: str) -> Sequence[str]:
+        """Return where ``peer`` was said, or seen, to be."""
+        told = [self.told[peer]] if peer in self.told else []
+        seen = self._nearby.get(peer)
+        return [*told, *(seen.addresses if seen else ())]
+
+    async def run(self) -> None:
+        """Dial until cancelled."""
+        while True:
+            self._news = trio.Event()
+            if not self._sessions.connected():
+                for peer, address in [*self.told.items()]:
+                    await self._dial(peer, [address], "node.join_failed")
+            await self._meet_nearby()
+            with trio.move_on_after(AGAIN_S):
+                await self._news.wait()
+
+    async def _meet_nearby(self) -> None:
+        wanted = self._fresh if self._sessions.connected() else {**self._nearby}
+        self._fresh = {}
+        for peer in wanted:
+            if len(self._sessions.connected()) >= self._peers_enough:
+                return
+            sighting = self._nearby.get(peer)
+            if sighting is not None and peer not in self._sessions.connected():
+                await self._dial(peer, sighting.addresses, "mdns.not_reached")
+
+    async def _dial(self, peer: str, addresses: Sequence[str], failed: str) -> None:
+        if peer == self._sessions.peer:
+            return
+        try:
+            await self._sessions.connect(peer, addresses=addresses)
+        except MeshError as exc:
+            self._emit(failed, peer=peer, why=str(exc))
