@@ -4,9 +4,10 @@ Two nodes in one process, joined by libp2p over loopback, each with its store on
 the agent gives back what it is given.  A job is a chain of sub-tasks, so contracts follow
 one another on a warm session.
 
-``P2.contract``: from a sub-task's being ready (its producer's charge is durable) to the
+``P2.contract.ms``: from a sub-task's being ready (its producer's charge is durable) to the
 co-signed receipt's being durable at both sides: award, run, result, check, charge,
-acceptance.  ``P2.fsync`` is the disk's part in it, one fsync, measured beside it.
+acceptance.  ``P2.contract`` is that by the bare hop of the A2A SDK, which takes turns with
+it and signs, checks and stores nothing.  ``P2.fsync`` is the disk's part, one fsync.
 ``P2.job``: a job of one sub-task, from submit to done.  ``P3.offer`` and ``P3.cfp``: round
 trips before the award, counted, with a standing offer and without; ``P3.share``: what a
 contract adds to a sub-task of one second.  ``P6.units``: sub-tasks per second of one job
@@ -17,10 +18,10 @@ import os
 import statistics
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time_ns
 from typing import Final
 
 import trio
@@ -28,6 +29,8 @@ from msgspec.structs import replace
 
 from meshnode.adapters.agents.function import FunctionAgent
 from meshnode.app import open_node
+from meshnode.bench.contest import ONE, Contestant, Score, entered
+from meshnode.bench.extra import Extra, extra_environment
 from meshnode.bench.figures import Figure, Told
 from meshnode.bench.watch import Watch
 from meshnode.config import (
@@ -42,8 +45,8 @@ from meshnode.errors import MeshError
 from meshnode.node import Node, Terms
 from meshnode.ports import JsonValue
 
-#: A2A SDK's bare hop on two quiet cores, ms: what the goals are made from.
-_A2A_HOP_MS: Final = 2.5
+_A2A: Final = Contestant("a2a", "meshnode.bench.beside.a2a_hop", extra=True)
+_LEFT_OUT: Final = "not measured: the A2A SDK was left out (--no-peers)"
 #: Dask distributed's bulk rate there, tasks per second.
 _DASK_RATE: Final = 333
 _ECHO: Final = "bench.echo@1"
@@ -90,18 +93,23 @@ class Size:
     rounds: int
 
 
-QUICK: Final = Size(chains=5, links=40, jobs=60, seconds=10, units=200, rounds=3)
+QUICK: Final = Size(chains=10, links=20, jobs=60, seconds=10, units=200, rounds=3)
 FULL: Final = Size(chains=25, links=40, jobs=400, seconds=40, units=1_000, rounds=5)
 
 
-def run(told: Told, *, quick: bool) -> list[Figure]:
+def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
     """Measure contracts one after the other.
 
     Args:
         told: Called with what is being measured.
         quick: Fewer repetitions.
+        peers: Measure the A2A SDK's bare hop, too.
+
+    Raises:
+        MeshError: The A2A SDK can't be installed, or somebody fails; says who and why.
     """
-    return trio.run(measure_contracts, told, QUICK if quick else FULL)
+    with extra_environment(told) if peers else nullcontext() as extra:
+        return trio.run(measure_contracts, told, QUICK if quick else FULL, extra)
 
 
 def run_broker(told: Told, *, quick: bool) -> list[Figure]:
@@ -109,47 +117,96 @@ def run_broker(told: Told, *, quick: bool) -> list[Figure]:
     return trio.run(measure_throughput, told, QUICK if quick else FULL)
 
 
-async def measure_contracts(told: Told, size: Size) -> list[Figure]:
-    """Return P2 and P3."""
-    async with _pair() as pair:
+async def measure_contracts(told: Told, size: Size, extra: Extra | None = None) -> list[Figure]:
+    """Return P2 and P3; with the extra environment beside the A2A SDK."""
+    seen = _Seen()
+    async with AsyncExitStack() as stack:
+        pair = await stack.enter_async_context(_pair())
+        a2a = None
+        if extra is not None:
+            a2a = await stack.enter_async_context(entered(_A2A, ONE, extra))
+            await a2a.warm_up(size.links)
         told("warming up")
         for capability in (_ECHO, _WORK):
             await pair.chain(capability, 1)
-        fsyncs = _fsyncs_ms(pair.home)
+        seen.fsyncs_ms = _fsyncs_ms(pair.home)
         called = len(pair.broker_saw.times("job.called"))
-        contracts: list[float] = []
         for number in range(size.chains):
-            told(f"contracts, chain {number + 1} of {size.chains}")
-            contracts += await pair.chain(_ECHO, size.links)
-        jobs: list[float] = []
+            told(f"contracts, chain {number + 1} of {size.chains}", number / size.chains)
+            before_ns = process_time_ns()
+            seen.chains_ms.append(await pair.chain(_ECHO, size.links))
+            seen.cpu_ms += (process_time_ns() - before_ns) / 1e6
+            if a2a is not None:
+                await a2a.turn(size.links)
         for number in range(size.jobs):
-            told(f"jobs of one sub-task, {number + 1} of {size.jobs}")
+            told(f"jobs of one sub-task, {number + 1} of {size.jobs}", number / size.jobs)
             begun_s = perf_counter()
             await pair.chain(_ECHO, 1)
-            jobs.append((perf_counter() - begun_s) * 1000)
+            seen.jobs_ms.append((perf_counter() - begun_s) * 1000)
         told(f"{size.seconds} sub-tasks of a second")
-        added = [ms - 1000 for ms in await pair.chain(_WORK, size.seconds)]
-        with_offer = len(pair.broker_saw.times("job.called")) - called
+        seen.added_ms = [ms - 1000 for ms in await pair.chain(_WORK, size.seconds)]
+        seen.called = len(pair.broker_saw.times("job.called")) - called
         told("without an offer")
         pair.forget_offers()
         await pair.chain(_ECHO, 1)
-        without = len(pair.broker_saw.times("job.called")) - called - with_offer
+        seen.called_without = len(pair.broker_saw.times("job.called")) - called - seen.called
+    return [*_contract_figures(seen, size, a2a.score if a2a else None), *_calls(seen, size)]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was measured: milliseconds, and calls for proposals with an offer and without."""
+
+    chains_ms: list[list[float]] = field(default_factory=list)
+    jobs_ms: list[float] = field(default_factory=list)
+    added_ms: list[float] = field(default_factory=list)
+    fsyncs_ms: list[float] = field(default_factory=list)
+    cpu_ms: float = 0.0
+    called: int = 0
+    called_without: int = 0
+
+
+def _contract_figures(seen: _Seen, size: Size, a2a: Score | None) -> list[Figure]:
+    ours = Score([[ms * 1000 for ms in chain] for chain in seen.chains_ms])
+    n, rounds, done = ours.calls, len(seen.chains_ms), size.chains * size.links
+    ratio = ours.ratio(a2a) if a2a else None
+    note = f"p50 by the A2A SDK's bare hop, median of {rounds} rounds" if a2a else _LEFT_OUT
+    hop_ms, hop_cpu_ms, hop_note, hops = None, None, _LEFT_OUT, 0
+    if a2a is not None:
+        hop_ms, hop_cpu_ms, hops = a2a.p50_us / 1000, a2a.cpu_per_call_us / 1000, a2a.calls
+        hop_note = f"p50, nothing signed, checked or stored; p95 {a2a.p95_us / 1000:.2f}"
+    contracts = [ms for chain in seen.chains_ms for ms in chain]
+    return [
+        Figure(id="P2.contract", value=ratio, unit="×", goal=0.8, n=n, note=note),
+        _median("P2.contract.ms", contracts, "ready → receipt at both sides"),
+        Figure(
+            id="P2.contract.cpu_ms", value=seen.cpu_ms / done, unit="ms", n=done,
+            note="processor time of a contract, both nodes",
+        ),
+        Figure(id="P2.a2a.ms", value=hop_ms, unit="ms", n=hops, note=hop_note),
+        Figure(
+            id="P2.a2a.cpu_ms", value=hop_cpu_ms, unit="ms", n=hops,
+            note="processor time of a hop, both sides" if a2a else _LEFT_OUT,
+        ),
+        _median("P2.fsync", seen.fsyncs_ms, f"one fsync of {_FSYNC_BYTES} bytes"),
+        _median("P2.job", seen.jobs_ms, "a job of one sub-task, submit → done", goal_ms=10.0),
+    ]  # fmt: skip
+
+
+def _calls(seen: _Seen, size: Size) -> list[Figure]:
     done = size.chains * size.links + size.jobs + size.seconds
     return [
-        _median("P2.contract", contracts, 0.8 * _A2A_HOP_MS, "ready → receipt at both sides"),
-        _median("P2.fsync", fsyncs, 0.8 * _A2A_HOP_MS, f"one fsync of {_FSYNC_BYTES} bytes"),
-        _median("P2.job", jobs, 10.0, "a job of one sub-task, submit → done"),
         Figure(
-            id="P3.offer", value=with_offer / done, unit="round trips", goal=0, n=done,
+            id="P3.offer", value=seen.called / done, unit="round trips", goal=0, n=done,
             note="before an award, with standing offers",
         ),
         Figure(
-            id="P3.cfp", value=float(without), unit="round trips", goal=1, n=1,
+            id="P3.cfp", value=float(seen.called_without), unit="round trips", goal=1, n=1,
             note="before an award, without",
         ),
         Figure(
-            id="P3.share", value=_p95(added) / 10, unit="%", goal=5.0, n=len(added),
-            note="p95, what a contract adds to a sub-task of 1 s",
+            id="P3.share", value=_p95(seen.added_ms) / 10, unit="%", goal=5.0,
+            n=len(seen.added_ms), note="p95, what a contract adds to a sub-task of 1 s",
         ),
     ]  # fmt: skip
 
@@ -171,7 +228,9 @@ async def measure_throughput(told: Told, size: Size) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _median(name: str, values_ms: list[float], goal_ms: float, note: str) -> Figure:
+def _median(
+    name: str, values_ms: list[float], note: str, *, goal_ms: float | None = None
+) -> Figure:
     note = f"p50, {note}; p95 {_p95(values_ms):.2f}"
     value = statistics.median(values_ms)
     return Figure(id=name, value=value, unit="ms", goal=goal_ms, n=len(values_ms), note=note)

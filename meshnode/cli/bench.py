@@ -22,7 +22,7 @@ _OPTIONS: Final = {
     "agents": ("plan",),
     "requests": ("plan",),
     "verbose": ("plan",),
-    "peers": ("session", "artifact"),
+    "peers": ("session", "contract", "artifact"),
     "profile": ("session",),
 }
 
@@ -71,7 +71,7 @@ def bench(
     """Measure this installation, and hold the figures against their goals.
 
     session   a call to a remote agent: our session, AutoGen, gRPC, py-libp2p, TCP
-    contract  a contract from award to receipt, and what negotiating adds
+    contract  from award to receipt at both sides, beside the A2A SDK; what negotiating adds
     artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
     broker    sub-tasks per second
     startup   how fast things start, and the memory of a node at rest

@@ -22,7 +22,7 @@ def extra() -> Iterator[Extra]:
 
 
 @pytest.mark.parametrize("way", [ONE, TWO])
-@pytest.mark.parametrize("name", ["autogen", "grpc"])
+@pytest.mark.parametrize("name", ["autogen", "grpc", "a2a"])
 async def test_what_is_measured_beside_us_works(extra: Extra, name: str, way: str) -> None:
     contestant = Contestant(name, f"meshnode.bench.beside.{name}_hop", extra=True)
     async with entered(contestant, way, extra) as entrant:
