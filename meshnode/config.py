@@ -150,6 +150,20 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     caller_run_s_per_day: float = 0.0
 
 
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the node tells of what happens in it.
+
+    Attributes:
+        form: ``human``, or ``json``: one object a line, as ``/api/events`` has them.
+        level: ``debug``, ``info`` or ``warning``, and what matters more.
+        file: Where it goes; empty for stderr. A full one is put aside as FILE.1.
+    """
+
+    form: str = "human"
+    level: str = "info"
+    file: str = ""
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a node is told.
 
@@ -174,6 +188,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: DirectoryConfig = DirectoryConfig()
     host: HostConfig = HostConfig()
     access: AccessConfig = AccessConfig()
+    log: LogConfig = LogConfig()
     quota: QuotaConfig = QuotaConfig()
 
     @property
@@ -311,8 +326,19 @@ def _check(config: NodeConfig, where: str) -> None:
         )
     _check_callers(config.access, where)
     _check_interfaces(config.directory, where)
+    _check_log(config.log, where)
     _check_hours(config.access, where)
     _check_quantities(config, where)
+
+
+def _check_log(log: LogConfig, where: str) -> None:
+    choices = {"form": ("human", "json"), "level": ("debug", "info", "warning")}
+    for name, known in choices.items():
+        value = getattr(log, name)
+        if value not in known:
+            raise ConfigError(
+                f"{where}: log.{name} is {value[:60]!r}", hint=f"say {' or '.join(known)}"
+            )
 
 
 def _check_interfaces(directory: DirectoryConfig, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from meshnode.cli.options import Detach, Json
-from meshnode.cli.up import Join, Listen, Network, ready_line, show_ready
+from meshnode.cli.up import Join, Listen, Log, Network, ready_line, show_ready
 
 if TYPE_CHECKING:
     from meshnode.app import Served
@@ -30,6 +30,7 @@ def bootstrap(
         bool,
         typer.Option("--no-invite", help="Addresses only: whoever joins by them is no member."),
     ] = False,
+    log: Log = "",
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
@@ -47,24 +48,29 @@ def bootstrap(
     from bootstrap.seeds import write_seeds
     from meshnode.cli.settings import Given, settings
 
-    given = Given(home=home, network=network, listen=listen or (), join=join or ())
+    given = Given(home=home, network=network, listen=listen or (), join=join or (), log=log)
     told = settings(given)
     if detach:
         from meshnode.cli.detach import start_detached
 
-        show_ready(start_detached(sys.argv[1:], told.home_path), as_json=as_json)
+        show_ready(start_detached(sys.argv[1:], told), as_json=as_json)
         return
     import trio
 
     from meshnode.app import serve_seed
-
-    def ready(served: "Served") -> None:
-        if seeds:
-            path = Path(seeds).expanduser()
-            write_seeds(path, served.node.addresses, invite=served.invite)
-        show_ready(ready_line(served), as_json=as_json)
+    from meshnode.cli.logs import keep_log
 
     async def serve() -> None:
-        await serve_seed(told, ready=ready, inviting=not no_invite)
+        async with trio.open_nursery() as nursery:
+
+            def ready(served: "Served") -> None:
+                if seeds:
+                    path = Path(seeds).expanduser()
+                    write_seeds(path, served.node.addresses, invite=served.invite)
+                show_ready(ready_line(served), as_json=as_json)
+                nursery.start_soon(keep_log, served.node.events, told.log)
+
+            await serve_seed(told, ready=ready, inviting=not no_invite)
+            nursery.cancel_scope.cancel()
 
     trio.run(serve)

@@ -6,24 +6,31 @@ until it says that it is ready or why it can't be.  What it says later goes into
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from meshnode.cli.failure import CommandFailed
+
+if TYPE_CHECKING:
+    from meshnode.config import NodeConfig
 
 LOG_FILE: Final = "node.log"
 _LINE_BYTES_MAX: Final = 256 * 1024
 
 
-def start_detached(arguments: Sequence[str], home: Path) -> dict[str, Any]:
+def start_detached(arguments: Sequence[str], config: "NodeConfig") -> dict[str, Any]:
     """Run ``meshnode ARGUMENTS`` in the background; return its ready line.
+
+    Its log goes into ``node.log`` in its home, unless the settings name a file.
 
     Raises:
         CommandFailed: It ended before it was ready; says why.
     """
+    home = config.home_path
+    log_file = config.log.file or str((home / LOG_FILE).absolute())
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "meshnode", *_attached(arguments)]
     with (home / LOG_FILE).open("ab") as log:
@@ -33,6 +40,7 @@ def start_detached(arguments: Sequence[str], home: Path) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, "MESHNODE_LOG__FILE": log_file},
         )
     assert process.stdout is not None
     with process.stdout as stream:

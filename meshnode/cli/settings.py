@@ -30,6 +30,7 @@ class Given:
     specialists: Sequence[str] = ()
     functions: Sequence[str] = ()
     http: str = ""
+    log: str = ""
     mdns: bool = False
     dht: bool = True
     catalogue: bool = True
@@ -51,6 +52,7 @@ def settings(given: Given, env: Mapping[str, str] = os.environ) -> NodeConfig:
         "SPECIALISTS": ",".join(given.specialists),
         "FUNCTIONS": ",".join(given.functions),
         **_http(given.http),
+        "LOG__FORM": given.log,
         "DIRECTORY__MDNS": "true" if given.mdns else "",
         "DIRECTORY__DHT": "" if given.dht else "false",
         "DIRECTORY__CATALOGUE": "" if given.catalogue else "false",

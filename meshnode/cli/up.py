@@ -49,22 +49,14 @@ NoDht = Annotated[bool, typer.Option("--no-dht", help="Don't use the DHT.")]
 Mdns = Annotated[
     bool, typer.Option("--mdns", help="Find nodes of the mesh on the local network.")
 ]
+Log = Annotated[
+    str,
+    typer.Option("--log", metavar="FORM", help="human or json: what is logged on stderr."),
+]
 NoCatalogue = Annotated[bool, typer.Option("--no-catalogue", help="Don't exchange catalogues.")]
 
 #: An invite is as long as it is.
 _LINE_SHOWN: Final = 4_096
-#: What the owner should see among all that happens.
-_WARNINGS: Final = frozenset(
-    {
-        "clock.off",
-        "invite.not_taken",
-        "mdns.local_only",
-        "mdns.unavailable",
-        "membership.elsewhere",
-        "membership.lapsed",
-        "node.join_failed",
-    }
-)
 
 
 def up(
@@ -80,6 +72,7 @@ def up(
     mdns: Mdns = False,
     no_dht: NoDht = False,
     no_catalogue: NoCatalogue = False,
+    log: Log = "",
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +91,8 @@ def up(
       $MESHNODE_HTTP__PORT sets port of its table [http].
 
     SIGTERM (or Ctrl-C) lets the node finish what it does for others; a second one
-    stops it at once.  With --json one line is printed when the node is ready.
+    stops it at once.  With --json one line is printed when the node is ready.  What
+    happens is logged on stderr, or as table [log] of the settings says.
     """
     from meshnode.cli.settings import Given, settings
 
@@ -113,6 +107,7 @@ def up(
             specialists=with_ or (),
             functions=function or (),
             http=http,
+            log=log,
             mdns=mdns,
             dht=not no_dht,
             catalogue=not no_catalogue,
@@ -121,7 +116,7 @@ def up(
     if detach:
         from meshnode.cli.detach import start_detached
 
-        show_ready(start_detached(sys.argv[1:], told.home_path), as_json=as_json)
+        show_ready(start_detached(sys.argv[1:], told), as_json=as_json)
     else:
         _run(told, as_json=as_json)
 
@@ -130,6 +125,7 @@ def _run(told: "NodeConfig", *, as_json: bool) -> None:
     import trio
 
     from meshnode.app import serve_node
+    from meshnode.cli.logs import keep_log
 
     here = str(Path.cwd())
     if here not in sys.path:
@@ -140,8 +136,7 @@ def _run(told: "NodeConfig", *, as_json: bool) -> None:
 
             def ready(served: "Served") -> None:
                 show_ready(ready_line(served), as_json=as_json)
-                if not as_json:
-                    nursery.start_soon(_print_events, served)
+                nursery.start_soon(keep_log, served.node.events, told.log)
 
             await serve_node(told, ready=ready)
             nursery.cancel_scope.cancel()
@@ -185,26 +180,3 @@ def show_ready(ready: Mapping[str, Any], *, as_json: bool) -> None:
     for line in lines:
         # Not wrapped and not framed: addresses are there to be copied.
         out.print(plain(line, size_max=_LINE_SHOWN), markup=False, soft_wrap=True)
-
-
-async def _print_events(served: "Served") -> None:
-    """Print what happens, a line each."""
-    from meshnode.gateway.api_views import happening_view
-
-    out = console()
-    with served.node.events.watch() as onlooker:
-        while True:
-            happening = await onlooker.next()
-            view = happening_view(happening)
-            fields = view["fields"]
-            assert isinstance(fields, dict)
-            text = " ".join(f"{name}={value}" for name, value in fields.items())
-            line = plain(f"{_hour(happening.at_ms)} {happening.name} {text}")
-            style = "bold yellow" if happening.name in _WARNINGS else None
-            out.print(line, style=style, markup=False, soft_wrap=True)
-
-
-def _hour(at_ms: int) -> str:
-    """Return the time of day, UTC."""
-    seconds = at_ms // 1000 % 86_400
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -54,6 +54,13 @@ class Onlooker:
         self._waiting.append(happening)
         self._news.set()
 
+    async def several(self) -> list[Happening]:
+        """Return all events that wait; waits for one."""
+        first = await self.next()
+        found = [first, *self._waiting]
+        self._waiting.clear()
+        return found
+
     async def next(self) -> Happening:
         """Return the next event; waits for one."""
         while not self._waiting:
@@ -71,10 +78,14 @@ class Events:
         self._onlookers: list[Onlooker] = []
         self.recent: deque[Happening] = deque(maxlen=RECENT_MAX)
 
+    def note(self, name: str, /, **fields: object) -> Happening:
+        """Return an event that nobody is told of."""
+        return Happening(self._number, self._clock.now_ms(), name, fields)
+
     def emit(self, name: str, /, **fields: object) -> None:
         """Tell everyone who looks on; never blocks, never raises."""
         self._number += 1
-        happening = Happening(self._number, self._clock.now_ms(), name, fields)
+        happening = self.note(name, **fields)
         self.recent.append(happening)
         for onlooker in self._onlookers:
             onlooker.tell(happening)
