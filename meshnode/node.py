@@ -152,7 +152,9 @@ class Node:
             context, artifacts=self.artifacts, host=self.host, served=self.tallies
         )
         self.members = Members(context, sessions=self.sessions)
-        self.door = Admission(context, members=self.members, served=self.tallies)
+        self.door = Admission(
+            context, members=self.members, served=self.tallies, artifacts=self.artifacts
+        )
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
         self.contractor = Contractor(
             context,

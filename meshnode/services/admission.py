@@ -10,11 +10,12 @@ from typing import Final
 import msgspec
 import trio
 
-from meshnode.domain.admission import NOT_ALLOWED, No, Now, Rules, closed, over_quota
+from meshnode.domain.admission import NOT_ALLOWED, QUOTA, No, Now, Rules, closed, over_quota
 from meshnode.domain.hours import Hours
 from meshnode.errors import StoreError
 from meshnode.ports import Delete, Put
 from meshnode.services.allowance import Allowance
+from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import AWARD, CFP, OFFERS
 from meshnode.services.context import Context
 from meshnode.services.membership import Members
@@ -27,6 +28,10 @@ _PAUSE: Final = "pause"
 #: What a caller is told that the owner doesn't let call.
 STRANGER: Final = No(
     NOT_ALLOWED, "this node works for members of its mesh only: ask its owner for an invite"
+)
+#: What a caller is told whose outputs there is no room for.
+NO_ROOM: Final = No(
+    QUOTA, "this node keeps as many bytes of outputs as it may: some must lapse first"
 )
 #: Requests of one peer: method -> at once, and each second after.  A busy broker makes a
 #: few hundred awards a second; offers it asks for every few seconds.
@@ -50,7 +55,10 @@ class Pause(msgspec.Struct, frozen=True):
 class Admission:
     """See the module.  :meth:`load` first, then :meth:`run`."""
 
-    def __init__(self, context: Context, *, members: Members, served: Served) -> None:
+    def __init__(
+        self, context: Context, *, members: Members, served: Served, artifacts: Artifacts
+    ) -> None:
+        self._artifacts = artifacts
         self._own = context.peer
         self._clock = context.clock
         self._store = context.store
@@ -157,7 +165,11 @@ class Admission:
         if peer == self._own:
             return None
         rules, now = self.rules, self.now
-        return closed(rules, now) or over_quota(
+        if (no := closed(rules, now)) is not None:
+            return no
+        if self._artifacts.is_full(peer):
+            return NO_ROOM
+        return over_quota(
             rules,
             calls,
             caller=self._served.use(peer),

@@ -5,7 +5,7 @@ the artifact belongs to, or to that broker itself.  The reader hashes what comes
 the bytes are right or they are refused, wherever they came from.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -59,6 +59,7 @@ OffsetOf = Callable[[str], int]
 class _Meta(msgspec.Struct, frozen=True):
     size: int
     expires_ms: int
+    broker: str = ""  # whose room it takes: of the job that it was first kept for
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Artifacts:
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory_bytes = 0
         self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
+        self._kept_for: Counter[str] = Counter()  # of those, by broker
         self._counting = trio.Lock()
         self._addresses: AddressesOf = _no_addresses
         self._offset_ms: OffsetOf = _no_offset
@@ -135,8 +137,10 @@ class Artifacts:
         name = digest(data)
         key = name.hex()
         expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)
+        there = await self._store.read(_META, key)
+        payer = broker if there is None else _meta(there).broker
         writes: list[Write] = [
-            Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms))),
+            Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms, payer))),
             Put(_GRANT, f"{key}/{broker}/{job}", b""),
         ]
         size = limits.CHUNK_SIZE
@@ -144,26 +148,39 @@ class Artifacts:
             Put(_CHUNK, f"{key}/{number:06}", data[at : at + size])
             for number, at in enumerate(range(0, len(data), size))
         ]
-        if await self._store.read(_META, key) is None:
-            await self._take_room(len(data))
+        if there is None:
+            await self._take_room(len(data), broker)
             writes += chunks
         self._remember(name, data)
         return ArtifactRef(artifact=name, size=len(data)), writes
 
-    async def _take_room(self, size: int) -> None:
+    async def _take_room(self, size: int, broker: str) -> None:
         """Count ``size`` bytes as kept; what wasn't written in the end is found out here.
 
         Raises:
-            Busy: They are more than the machine's owner gives to artifacts.
+            Busy: They are more than the machine's owner gives to artifacts, or to those of
+                one broker.
         """
-        bytes_max = self._config.artifact_bytes_max
         async with self._counting:
-            if self._kept_bytes is None or self._kept_bytes + size > bytes_max:
+            if self._kept_bytes is None or self._lacking(size, broker):
                 await self.collect_garbage()
-            kept_bytes = self._kept_bytes or 0
-            if kept_bytes + size > bytes_max:
-                raise Busy("the room for artifacts", retry_after_ms=int(_GARBAGE_S * 1000))
-            self._kept_bytes = kept_bytes + size
+            if lacking := self._lacking(size, broker):
+                raise Busy(lacking, retry_after_ms=int(_GARBAGE_S * 1000))
+            self._kept_bytes = (self._kept_bytes or 0) + size
+            self._kept_for[broker] += size
+
+    def _lacking(self, size: int, broker: str) -> str:
+        """Return which room ``size`` bytes more don't fit into, or nothing."""
+        if (self._kept_bytes or 0) + size > self._config.artifact_bytes_max:
+            return "the room for artifacts"
+        alien = broker != self._signer.peer
+        if alien and self._kept_for[broker] + size > self._config.artifact_peer_bytes_max:
+            return "the room for one broker's artifacts"
+        return ""
+
+    def is_full(self, broker: str) -> bool:
+        """Tell whether nothing more can be kept for ``broker``, as far as is known."""
+        return bool(self._lacking(1, broker))
 
     def in_memory(self, artifact: bytes) -> bytes | None:
         """Return the bytes of ``artifact`` if they can be had without looking for them."""
@@ -198,11 +215,12 @@ class Artifacts:
     async def collect_garbage(self) -> int:
         """Forget what is past its time; return how many artifacts went."""
         now_ms = self._clock.now_ms()
-        gone = kept_bytes = 0
+        gone = 0
+        kept: Counter[str] = Counter()
         for key, raw in await self._store.scan(_META, count_max=1_000_000):
-            meta = msgspec.msgpack.decode(raw, type=_Meta)
+            meta = _meta(raw)
             if meta.expires_ms > now_ms:
-                kept_bytes += meta.size
+                kept[meta.broker] += meta.size
                 continue
             # The chunks' names follow from the size: they needn't be read to be deleted.
             count = -(-meta.size // limits.CHUNK_SIZE)
@@ -216,7 +234,7 @@ class Artifacts:
             if (dropped := self._memory.pop(bytes.fromhex(key), None)) is not None:
                 self._memory_bytes -= len(dropped)
             gone += 1
-        self._kept_bytes = kept_bytes
+        self._kept_bytes, self._kept_for = kept.total(), kept
         return gone
 
     # --- granting ---
@@ -342,6 +360,10 @@ class Artifacts:
         grant = f"{key}/{ticket.h.issuer}/{ticket.h.job}"
         if await self._store.read(_GRANT, grant) is None:
             raise ArtifactError("the ticket is not from the broker of a job that has it")
+
+
+def _meta(raw: bytes) -> _Meta:
+    return msgspec.msgpack.decode(raw, type=_Meta)
 
 
 def _no_addresses(_: str) -> tuple[str, ...]:

@@ -267,6 +267,37 @@ def test_artifacts_take_no_more_room_than_the_owner_gives_and_less_again_later()
     play(story)
 
 
+def test_one_broker_takes_no_more_room_than_its_share_and_leaves_the_rest_to_others() -> None:
+    async def story(mesh: SimMesh) -> None:
+        host = msgspec.structs.replace(
+            CONFIG.host, artifact_lifetime_s=LIFETIME_S, artifact_peer_bytes_max=1_000
+        )
+        (node,) = await start(mesh, msgspec.structs.replace(CONFIG, host=host), a=[])
+
+        async def put(number: int, size: int, broker: str) -> None:
+            data = bytes([number]) * size
+            await node.artifacts.put(data, job="job", broker=broker)
+
+        await put(1, 600, "greedy")
+        await put(2, 400, "greedy")
+        assert node.artifacts.is_full("greedy")
+        with pytest.raises(Busy, match="one broker's"):
+            await put(3, 1, "greedy")
+        await put(1, 600, "greedy")  # what is here takes no more
+        await put(1, 600, "modest")  # nor does what another keeps here
+        assert not node.artifacts.is_full("modest")
+        await put(4, 1_000, "modest")
+        await put(5, 2_000, node.peer)
+        mesh.crash("a")
+        node = await mesh.restart("a")
+        with pytest.raises(Busy, match="one broker's"):
+            await put(6, 1, "greedy")
+        await trio.sleep(LIFETIME_S + 61)
+        await put(6, 1_000, "greedy")
+
+    play(story)
+
+
 def test_a_write_that_the_disk_refuses_takes_no_room() -> None:
     async def story(mesh: SimMesh) -> None:
         host = msgspec.structs.replace(CONFIG.host, artifact_bytes_max=1_000)

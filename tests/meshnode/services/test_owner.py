@@ -325,6 +325,29 @@ def incoming(node: Node, peer: str, method: str) -> Any:
     return Incoming(peer, method, b"nonsense", trio.current_time() + 5, "", send)
 
 
+def test_a_broker_whose_outputs_fill_its_room_is_told_before_the_work_is_done() -> None:
+    async def story(mesh: SimMesh) -> None:
+        host = HostConfig(artifact_peer_bytes_max=50, artifact_lifetime_s=300.0)
+        agent = TextAgent()
+        hand = await meet(mesh, agent, told(host=host))
+        offer = await hand.offer()
+
+        async def shouted(text: str) -> bytes:
+            part = Part(inline=canonical(text))
+            return await hand.send(hand.award(offer, inputs={"text": Binding(parts=[part])}))
+
+        exact = "x" * (50 - len(canonical({"text": ""})))
+        assert result_of(await shouted(exact)).state == "completed"
+        refuse = refusal_of(await shouted("y"))
+        assert (refuse.reason, agent.calls) == ("quota", [exact])
+        assert "some must lapse" in (await refused_call(hand)).text
+        await trio.sleep(300 + 61)
+        offer = await hand.offer()
+        assert result_of(await shouted("y")).state == "completed"
+
+    play(story)
+
+
 # --- the count -----------------------------------------------------------------------
 
 
