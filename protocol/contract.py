@@ -43,6 +43,7 @@ TRANSITIONS: Final[dict[tuple[ContractState, str], ContractState]] = {
     (S.CALLED, "refuse"): S.REFUSED,
     (S.CALLED, "lapse"): S.LAPSED,
     (S.PROPOSED, "award"): S.AWARDED,
+    (S.PROPOSED, "decline"): S.LAPSED,
     (S.PROPOSED, "lapse"): S.LAPSED,
     (S.AWARDED, "award"): S.AWARDED,
     (S.AWARDED, "refuse"): S.REFUSED,

@@ -104,6 +104,26 @@ def rank(
     return [(candidate, ranked) for _, candidate, ranked in rows]
 
 
+def why_lost(ranked: Sequence[Ranked], winner: str, loser: str) -> str:
+    """Return why ``winner`` was preferred to ``loser``, as a decline says it.
+
+    Args:
+        ranked: What the decision went by; who couldn't be paid isn't among them.
+        winner: PeerId.
+        loser: PeerId.
+    """
+    rows = {row.peer: row for row in ranked}
+    if winner not in rows:
+        return "other"
+    if loser not in rows:
+        return "budget"
+    dearer_ms = MS_PER_MC * (rows[loser].price_mc - rows[winner].price_mc)
+    later_ms = rows[loser].finish_ms - rows[winner].finish_ms
+    if max(dearer_ms, later_ms) <= 0:
+        return "tie" if dearer_ms == later_ms == 0 else "other"
+    return "price" if dearer_ms >= later_ms else "latency"
+
+
 def batch_sizes(count: int, *, slots: int, items_max: int) -> list[int]:
     """Cut ``count`` items into batches: about two for each slot, none over ``items_max``.
 

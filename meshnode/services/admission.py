@@ -16,7 +16,7 @@ from meshnode.errors import StoreError
 from meshnode.ports import Delete, Put
 from meshnode.services.allowance import Allowance
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.bodies import AWARD, CFP, OFFERS
+from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS
 from meshnode.services.context import Context
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
@@ -35,7 +35,12 @@ NO_ROOM: Final = No(
 )
 #: Requests of one peer: method -> at once, and each second after.  A busy broker makes a
 #: few hundred awards a second; offers it asks for every few seconds.
-_RATES: Final = {CFP: (512, 128.0), OFFERS: (32, 4.0), AWARD: (2_048, 512.0)}
+_RATES: Final = {
+    CFP: (512, 128.0),
+    OFFERS: (32, 4.0),
+    AWARD: (2_048, 512.0),
+    DECLINE: (512, 128.0),
+}
 #: How often full allowances are forgotten, seconds.
 _SWEEP_S: Final = 60.0
 

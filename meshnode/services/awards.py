@@ -10,14 +10,24 @@ import outcome
 import trio
 
 from meshnode.domain.attempts import CODES
-from meshnode.domain.facts import Called, Delivered, Failed, Progressed, Proposed, Refused
+from meshnode.domain.facts import (
+    Awarded,
+    Called,
+    Delivered,
+    Failed,
+    Progressed,
+    Proposed,
+    Refused,
+)
 from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
 from meshnode.services.bodies import (
     AWARD,
     CANCEL,
     CFP,
+    DECLINE,
     RESULT_BODY,
     RESULT_BYTES_MAX,
     TERMS_BYTES_MAX,
@@ -30,10 +40,19 @@ from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as, encode
+from protocol.declines import Decline
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.keys import digest
 from protocol.limits import EVENTS_MAX
-from protocol.messages import Award, Cancel, Progress, Proposal, Refuse, Result, read_message
+from protocol.messages import (
+    Award,
+    Cancel,
+    Progress,
+    Proposal,
+    Refuse,
+    Result,
+    read_message,
+)
 from protocol.receipts import Receipt
 from protocol.signing import peek
 
@@ -47,6 +66,7 @@ _ANSWER_S: Final = 15.0
 #: The next attempt waits so long for a slow one to hear that it is over, seconds.
 _WITHDRAW_S: Final = 2.0
 _CANCEL_S: Final = 15.0
+_DECLINE_S: Final = 5.0
 
 
 class Awards:
@@ -103,6 +123,24 @@ class Awards:
             eta_ms=proposal.eta_ms,
             expires_ms=proposal.h.expires_ms - self._sessions.offset_ms(peer),
         )
+
+    async def decline(self, state: JobState, awarded: Awarded) -> None:
+        """Tell those who proposed beside the winner why they lost; nobody is dialled for it."""
+        unit = state.units[awarded.unit]
+        there = self._sessions.connected()
+        for peer, proposed in unit.attempts[awarded.attempt].proposals.items():
+            if peer == awarded.peer or peer not in there:
+                continue
+            decline = Decline(
+                h=self._signer.header(peer, topic(state, unit, 0)),
+                proposal=digest(proposed.proposal),
+                reason=why_lost(awarded.ranked, awarded.peer, peer),
+            )
+            envelope = self._signer.sign(decline)
+            try:
+                await self._sessions.request(peer, DECLINE, envelope, timeout_s=_DECLINE_S)
+            except MeshError as exc:  # a courtesy: it lapses there without
+                self._context.emit("contract.decline_unheard", peer=peer, why=str(exc))
 
     async def attend(
         self, journal: JobJournal, unit: Unit, attempt: Attempt

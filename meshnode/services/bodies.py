@@ -9,6 +9,7 @@ import msgspec
 
 CFP: Final = "cfp"
 OFFERS: Final = "offers"
+DECLINE: Final = "decline"
 AWARD: Final = "award"
 CANCEL: Final = "cancel"
 ACCEPTANCE: Final = "acceptance"

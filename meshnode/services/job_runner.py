@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from meshnode.domain.facts import (
+    Awarded,
     Called,
     Cancelled,
     Charged,
@@ -222,6 +223,11 @@ class JobRunner:
             if isinstance(fact, Called):
                 key = ("call", fact.unit, fact.attempt)
                 self._spawn(key, partial(self._collect, fact))
+            elif isinstance(fact, Awarded):
+                attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
+                if len(attempt.proposals) > 1:
+                    key = ("decline", fact.unit, fact.attempt)
+                    self._spawn(key, partial(self._decline, fact))
             elif isinstance(fact, Charged):
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
                 self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
@@ -256,6 +262,9 @@ class JobRunner:
         finally:
             self._busy.discard(key)
             self._journal.poke()
+
+    async def _decline(self, fact: Awarded) -> None:
+        await self._awards.decline(self._journal.state, fact)
 
     async def _collect(self, fact: Called) -> None:
         """Send the CFPs and record each answer as it comes."""

@@ -13,7 +13,7 @@ from meshnode.domain.matching import matches
 from meshnode.ports import AgentSpec
 from meshnode.services.admission import Admission
 from meshnode.services.agents import AgentHost
-from meshnode.services.bodies import CFP, OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.bodies import CFP, DECLINE, OFFERS, OFFERS_BODY, OffersBody
 from meshnode.services.context import Context
 from meshnode.services.letters import Letters
 from meshnode.services.served import OTHERS, Served
@@ -22,12 +22,15 @@ from meshnode.services.signer import Topic
 from meshnode.services.workbench import FULL, Workbench
 from protocol import limits
 from protocol.codec import decode_as, encode
+from protocol.declines import Decline
 from protocol.errors import Malformed, RemoteProtocolError
 from protocol.keys import digest
 from protocol.messages import Cfp, Proposal, StandingOffer
 
 #: Items of one award under a standing offer.
 _OFFER_ITEMS_MAX: Final = 1_000
+#: Reasons of a decline that are counted by their names.
+_DECLINED: Final = frozenset({"price", "latency", "tie", "budget"})
 #: What a call is expected to take before any was measured.
 _LATENCY_GUESS_MS: Final = 500
 
@@ -57,6 +60,7 @@ class Proposing:
     def listen(self, sessions: Sessions) -> None:
         """Answer what comes over ``sessions``."""
         sessions.handle(CFP, self._door.limited(self._on_cfp, CFP))
+        sessions.handle(DECLINE, self._door.limited(self._on_decline, DECLINE))
         sessions.handle(OFFERS, self._door.limited(self._on_offers, OFFERS))
 
     async def _on_cfp(self, incoming: Incoming) -> bytes:
@@ -110,6 +114,15 @@ class Proposing:
             incoming.peer, spec.capability, digest(envelope), proposal.h.expires_ms
         )
         return envelope
+
+    async def _on_decline(self, incoming: Incoming) -> bytes:
+        """Count a proposal as lost, for the owner to see; it stands until it lapses."""
+        decline = self._letters.read(incoming, Decline)
+        reason = decline.reason if decline.reason in _DECLINED else "other"
+        if self._served.lost(incoming.peer, decline.proposal, reason):
+            self._emit("contract.lost", peer=incoming.peer, reason=reason)
+        await trio.lowlevel.checkpoint()
+        return b""
 
     async def _on_offers(self, incoming: Incoming) -> bytes:
         """Answer with standing offers for the capabilities asked for."""

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from protocol.codec import Value
+from protocol.declines import Decline
 from protocol.graph import Check, Source, SubTask, TaskGraph
 from protocol.journal import (
     Event,
@@ -236,6 +237,7 @@ def messages() -> dict[type[Message], Message]:
             latency_ms=400,
         ),
         Refuse(h=answered, of=digest(b"cfp"), reason="busy", retry_after_ms=1_000),
+        Decline(h=asked, proposal=digest(b"proposal"), reason="price"),
         award(),
         Progress(h=answered, award=digest(finished.award), seq=1, items_done=0, text="half"),
         result(finished.award),

@@ -11,6 +11,7 @@ from protocol import (
     artifacts,
     catalogue,
     contract,
+    declines,
     graph,
     invites,
     journal,
@@ -33,6 +34,7 @@ TEXTS = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 MODULES = (
     artifacts,
     catalogue,
+    declines,
     graph,
     invites,
     journal,

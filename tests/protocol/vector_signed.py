@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocol import codec, limits
+from protocol.declines import Decline
 from protocol.framing import frame
 from protocol.graph import Source, encode_graph
 from protocol.journal import END, HEAD, MAGIC, export
@@ -140,6 +141,19 @@ def _with_kind(fields: dict[str, Any], kind: str) -> dict[str, Any]:
     return fields | {"subtasks": [task]}
 
 
+#: Fields of a header that may not be left out.
+HEADED = (
+    "label",
+    "budget",
+    "hops",
+    "deadline_ms",
+    "idempotency_key",
+    "traceparent",
+    "epoch",
+    "network",
+)
+
+
 def contract_cases() -> Iterator[Case]:
     """Task messages, read by their audience at ``now_ms``."""
     made = samples.messages()
@@ -170,11 +184,7 @@ def contract_cases() -> Iterator[Case]:
     yield "a CFP read as an award", _reading("award", CONTRACTOR.peer), sent(cfp), UNKNOWN_TYPE
     fields = codec.decode(codec.encode(cfp))
     assert isinstance(fields, dict)
-    for name in ("label", "budget", "hops", "deadline_ms", "idempotency_key"):
-        header = {k: v for k, v in fields["h"].items() if k != name}
-        data = seal(BROKER, "cfp", NETWORK, codec.encode(fields | {"h": header}))
-        yield f"without {name}", reading, data, MALFORMED
-    for name in ("traceparent", "epoch", "network"):
+    for name in HEADED:
         header = {k: v for k, v in fields["h"].items() if k != name}
         data = seal(BROKER, "cfp", NETWORK, codec.encode(fields | {"h": header}))
         yield f"without {name}", reading, data, MALFORMED
@@ -198,6 +208,8 @@ def contract_cases() -> Iterator[Case]:
         ("an award that maps over no input", sent(changed(award, each=["ghost"]))),
     ):
         yield why, reading, data, MALFORMED
+    nothing = sent(changed(made[Decline], proposal=b""))
+    yield "a decline of nothing", _reading("decline", CONTRACTOR.peer), nothing, MALFORMED
     reading = _reading("result", BROKER.peer)
     for why, data in (
         ("completed without an output", sent(changed(result, output=b"", inline=b""))),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshnode.domain.facts import Ranked
 from meshnode.domain.matching import (
     DIAL_GUESS_MS,
     MS_PER_MC,
@@ -17,6 +18,7 @@ from meshnode.domain.matching import (
     has_room,
     matches,
     rank,
+    why_lost,
 )
 
 candidates = st.builds(
@@ -141,3 +143,30 @@ def test_a_query_is_answered_by_the_same_or_a_more_special_name(
     query: str, name: str, answers: bool
 ) -> None:
     assert matches(query, name) is answers
+
+
+@pytest.mark.parametrize(
+    ("price_mc", "finish_ms", "why"),
+    [
+        (100, 1_000, "tie"),
+        (101, 1_000, "price"),
+        (100, 1_001, "latency"),
+        (101, 1_005, "price"),
+        (101, 1_006, "latency"),
+        (300, 500, "price"),
+        (1, 9_000, "latency"),
+        (99, 1_000, "other"),
+    ],
+)
+def test_a_loser_lost_by_what_weighed_most(price_mc: int, finish_ms: int, why: str) -> None:
+    ranked = [
+        Ranked(peer="winner", price_mc=100, finish_ms=1_000),
+        Ranked(peer="loser", price_mc=price_mc, finish_ms=finish_ms),
+    ]
+    assert why_lost(ranked, "winner", "loser") == why
+
+
+def test_a_loser_that_could_not_be_paid_lost_by_the_budget() -> None:
+    ranked = [Ranked(peer="winner", price_mc=100, finish_ms=1_000)]
+    assert why_lost(ranked, "winner", "loser") == "budget"
+    assert why_lost([], "winner", "loser") == "other"

@@ -16,9 +16,10 @@ from meshnode.domain.values import canonical
 from meshnode.errors import Busy, StoreError
 from meshnode.node import Node
 from meshnode.services.admission import _RATES
-from meshnode.services.bodies import AWARD, CFP, OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS, OFFERS_BODY, OffersBody
 from meshnode.services.served import KEPT_HOURS, OTHERS, ROWS_MAX, SERVED
 from protocol.codec import decode_as, encode
+from protocol.declines import Decline
 from protocol.errors import RemoteProtocolError
 from protocol.keys import digest
 from protocol.messages import Binding, Part, Proposal, Refuse, read_message
@@ -286,7 +287,7 @@ def test_the_owners_limits_hold_whatever_an_agent_says() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("method", [CFP, OFFERS, AWARD])
+@pytest.mark.parametrize("method", [CFP, OFFERS, AWARD, DECLINE])
 def test_who_asks_too_often_is_put_off_and_others_are_not(method: str) -> None:
     async def story(mesh: SimMesh) -> None:
         hand = await meet(mesh, TextAgent())
@@ -385,6 +386,37 @@ def test_a_proposal_that_no_award_binds_is_lost_once_it_lapses() -> None:
         assert (await tally(mesh)).lost == {LAPSED: 1}
 
     play(story)
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"), [("price", "price"), ("tie", "tie"), ("your hat", "other")]
+)
+def test_a_declined_proposal_is_lost_for_the_reason_that_its_broker_gives(
+    reason: str, counted: str
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent())
+        raw = await hand.request(CFP, cfp := hand.cfp())
+        other = Hand(mesh, name="c")
+        await third(mesh, hand)
+        for broker in (other, hand, hand):  # another's proposal isn't declined; one is once
+            await broker.request(DECLINE, declined(broker, raw, reason))
+        assert (await tally(mesh)).lost == {counted: 1}
+        assert (await tally(mesh, "c")).lost == {}
+        answer = await hand.send(hand.award(raw, cfp=digest(cfp)))
+        assert result_of(answer).state == "completed", "it stands until it lapses"
+
+    play(story)
+
+
+def declined(broker: Hand, proposal: bytes, reason: str) -> bytes:
+    return broker.signer.sign(
+        Decline(
+            h=broker.signer.header(broker.peer, broker.topic()),
+            proposal=digest(proposal),
+            reason=reason,
+        )
+    )
 
 
 def test_refusals_are_counted_by_reason() -> None:

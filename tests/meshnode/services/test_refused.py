@@ -10,7 +10,8 @@ import trio
 from meshnode.config import NodeConfig, QuotaConfig
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
-from meshnode.services.bodies import AWARD, CFP, OFFERS
+from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS
+from meshnode.services.sessions import Incoming
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.worlds import TextAgent, inputs, play, shouting, start, told
 
@@ -113,5 +114,34 @@ def test_whoever_is_put_off_for_asking_too_often_comes_again() -> None:
             allowance = b.door._allowances[method]
             allowance.take(a.peer, 2 * allowance.burst, now_s=trio.current_time())
         assert outcome(await ended(a, "hello")) == ("completed", "")
+
+    play(story)
+
+
+def test_who_was_called_and_not_chosen_is_told_why() -> None:
+    async def story(mesh: SimMesh) -> None:
+        cheap, dear = TextAgent(price_mc=1), TextAgent(price_mc=90)
+        a, b, c = await start(mesh, a=[], b=[cheap], c=[dear])
+        assert outcome(await ended(a, "hello"))[0] == "completed"
+        won = (await b.tallies.tallies(0))[a.peer, "text.shout@1"]
+        lost = (await c.tallies.tallies(0))[a.peer, "text.shout@1"]
+        assert (won.proposed, won.awarded, won.lost) == (1, 1, {})
+        assert (lost.proposed, lost.awarded, lost.lost) == (1, 0, {"price": 1})
+
+    play(story)
+
+
+def test_a_loser_that_has_gone_holds_nobody_up() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b, c = await start(mesh, a=[], b=[TextAgent(price_mc=1)], c=[TextAgent(price_mc=90)])
+
+        async def mute(incoming: Incoming) -> bytes:
+            await trio.sleep_forever()
+            return b""
+
+        c.sessions.handle(DECLINE, mute)
+        with trio.fail_after(5):
+            assert outcome(await ended(a, "hello"))[0] == "completed"
+        assert len(told(b, "contract.awarded")) == 1
 
     play(story)
