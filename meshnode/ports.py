@@ -304,6 +304,23 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What was measured of an agent before it was offered.
+
+    Attributes:
+        samples: Calls that it is made of; 0 where nothing was measured.
+        latency_ms: Median of one call, milliseconds.
+        tokens_per_s: How fast a model writes one answer; 0 for what writes no tokens.
+        context_tokens: What a model can hold; 0 where that isn't known.
+    """
+
+    samples: int = 0
+    latency_ms: int = 0
+    tokens_per_s: int = 0
+    context_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """What an agent can do and on which terms; the source of its capability record.
 
@@ -321,6 +338,7 @@ class AgentSpec:
         output_bytes_max: Largest output of one call as JSON, bytes.
         model_family: Declared family, such as ``smollm2``; empty for plain code.
         deterministic: The same input always gives the same output.
+        measures: What was measured of it before it was offered.
     """
 
     name: str
@@ -336,6 +354,7 @@ class AgentSpec:
     output_bytes_max: int = 4 * 1024 * 1024
     model_family: str = ""
     deterministic: bool = False
+    measures: Measures = Measures()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,11 +91,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         samples: Calls measured; 0 means that nothing is claimed.
         latency_ms: Median of one call, milliseconds.
         at_ms: When, Unix time.
+        tokens_per_s: How fast a model writes one answer; 0 for what writes no tokens.
+        context_tokens: What a model can hold; 0 where that isn't known.
     """
 
     samples: Count = 0
     latency_ms: Count = 0
     at_ms: Count = 0
+    tokens_per_s: Count = 0
+    context_tokens: Count = 0
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import typer
 
 from meshnode.cli import (
+    agent_tests,
     agents,
     ask,
     bench,
@@ -49,7 +50,6 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "up": up.up,
     "down": down.down,
     "ask": ask.ask,
-    "agents": agents.agents,
     "node": node.node,
     "peers": peers.peers,
     "pause": owner.pause,
@@ -65,8 +65,15 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "version": version.version,
 }
 
+#: What a group does without a second word.
+DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {"agents": agents.agents}
+
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
+    "agents": (
+        "Who can do what; `agents test` runs an agent's examples.",
+        {"test": agent_tests.run_examples},
+    ),
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",
         {"init": config.init, "check": config.check, "show": config.show},
@@ -108,7 +115,14 @@ def application() -> typer.Typer:
     for name, command in COMMANDS.items():
         app.command(name, help=as_written(getdoc(command) or ""))(command)
     for name, (about, commands) in GROUPS.items():
-        group = typer.Typer(help=about, rich_markup_mode=None)
+        default = DEFAULTS.get(name)
+        group = typer.Typer(
+            help=as_written(getdoc(default) or "") if default else about,
+            short_help=about,
+            rich_markup_mode=None,
+            callback=default,
+            invoke_without_command=default is not None,
+        )
         for word, command in commands.items():
             group.command(word, help=as_written(getdoc(command) or ""))(command)
         app.add_typer(group, name=name)

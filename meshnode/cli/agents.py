@@ -14,6 +14,7 @@ _POLL_S: Final = 0.5
 
 
 def agents(
+    context: typer.Context,
     *,
     capability: Annotated[
         str,
@@ -47,6 +48,8 @@ def agents(
       meshnode agents --capability text --probe
       meshnode agents --capability code --count 3 --wait 30 --json
     """
+    if context.invoked_subcommand:
+        return
     import trio
 
     from meshnode.cli.client import open_client

@@ -41,6 +41,10 @@ Allow = Annotated[
 SchemaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON Schema that its answers are held to.")
 ]
+ExamplesFile = Annotated[
+    Path | None,
+    typer.Option("--examples", metavar="FILE", help="JSON list of {input, output}, 4 at most."),
+]
 NoMeasure = Annotated[bool, typer.Option("--no-measure", help="Don't ask the server now.")]
 
 
@@ -56,6 +60,7 @@ def openai(
     system: System = "",
     allow: Allow = None,
     schema: SchemaFile = None,
+    examples: ExamplesFile = None,
     concurrency: Concurrency = 0,
     no_measure: NoMeasure = False,
     home: Home = "",
@@ -90,6 +95,7 @@ def openai(
         system=system,
         parameters=allow or [*PARAMETERS_ALLOWED],
         output_schema=_schema(schema),
+        examples=_examples(examples),
         concurrency_max=max(1, concurrency),
     )
     found = None
@@ -99,6 +105,7 @@ def openai(
         found = _measured(file)
         file = msgspec.structs.replace(
             file,
+            measured_calls=found.calls,
             latency_ms=found.latency_ms,
             tokens_per_s=found.tokens_per_s,
             context_tokens=found.context_tokens,
@@ -150,6 +157,7 @@ def command(
     ],
     name: Name = "",
     description: Description = "",
+    examples: ExamplesFile = None,
     price: Price = 0,
     concurrency: Concurrency = 1,
     home: Home = "",
@@ -179,6 +187,7 @@ def command(
         command=[str(Path(shutil.which(argv[0]) or argv[0]).absolute()), *argv[1:]],
         input_schema=_schema(input_schema),
         output_schema=_schema(output_schema),
+        examples=_examples(examples),
         concurrency_max=max(1, concurrency),
     )
     _wrap(file, home_of(home), None, as_json=as_json)
@@ -223,24 +232,53 @@ def _versioned(capability: str) -> str:
 
 
 def _schema(path: Path | None) -> dict[str, Any]:
-    import json
-
     from meshnode.cli.failure import CommandFailed
     from meshnode.domain.schemas import check_schema
     from meshnode.domain.values import canonical
 
     if path is None:
         return {}
-    try:
-        schema = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise CommandFailed(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandFailed(f"{path} is not JSON: {error}") from error
+    schema = _json(path)
     if not isinstance(schema, dict):
         raise CommandFailed(f"{path} holds no JSON Schema", hint='such as {"type": "object"}')
     check_schema(canonical(schema), where=str(path))
     return schema
+
+
+def _examples(path: Path | None) -> list[dict[str, Any]]:
+    from meshnode.cli.failure import CommandFailed
+    from meshnode.domain.values import canonical
+    from protocol.limits import EXAMPLE_SIZE_MAX, EXAMPLES_MAX
+
+    if path is None:
+        return []
+    hint = 'such as [{"input": {"text": "a b"}, "output": 2}]'
+    found = _json(path)
+    if not isinstance(found, list) or not 0 < len(found) <= EXAMPLES_MAX:
+        raise CommandFailed(f"{path} is no list of 1 to {EXAMPLES_MAX} examples", hint=hint)
+    for number, example in enumerate(found, 1):
+        if not isinstance(example, dict) or example.keys() != {"input", "output"}:
+            raise CommandFailed(f"{path}: example {number} has no input and output", hint=hint)
+        size = sum(len(canonical(value)) for value in example.values())
+        if size > EXAMPLE_SIZE_MAX:
+            raise CommandFailed(
+                f"{path}: example {number} has {size} bytes",
+                hint=f"{EXAMPLE_SIZE_MAX} at most, for everyone keeps it",
+            )
+    return found
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401 - JSON of many shapes
+    import json
+
+    from meshnode.cli.failure import CommandFailed
+
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CommandFailed(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandFailed(f"{path} is not JSON: {error}") from error
 
 
 def _measured(file: "AgentFile") -> "Measurement":

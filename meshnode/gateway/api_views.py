@@ -87,6 +87,10 @@ def agent_view(record: NodeRecord, capability: Capability, *, alive: bool) -> Vi
         ],
         "alive": alive,
         "latency_ms": capability.measured.latency_ms,
+        "samples": capability.measured.samples,
+        "tokens_per_s": capability.measured.tokens_per_s,
+        "context_tokens": capability.measured.context_tokens,
+        "concurrency": capability.limits.concurrency,
     }
 
 

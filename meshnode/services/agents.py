@@ -48,6 +48,11 @@ class _Hosted:
     calls: int = 0
     latency_ms: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Begin with what was measured before; the agent's own calls wear it away."""
+        self.calls = self.agent.spec.measures.samples
+        self.latency_ms = self.agent.spec.measures.latency_ms
+
 
 class AgentHost:
     """Every agent of this node.
@@ -128,7 +133,7 @@ class AgentHost:
         return self._find(name).output_schema
 
     def latency_ms(self, name: str) -> int:
-        """Return the running mean of one call; 0 before the first."""
+        """Return the running mean of one call; 0 if none was ever measured."""
         return int(self._find(name).latency_ms)
 
     def free(self, name: str) -> int:
@@ -160,7 +165,12 @@ class AgentHost:
                 input_bytes=spec.input_bytes_max,
                 output_bytes=spec.output_bytes_max,
             ),
-            measured=Measured(samples=hosted.calls, latency_ms=int(hosted.latency_ms)),
+            measured=Measured(
+                samples=hosted.calls,
+                latency_ms=int(hosted.latency_ms),
+                tokens_per_s=spec.measures.tokens_per_s,
+                context_tokens=spec.measures.context_tokens,
+            ),
             model_family=spec.model_family,
             deterministic=spec.deterministic,
         )

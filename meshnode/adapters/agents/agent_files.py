@@ -21,7 +21,7 @@ from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.adapters.agents.registry import create
 from meshnode.adapters.agents.upstream import PARAMETERS_ALLOWED, Upstream, make_spec
 from meshnode.errors import ConfigError
-from meshnode.ports import Agent, AgentSpec, Example
+from meshnode.ports import Agent, AgentSpec, Example, Measures
 
 FOLDER: Final = "agents"
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
@@ -51,6 +51,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         command: A command and its arguments; JSON on stdin, JSON on stdout.
         input_schema: What a command takes.
         output_schema: What a command gives, or the schema a model is held to.
+        measured_calls: How many calls the next three are made of.
         latency_ms: Measured when it was wrapped: the median of a short call.
         tokens_per_s: Measured: how fast a model writes.
         context_tokens: What a model's server says that it can hold; 0 if it doesn't.
@@ -74,6 +75,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     command: list[str] = []
     input_schema: dict[str, Any] = {}
     output_schema: dict[str, Any] = {}
+    measured_calls: int = 0
     latency_ms: int = 0
     tokens_per_s: int = 0
     context_tokens: int = 0
@@ -100,14 +102,20 @@ def agent_of(file: AgentFile, *, where: str) -> Agent:
         )
     if file.kind == "command":
         return CommandAgent(_command_spec(file, where), file.command)
-    upstream = Upstream(
-        base_url=file.base_url,
-        model=file.model,
-        key_env=file.key_env,
-        system=file.system,
-        parameters=file.parameters,
-        schema=file.output_schema or None,
-    )
+    measured = (file.measured_calls, file.latency_ms, file.tokens_per_s, file.context_tokens)
+    if min(measured) < 0:
+        raise ConfigError(f"{where}: what was measured can't be negative", hint="wrap it again")
+    try:
+        upstream = Upstream(
+            base_url=file.base_url,
+            model=file.model,
+            key_env=file.key_env,
+            system=file.system,
+            parameters=file.parameters,
+            schema=file.output_schema or None,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}", hint=error.hint) from error
     spec = make_spec(
         upstream,
         name=file.name,
@@ -117,6 +125,13 @@ def agent_of(file: AgentFile, *, where: str) -> Agent:
         price_mc=file.price_mc,
         concurrency_max=file.concurrency_max,
         timeout_s=file.timeout_s,
+        # Files of older versions hold a latency, and not what it was made of.
+        measures=Measures(
+            samples=file.measured_calls or int(file.latency_ms > 0),
+            latency_ms=file.latency_ms,
+            tokens_per_s=file.tokens_per_s,
+            context_tokens=file.context_tokens,
+        ),
     )
     return OpenAICompatibleAgent(spec, upstream)
 

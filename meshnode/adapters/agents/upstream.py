@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from meshnode.errors import ConfigError
-from meshnode.ports import AgentSpec, Example, JsonValue
+from meshnode.ports import AgentSpec, Example, JsonValue, Measures
 
 _KEY_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,100}")
 
@@ -135,6 +135,7 @@ def make_spec(  # noqa: PLR0913 - the terms of an offer, all by name
     price_mc: int = 0,
     concurrency_max: int = 1,
     timeout_s: float = 300.0,
+    measures: Measures = Measures(),  # noqa: B008 - frozen
 ) -> AgentSpec:
     """Return the offer of a model."""
     kind = capability.partition("@")[0].replace(".", " ").replace("_", " ")
@@ -150,4 +151,5 @@ def make_spec(  # noqa: PLR0913 - the terms of an offer, all by name
         concurrency_max=concurrency_max,
         timeout_s=timeout_s,
         model_family=re.split(r"[:/@]", upstream.model.lower())[-1][:40],
+        measures=measures,
     )

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from meshnode.cli import COMMANDS, GROUPS
+from meshnode.cli import COMMANDS, DEFAULTS, GROUPS
 from tests.meshnode.cli.commands import run
 
 #: Of the processor, seconds: a busy machine doesn't count.
@@ -53,7 +53,7 @@ ALWAYS_JSON = {"mcp", "jobs outputs"}
 WORDS = [f"{group} {word}" for group, (_, words) in GROUPS.items() for word in words]
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *WORDS])
+@pytest.mark.parametrize("name", [*COMMANDS, *DEFAULTS, *WORDS])
 def test_every_command_has_an_example_and_json(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -18,8 +18,9 @@ from meshnode.errors import (
     NotFound,
     OutputInvalid,
 )
-from meshnode.ports import AgentCall, Chunk, JsonValue, Output
+from meshnode.ports import AgentCall, Chunk, JsonValue, Measures, Output
 from meshnode.services.agents import AgentHost
+from protocol.records import Measured
 from simulations.world import World, run
 from tests.meshnode.services.worlds import Behave, TextAgent, answers_after, never, shout
 
@@ -199,6 +200,19 @@ def test_what_an_agent_streams_is_passed_on_in_order() -> None:
         heard: list[str] = []
         await call(host_of(TextAgent(talks)), on_chunk=heard.append)
         assert heard == ["a", "b", "c"]
+
+    play(story)
+
+
+def test_what_was_measured_before_is_claimed_until_calls_wear_it_away() -> None:
+    async def story() -> None:
+        claimed = {"tokens_per_s": 30, "context_tokens": 4096}
+        host = host_of(TextAgent(measures=Measures(samples=9, latency_ms=1_000, **claimed)))
+        (before,) = host.capabilities()
+        assert before.measured == Measured(samples=9, latency_ms=1_000, **claimed)
+        await call(host)
+        (after,) = host.capabilities()
+        assert after.measured == Measured(samples=10, latency_ms=800, **claimed)
 
     play(story)
 

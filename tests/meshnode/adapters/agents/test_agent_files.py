@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshnode.adapters.agents import embeddings, models
@@ -15,6 +16,7 @@ from meshnode.adapters.agents.agent_files import (
     write_agent_file,
 )
 from meshnode.errors import ConfigError
+from meshnode.ports import Measures
 
 MODEL = AgentFile(
     kind="openai",
@@ -42,6 +44,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert not remove_agent_file(tmp_path, "writer")
     assert not remove_agent_file(tmp_path, "../writer")
     assert load_agents(tmp_path) == []
+
+
+def test_what_was_measured_is_part_of_the_offer(tmp_path: Path) -> None:
+    measured = {"latency_ms": 700, "tokens_per_s": 30, "context_tokens": 8192}
+    file = msgspec.structs.replace(MODEL, measured_calls=9, **measured)
+    write_agent_file(tmp_path, file)
+    (agent,) = load_agents(tmp_path)
+    assert agent.spec.measures == Measures(samples=9, **measured)
+    older = msgspec.structs.replace(file, measured_calls=0)
+    assert agent_of(older, where="x").spec.measures.samples == 1
+    assert agent_of(MODEL, where="x").spec.measures == Measures()
 
 
 def test_a_home_without_agents_has_none(tmp_path: Path) -> None:
@@ -72,7 +85,8 @@ def test_a_wrong_file_is_named(text: str, why: str, tmp_path: Path) -> None:
     [
         ({"name": "No Name"}, "can't name an agent"),
         ({"capability": "generation"}, "is no capability"),
-        ({"base_url": "nowhere"}, "is no URL"),
+        ({"base_url": "nowhere"}, "x.toml: base_url 'nowhere' is no URL"),
+        ({"latency_ms": -1}, "can't be negative"),
         ({"examples": [{"input": 1}]}, "example 1"),
         ({"kind": "command"}, "no command is named"),
         ({"kind": "command", "command": ["true"]}, "needs input_schema"),
