@@ -20,6 +20,7 @@ from meshnode.adapters.kad_directory import open_directory
 from meshnode.adapters.key_file import load_or_create
 from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
 from meshnode.adapters.mdns import open_mdns
+from meshnode.adapters.passphrase import find_passphrase
 from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, running_file
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
@@ -80,7 +81,9 @@ async def open_node(
     home = config.home_path
     clock, entropy = SystemClock(), SystemEntropy()
     hosted = [*agents_of(config), *agents]
-    keys = await trio.to_thread.run_sync(load_or_create, home / KEY_FILE, entropy)
+    passphrase = find_passphrase(config.keys.passphrase_file)
+    keys = await trio.to_thread.run_sync(load_or_create, home / KEY_FILE, entropy, passphrase)
+    del passphrase
     identity = Identity(keys.seed, keys.exchange_secret)
     rng = Random(entropy.token(16))  # noqa: S311 - jitter and draws, no secrets
     late: list[Emit] = []

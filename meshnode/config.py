@@ -164,6 +164,17 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str = ""
 
 
+class KeysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The node's secrets.
+
+    Attributes:
+        passphrase_file: File that holds the passphrase of the key file, for a node whose
+            key is protected; as a service, the credential meshnode.passphrase does too.
+    """
+
+    passphrase_file: str = ""
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a node is told.
 
@@ -189,6 +200,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: HostConfig = HostConfig()
     access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()
+    keys: KeysConfig = KeysConfig()
     quota: QuotaConfig = QuotaConfig()
 
     @property

@@ -74,13 +74,88 @@ def load_or_create(path: Path, entropy: Entropy, passphrase: str | None = None) 
                 # Read back: if another process was faster, its keys are the node's.
                 content = _read(path, folder)
     except OSError as error:
-        raise ConfigError(
-            f"key file {path} can't be used: {error.strerror}",
-            hint="check that its folder exists and belongs to you",
-        ) from error
+        raise _unusable(path, error) from error
     if content is None:
         raise ConfigError(f"key file {path} vanished while it was made", hint="start again")
     return _unpack(path, content, passphrase)
+
+
+def load(path: Path, passphrase: str | None = None) -> NodeKeys:
+    """Return the keys in the file at ``path``; blocks as :func:`load_or_create` does.
+
+    Raises:
+        ConfigError: There is no such file, or as :func:`load_or_create`.
+    """
+    return _unpack(path, _content(path), passphrase)
+
+
+def is_protected(path: Path) -> bool:
+    """Tell whether the key file at ``path`` takes a passphrase.
+
+    Raises:
+        ConfigError: There is no such file, or it is open to others, or no key file.
+    """
+    content = _content(path)
+    if content[: len(_PLAIN)] not in (_PLAIN, _SEALED):
+        _refuse_content(path, len(content))
+    return content.startswith(_SEALED)
+
+
+def save(path: Path, keys: NodeKeys, entropy: Entropy, passphrase: str | None) -> None:
+    """Write ``keys`` into a new file at ``path``; never over another one.
+
+    Raises:
+        ConfigError: There is something there, or it can't be written.
+    """
+    try:
+        with _private_folder(path, closed=passphrase is None) as folder:
+            if not _create(path, folder, _pack(keys, entropy, passphrase)):
+                raise ConfigError(f"{path} exists already", hint="name another file")
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def replace(path: Path, keys: NodeKeys, entropy: Entropy, passphrase: str | None) -> None:
+    """Write ``keys`` in place of the key file at ``path``, whole or not at all.
+
+    Raises:
+        ConfigError: It can't be written.
+    """
+    aside = path.with_name(f".{path.name}.replacing")
+    try:
+        with _private_folder(path) as folder:
+            with suppress(FileNotFoundError):  # left by a crash
+                os.unlink(aside.name, dir_fd=folder)
+            _create(aside, folder, _pack(keys, entropy, passphrase))
+            os.rename(aside.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not path.parent.is_dir():
+            raise ConfigError(f"there is no folder {path.parent}", hint="name another --home")
+        with _private_folder(path, closed=False) as folder:
+            content = _read(path, folder)
+            if content is not None and not content.startswith(_SEALED):
+                _refuse_others(path.parent, os.fstat(folder), "folder", "700")
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if content is None:
+        raise ConfigError(
+            f"there is no key file {path}",
+            hint="a node makes its keys when it first starts: meshnode up",
+        )
+    return content
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"key file {path} can't be used: {error.strerror}",
+        hint="check that its folder exists and belongs to you",
+    )
 
 
 def _fresh(entropy: Entropy) -> NodeKeys:
@@ -88,12 +163,16 @@ def _fresh(entropy: Entropy) -> NodeKeys:
 
 
 @contextmanager
-def _private_folder(path: Path) -> Iterator[int]:
-    """Open the folder of ``path`` (made if missing), or refuse it if others can enter."""
+def _private_folder(path: Path, *, closed: bool = True) -> Iterator[int]:
+    """Open the folder of ``path`` (made if missing), or refuse it if others can enter.
+
+    A folder that need not be ``closed`` is one for a sealed file, such as a backup.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _refuse_others(path.parent, os.fstat(folder), "folder", "700")
+        if closed:
+            _refuse_others(path.parent, os.fstat(folder), "folder", "700")
         yield folder
     finally:
         os.close(folder)
@@ -131,8 +210,13 @@ def _read(path: Path, folder: int) -> bytes | None:
         return stream.read(_SEALED_BYTES + 1)
 
 
-def _create(path: Path, folder: int, content: bytes) -> None:
-    """Put ``content`` at ``path``, whole and durable, unless something is there already."""
+def _create(path: Path, folder: int, content: bytes) -> bool:
+    """Put ``content`` at ``path``, whole and durable, unless something is there already.
+
+    Returns:
+        Whether nothing was there.
+    """
+    made = True
     aside = f".{path.name}.{os.getpid()}"
     with suppress(FileNotFoundError):  # left by a crash of a process with this id
         os.unlink(aside, dir_fd=folder)
@@ -142,12 +226,15 @@ def _create(path: Path, folder: int, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        with suppress(FileExistsError):  # another process was faster
+        try:
             os.link(aside, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except FileExistsError:  # another process was faster
+            made = False
     finally:
         with suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=folder)
     os.fsync(folder)
+    return made
 
 
 def _pack(keys: NodeKeys, entropy: Entropy, passphrase: str | None) -> bytes:
@@ -171,7 +258,8 @@ def _unpack(path: Path, content: bytes, passphrase: str | None) -> NodeKeys:
     if (magic, len(content)) == (_SEALED, _SEALED_BYTES):
         if passphrase is None:
             raise ConfigError(
-                f"key file {path} is protected by a passphrase", hint="give the passphrase"
+                f"key file {path} is protected by a passphrase",
+                hint="name a file that holds it: keys.passphrase_file, --passphrase-file",
             )
         return _split(_open(path, content[len(_SEALED) :], passphrase))
     return _refuse_content(path, len(content))

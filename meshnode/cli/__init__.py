@@ -22,6 +22,7 @@ from meshnode.cli import (
     down,
     invite,
     jobs,
+    keys,
     mcp,
     models,
     node,
@@ -89,6 +90,16 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
             "show": jobs.show,
             "cancel": jobs.cancel,
             "outputs": jobs.outputs,
+        },
+    ),
+    "keys": (
+        "The node's key: show, protect, export, import.",
+        {
+            "show": keys.show,
+            "protect": keys.protect,
+            "unprotect": keys.unprotect,
+            "export": keys.export,
+            "import": keys.import_,
         },
     ),
     "models": (
