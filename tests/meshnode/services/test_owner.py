@@ -24,7 +24,14 @@ from protocol.errors import RemoteProtocolError
 from protocol.keys import digest
 from protocol.messages import Binding, Part, Proposal, Refuse, read_message
 from simulations.mesh import CONFIG, NETWORK, SimMesh
-from tests.meshnode.services.broker_by_hand import Hand, meet, refusal_of, result_of, third
+from tests.meshnode.services.broker_by_hand import (
+    Hand,
+    insist,
+    meet,
+    refusal_of,
+    result_of,
+    third,
+)
 from tests.meshnode.services.worlds import (
     TextAgent,
     answers_after,
@@ -35,6 +42,7 @@ from tests.meshnode.services.worlds import (
     start,
     until,
 )
+from tests.meshnode.services.worlds import told as events_of
 
 
 def told(config: NodeConfig = CONFIG, **tables: Any) -> NodeConfig:
@@ -358,17 +366,47 @@ def test_what_was_asked_done_and_earned_is_counted_and_survives_a_crash() -> Non
         job = await desk.submit(shouting(3), inputs("one", "two", "three"))
         await desk.wait(job)
         await until(lambda: not desk.receipts._sending)
-        before = await tally(mesh)
-        assert (before.calls, before.failed) == (3, 0)
-        assert before.awarded == before.finished > 0
-        assert before.earned_mc == 6
-        assert 6_000 <= before.run_ms < 6_100
-        mesh.crash("b")
+        mesh.crash("b")  # nothing was written down but with what it counts
         await mesh.restart("b")
-        assert await tally(mesh) == before
+        found = await tally(mesh)
+        assert (found.calls, found.failed) == (3, 0)
+        assert found.awarded == found.finished > 0
+        assert found.earned_mc == 6
+        assert 6_000 <= found.run_ms < 6_100
         assert worker.peer not in {who for who, _ in await mesh.node("b").tallies.tallies(0)}
 
     play(story)
+
+
+def test_what_was_taken_on_counts_in_the_commit_that_takes_it_on() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(never))
+        offer = await hand.offer()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insist, hand, hand.award(offer))
+            await until(lambda: len(told_by(mesh, "award.begun")) == 1)
+            mesh.crash("b")
+            nursery.cancel_scope.cancel()
+        await mesh.restart("b")
+        found = await tally(mesh)
+        assert (found.awarded, found.calls, found.finished) == (1, 1, 0)
+
+    play(story)
+
+
+def test_what_was_finished_counts_in_the_commit_of_its_result() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent())
+        await hand.send(hand.award(await hand.offer()))
+        mesh.crash("b")
+        await mesh.restart("b")
+        assert (await tally(mesh)).finished == 1
+
+    play(story)
+
+
+def told_by(mesh: SimMesh, name: str) -> list[dict[str, object]]:
+    return events_of(mesh.node("b"), name)
 
 
 def test_a_proposal_that_no_award_binds_is_lost_once_it_lapses() -> None:
