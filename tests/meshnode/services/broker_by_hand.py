@@ -10,12 +10,14 @@ import msgspec
 import trio
 
 from meshnode.config import NodeConfig
+from meshnode.domain.tallies import Tally
 from meshnode.domain.values import canonical
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.services.bodies import (
     AWARD,
     CANCEL,
+    CFP,
     OFFERS,
     OFFERS_BODY,
     RESULT_BODY,
@@ -152,3 +154,16 @@ async def insist(hand: Hand, body: AwardBody) -> bytes:
             return await hand.send(body)
         except MeshError:
             await trio.sleep(0.05)
+
+
+async def refused_call(hand: Hand, **fields: Any) -> Refuse:
+    """Call b for a proposal; return its refusal."""
+    raw = await hand.request(CFP, hand.cfp(**fields))
+    return read_message(raw, Refuse, network=NETWORK)
+
+
+async def tally(mesh: SimMesh, caller: str = "a", *, since_ms: int = 0) -> Tally:
+    """What b counted for ``caller``."""
+    found = await mesh.node("b").tallies.tallies(since_ms)
+    who = mesh.peer(caller) if caller in mesh.members else caller
+    return found.get((who, "text.shout@1"), Tally())
