@@ -88,6 +88,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         artifact_bytes_max: Bytes of artifacts kept.
         artifact_peer_bytes_max: Of those, for the jobs of one broker other than this node.
         artifact_lifetime_s: How long an artifact is kept.
+        history_s: How long receipts, and ended jobs with their journals, are kept;
+            receipts for eight days at least.
     """
 
     calls_max: int = 4
@@ -99,6 +101,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifact_bytes_max: int = 2 * 1024**3
     artifact_peer_bytes_max: int = 1024**3
     artifact_lifetime_s: float = 86_400.0
+    history_s: float = 31_536_000.0
 
 
 class AccessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -413,6 +416,7 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "host.artifact_bytes_max": config.host.artifact_bytes_max,
         "host.artifact_peer_bytes_max": config.host.artifact_peer_bytes_max,
         "host.artifact_lifetime_s": config.host.artifact_lifetime_s,
+        "host.history_s": config.host.history_s,
     }
     for name, value in positive.items():
         if not 0 < value < math.inf:  # false for NaN too

@@ -47,6 +47,7 @@ from meshnode.services.market import Market
 from meshnode.services.membership import Members
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
+from meshnode.services.retention import Retention
 from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
 from meshnode.services.signer import Signer
@@ -177,6 +178,7 @@ class Node:
             receipts=self.receipts,
         )
         self.broker = Broker(context, artifacts=self.artifacts, tools=tools)
+        self.retention = Retention(context, broker=self.broker)
 
     def _directory_service(self) -> DirectoryService:
         config, ports = self.config, self._ports
@@ -237,6 +239,7 @@ class Node:
                     self.market.run,
                     self.receipts.run,
                     self.broker.run,
+                    self.retention.run,
                 ):
                     nursery.start_soon(service)
                 await nursery.start(self.directory.run)

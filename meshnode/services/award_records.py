@@ -25,7 +25,11 @@ from protocol.messages import Award, read_message
 
 _AWARDS: Final = "award"  # award hash -> AwardBody
 _RESULTS: Final = "result"  # award hash -> ResultBody
-_EPOCHS: Final = "epoch"  # broker/job -> highest epoch seen
+_EPOCHS: Final = "epoch"  # broker/job -> highest epoch seen, and when; 8 bytes each
+
+_OLD_EPOCH_BYTES: Final = 8
+#: Epochs that are looked through at once.
+_SWEPT_MAX: Final = 1_000_000
 
 #: Past its deadline an award matters for as long as a message about it may hold.
 _AFTER_MS: Final = LIFETIME_MS_MAX + 2 * SKEW_MS_MAX
@@ -97,6 +101,7 @@ class AwardRecords:
 
     async def forget_old(self) -> int:
         """Forget what nobody may ask for any more; return how many awards went."""
+        await self._forget_epochs()
         gone = 0
         async for key, raw in self._awards():
             try:
@@ -111,6 +116,16 @@ class AwardRecords:
                 gone += 1
         return gone
 
+    async def _forget_epochs(self) -> None:
+        """Forget the epochs of jobs that can't run any more."""
+        now_ms = self._clock.now_ms()
+        for key, raw in await self._store.scan(_EPOCHS, count_max=_SWEPT_MAX):
+            if len(raw) == _OLD_EPOCH_BYTES:  # of a version that wrote no time
+                await self._store.commit(Put(_EPOCHS, key, raw + now_ms.to_bytes(8, "big")))
+            elif int.from_bytes(raw[8:], "big") + 2 * _JOB_MS_MAX <= now_ms:
+                await self._store.commit(Delete(_EPOCHS, key))
+                self._epochs.pop(key, None)
+
     async def check_epoch(self, award: Award) -> None:
         """Refuse a broker whose job has moved on to a later epoch.
 
@@ -124,12 +139,14 @@ class AwardRecords:
         if seen is None:
             raw = await self._store.read(_EPOCHS, key)
             # Another award of the job may have come meanwhile, and with a later epoch.
-            seen = max(int.from_bytes(raw or b"", "big"), self._epochs.get(key, 0))
+            seen = max(int.from_bytes((raw or b"")[:8], "big"), self._epochs.get(key, 0))
             _remember(self._epochs, key, seen)
         if award.h.epoch < seen:
             raise Stale(f"epoch {award.h.epoch} of job {award.h.job}: {seen} was seen")
         if award.h.epoch > seen:
-            await self._store.commit(Put(_EPOCHS, key, award.h.epoch.to_bytes(8, "big")))
+            now_ms = self._clock.now_ms()
+            row = award.h.epoch.to_bytes(8, "big") + now_ms.to_bytes(8, "big")
+            await self._store.commit(Put(_EPOCHS, key, row))
             _remember(self._epochs, key, max(award.h.epoch, self._epochs.get(key, 0)))
 
     async def _awards(self) -> AsyncIterator[tuple[str, bytes]]:

@@ -19,7 +19,7 @@ from meshnode.errors import (
     NotFound,
     StoreError,
 )
-from meshnode.ports import JsonValue, Put, Write
+from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_runner import JobRunner, Tools, reasons
@@ -284,6 +284,28 @@ class Broker:
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
         return rows
+
+    async def forget(self, before_ms: int) -> int:
+        """Forget jobs that ended before then, their journals and keys; return how many.
+
+        Raises:
+            StoreError: The disk refused; what was begun is finished by the next call.
+        """
+        gone = {
+            job
+            for job, row in await self.jobs()
+            if row.done and (row.ended_ms or row.planned_ms) < before_ms
+        }
+        keys: dict[str, list[Write]] = {}
+        for key, raw in await self._context.store.scan(_KEYS, count_max=_JOBS_MAX):
+            keys.setdefault(raw.decode(), []).append(Delete(_KEYS, key))
+        for job in sorted(gone):
+            # Its row goes last: a crash before that leaves it to be found again.
+            head = await JobJournal.forget(self._context, job)
+            await self._context.store.commit(Delete(_JOBS, job), head, *keys.get(job, ()))
+            self._journals.pop(job, None)
+            self._ended.pop(job, None)
+        return len(gone)
 
     async def journal(self, job: str) -> JobJournal:
         """Return a job's journal.

@@ -14,7 +14,6 @@ import trio
 
 from meshnode.domain.admission import No
 from meshnode.errors import Busy, MeshError, StoreError
-from meshnode.ports import Put
 from meshnode.services.admission import Admission
 from meshnode.services.agents import AgentHost
 from meshnode.services.award_records import AwardRecords
@@ -33,6 +32,7 @@ from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
 from meshnode.services.letters import Letters
 from meshnode.services.proposing import Proposing
+from meshnode.services.receipts import receipt_writes
 from meshnode.services.served import Served
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.workbench import FULL, Workbench
@@ -199,14 +199,18 @@ class Contractor:
         """
         try:
             self._check_terms(body, award, peer)
-            await self._records.check_epoch(award)
         except _TermsError as exc:
             return No(exc.reason, str(exc))
+        if (no := self._no_room(award, peer)) is not None:
+            return no  # and nothing is written for it
+        await self._records.check_epoch(award)
         if (peer, name) in self._unwanted:
             return No("cancelled", "it was cancelled before")
-        if (no := self._door.refusal(peer, award.items)) is not None:
-            return no
-        return FULL if self._bench.is_full(peer) else None
+        return self._no_room(award, peer)
+
+    def _no_room(self, award: Award, peer: str) -> No | None:
+        no = self._door.refusal(peer, award.items)
+        return FULL if no is None and self._bench.is_full(peer) else no
 
     def _check_terms(self, body: AwardBody, award: Award, broker: str) -> None:
         """Hold an award against the proposal or standing offer that this node signed."""
@@ -319,7 +323,7 @@ class Contractor:
         self._served.count(broker, capability, earned_mc=paid_mc, rejected=rejected)
         try:
             await self._store.commit(
-                Put(RECEIPTS, acceptance.award.hex(), encode(row)),
+                *receipt_writes(acceptance.award, row, now_ms=self._clock.now_ms()),
                 *self._served.row(broker, capability),
             )
         except StoreError:

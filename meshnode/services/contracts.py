@@ -28,13 +28,12 @@ from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
 from meshnode.ports import JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.bodies import RECEIPTS, ReceiptRow
+from meshnode.services.bodies import ReceiptRow
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
 from meshnode.services.market import Market
-from meshnode.services.receipts import DUE
+from meshnode.services.receipts import DUE, receipt_writes
 from meshnode.services.signer import Topic
-from protocol.codec import encode
 from protocol.graph import Source
 from protocol.keys import digest
 from protocol.limits import LIFETIME_MS_MAX
@@ -205,7 +204,7 @@ class Contracts:
         )
         row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
         return fact, [
-            Put(RECEIPTS, award.hex(), encode(row)),
+            *receipt_writes(award, row, now_ms=self._context.clock.now_ms()),
             Put(DUE, award.hex(), attempt.peer.encode()),
         ]
 

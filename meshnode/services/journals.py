@@ -22,7 +22,7 @@ import trio
 from meshnode.domain.facts import Done, Fact, Planned, to_event
 from meshnode.domain.job import JobState
 from meshnode.errors import MeshError, NotFound, StoreError
-from meshnode.ports import Append, Put, Write
+from meshnode.ports import Append, Delete, Put, Write
 from meshnode.services.context import Context
 from protocol.errors import ProtocolError
 from protocol.journal import (
@@ -142,6 +142,16 @@ class JobJournal:
         journal = cls(context, job, entries[0])
         await journal._load(entries)
         return journal
+
+    @staticmethod
+    async def forget(context: Context, job: str) -> Write:
+        """Drop a job's events; return what drops the rest of its journal.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        await context.store.drop_log(_log(job))
+        return Delete(_HEADS, job)
 
     async def _load(self, entries: Sequence[bytes]) -> None:
         """Fold ``entries``, the header first, and hold them against the signed head."""

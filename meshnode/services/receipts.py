@@ -10,17 +10,19 @@ from typing import Final
 import trio
 
 from meshnode.errors import Busy, StoreError, StreamLost, Unreachable
-from meshnode.ports import Delete
+from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptRow
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
-from protocol.codec import decode_as
+from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError
 from protocol.messages import read_message
 from protocol.receipts import Acceptance
 
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
+#: Which receipts are how old: ``Unix time in ms/award hash`` -> nothing.
+RECEIPT_TIMES: Final = "receipt_time"
 
 #: Rows that are looked at in one round, requests that are open at once, and acknowledged
 #: ones that may wait to be noted.
@@ -29,6 +31,12 @@ _SENDING_MAX: Final = 256
 _SETTLED_MAX: Final = 256
 _TIMEOUT_S: Final = 10.0
 _PAUSE_S: Final = 5.0
+
+
+def receipt_writes(award: bytes, row: ReceiptRow, *, now_ms: int) -> list[Write]:
+    """Return what keeps the receipt of the award of that hash, until it is past its time."""
+    key = award.hex()
+    return [Put(RECEIPTS, key, encode(row)), Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")]
 
 
 class Receipts:

@@ -1,0 +1,129 @@
+"""What is past its time is forgotten, and nothing before.
+
+Real nodes in virtual time (a MockClock's); days pass by setting a node's clock.
+"""
+
+import msgspec
+import pytest
+import trio
+
+from meshnode.domain.values import canonical
+from meshnode.errors import NotFound, StoreError
+from meshnode.node import Node, Terms
+from meshnode.services.bodies import AwardBody
+from meshnode.services.receipts import RECEIPT_TIMES
+from meshnode.services.retention import RECEIPT_S_MIN
+from simulations.mesh import CONFIG, SimMesh
+from tests.meshnode.services.broker_by_hand import meet, result_of
+from tests.meshnode.services.worlds import (
+    TextAgent,
+    inputs,
+    play,
+    shouting,
+    start,
+    until,
+)
+
+DAY_MS = 86_400_000
+
+
+def days_later(mesh: SimMesh, node: Node, days: float) -> None:
+    """Let ``node``'s keepers see a clock that is so many days ahead."""
+    clock = mesh.world.clock(skew_ms=int(days * DAY_MS))
+    node.retention._clock = clock
+    node.contractor._records._clock = clock
+
+
+async def closed(node: Node, job: str) -> None:
+    """Wait until ``job`` has ended and its row says so."""
+    await node.wait(job)
+    await trio.sleep(1)
+    assert dict(await node.broker.jobs())[job].done
+
+
+@pytest.mark.parametrize(("history", "kept"), [(20, 20), (2, RECEIPT_S_MIN / 86_400)])
+def test_receipts_are_kept_for_their_time_at_both_sides(history: int, kept: float) -> None:
+    async def story(mesh: SimMesh) -> None:
+        host = msgspec.structs.replace(CONFIG.host, history_s=history * 86_400.0)
+        config = msgspec.structs.replace(CONFIG, host=host)
+        a, b = await start(mesh, config, a=[], b=[TextAgent()])
+        job = await a.submit(shouting(3), inputs("one", "two", "three"))
+        await a.wait(job)
+        await until(lambda: not a.receipts._sending)
+        for node in (a, b):
+            there = len(await node.served())
+            assert there > 0
+            days_later(mesh, node, kept - 0.1)
+            await node.retention.sweep()
+            assert len(await node.served()) == there
+            days_later(mesh, node, kept + 0.1)
+            await node.retention.sweep()
+            assert await node.served() == []
+            assert await node.retention._store.scan(RECEIPT_TIMES) == []
+
+    play(story)
+
+
+def test_ended_jobs_go_with_journal_and_key_and_running_ones_stay() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[TextAgent()])
+        terms = Terms(idempotency_key="same")
+        ended = await a.submit(shouting(), inputs("hello"), terms)
+        await closed(a, ended)
+        assert await a.submit(shouting(), inputs("hello"), terms) == ended
+        days_later(mesh, a, 364)
+        await a.retention.sweep()
+        assert [job for job, _ in await a.broker.jobs()] == [ended]
+        days_later(mesh, a, 366)
+        await a.retention.sweep()
+        assert await a.broker.jobs() == []
+        with pytest.raises(NotFound):
+            await a.journal(ended)
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        with pytest.raises(NotFound):
+            await again.journal(ended)
+        fresh = await again.submit(shouting(), inputs("hello"), terms)
+        assert fresh != ended
+        assert (await again.wait(fresh)).done is not None
+
+    play(story)
+
+
+def test_a_job_that_was_half_forgotten_goes_the_next_time() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[TextAgent()])
+        job = await a.submit(shouting(), inputs("hello"))
+        await closed(a, job)
+        days_later(mesh, a, 366)
+        mesh.fill_disk("a", count=1)
+        with pytest.raises(StoreError):
+            await a.retention.sweep()
+        await a.retention.sweep()
+        assert await a.broker.jobs() == []
+
+    play(story)
+
+
+def test_an_epoch_is_remembered_while_its_job_may_run_and_not_for_ever() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent())
+        node = mesh.node("b")
+        records = node.contractor._records
+        offer = await hand.offer()
+
+        def at_epoch(epoch: int) -> AwardBody:
+            header = msgspec.structs.replace(
+                hand.signer.header(hand.peer, hand.topic(), lifetime_ms=600_000), epoch=epoch
+            )
+            return hand.award(offer, h=header)
+
+        assert result_of(await hand.send(at_epoch(3))).inline == canonical({"text": "HELLO"})
+        days_later(mesh, node, 13)
+        await records.forget_old()
+        assert len(await records._store.scan("epoch")) == 1
+        days_later(mesh, node, 15)
+        await records.forget_old()
+        assert await records._store.scan("epoch") == []
+
+    play(story)
