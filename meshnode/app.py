@@ -22,6 +22,7 @@ from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
 from meshnode.adapters.mdns import open_mdns
 from meshnode.adapters.passphrase import find_passphrase
 from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, running_file
+from meshnode.adapters.service_notify import keep_watchdog, notify
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
@@ -253,6 +254,7 @@ async def _until_signalled(served: Served, ready: Ready) -> None:
     async with trio.open_nursery() as nursery:
         if os.environ.get(WITH_STDIN):
             nursery.start_soon(_until_stdin_ends, nursery.cancel_scope)
+        nursery.start_soon(keep_watchdog)
         await _until_told(served, ready)
         nursery.cancel_scope.cancel()
 
@@ -267,7 +269,9 @@ async def _until_stdin_ends(scope: trio.CancelScope) -> None:
 async def _until_told(served: Served, ready: Ready) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         ready(served)
+        notify(f"READY=1\nSTATUS=node {served.node.peer}")
         await anext(signals)
+        notify("STOPPING=1\nSTATUS=finishing what it does for others")
         async with trio.open_nursery() as nursery:
 
             async def give_up() -> None:

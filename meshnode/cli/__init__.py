@@ -29,6 +29,7 @@ from meshnode.cli import (
     owner,
     peers,
     review,
+    service,
     up,
     verify,
     version,
@@ -63,6 +64,7 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "bootstrap": bootstrap.bootstrap,
     "demo": review.demo,
     "bench": bench.bench,
+    "service": service.service,
     "version": version.version,
 }
 
