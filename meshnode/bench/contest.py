@@ -104,7 +104,7 @@ class Score:
 Scores = dict[tuple[str, str], Score]
 
 
-class _Child:
+class Child:
     """One process of a contestant."""
 
     def __init__(self, name: str, process: trio.Process, errors: IO[bytes]) -> None:
@@ -151,6 +151,11 @@ class _Child:
         """Return the processor time used so far."""
         return int((await self.answer(_READY_S, cpu=True))["cpu_ns"])
 
+    async def memory(self) -> tuple[int, int]:
+        """Return the bytes that it takes once it has collected garbage, and its sessions."""
+        told = await self.answer(_READY_S, memory=True)
+        return int(told["resident_bytes"]), int(told["sessions"])
+
     async def end(self) -> None:
         """Close its standard input, by which it ends; end it if it doesn't."""
         with trio.CancelScope(shield=True):
@@ -166,7 +171,7 @@ class _Child:
 class Entrant:
     """A contestant that runs."""
 
-    def __init__(self, children: Sequence[_Child]) -> None:
+    def __init__(self, children: Sequence[Child]) -> None:
         self._children = children
         self.score = Score()
 
@@ -201,21 +206,26 @@ async def entered(
     """
     async with AsyncExitStack() as stack:
         if way == ONE:
-            context = _child(contestant, ("both",), extra)
+            context = started(contestant, ("both",), extra)
             child, _ = await stack.enter_async_context(context)
             yield Entrant([child])
         else:
-            context = _child(contestant, ("callee",), extra)
+            context = started(contestant, ("callee",), extra)
             callee, address = await stack.enter_async_context(context)
-            context = _child(contestant, ("caller", address), extra)
+            context = started(contestant, ("caller", address), extra)
             caller, _ = await stack.enter_async_context(context)
             yield Entrant([callee, caller])
 
 
 @asynccontextmanager
-async def _child(
+async def started(
     contestant: Contestant, argv: Sequence[str], extra: Extra | None
-) -> AsyncIterator[tuple[_Child, str]]:
+) -> AsyncIterator[tuple[Child, str]]:
+    """Run one process for the length of a block; give it, and how it is reached.
+
+    Raises:
+        MeshError: It doesn't come up; says why.
+    """
     python, environment = sys.executable, None
     if contestant.extra:
         assert extra is not None
@@ -228,7 +238,7 @@ async def _child(
             stderr=errors,
             env=environment,
         )
-        child = _Child(f"{contestant.name} ({argv[0]})", process, errors)
+        child = Child(f"{contestant.name} ({argv[0]})", process, errors)
         try:
             ready = await child.answer(_READY_S)
             yield child, str(ready.get("address", ""))

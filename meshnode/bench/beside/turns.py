@@ -1,17 +1,20 @@
 """A contestant's side of a contest: it waits for its turn, then calls and counts.
 
-On standard input a line each: ``{"calls": 100}``, ``{"cpu": true}``; on standard output the
-answer: how long each call took, or the processor time that the process has used since it
-began.  The first line that a contestant prints says that it is ready, and how it is reached.
+On standard input a line each: ``{"calls": 100}``, ``{"cpu": true}``, ``{"memory": true}``;
+on standard output the answer: how long each call took, the processor time that the process
+has used since it began, or its memory once garbage is collected, and how many sessions it
+has.  The first line that a contestant prints says that it is ready, and how it is reached.
 
 Standard library only, and of no event loop: trio and asyncio programs take turns alike.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from cProfile import Profile
+from pathlib import Path
 from time import perf_counter_ns, process_time_ns
 from typing import Final
 
@@ -36,7 +39,11 @@ def arguments() -> tuple[str, str]:
 
 
 async def take_turns(
-    readline: ReadLine, call: Call | None = None, *, address: str = ""
+    readline: ReadLine,
+    call: Call | None = None,
+    *,
+    address: str = "",
+    sessions: Callable[[], int] = int,
 ) -> None:
     """Do what is asked for until standard input ends.
 
@@ -44,16 +51,27 @@ async def take_turns(
         readline: Waits for the next line without holding up the event loop.
         call: What is measured; None in a process that is called only.
         address: How this process is reached.
+        sessions: Counts the peers that it has a session with.
     """
     say(ready=True, address=address)
     while line := await readline():
         turn = json.loads(line)
         if turn.get("cpu"):
             say(cpu_ns=process_time_ns())
+        elif turn.get("memory"):
+            gc.collect()
+            say(resident_bytes=_resident_bytes(), sessions=sessions())
         elif call is not None:
             with _profiled(turn.get("profile", "")):
                 taken_ns = await _measured(call, int(turn["calls"]))
             say(ns=taken_ns)
+
+
+def _resident_bytes() -> int:
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("this system doesn't tell a process's memory")
 
 
 @contextmanager
