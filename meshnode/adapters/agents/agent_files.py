@@ -5,9 +5,11 @@ wrapped (a model on a server, a function, a command, a specialist) and the terms
 holds a key.
 """
 
+import math
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,6 +42,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         price_mc: Of one call, millicredits.
         concurrency_max: Calls that run at once.
         timeout_s: Longest run of one call.
+        input_bytes_max: Largest input of one call, as JSON.
         examples: ``{input, output}``.
         base_url: Of a model's server, up to and with ``/v1``.
         model: As the server calls it.
@@ -64,6 +67,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     price_mc: int = 0
     concurrency_max: int = 1
     timeout_s: float = 300.0
+    input_bytes_max: int = 4 * 1024 * 1024
     examples: list[dict[str, Any]] = []
     base_url: str = ""
     model: str = ""
@@ -100,6 +104,7 @@ def agent_of(file: AgentFile, *, where: str) -> Agent:
             f"{where}: {file.capability!r} is no capability",
             hint="write it like text.summarization@1",
         )
+    _check_limits(file, where)
     if file.kind == "command":
         return CommandAgent(_command_spec(file, where), file.command)
     measured = (file.measured_calls, file.latency_ms, file.tokens_per_s, file.context_tokens)
@@ -133,7 +138,17 @@ def agent_of(file: AgentFile, *, where: str) -> Agent:
             context_tokens=file.context_tokens,
         ),
     )
+    spec = replace(spec, input_bytes_max=file.input_bytes_max)
     return OpenAICompatibleAgent(spec, upstream)
+
+
+def _check_limits(file: AgentFile, where: str) -> None:
+    for name in ("concurrency_max", "timeout_s", "input_bytes_max"):
+        value = getattr(file, name)
+        if not 0 < value < math.inf:  # false for NaN too
+            raise ConfigError(
+                f"{where}: {name} is {value}", hint="it must be positive and finite"
+            )
 
 
 def _command_spec(file: AgentFile, where: str) -> AgentSpec:
@@ -154,6 +169,7 @@ def _command_spec(file: AgentFile, where: str) -> AgentSpec:
         price_mc=file.price_mc,
         concurrency_max=file.concurrency_max,
         timeout_s=file.timeout_s,
+        input_bytes_max=file.input_bytes_max,
     )
 
 

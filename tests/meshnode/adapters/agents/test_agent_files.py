@@ -1,5 +1,6 @@
 """Agents as files: what is written is read back, and what is wrong is named."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_what_was_measured_is_part_of_the_offer(tmp_path: Path) -> None:
     assert agent_of(MODEL, where="x").spec.measures == Measures()
 
 
+def test_the_owners_limits_for_an_agent_are_part_of_the_offer() -> None:
+    limits: dict[str, Any] = {"input_bytes_max": 100, "timeout_s": 7.0, "concurrency_max": 3}
+    schema: dict[str, Any] = {"type": "object"}
+    command = AgentFile(
+        kind="command", name="x", capability="a.b@1", command=["true"],
+        input_schema=schema, output_schema=schema, **limits,
+    )  # fmt: skip
+    for file in (msgspec.structs.replace(MODEL, **limits), command):
+        spec = agent_of(file, where="x.toml").spec
+        assert {name: getattr(spec, name) for name in limits} == limits
+
+
 def test_a_home_without_agents_has_none(tmp_path: Path) -> None:
     assert load_agents(tmp_path) == []
 
@@ -87,6 +100,9 @@ def test_a_wrong_file_is_named(text: str, why: str, tmp_path: Path) -> None:
         ({"capability": "generation"}, "is no capability"),
         ({"base_url": "nowhere"}, "x.toml: base_url 'nowhere' is no URL"),
         ({"latency_ms": -1}, "can't be negative"),
+        ({"input_bytes_max": 0}, "x.toml: input_bytes_max is 0"),
+        ({"timeout_s": math.nan}, "timeout_s is nan"),
+        ({"concurrency_max": 0}, "concurrency_max is 0"),
         ({"examples": [{"input": 1}]}, "example 1"),
         ({"kind": "command"}, "no command is named"),
         ({"kind": "command", "command": ["true"]}, "needs input_schema"),
