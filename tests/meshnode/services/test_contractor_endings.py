@@ -13,10 +13,13 @@ from meshnode.errors import Busy, MeshError
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.bodies import (
     CANCEL,
+    OFFERS,
+    OFFERS_BODY,
     AwardBody,
+    OffersBody,
 )
 from meshnode.services.sessions import RequestFailed
-from protocol.codec import encode
+from protocol.codec import decode_as, encode
 from protocol.keys import digest
 from protocol.messages import (
     Binding,
@@ -302,6 +305,8 @@ def test_a_draining_contractor_finishes_what_it_has_and_takes_no_more() -> None:
             await until(lambda: mesh.node("b").contractor.active == 1)
             mesh.node("b").contractor.drain()
             assert refusal_of(await hand.send(hand.award(offer))).reason == "busy"
+            raw = await hand.request(OFFERS, encode(OffersBody([b"text.shout"])))
+            assert decode_as(raw, OFFERS_BODY).items == []
             await mesh.node("b").contractor.drained()
 
     play(story)

@@ -13,11 +13,13 @@ from meshnode.node import Node, Terms
 from meshnode.services.bodies import AwardBody
 from meshnode.services.receipts import RECEIPT_TIMES
 from meshnode.services.retention import RECEIPT_S_MIN
+from protocol.graph import TaskGraph
 from simulations.mesh import CONFIG, SimMesh
-from tests.meshnode.services.broker_by_hand import meet, result_of
+from tests.meshnode.services.broker_by_hand import meet, refusal_of, result_of
 from tests.meshnode.services.worlds import (
     TextAgent,
     inputs,
+    never,
     play,
     shouting,
     start,
@@ -32,6 +34,13 @@ def days_later(mesh: SimMesh, node: Node, days: float) -> None:
     clock = mesh.world.clock(skew_ms=int(days * DAY_MS))
     node.retention._clock = clock
     node.contractor._records._clock = clock
+
+
+def sleeping() -> TaskGraph:
+    """A job that doesn't come to its end."""
+    graph = shouting()
+    task = msgspec.structs.replace(graph.subtasks[0], capability="text.slow@1")
+    return msgspec.structs.replace(graph, subtasks=[task])
 
 
 async def closed(node: Node, job: str) -> None:
@@ -66,17 +75,20 @@ def test_receipts_are_kept_for_their_time_at_both_sides(history: int, kept: floa
 
 def test_ended_jobs_go_with_journal_and_key_and_running_ones_stay() -> None:
     async def story(mesh: SimMesh) -> None:
-        (a,) = await start(mesh, a=[TextAgent()])
+        slow = TextAgent(never, name="slow", capability="text.slow@1")
+        (a,) = await start(mesh, a=[TextAgent(), slow])
+        runs = await a.submit(sleeping(), inputs("hello"))
         terms = Terms(idempotency_key="same")
         ended = await a.submit(shouting(), inputs("hello"), terms)
         await closed(a, ended)
         assert await a.submit(shouting(), inputs("hello"), terms) == ended
         days_later(mesh, a, 364)
         await a.retention.sweep()
-        assert [job for job, _ in await a.broker.jobs()] == [ended]
+        assert {job for job, _ in await a.broker.jobs()} == {ended, runs}
         days_later(mesh, a, 366)
         await a.retention.sweep()
-        assert await a.broker.jobs() == []
+        assert [job for job, _ in await a.broker.jobs()] == [runs]
+        assert (await a.journal(runs)).done is None
         with pytest.raises(NotFound):
             await a.journal(ended)
         mesh.crash("a")
@@ -101,6 +113,20 @@ def test_a_job_that_was_half_forgotten_goes_the_next_time() -> None:
             await a.retention.sweep()
         await a.retention.sweep()
         assert await a.broker.jobs() == []
+
+    play(story)
+
+
+def test_an_award_that_is_refused_anyway_writes_nothing() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent())
+        node = mesh.node("b")
+        offer = await hand.offer()
+        await node.pause()
+        header = hand.signer.header(hand.peer, hand.topic(), lifetime_ms=600_000)
+        award = hand.award(offer, h=msgspec.structs.replace(header, epoch=3))
+        assert refusal_of(await hand.send(award)).reason == "paused"
+        assert await node.contractor._records._store.scan("epoch") == []
 
     play(story)
 
