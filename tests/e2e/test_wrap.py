@@ -56,6 +56,11 @@ def test_a_model_is_wrapped_asked_and_verified(model_server: str, tmp_path: Path
             "--wait", "30",
         )  # fmt: skip
         assert found["agents"][0]["peer"] == one.peer
+        # What was measured is in the signed record, before anybody has called.
+        claimed = found["agents"][0]
+        for name in ("latency_ms", "tokens_per_s", "context_tokens"):
+            assert claimed[name] == told["measured"][name], name
+        assert claimed["samples"] == told["measured"]["calls"]
         graph = {
             "subtasks": {
                 "colours": {

@@ -10,6 +10,8 @@ from meshnode.cli.failure import INTERRUPTED, describe, first
 from meshnode.cli.printing import plain
 from meshnode.errors import Busy, MeshError, NoProvider
 from protocol.errors import Malformed
+from protocol.invites import Invite, write_token
+from protocol.keys import Identity
 from tests.meshnode.cli.commands import run
 
 GRAPH = '[subtasks.a]\ncapability = "text.upper@1"\ninputs.text = "@t"\n[outputs]\nx = "a"\n'
@@ -31,6 +33,23 @@ FILES = {
     "token": "short",
 }
 HERE = ("--home", "home")
+_INVITER = Identity(b"k" * 32, b"x" * 32)
+
+
+def invite_to(network: str) -> str:
+    return write_token(
+        Invite(
+            network=network,
+            peer=_INVITER.peer,
+            addresses=["/ip4/127.0.0.1/tcp/9"],
+            invite=b"i" * 8,
+            secret=b"s" * 16,
+            expires_ms=1,
+        )
+    )
+
+
+INVITE = invite_to("one")
 ASK = ("ask", "--home", "nowhere", "--graph")
 UP = ("up", *HERE)
 
@@ -82,6 +101,20 @@ CASES: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*UP, "--http", "127.0.0.1:99999"), 1, "config.invalid", "99999"),
     ((*UP, "--join", "node.example"), 1, "config.invalid", "not a multiaddr"),
     ((*UP, "--join", "/ip4/127.0.0.1/tcp/1"), 1, "config.invalid", "names no peer"),
+    ((*UP, "--join", INVITE[:-20]), 1, "config.invalid", "was cut or mistyped"),
+    ((*UP, "--join", INVITE[:9]), 1, "config.invalid", "copy the whole word"),
+    (
+        (*UP, "--join", INVITE, "--network", "two"),
+        1,
+        "config.invalid",
+        "the invite is for mesh 'one', this node is told to be in 'two'",
+    ),
+    (
+        (*UP, "--join", INVITE, "--join", invite_to("two")),
+        1,
+        "config.invalid",
+        "invites to 2 meshes: one, two",
+    ),
     ((*UP, "--join", "@none.txt"), 1, "cli.no_file", "none.txt"),
     ((*UP, "--join", "@seeds.txt"), 1, "config.invalid", "seeds.txt, line 1"),
     ((*UP, "--listen", "here"), 1, "config.invalid", "not a multiaddr"),
