@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from meshnode.adapters.agents.agent_files import AgentFile, write_agent_file
+from meshnode.ports import Example
 from tests.meshnode.cli.commands import run
+from tests.meshnode.services.worlds import TextAgent
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 UPPER = "import json, sys; v = json.load(sys.stdin); print(json.dumps(v['text'].upper()))"
@@ -60,6 +62,18 @@ def test_what_differs_fails_and_is_shown_beside_what_was_expected(
     assert "example 2: different" in said.out
     assert '"B"' in said.out
     assert "\x1b" not in said.out
+
+
+def test_a_models_words_may_differ_unless_they_must_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [Example({"text": "a"}, {"text": "other words"})]
+    model = TextAgent(examples=examples, model_family="tiny")
+    monkeypatch.setattr("meshnode.cli.agent_tests.find_agent", lambda *_: model)
+    said = run(capsys, "agents", "test", "shout")
+    assert said.status == 0
+    assert "example 1: different words" in said.out
+    assert run(capsys, "agents", "test", "shout", "--exact").status == 1
 
 
 def test_an_input_that_it_does_not_take_and_a_crash_are_told(
