@@ -24,10 +24,20 @@ from meshnode.adapters.libp2p_transport import open_transport
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.app import open_node
-from meshnode.bench.contest import ONE, TWO, Contestant, Score, Scores, Size, hold
+from meshnode.bench.contest import (
+    ONE,
+    TWO,
+    Contestant,
+    Score,
+    Scores,
+    Size,
+    check_file,
+    hold,
+    profiled,
+)
 from meshnode.bench.figures import Figure, Told
 from meshnode.bench.watch import Watch
-from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, NodeConfig
+from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
 from meshnode.node import Node, Ports, Terms
@@ -55,21 +65,27 @@ QUICK: Final = Size(rounds=5, calls=1)
 FULL: Final = Size(rounds=20, calls=2)
 
 
-def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
+def run(told: Told, *, quick: bool, peers: bool = True, profile: str = "") -> list[Figure]:
     """Measure.
 
     Args:
         told: Called with what is being measured.
         quick: Fewer rounds.
         peers: Measure stock py-libp2p, too.
+        profile: File for what cProfile sees of our side, in a pass of its own.
 
     Raises:
+        ConfigError: ``profile`` can't be written.
         MeshError: Somebody fails; says who and why.
     """
+    check_file(profile)
     size = QUICK if quick else FULL
     scores = trio.run(hold, told, (_OURS, *((_STOCK,) if peers else ())), size, None)
     told("a job of three nodes")
     sent, copied = trio.run(broker_bytes, _SIZE)
+    if profile:
+        told("our side once more, under cProfile")
+        trio.run(profiled, _OURS, profile, size.calls * size.rounds)
     return [*figures(scores), *_broker_figures(sent, copied)]
 
 
@@ -249,6 +265,7 @@ def _config(home: Path, joins: Sequence[str]) -> NodeConfig:
         join=tuple(joins),
         directory=DirectoryConfig(dht=False),
         access=AccessConfig(callers=ANYONE),
+        host=HostConfig(input_bytes_max=_ROOM),  # 64 MiB as JSON are a little more
     )
 
 

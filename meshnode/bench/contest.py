@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final
 
@@ -20,7 +21,7 @@ import trio
 
 from meshnode.bench.extra import Extra
 from meshnode.bench.figures import Told
-from meshnode.errors import MeshError
+from meshnode.errors import ConfigError, MeshError
 
 ONE: Final = "one_process"
 TWO: Final = "two_processes"
@@ -268,3 +269,22 @@ async def hold(
             for entrant in entrants.values():
                 await entrant.turn(size.calls)
     return {key: entrant.score for key, entrant in entrants.items()}
+
+
+def check_file(profile: str) -> None:
+    """See that a profile can be written to ``profile``, before anything is measured.
+
+    Raises:
+        ConfigError: It can't.
+    """
+    if profile and not Path(profile).absolute().parent.is_dir():
+        raise ConfigError(
+            f"{profile} can't be written: there is no such folder", hint="make the folder first"
+        )
+
+
+async def profiled(contestant: Contestant, file: str, calls: int) -> None:
+    """Leave what cProfile sees of ``calls`` calls, both sides in one process, in ``file``."""
+    async with entered(contestant, ONE, None) as entrant:
+        await entrant.warm_up(calls)
+        await entrant.warm_up(calls, profile=file)

@@ -10,15 +10,23 @@ the median call itself and ``….cpu_us`` what it cost in processor time, both s
 """
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from meshnode.bench.contest import ONE, TWO, Contestant, Score, Scores, Size, entered, hold
+from meshnode.bench.contest import (
+    ONE,
+    TWO,
+    Contestant,
+    Score,
+    Scores,
+    Size,
+    check_file,
+    hold,
+    profiled,
+)
 from meshnode.bench.extra import extra_environment
 from meshnode.bench.figures import Figure, Told
-from meshnode.errors import ConfigError
 
 _OURS: Final = Contestant("", "meshnode.bench.session_hop")
 _AUTOGEN: Final = Contestant("autogen", "meshnode.bench.beside.autogen_hop", extra=True)
@@ -56,23 +64,14 @@ def run(told: Told, *, quick: bool, peers: bool = True, profile: str = "") -> li
         ConfigError: ``profile`` can't be written.
         MeshError: The others can't be installed, or somebody fails; says who and why.
     """
-    if profile and not Path(profile).absolute().parent.is_dir():
-        raise ConfigError(
-            f"{profile} can't be written: there is no such folder", hint="make the folder first"
-        )
+    check_file(profile)
     size = QUICK if quick else FULL
     with extra_environment(told) if peers else nullcontext() as extra:
         scores = trio.run(hold, told, (_OURS, *(_OTHERS if extra else ())), size, extra)
     if profile:
         told("our side once more, under cProfile")
-        trio.run(_profile, profile, size.calls * size.rounds)
+        trio.run(profiled, _OURS, profile, size.calls * size.rounds)
     return figures(scores)
-
-
-async def _profile(file: str, calls: int) -> None:
-    async with entered(_OURS, ONE, None) as entrant:
-        await entrant.warm_up(calls)
-        await entrant.warm_up(calls, profile=file)
 
 
 def figures(scores: Scores) -> list[Figure]:

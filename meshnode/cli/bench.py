@@ -23,7 +23,7 @@ _OPTIONS: Final = {
     "requests": ("plan",),
     "verbose": ("plan",),
     "peers": ("session", "contract", "artifact"),
-    "profile": ("session",),
+    "profile": ("session", "artifact"),
 }
 
 
@@ -55,7 +55,9 @@ def bench(
     ] = True,
     profile: Annotated[
         str,
-        typer.Option(metavar="FILE", help="session: leave a cProfile of our side in FILE."),
+        typer.Option(
+            metavar="FILE", help="session, artifact: leave a cProfile of our side in FILE."
+        ),
     ] = "",
     requests: Annotated[
         str, typer.Option(metavar="FILE", help="plan: requests to plan, JSON lines.")

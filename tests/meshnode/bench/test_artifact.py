@@ -9,7 +9,7 @@ from meshnode.ports import Stream
 from protocol.artifacts import PROTOCOL as ARTIFACTS
 from tests.meshnode.bench.figures import by_id, values_of
 
-SIZE = 1024 * 1024
+SIZE = 64 * 1024 * 1024  # as the bench does: it is the limit of several things
 
 
 async def test_the_broker_sends_nothing_on_and_fetches_one_copy() -> None:
