@@ -38,7 +38,7 @@ def init(
     if path.exists() and not force:
         raise CommandFailed(f"{path} is there already", hint="edit it, or --force")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(template(), encoding="utf-8")
     except OSError as error:
         raise CommandFailed(

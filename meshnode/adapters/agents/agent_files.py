@@ -239,7 +239,9 @@ def write_agent_file(home: Path, file: AgentFile) -> Path:
     path = home / FOLDER / f"{file.name}.toml"
     aside = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # The home may be made here, and a node refuses one that others can enter.
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         aside.write_bytes(tomli_w.dumps(said).encode())
         aside.replace(path)
     except OSError as error:
