@@ -50,5 +50,7 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     ours = Score([[1, 1, 9], [10, 10, 90], [10, 10, 90]])
     theirs = Score([[2, 2, 2], [20, 20, 20], [20, 20, 20]])
     assert ours.ratio(theirs) == 0.5
+    uneven = Score([[1], [2], [3]]), Score([[3], [10], [4]])
+    assert uneven[0].ratio(uneven[1]) == 1 / 3, "not 2/4, the medians of all rounds together"
     assert ours.p50_us == 10
     assert ours.p95_us == 90
