@@ -116,6 +116,7 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 _SEGMENT_DECODER: Final = msgspec.msgpack.Decoder(Segment)
 _EVENT_DECODER: Final = msgspec.msgpack.Decoder(Event)
+_ENCODER: Final = msgspec.msgpack.Encoder(order="sorted")
 _HEAD_DECODER: Final = msgspec.msgpack.Decoder(Head)
 _ENTRY_DECODER: Final = msgspec.msgpack.Decoder(_Entry)
 
@@ -130,6 +131,36 @@ def encode_event(event: Event) -> bytes:
     body = encode(event)
     if len(body) > limits.EVENT_SIZE_MAX:
         raise LocalProtocolError(f"an event of {len(body)} bytes, kind {event.kind!r}")
+    return body
+
+
+class _Wrapped(msgspec.Struct, frozen=True, kw_only=True):
+    """An :class:`Event` whose data is encoded already."""
+
+    seq: Count
+    at_ms: Count
+    kind: str
+    data: msgspec.Raw
+    v: int = 1
+
+
+def wrap_event(kind: str, data: msgspec.Struct, *, seq: int, at_ms: int) -> bytes:
+    """Return the bytes of the event that holds ``data``; the same as :func:`encode_event`.
+
+    What stands in an event may be anything, so an event has to be walked to be proved
+    canonical; a struct of plain types need not be.
+
+    Raises:
+        LocalProtocolError: As :func:`encode_event`; or ``data`` isn't what its type says.
+    """
+    raw = msgspec.Raw(encode(data))
+    try:
+        msgspec.msgpack.decode(raw, type=type(data))  # constructors don't look
+    except msgspec.ValidationError as exc:
+        raise LocalProtocolError(f"our own event {kind!r}: {exc}") from exc
+    body = _ENCODER.encode(_Wrapped(seq=seq, at_ms=at_ms, kind=kind, data=raw))
+    if len(body) > limits.NODES_MAX:  # with the wrapping it may hold a value too many
+        return encode_event(_EVENT_DECODER.decode(body))
     return body
 
 

@@ -215,7 +215,7 @@ class JobState:
 
     # --- folding ---
 
-    def apply(self, event: Event) -> None:  # noqa: C901, PLR0912 - one arm for each kind
+    def apply(self, event: Event) -> None:
         """Take in the next event.
 
         Raises:
@@ -223,31 +223,45 @@ class JobState:
         """
         if event.seq != self.seq:
             raise OutOfTurn(f"event {event.seq}", f"at event {self.seq}")
+        self._expect(event.kind)
+        self._take(from_event(event), event.at_ms)
+
+    def add(self, fact: Fact, *, at_ms: int) -> None:
+        """Take in ``fact`` as the next event: as :meth:`apply` does, with nothing to be read.
+
+        Raises:
+            OutOfTurn: It can't follow what went before.
+        """
+        self._expect(fact.KIND)
+        self._take(fact, at_ms)
+
+    def _expect(self, kind: str) -> None:
         if self.done is not None:
-            raise OutOfTurn(event.kind, "done")
-        if (self.plan is None) != (event.kind == Planned.KIND):
-            raise OutOfTurn(event.kind, "unplanned" if self.plan is None else "planned")
-        fact = from_event(event)
+            raise OutOfTurn(kind, "done")
+        if (self.plan is None) != (kind == Planned.KIND):
+            raise OutOfTurn(kind, "unplanned" if self.plan is None else "planned")
+
+    def _take(self, fact: Fact, at_ms: int) -> None:
         match fact:
             case Planned():
-                self.plan, self.planned_ms = fact, event.at_ms
+                self.plan, self.planned_ms = fact, at_ms
                 self.graph = decode_graph(fact.graph)
                 self.tasks = {task.id: task for task in self.graph.subtasks}
                 self.path, self.producers = order(self.graph), edges(self.graph)
             case Expanded():
                 self._expand(fact)
             case Called() | Awarded():
-                self._open(fact, event.at_ms)
+                self._open(fact, at_ms)
             case Proposed() | Refused() | Progressed() | Delivered() | Verified() | Failed():
-                self._advance(fact, event.at_ms)
+                self._advance(fact, at_ms)
             case Charged():
-                self._charge(fact, event.at_ms)
+                self._charge(fact, at_ms)
             case Cancelled():
                 self.cancelled = self.cancelled or fact
             case Done():
-                self.done, self.ended_ms = fact, event.at_ms
+                self.done, self.ended_ms = fact, at_ms
             case _:
-                raise OutOfTurn(event.kind, "folding")
+                raise OutOfTurn(fact.KIND, "folding")
         self.seq += 1
 
     def _expand(self, fact: Expanded) -> None:

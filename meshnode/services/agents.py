@@ -251,6 +251,8 @@ class AgentHost:
         return output
 
     async def _open(self, hosted: _Hosted) -> None:
+        if hosted.is_open:
+            return
         async with hosted.opening:
             if hosted.is_open:
                 return
@@ -332,6 +334,19 @@ class AgentHost:
             if scope.cancelled_caught:
                 self._emit("agent.close_failed", agent=name, error="it hangs")
             hosted.is_open = False
+
+
+async def _acquire(limiter: trio.CapacityLimiter, deadline_s: float, whose: str) -> None:
+    """Take a slot, and wait for one until ``deadline_s``.
+
+    Raises:
+        AgentTimeout: There was none in time.
+    """
+    try:
+        limiter.acquire_nowait()
+    except trio.WouldBlock:
+        with _until(deadline_s, f"{whose} had no free slot before the deadline"):
+            await limiter.acquire()
 
 
 @contextmanager

@@ -199,10 +199,14 @@ class Awards:
         """Ask once; what streams in meanwhile becomes events and checkpoints."""
         body = encode(AwardBody(attempt.award, attempt.proposal))
         news: list[Progress] = []
+        began: list[bool] = []
 
         def heard(raw: bytes) -> None:
             progress = read_message(raw, Progress, network=self._context.network)
             if progress.h.issuer == attempt.peer:
+                if not began:
+                    began.append(True)
+                    nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
                 news[:] = [progress]
                 self._context.emit(
                     "award.progress",
@@ -218,7 +222,6 @@ class Awards:
             )
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
             # Captured, so that a failure leaves the nursery as itself and not in a group.
             answer = await outcome.acapture(ask)
             nursery.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 """Doing one award: fetch its inputs, run the agent within limits, sign what came of it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
@@ -70,7 +71,7 @@ class Execution:
         self.stopped: tuple[str, str] | None = None
         self._lease_s = max(_LEASE_S_MIN, min(award.lease_ms / 1000, lease_s_max))
         self._watchers = 0
-        self._lease = trio.CancelScope()
+        self._let_lease_run()
         self._tail = ""
         self._change = trio.Event()
 
@@ -88,19 +89,26 @@ class Execution:
     def attached(self) -> Iterator[None]:
         """The broker is there: the lease holds inside, and runs from the end on."""
         self._watchers += 1
+        self.scope.deadline = math.inf
         try:
             yield
         finally:
             self._watchers -= 1
-            self._lease.cancel()  # begin counting anew
+            if not self._watchers:
+                self._let_lease_run()
 
-    async def keep_lease(self) -> None:
-        """Stop the run once the broker has been gone for the lease."""
-        while True:
-            with trio.CancelScope() as self._lease:
-                await trio.sleep(self._lease_s)
-                if not self._watchers:
-                    self.stop("lease.lapsed", "its broker has been gone for the lease")
+    def _let_lease_run(self) -> None:
+        """From now on the broker is gone: once the lease has run, so has the work."""
+        self.scope.deadline = trio.current_time() + self._lease_s
+
+    @property
+    def ending(self) -> tuple[str, str]:
+        """Why nothing came of it, as code and text, once its scope was cancelled."""
+        if self.stopped is not None:
+            return self.stopped
+        if trio.current_time() >= self.scope.deadline:
+            return "lease.lapsed", "its broker has been gone for the lease"
+        return "cancelled", "this node is closing"
 
     def tell(self, *, text: str = "", items: int = 0) -> None:
         """Note progress; whoever is attached passes it on."""
@@ -162,12 +170,9 @@ class Executor:
         """Do the award; return the envelopes of result and receipt, whatever came of it."""
         result: Result | None = None
         with execution.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(execution.keep_lease)
-                result = await self._attempt(execution)
-                nursery.cancel_scope.cancel()
+            result = await self._attempt(execution)
         if result is None:
-            code, text = execution.stopped or ("cancelled", "this node is closing")
+            code, text = execution.ending
             state: Literal["failed", "cancelled"] = (
                 "cancelled" if code == "cancelled" else "failed"
             )
@@ -239,8 +244,9 @@ class Executor:
             execution.tell(items=1)
 
         async with trio.open_nursery() as nursery:
-            for number, value in enumerate(inputs):
+            for number, value in enumerate(inputs[1:], 1):
                 nursery.start_soon(one, number, value)
+            await one(0, inputs[0])  # alone, it needs no task of its own
         if failure:
             raise failure[0]
         done = [output for output in outputs if output is not None]
@@ -270,6 +276,8 @@ class Executor:
                 failure.append(exc)
                 nursery.cancel_scope.cancel()
 
+        if not parts:  # all of it came with the award
+            return held
         async with trio.open_nursery() as nursery:
             for name, part in parts.items():
                 wanted = Wanted(name, part.size, part.holder, tickets.get(name, b""))

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from meshnode.domain.facts import Done, Fact, Planned, to_event
+from meshnode.domain.facts import Done, Fact, Planned
 from meshnode.domain.job import JobState
 from meshnode.errors import MeshError, NotFound, StoreError
 from meshnode.ports import Append, Delete, Put, Write
@@ -34,11 +34,11 @@ from protocol.journal import (
     chain_start,
     decode_event,
     decode_segment,
-    encode_event,
     encode_segment,
     export,
     read_head,
     sign_head,
+    wrap_event,
 )
 from protocol.messages import Result, read_message
 
@@ -157,7 +157,8 @@ class JobJournal:
         """Fold ``entries``, the header first, and hold them against the signed head."""
         self._begin()
         for body in entries[1:]:
-            self._take(body, decode_event(body))
+            self.state.apply(decode_event(body))
+            self._link(body)
         raw = await self._context.store.read(_HEADS, self.job)
         if raw is None:
             raise StoreError(f"the journal of job {self.job} has no signed head")
@@ -275,9 +276,9 @@ class JobJournal:
         now_ms = self._context.clock.now_ms()
         group.writes += writes
         for fact in facts:
-            event = to_event(fact, seq=self.state.seq, at_ms=now_ms)
-            body = encode_event(event)
-            self._take(body, event)
+            body = wrap_event(fact.KIND, fact, seq=self.state.seq, at_ms=now_ms)
+            self.state.add(fact, at_ms=now_ms)
+            self._link(body)
             group.writes.append(Append(_log(self.job), len(self._events), body))
             group.events.append((self.state.seq, fact))
 
@@ -314,8 +315,8 @@ class JobJournal:
         """How the job ended, once that is durable."""
         return self.state.done if self._durable == len(self._events) else None
 
-    def _take(self, body: bytes, event: Event) -> None:
-        self.state.apply(event)
+    def _link(self, body: bytes) -> None:
+        """Add what was folded to the chain."""
         self._events.append(body)
         self._chain = chain_next(self._chain, body)
 

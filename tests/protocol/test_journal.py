@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from protocol.journal import (
     read_export,
     read_head,
     sign_head,
+    wrap_event,
 )
 from protocol.keys import digest
 from protocol.signing import peek, seal
@@ -311,6 +313,34 @@ def test_the_largest_event_fits_an_entry_and_one_byte_more_is_refused() -> None:
         encode_event(sized(room + 1))
     with pytest.raises(TooLarge):
         decode_event(codec.encode(sized(room + 1)))
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """What a kind of event holds."""
+
+    b: int
+    a: list[str]
+    raw: bytes = b""
+
+
+@given(st.integers(0, 2**53), st.lists(st.text(max_size=5), max_size=5), st.binary(max_size=20))
+def test_an_event_wrapped_is_the_event_encoded(b: int, a: list[str], raw: bytes) -> None:
+    event = Event(seq=3, at_ms=NOW_MS, kind="note", data={"a": a, "b": b, "raw": raw})
+    body = wrap_event("note", _Note(b, a, raw), seq=3, at_ms=NOW_MS)
+    assert body == encode_event(event)
+    assert decode_event(body) == event
+
+
+def test_what_is_wrapped_keeps_to_its_type_and_to_the_limits() -> None:
+    broken: Any = "three"
+    with pytest.raises(LocalProtocolError, match="our own event"):
+        wrap_event("note", _Note(broken, []), seq=0, at_ms=NOW_MS)
+    with pytest.raises(LocalProtocolError):
+        wrap_event("note", _Note(1, [], bytes(limits.EVENT_SIZE_MAX)), seq=0, at_ms=NOW_MS)
+    fits = limits.NODES_MAX - 30
+    decode_event(wrap_event("note", _Note(1, [""] * fits), seq=0, at_ms=NOW_MS))
+    with pytest.raises(LocalProtocolError):  # not by itself, but with what is around it
+        wrap_event("note", _Note(1, [""] * (limits.NODES_MAX - 8)), seq=0, at_ms=NOW_MS)
 
 
 def test_the_limit_of_segments_passes_and_one_more_is_refused() -> None:

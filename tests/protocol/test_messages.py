@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import codec, limits
+from protocol import messages as read_cache
 from protocol.errors import (
     BadSignature,
     Expired,
@@ -55,6 +56,16 @@ from tests.protocol.samples import (
     signer_of,
 )
 
+# Each claim here is about reading; what was read lately is a claim of its own.
+REMEMBERED = read_cache._READ_MAX
+
+
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_cache, "_READ_MAX", 0)
+    read_cache._READ.clear()
+
+
 MESSAGES = messages()
 TYPES = list(MESSAGES)
 SIGNED = {kind: sign_message(signer_of(message), message) for kind, message in MESSAGES.items()}
@@ -90,6 +101,34 @@ def _subclasses(kind: type[Message]) -> set[type[Message]]:
 @each_type
 def test_a_message_comes_back(kind: type[Message]) -> None:
     assert read_message(SIGNED[kind], kind, network=NETWORK) == MESSAGES[kind]
+
+
+def test_what_was_read_lately_is_not_read_again_and_is_no_other_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_cache, "_READ_MAX", REMEMBERED)
+    envelope = SIGNED[Award]
+    read = read_message(envelope, Award, network=NETWORK)
+    assert read_message(envelope, Award, network=NETWORK) is read
+    with pytest.raises(UnknownType):
+        read_message(envelope, Proposal, network=NETWORK)
+    with pytest.raises(WrongNetwork):
+        read_message(envelope, Award, network="other")
+    flipped = envelope[:-1] + bytes([envelope[-1] ^ 1])
+    with pytest.raises(RemoteProtocolError):
+        read_message(flipped, Award, network=NETWORK)
+
+
+def test_only_so_many_and_no_large_messages_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_cache, "_READ_MAX", 3)
+    for kind in TYPES:
+        read_message(SIGNED[kind], kind, network=NETWORK)
+    assert len(read_cache._READ) == 3
+    monkeypatch.setattr(read_cache, "_READ_BYTES_MAX", len(SIGNED[Award]) - 1)
+    read = read_message(SIGNED[Award], Award, network=NETWORK)
+    assert read_message(SIGNED[Award], Award, network=NETWORK) is not read
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,13 @@ def other(fact: Fact, **fields: object) -> Fact:
 
 
 def state_after(*facts: Fact) -> JobState:
+    """Fold events, and see that facts added one by one make the same."""
     events = [to_event(fact, seq=n, at_ms=1_000 + n) for n, fact in enumerate(facts)]
-    return fold("j", events)
+    state, added = fold("j", events), JobState("j")
+    for n, fact in enumerate(facts):
+        added.add(fact, at_ms=1_000 + n)
+    assert added == state
+    return state
 
 
 ILLEGAL: dict[str, list[Fact]] = {
