@@ -1,12 +1,14 @@
 """The Store port on SQLite: one file, one writer, many commits to one fsync.
 
-Callers hand their writes to a queue; the writer task takes all that is waiting,
-applies it in one transaction in a worker thread and wakes the callers once the
-commit is on the disk (WAL, ``synchronous=FULL``).  Whoever arrives meanwhile makes
-up the next group, so the fsync is shared exactly when it is scarce.
+Callers leave their writes in a queue; a thread of the store's own takes all that is
+waiting, applies it in one transaction and wakes the callers once the commit is on the
+disk (WAL, ``synchronous=FULL``).  Whoever arrives meanwhile makes up the next group, so
+the fsync is shared exactly when it is scarce.  (The thread is our own because Trio's way
+to one and back goes three times round the scheduler, which costs as much as the fsync.)
 
 Single rows are read on the event loop's own thread, over a connection that never
-waits for a lock: most reads are of one row and find it in memory.
+waits for a lock and without letting others run: most reads are of one row and find it in
+memory.
 
 A commit belongs to the store from the moment it is queued: cancelling its caller
 doesn't take it back, and closing the store finishes it.  An ``Append`` that doesn't
@@ -19,10 +21,13 @@ disk is unknown, and a later one may succeed without having written it.
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Final, TypeVar
 
 import trio
@@ -42,8 +47,6 @@ T = TypeVar("T")
 
 #: Commits that share one transaction at most, so that nobody waits for a crowd.
 GROUP_MAX: Final = 512
-#: Commits that wait for the writer; callers beyond it wait for a place.
-QUEUE_MAX: Final = 1024
 _READ: Final = "SELECT value FROM cell WHERE tbl = ? AND key = ?"
 #: The largest integer that SQLite can compare with.
 _SEQ_MAX: Final = 2**63 - 1
@@ -70,12 +73,18 @@ class SqliteStore:
 
     def __init__(self, file: StoreFile) -> None:
         self._file = file
-        self._queue_in, self._queue_out = trio.open_memory_channel[_Commit](QUEUE_MAX)
-        self._write_limiter = trio.CapacityLimiter(1)
+        # Each holds its caller, so there are never more than there are tasks.
+        self._waiting: deque[_Commit] = deque()
+        self._writing = False
+        self._work: SimpleQueue[list[_Commit] | None] = SimpleQueue()
+        self._thread = Thread(target=self._write_groups, name="store", daemon=True)
+        self._trio = trio.lowlevel.current_trio_token()
         self._read_limiter = trio.CapacityLimiter(1)
         self._closing = False
         self._closed = trio.Event()
+        self._idle = trio.Event()
         self._stopped: StoreError | None = None
+        self._thread.start()
 
     async def commit(self, *writes: Write) -> None:
         """Apply all ``writes`` or none; see the port."""
@@ -94,7 +103,7 @@ class SqliteStore:
         def look(reader: sqlite3.Connection) -> list[tuple[bytes]]:
             return reader.execute(_READ, (table, key)).fetchall()
 
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._closing:
             raise self._gone()
         try:
@@ -144,18 +153,31 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Finish pending commits and release the file; idempotent."""
-        self._closing = True
-        self._queue_in.close()
         # Bounded by the fsyncs of what is queued; half-closed would be worse than late.
         with trio.CancelScope(shield=True):
-            await self._closed.wait()
+            if self._closing:
+                await self._closed.wait()
+                return
+            self._closing = True
+            if self._writing:
+                await self._idle.wait()
+            self._work.put(None)
+            async with self._read_limiter:  # a query that still runs ends first
+                await trio.to_thread.run_sync(self._release)
+            self._closed.set()
+
+    def _release(self) -> None:
+        self._thread.join()
+        self._file.close()
 
     async def _hand_over(self, writes: Sequence[Write | _DropLog]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closing:
+            raise self._gone()
         commit = _Commit(writes)
-        try:
-            await self._queue_in.send(commit)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise self._gone() from None
+        self._waiting.append(commit)
+        if not self._writing:
+            self._write_next()
         await commit.done.wait()
         if commit.error is not None:
             raise commit.error
@@ -175,34 +197,34 @@ class SqliteStore:
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise trouble(self._file.path, error) from error
 
-    async def _write_groups(self) -> None:
-        """Commit group after group until the store is closed."""
-        # Shielded: what was handed over is finished even while the node is cancelled;
-        # aclose, and so the end of open_store's block, is what ends this task.
-        with trio.CancelScope(shield=True):
-            try:
-                async with self._queue_out:
-                    async for first in self._queue_out:
-                        await self._write_group(self._with_waiting(first))
-            finally:
-                self._closing = True
-                async with self._read_limiter:  # a query that still runs ends first
-                    await trio.to_thread.run_sync(self._file.close)
-                self._closed.set()
+    def _write_next(self) -> None:
+        """Have the thread write what waits; there is something, and it is idle."""
+        waiting = self._waiting
+        self._writing = True
+        self._work.put([waiting.popleft() for _ in range(min(len(waiting), GROUP_MAX))])
 
-    def _with_waiting(self, first: _Commit) -> list[_Commit]:
-        group = [first]
-        while len(group) < GROUP_MAX:
-            try:
-                group.append(self._queue_out.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-        return group
-
-    async def _write_group(self, group: list[_Commit]) -> None:
-        await trio.to_thread.run_sync(self._apply, group, limiter=self._write_limiter)
+    def _written(self, group: list[_Commit]) -> None:
+        """A group has been dealt with (called on Trio's thread)."""
         for commit in group:
             commit.done.set()
+        self._writing = False
+        if self._waiting:
+            self._write_next()
+        else:
+            self._idle.set()
+            self._idle = trio.Event()
+
+    def _write_groups(self) -> None:
+        """Commit group after group until the store is closed (in its thread)."""
+        while (group := self._work.get()) is not None:
+            try:
+                self._apply(group)
+            except Exception as error:  # noqa: BLE001 - a bug here: told to every caller from now on
+                self._stopped = StoreError(f"store {self._file.path} failed: {error!r}")
+                for commit in group:
+                    commit.error = self._stopped
+            with suppress(trio.RunFinishedError):  # nobody is left to be told
+                self._trio.run_sync_soon(self._written, group)
 
     def _apply(self, group: list[_Commit]) -> None:
         """Apply ``group`` in one transaction; each commit learns its own fate (in a thread)."""
@@ -247,19 +269,10 @@ async def open_store(
     """
     file = await trio.to_thread.run_sync(open_file, path, bytes_max)
     store = SqliteStore(file)
-    # Entered by hand: an ordinary `async with` would wrap each error of the caller's
-    # block in an ExceptionGroup.  The writer is over when aclose returns.
-    manager = trio.open_nursery()
-    nursery = await manager.__aenter__()
-    nursery.start_soon(store._write_groups)  # noqa: SLF001 - its own constructor
     try:
         yield store
     finally:
-        if (
-            not nursery.cancel_scope.cancel_called
-        ):  # else the writer died of a bug: raised below
-            await store.aclose()
-        await manager.__aexit__(None, None, None)
+        await store.aclose()
 
 
 # --- one transaction (in the writer's thread) -------------------------------------

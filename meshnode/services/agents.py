@@ -211,15 +211,11 @@ class AgentHost:
             raise InputInvalid(f"agent {name!r} can't take this input: {reason}")
         hosted.waiting += 1
         try:
-            with _until(
-                call.deadline_s, f"agent {name!r} had no free slot before the deadline"
-            ):
-                await hosted.limiter.acquire()
+            await _acquire(hosted.limiter, call.deadline_s, f"agent {name!r}")
         finally:
             hosted.waiting -= 1
         try:
-            with _until(call.deadline_s, "this node had no free slot before the deadline"):
-                await self._total.acquire()
+            await _acquire(self._total, call.deadline_s, "this node")
             begun_s = trio.current_time()
             try:
                 return await self._run(hosted, value, call, on_chunk)

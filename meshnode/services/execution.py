@@ -276,7 +276,11 @@ class Executor:
                 failure.append(exc)
                 nursery.cancel_scope.cancel()
 
-        if not parts:  # all of it came with the award
+        for name in list(parts):  # what is at hand needs no task of its own
+            if (data := self._artifacts.in_memory(name)) is not None:
+                held[name] = data
+                del parts[name]
+        if not parts:
             return held
         async with trio.open_nursery() as nursery:
             for name, part in parts.items():

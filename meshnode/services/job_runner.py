@@ -5,7 +5,7 @@ is doing and skips those.  A runner that was killed is begun again on the same
 journal and picks up: awards that are out are sent again and attach to what runs.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -74,6 +74,16 @@ class Tools:
     receipts: Receipts
 
 
+@dataclass(eq=False, slots=True)
+class _Settlement:
+    """What was delivered, checked and charged, until the next commit takes it in."""
+
+    facts: list[Fact]
+    writes: list[Write]
+    still: Callable[[], bool]
+    added: bool = False
+
+
 class JobRunner:
     """Carries one job from its journal's last fact to its end."""
 
@@ -92,6 +102,7 @@ class JobRunner:
         self._checking = tools.checking
         self._receipts = tools.receipts
         self._busy: set[_Key] = set()
+        self._settlements: list[_Settlement] = []
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -120,10 +131,17 @@ class JobRunner:
     async def _turn(self) -> int | None:
         """Carry out one round of steps; return when to look again, None for at once."""
         work: list[Attend | Verify | Stop] = []
+        taken: list[_Settlement] = []
         wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
 
-        async def decide(state: JobState) -> tuple[list[Fact], list[Write]]:
+        async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
             nonlocal wake_ms
+            while self._settlements:
+                # One at a time: each may be what another no longer holds after.
+                settlement = self._settlements.pop(0)
+                if settlement.still():
+                    taken.append(settlement)
+                    return settlement.facts, settlement.writes
             self._publish_load()
             view = self._market.view(task.capability for task in state.tasks.values())
             facts: list[Fact] = []
@@ -140,7 +158,10 @@ class JobRunner:
 
         # Work is begun when what it follows from is durable: nothing is sent because of a
         # fact that a crash undoes.
-        self._after(await self._journal.extend(decide))
+        facts = await self._journal.extend(decide)
+        for settlement in taken:
+            settlement.added = True
+        self._after(facts)
         for step in work:
             self._start(step)
         return wake_ms if self._journal.done is None else None
@@ -310,20 +331,23 @@ class JobRunner:
         except (ArtifactError, OutputInvalid):
             return False
         charged, rows = self._contracts.charge(state, attempt, delivered, verified)
-        added = await self._journal.record(
-            delivered,
-            verified,
-            charged,
-            writes=[*keeps, *rows],
-            still=lambda: (
+        settlement = _Settlement(
+            [delivered, verified, charged],
+            [*keeps, *rows],
+            lambda: (
                 self._is_open(step, attempt)
                 and not attempt.delivered
                 and state.cancelled is None
             ),
         )
-        if added:
-            self._after([charged])
-        return added
+        self._settlements.append(settlement)
+        try:
+            # What follows from it, such as the award of a consumer, is in the same commit.
+            await self._turn()
+        finally:
+            if settlement in self._settlements:
+                self._settlements.remove(settlement)
+        return settlement.added
 
     async def _check(
         self, unit: Unit, attempt: Attempt, delivered: Delivered

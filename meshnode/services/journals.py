@@ -190,7 +190,7 @@ class JobJournal:
         wish = _Wish(facts, writes, still)
         self._wishes.append(wish)
         try:
-            async with self._lock:
+            async with self._alone():
                 if not wish.settled:
                     await self._grant()
         finally:
@@ -216,7 +216,7 @@ class JobJournal:
         """
         group = _Group()
         # A caller that goes away must not leave behind what is folded and not written.
-        async with self._lock:
+        async with self._alone():
             with trio.CancelScope(shield=True):
                 async with self._undoing():
                     while True:
@@ -226,6 +226,18 @@ class JobJournal:
                         self._fold(facts, writes, group)
                     await self._commit(group)
         return [fact for _, fact in group.events]
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Hold the lock; while it is free, without a turn of the scheduler."""
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def _grant(self) -> None:
         """Record what everybody waits for, in one commit."""

@@ -94,6 +94,35 @@ def test_nothing_is_sent_before_what_it_follows_from_is_on_the_disk(
     play(story)
 
 
+def test_a_consumer_is_awarded_in_the_commit_that_charges_its_producer() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        store = a._ports.store
+        store._latency_s = (0.5, 0.5)  # type: ignore[attr-defined]  # the simulated store's
+        first = shouting()
+        again = SubTask(
+            id="again",
+            capability="text.shout",
+            inputs={"text": Source(kind="task", name="say", pointer="/text")},
+        )
+        said = {"said": Source(kind="task", name="again", pointer="/text")}
+        graph = TaskGraph(name="test", subtasks=[*first.subtasks, again], outputs=said)
+        job = await a.submit(graph, inputs("x"))
+        assert code_of(await finished(a, job)) == "completed"
+        written = [
+            (e.kind, e.data.get("unit"), e.at_ms) for e in (await a.journal(job)).events(0)
+        ]
+        (charged,) = [
+            at_ms for kind, unit, at_ms in written if (kind, unit) == ("charged", "say/0")
+        ]
+        awarded = [
+            at_ms for kind, unit, at_ms in written if (kind, unit) == ("awarded", "again/0")
+        ]
+        assert awarded == [charged], "a commit of its own would come half a second later"
+
+    play(story)
+
+
 # --- taking jobs ---------------------------------------------------------------------
 
 
