@@ -20,10 +20,8 @@ from protocol import limits
 from protocol.codec import Count, Hash, decode_as, encode
 from protocol.errors import (
     BadSignature,
-    Expired,
     LocalProtocolError,
     Malformed,
-    WrongAudience,
     WrongNetwork,
 )
 from protocol.keys import Identity, digest
@@ -436,27 +434,6 @@ def _decoder(kind: type[M]) -> "msgspec.msgpack.Decoder[M]":
     if decoder is None:
         decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
     return decoder
-
-
-def check_timely(message: Message, *, audience: str, now_ms: int) -> None:
-    """Refuse a message that is not for ``audience`` or doesn't count at ``now_ms``.
-
-    Args:
-        message: Read before.
-        audience: This node's PeerId.
-        now_ms: Unix time of the *issuer's* clock: ours plus the offset learned at hello.
-
-    Raises:
-        WrongAudience: For somebody else.
-        Expired: Lapsed, or issued in the future, beyond the skew allowed.
-    """
-    header = message.h
-    if header.audience != audience:
-        raise WrongAudience(f"this {message.TYPE} is for {header.audience[:60]}")
-    if now_ms >= header.expires_ms + limits.SKEW_MS_MAX:
-        raise Expired(f"this {message.TYPE} expired at {header.expires_ms}")
-    if header.issued_ms > now_ms + limits.SKEW_MS_MAX:
-        raise Expired(f"this {message.TYPE} was issued in the future, at {header.issued_ms}")
 
 
 def _check(message: Message) -> None:

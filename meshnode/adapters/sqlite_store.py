@@ -219,12 +219,16 @@ class SqliteStore:
         while (group := self._work.get()) is not None:
             try:
                 self._apply(group)
-            except Exception as error:  # noqa: BLE001 - a bug here: told to every caller from now on
-                self._stopped = StoreError(f"store {self._file.path} failed: {error!r}")
-                for commit in group:
-                    commit.error = self._stopped
+            except Exception as error:  # noqa: BLE001 - a bug here; reported to every caller
+                self._report_bug(group, error)
             with suppress(trio.RunFinishedError):  # nobody is left to be told
                 self._trio.run_sync_soon(self._written, group)
+
+    def _report_bug(self, group: list[_Commit], error: Exception) -> None:
+        """Take no more commits: what the bug left behind is unknown."""
+        self._stopped = StoreError(f"store {self._file.path} failed: {error!r}")
+        for commit in group:
+            commit.error = self._stopped
 
     def _apply(self, group: list[_Commit]) -> None:
         """Apply ``group`` in one transaction; each commit learns its own fate (in a thread)."""

@@ -31,7 +31,8 @@ from protocol.artifacts import (
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.framing import FrameReader
 from protocol.keys import digest
-from protocol.messages import Ticket, check_timely, read_message
+from protocol.messages import Ticket, read_message
+from protocol.timely import check_timely
 
 _META: Final = "artifact"  # hash -> _Meta
 _CHUNK: Final = "artifact_chunk"  # hash/number -> bytes

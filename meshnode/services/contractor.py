@@ -44,11 +44,11 @@ from protocol.messages import (
     Cancel,
     Proposal,
     StandingOffer,
-    check_timely,
     read_message,
 )
 from protocol.receipts import Acceptance, check_receipt
 from protocol.signing import peek
+from protocol.timely import check_timely
 
 #: Cancels that came before their awards and are remembered.
 _UNWANTED_MAX: Final = 20_000

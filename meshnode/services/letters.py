@@ -12,7 +12,8 @@ from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.signer import Topic
 from protocol.errors import Malformed, Stale
 from protocol.keys import digest
-from protocol.messages import M, Message, Refuse, check_timely, read_message
+from protocol.messages import M, Message, Refuse, read_message
+from protocol.timely import check_timely
 
 #: Ids of messages remembered against replays.
 _SEEN_MAX: Final = 20_000

@@ -23,8 +23,9 @@ from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.limits import CAPABILITIES_MAX
-from protocol.messages import Refuse, StandingOffer, check_timely, read_message
+from protocol.messages import Refuse, StandingOffer, read_message
 from protocol.records import Capability, NodeRecord
+from protocol.timely import check_timely
 
 #: A peer that failed is the last choice for this long, seconds.
 _TROUBLE_S: Final = 30.0

@@ -37,12 +37,12 @@ from protocol.messages import (
     Refuse,
     Result,
     StandingOffer,
-    check_timely,
     read_message,
     sign_message,
 )
 from protocol.receipts import Acceptance, Receipt
 from protocol.signing import peek, seal
+from protocol.timely import check_timely
 from tests.protocol.samples import (
     BROKER,
     CONTRACTOR,

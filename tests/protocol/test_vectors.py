@@ -21,6 +21,7 @@ from protocol import (
     membership,
     messages,
     records,
+    timely,
 )
 from protocol.errors import RemoteProtocolError
 from protocol.framing import FrameReader
@@ -145,7 +146,7 @@ TYPES: dict[str, type[Message]] = {
 
 def read_contract(data: bytes, inputs: dict[str, Any]) -> None:
     message = messages.read_message(data, TYPES[inputs["type"]], network=inputs["network"])
-    messages.check_timely(message, audience=inputs["audience"], now_ms=inputs["now_ms"])
+    timely.check_timely(message, audience=inputs["audience"], now_ms=inputs["now_ms"])
 
 
 def read_receipt(data: bytes, inputs: dict[str, Any]) -> Any:
