@@ -131,7 +131,9 @@ class Job:
 
     def status(self) -> dict[str, JsonValue]:
         """Return how each unit of work stands, as ``GET /api/jobs/{job}`` shows it."""
-        return job_view(self._journal.state, self._node.clock.now_ms())
+        state = self._journal.state
+        durable = state.done is None or self._journal.done is not None
+        return job_view(state, self._node.clock.now_ms(), durable=durable)
 
     async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
         """Yield every event from number ``since`` on, in order, until the job has ended.

@@ -234,7 +234,8 @@ class _Api:
         """Say how a job stands."""
         read_query(request.query_params.multi_items())
         journal = await self._journal(request)
-        return _answer(job_view(journal.state, self._clock.now_ms()))
+        durable = journal.state.done is None or journal.done is not None
+        return _answer(job_view(journal.state, self._clock.now_ms(), durable=durable))
 
     async def job_events(self, request: Request) -> Response:
         """Tell a job's events."""

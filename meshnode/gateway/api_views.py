@@ -140,9 +140,15 @@ def plan_view(plan: Plan) -> View:
 # --- jobs -------------------------------------------------------------------------
 
 
-def job_view(state: JobState, now_ms: int) -> View:
-    """Return how a job stands: a row for each unit, or sub-task that isn't cut yet."""
-    done = state.done
+def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
+    """Return how a job stands: a row for each unit, or sub-task that isn't cut yet.
+
+    Args:
+        state: Of the job.
+        now_ms: Unix time.
+        durable: Whether all of it is written down; an end that isn't is none yet.
+    """
+    done = state.done if durable else None
     ended_ms = state.ended_ms if done else now_ms
     rows: list[JsonValue] = []
     for task in state.graph.subtasks if state.graph else ():

@@ -215,6 +215,21 @@ async def test_results_of_a_job_that_goes_on_are_refused(
         assert "has not ended" in refusal(answer, 409, "job.state")
 
 
+async def test_an_end_that_is_not_written_down_yet_is_none(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    job = await desk.submit()
+    await desk.ended(job)
+    journal = await desk.node.journal(job)
+    journal._durable -= 1  # as while the disk still writes the last event
+    assert (await desk.http.get(f"/api/jobs/{job}")).json()["state"] == "running"
+    assert "has not ended" in refusal(
+        await desk.http.get(f"/api/jobs/{job}/outputs"), 409, "job.state"
+    )
+    journal._durable += 1
+    assert (await desk.http.get(f"/api/jobs/{job}")).json()["state"] == "completed"
+
+
 # --- events -------------------------------------------------------------------------
 
 
