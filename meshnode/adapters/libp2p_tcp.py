@@ -32,10 +32,6 @@ from meshnode.errors import ConfigError
 BACKLOG_BYTES_MAX: Final = 256 * 1024
 ACCEPT_QUEUE: Final = 128
 _WRITE_BYTES: Final = 256 * 1024
-#: What is read at once: little while little comes, since the buffer is made before the
-#: read, and a lot while there is a lot.
-_READ_BYTES_MIN: Final = 16 * 1024
-_READ_BYTES_MAX: Final = 256 * 1024
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
@@ -113,7 +109,6 @@ class TcpStream(TrioTCPStream):
         super().__init__(stream)
         self._backlog = bytearray()
         self._drained = trio.Event()
-        self._read_bytes = _READ_BYTES_MIN
         self._more = False  # the last read was full
 
     @property
@@ -158,8 +153,8 @@ class TcpStream(TrioTCPStream):
             await self._drained.wait()
             self._check_open()
 
-    async def receive(self) -> bytes:
-        """Return what has come, or ``b""`` at the end.
+    async def receive_into(self, room: memoryview) -> int:
+        """Put what has come into ``room``; return how many bytes, 0 at the end.
 
         py-libp2p's :meth:`read` asks for so many bytes, and takes a lock each time; this
         is for the muxer, the only reader once the handshakes are over.
@@ -174,16 +169,15 @@ class TcpStream(TrioTCPStream):
         while True:
             self._check_open()
             try:
-                data = os.read(self.stream.socket.fileno(), self._read_bytes)
+                size = os.readv(self.stream.socket.fileno(), [room])
             except BlockingIOError:
                 self._more = False
                 await self._wait(trio.lowlevel.wait_readable)
                 continue
             except OSError as exc:
                 raise ConnectionClosedError(f"TCP: {exc}", transport="tcp") from exc
-            self._more = len(data) == self._read_bytes
-            self._read_bytes = _READ_BYTES_MAX if self._more else _READ_BYTES_MIN
-            return data
+            self._more = size == len(room)
+            return size
 
     async def _wait(self, until: Callable[[int], Awaitable[None]]) -> None:
         try:

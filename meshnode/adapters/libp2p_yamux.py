@@ -89,14 +89,14 @@ class MeshYamuxStream(IMuxedStream):
             ConnectionClosedError: The connection went away meanwhile.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        start, conn = 0, self._conn
+        start, conn, view = 0, self._conn, memoryview(data)
         while start < len(data):
             await self._wait_for_window()
             await conn.room()
             size = min(self._channel.send_window, DATA_BYTES_MAX, len(data) - start)
             if size <= 0 or not self._channel.sendable:  # changed while we waited for room
                 continue
-            self._send(data[start : start + size])
+            self._send(view[start : start + size])
             start += size
             await conn.take_turns(size)
 
@@ -118,8 +118,8 @@ class MeshYamuxStream(IMuxedStream):
             self._send(data)
         return True
 
-    def _send(self, data: bytes) -> None:
-        self._conn.push(YamuxMachine.data_header(self._channel, len(data)) + data)
+    def _send(self, data: bytes | memoryview) -> None:
+        self._conn.push(b"".join((YamuxMachine.data_header(self._channel, len(data)), data)))
 
     async def _wait_for_window(self) -> None:
         while self._channel.sendable:
@@ -302,8 +302,8 @@ class MeshYamux(IMuxedConn):
     async def _read(self) -> None:
         self._hear(self._read_ahead)
         self._read_ahead = b""
-        while data := await self._tcp.receive():
-            for plaintext in self._cipher.open(data):
+        while size := await self._tcp.receive_into(self._cipher.room):
+            for plaintext in self._cipher.open(size):
                 self._hear(plaintext)
             if self._tcp.backlog_bytes > BACKLOG_BYTES_MAX:
                 # Not before: while we wait, the peer may be waiting for us to read.  But a

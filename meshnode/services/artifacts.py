@@ -8,9 +8,13 @@ the bytes are right or they are refused, wherever they came from.
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from itertools import count
 from typing import Final
 
 import msgspec
+import outcome
 import trio
 
 from meshnode.domain.facts import ArtifactRef
@@ -45,6 +49,8 @@ _HEADER_S: Final = 5.0
 _RATE_MIN: Final = 4 * 1024
 _MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 _MEMORY_ITEM_MAX: Final = 8 * 1024 * 1024
+#: Artifacts on the disk that are known to be what their names say.
+_SOUND_MAX: Final = 4096
 #: Largest artifact that is fetched: it is whole in memory, and its size a peer's claim.
 _FETCHED_BYTES_MAX: Final = 256 * 1024 * 1024
 _GARBAGE_S: Final = 60.0
@@ -92,6 +98,7 @@ class Artifacts:
         self._emit = context.emit
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory_bytes = 0
+        self._sound: OrderedDict[bytes, None] = OrderedDict()
         self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
         self._kept_for: Counter[str] = Counter()  # of those, by broker
         self._counting = trio.Lock()
@@ -153,6 +160,7 @@ class Artifacts:
             await self._take_room(len(data), broker)
             writes += chunks
         self._remember(name, data)
+        self._found_sound(name)
         return ArtifactRef(artifact=name, size=len(data)), writes
 
     async def _take_room(self, size: int, broker: str) -> None:
@@ -287,16 +295,20 @@ class Artifacts:
                 raise ArtifactError(f"{wanted.holder} refuses the artifact: {answer.message}")
             if not isinstance(answer, Found) or answer.size != wanted.size:
                 raise ArtifactError(f"{wanted.holder} offers another size than was promised")
-            while len(data) <= wanted.size and (more := await stream.receive(1 << 18)):
-                data += more
+            hashed, held, size = sha256(data), BytesIO(), len(data)
+            held.write(data)
+            while size <= wanted.size and (more := await stream.receive()):
+                hashed.update(more)
+                held.write(more)  # which hands out what it holds without a copy
+                size += len(more)
         finally:
             await stream.aclose()
-        if len(data) != wanted.size or digest(bytes(data)) != wanted.artifact:
+        if size != wanted.size or hashed.digest() != wanted.artifact:
             self._emit("artifact.mismatch", peer=wanted.holder, artifact=wanted.artifact.hex())
             raise ArtifactError(
                 f"{wanted.holder} sent bytes that don't match the artifact's hash"
             )
-        return bytes(data)
+        return held.getvalue()
 
     def dial_with(self, addresses: AddressesOf) -> None:
         """Use ``addresses`` to find holders."""
@@ -330,15 +342,79 @@ class Artifacts:
         except ArtifactError as exc:
             await stream.send(not_held(ErrorCode.REFUSED, str(exc)))
             return
-        data = await self.local(fetch.artifact)
-        if data is None:
+        await self._send(stream, fetch)
+
+    async def _send(self, stream: Stream, fetch: Fetch) -> None:
+        """Send what is asked for; from the disk a piece at a time, since it may be large."""
+        raw = await self._store.read(_META, fetch.artifact.hex())
+        if raw is None:
             await stream.send(not_held(ErrorCode.NOT_FOUND, "it is not held here"))
             return
-        with trio.move_on_after(2 * _HEADER_S + len(data) / _RATE_MIN):
-            await stream.send(encode_message(Found(len(data))))
-            for at in range(fetch.offset, len(data), limits.CHUNK_SIZE):
-                await stream.send(data[at : at + limits.CHUNK_SIZE])
+        size = _meta(raw).size
+        with trio.move_on_after(2 * _HEADER_S + size / _RATE_MIN):
+            await stream.send(encode_message(Found(size)))
+            if (data := self._memory.get(fetch.artifact)) is not None:
+                await stream.send(data[fetch.offset :])
+            elif not await self._send_chunks(stream, fetch, size):
+                # Without an end: the reader is not to take it for all there is.
+                self._emit("artifact.damaged", artifact=fetch.artifact.hex())
+                return
             await stream.finish()
+
+    async def _send_chunks(self, stream: Stream, fetch: Fetch, size: int) -> bool:
+        """Send an artifact from the disk; return whether it was whole and undamaged."""
+        async with trio.open_nursery() as nursery:
+            ahead, chunks = trio.open_memory_channel[Sequence[tuple[str, bytes]]](0)
+            nursery.start_soon(self._read_ahead, fetch.artifact.hex(), ahead)
+            # Captured, so that a lost stream leaves the nursery as itself and not in a group.
+            sent = await outcome.acapture(self._send_from, chunks, stream, fetch, size)
+            nursery.cancel_scope.cancel()
+        return sent.unwrap()
+
+    async def _send_from(
+        self,
+        chunks: trio.MemoryReceiveChannel[Sequence[tuple[str, bytes]]],
+        stream: Stream,
+        fetch: Fetch,
+        size: int,
+    ) -> bool:
+        at, hashed = 0, sha256()
+        is_sound = fetch.artifact in self._sound
+        async for some in chunks:
+            for _, chunk in some:
+                if not is_sound:
+                    hashed.update(chunk)
+                if (skipped := max(0, fetch.offset - at)) < len(chunk):
+                    await stream.send(chunk[skipped:])
+                at += len(chunk)
+        if at != size or not (is_sound or hashed.digest() == fetch.artifact):
+            return False
+        self._found_sound(fetch.artifact)
+        return True
+
+    async def _read_ahead(
+        self, key: str, ahead: trio.MemorySendChannel[Sequence[tuple[str, bytes]]]
+    ) -> None:
+        """Read the chunks of an artifact while those before them are being sent.
+
+        Ten at once: a look into the store takes a thread, and a few megabytes are no burden.
+        """
+        async with ahead:
+            for number in count():
+                try:
+                    ten = await self._store.scan(_CHUNK, f"{key}/{number:05}")
+                except StoreError as exc:
+                    self._emit("artifact.unreadable", artifact=key, why=str(exc))
+                    return
+                await ahead.send(ten)
+                if len(ten) < 10:  # noqa: PLR2004 - as above
+                    return
+
+    def _found_sound(self, artifact: bytes) -> None:
+        """Note that what is on the disk was hashed: its readers do it again each time."""
+        self._sound[artifact] = None
+        if len(self._sound) > _SOUND_MAX:
+            self._sound.popitem(last=False)
 
     async def _check_reader(self, fetch: Fetch, reader: str) -> None:
         """Let pass whom the broker of one of the artifact's jobs lets read it, and that broker.
