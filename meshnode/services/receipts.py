@@ -123,6 +123,8 @@ class Receipts:
             return
         except RequestFailed as exc:
             self._context.emit("acceptance.refused", peer=peer, why=str(exc))
+        else:
+            self._context.emit("acceptance.acknowledged", peer=peer, award=key)
         finally:
             self._sending.discard(key)
         self._settled[key] = None
