@@ -71,6 +71,16 @@ class Stream(Protocol):
             StreamLost: The connection broke, or the stream was reset or closed here.
         """
 
+    def deliver_to(self, take: Callable[[bytes], None], /) -> bool:
+        """Hand what comes to ``take`` at once, from now on, if this transport can.
+
+        It saves a turn of the scheduler for each message.  ``take`` must neither raise nor
+        take long.  :meth:`receive` then tells of the end alone: ``b""``, or ``StreamLost``.
+
+        Returns:
+            False if it can't: the stream is received from as before.
+        """
+
     async def finish(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
 

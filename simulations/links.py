@@ -187,6 +187,7 @@ class SimStream:
         "_refused",
         "_room_bytes",
         "_sending",
+        "_take",
         "_unread",
         "_writer",
         "far",
@@ -208,6 +209,7 @@ class SimStream:
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
         self._sending = False
+        self._take: Callable[[bytes], None] | None = None
         link.streams[host.peer][self] = None
 
     # --- the port -----------------------------------------------------------------
@@ -263,11 +265,24 @@ class SimStream:
                 continue
             if self._lost:
                 raise StreamLost(f"stream with {self.peer}: {self._lost}")
-            if self._unread:
+            if self._take is not None:
+                self._deliver()
+            elif self._unread:
                 return self._read(size_max)
             if self._ended:
                 return b""
             await self._wait_for_bytes()
+
+    def deliver_to(self, take: Callable[[bytes], None], /) -> bool:
+        """See :meth:`meshnode.ports.Stream.deliver_to`."""
+        self._take = take
+        self._deliver()
+        return True
+
+    def _deliver(self) -> None:
+        """Hand over what has come; nothing comes to a frozen host."""
+        while self._take is not None and self._unread:
+            self._take(self._read(PIECE_BYTES_MAX))
 
     async def finish(self) -> None:
         """See :meth:`meshnode.ports.Stream.finish`."""
@@ -301,7 +316,10 @@ class SimStream:
         """Bytes have arrived."""
         if not self._lost:
             self._unread.append(piece)
-            self._wake_reader()
+            if self._take is None:
+                self._wake_reader()
+            else:
+                self._deliver()
 
     def end(self, _: object = None) -> None:
         """The other side has finished."""

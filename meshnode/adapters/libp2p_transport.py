@@ -11,7 +11,7 @@ learns of it as ``StreamLost`` on its stream.  At most :data:`STREAMS_MAX` strea
 ours are open per connection; one more is ``Busy``.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
@@ -102,6 +102,11 @@ class Libp2pStream:
             return b""
         except _BROKEN as exc:
             raise StreamLost(f"the stream to {self._peer} is over: {exc}") from exc
+
+    def deliver_to(self, take: Callable[[bytes], None], /) -> bool:
+        """Hand what comes to ``take`` at once, from the task that reads the connection."""
+        self._muxed.deliver_to(take)
+        return True
 
     async def finish(self) -> None:
         """Say that nothing more will be sent."""

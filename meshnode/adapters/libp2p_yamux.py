@@ -14,6 +14,7 @@ wire when a send is cancelled.  This one stands at the same place (:class:`IMuxe
 * A peer that breaks the rules loses the connection, and only that.
 """
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
@@ -59,6 +60,8 @@ class MeshYamuxStream(IMuxedStream):
         self._conn = conn
         self._channel = channel
         self._aborted = False
+        self._take: Callable[[bytes], None] | None = None
+        self._waiting = 0  # for window
         # Readers and writers wait in one place: each looks for itself what has changed.
         self._movable = trio.lowlevel.ParkingLot()
 
@@ -73,8 +76,24 @@ class MeshYamuxStream(IMuxedStream):
         channel = self._channel
         return channel.reset or (channel.finished_here and channel.finished_by_peer)
 
+    def deliver_to(self, take: Callable[[bytes], None], /) -> None:
+        """Hand what comes to ``take``, and what has come already."""
+        self._take = take
+        self._deliver(take)
+
+    def _deliver(self, take: Callable[[bytes], None]) -> None:
+        while self._channel.buffered:
+            data = self._conn.machine.read(self._channel, _READ_BYTES)
+            self._conn.say()
+            take(data)
+
     def wake(self) -> None:
         """Let whoever waits on this stream look at it again."""
+        channel = self._channel
+        if self._take is not None:
+            self._deliver(self._take)
+            if not (self._waiting or channel.finished_by_peer or channel.reset):
+                return  # its reader waits for the end
         if self._movable:
             self._movable.unpark_all()
 
@@ -125,7 +144,11 @@ class MeshYamuxStream(IMuxedStream):
         while self._channel.sendable:
             if self._channel.send_window > 0:
                 return
-            await self._movable.park()
+            self._waiting += 1
+            try:
+                await self._movable.park()
+            finally:
+                self._waiting -= 1
         raise MuxedStreamReset("the stream is closed")
 
     # --- reading ---

@@ -173,17 +173,29 @@ class Session:
 
     async def _read(self) -> None:
         try:
-            while data := await self.stream.receive():
-                for event in self.machine.receive(data, now_ms=self._now_ms()):
-                    self._hear(event)
-                self.wake()
+            if self.stream.deliver_to(self._take):
+                while await self.stream.receive():
+                    pass  # never: what comes is delivered
+            else:
+                while data := await self.stream.receive():
+                    self._take(data)
         except StreamLost as exc:
             self.reason = self.reason or str(exc)
+
+    def _take(self, data: bytes) -> None:
+        """Take in what came; a peer that breaks the protocol loses the session."""
+        if self.ended.is_set() or self.stopped:
+            return  # it came while the session was ending
+        try:
+            for event in self.machine.receive(data, now_ms=self._now_ms()):
+                self._hear(event)
         except RemoteProtocolError as exc:
-            self.reason = f"{self.peer} broke the protocol: {exc}"
             self.owner.emit(
                 "session.violation", peer=self.peer, code=exc.code.name, why=str(exc)
             )
+            self.stop(f"{self.peer} broke the protocol: {exc}")
+        else:
+            self.wake()
 
     def _hear(  # noqa: C901, PLR0912 - one arm for each event
         self, event: SessionEvent

@@ -52,6 +52,49 @@ async def test_bytes_arrive_whole_and_in_order(transports: Transports) -> None:
             assert await receive_all(stream) == sent
 
 
+async def test_what_is_delivered_is_all_that_came_and_then_comes_the_end(
+    transports: Transports,
+) -> None:
+    sent = pattern(400_000)
+
+    async def tell(stream: Stream) -> None:
+        await stream.send(sent[:1000])
+        await stream.receive()  # so that the first of it is there before it is asked for
+        await stream.send(sent[1000:])
+        await stream.finish()
+
+    with trio.fail_after(LIMIT_S):
+        async with transports(2) as (here, there):
+            there.serve(OTHER, tell)
+            stream = await dial(here, there, OTHER)
+            came = bytearray(await receive_exactly(stream, 1))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert stream.deliver_to(came.extend)
+            assert came == sent[:1000]
+            await stream.send(b"on")
+            assert await stream.receive() == b""
+            assert came == sent
+
+
+async def test_a_stream_that_is_delivered_from_can_be_sent_on_and_is_lost_like_any_other(
+    transports: Transports,
+) -> None:
+    with trio.fail_after(LIMIT_S):
+        async with transports(2) as (here, there):
+            there.serve(ECHO, echo)
+            stream = await dial(here, there)
+            came = bytearray()
+            assert stream.deliver_to(came.extend)
+            sent = pattern(3 * MIB)  # more than a window: the sender has to wait
+            await stream.send(sent)
+            while len(came) < len(sent):
+                await trio.lowlevel.checkpoint()
+            assert came == sent
+            await there.disconnect(here.peer)
+            with pytest.raises(StreamLost):
+                await stream.receive()
+
+
 async def test_both_ends_know_whom_they_talk_to(transports: Transports) -> None:
     seen: list[str] = []
 

@@ -192,6 +192,27 @@ def test_a_frozen_peer_does_not_read_what_has_arrived() -> None:
     play(story)
 
 
+def test_what_is_delivered_to_a_frozen_peer_waits_for_the_thaw() -> None:
+    async def story(network: SimNetwork) -> None:
+        own = await dial(network, "b", "a")
+        came = bytearray()
+        assert own.deliver_to(came.extend)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(own.receive)
+            await own.send(b"before ")
+            await trio.sleep(1)
+            network.freeze("b")
+            await own.send(b"meanwhile")  # echoed, and nobody is there to take it
+            await trio.sleep(3600)
+            assert came == b"before "
+            network.thaw("b")
+            await trio.sleep(1)
+            assert came == b"before meanwhile"
+            nursery.cancel_scope.cancel()
+
+    play(story)
+
+
 def test_a_frozen_peer_answers_no_dial_within_the_limit() -> None:
     async def story(network: SimNetwork) -> None:
         network.freeze("b")

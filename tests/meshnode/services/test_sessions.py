@@ -89,6 +89,20 @@ def test_what_the_stream_did_not_take_at_once_is_not_overtaken() -> None:
     play(story)
 
 
+def test_what_comes_while_a_session_ends_blames_nobody() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", echo)
+        await a.ask("b")
+        session = a.sessions._sessions["b"]
+        session.stop("enough")
+        session._take(b"\xff" * 8)  # against the protocol, were it still spoken
+        await until(lambda: session.ended.is_set())
+        session._take(b"\xff" * 8)
+        assert a.count("session.violation") == 0
+
+    play(story)
+
+
 def test_an_answer_comes_back_and_the_session_stays() -> None:
     async def story(_: SimNetwork, a: Side, b: Side) -> None:
         b.sessions.handle("m", echo)
