@@ -96,7 +96,7 @@ def test_what_comes_while_a_session_ends_blames_nobody() -> None:
         session = a.sessions._sessions["b"]
         session.stop("enough")
         session._take(b"\xff" * 8)  # against the protocol, were it still spoken
-        await until(lambda: session.ended.is_set())
+        await until(session.ended.is_set)
         session._take(b"\xff" * 8)
         assert a.count("session.violation") == 0
 
