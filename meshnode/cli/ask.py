@@ -118,6 +118,7 @@ def ask(
         None if graph is None else graph_to_value(read_graph(graph)),
         read_inputs(file or (), input_ or ()),
         partial=partial,
+        budget_mc=budget,
     )
     terms = {"idempotency_key": key, "budget_mc": budget, "deadline_s": deadline}
     folder = None if out is None else make_folder(out)

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
 
 _NEAR_SHOWN: Final = 3
+_SOON_MS: Final = 100
+#: How a value of each type is written behind ``--input NAME=``.
+_WRITTEN: Final = {"string": '"…"', "array": "[…]", "object": "{…}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +24,14 @@ class Wanted:
         graph: In the friendly form, or None.
         inputs: By name; files are in ``files``.
         partial: Of a goal, leave out what can't be placed.
+        budget_mc: Most to spend, if that was said.
     """
 
     goal: str
     graph: Mapping[str, Any] | None
     inputs: Mapping[str, Any]
     partial: bool = False
+    budget_mc: int | None = None
 
 
 async def planned(
@@ -35,7 +40,7 @@ async def planned(
     """Return graph and inputs, planned first if it is a goal; None where it was shown only.
 
     Raises:
-        CommandFailed: The goal can't be served, or leaves something out.
+        CommandFailed: The goal can't be served, leaves something out, or costs too much.
     """
     if wanted.graph is not None:
         return {"graph": wanted.graph, "inputs": wanted.inputs}
@@ -51,9 +56,10 @@ async def planned(
         if as_json:
             say_json(plan)
         else:
-            show_plan(plan)
+            show_plan(plan, budget_mc=wanted.budget_mc)
         return None
     _refuse_missing(plan)
+    _refuse_dear(plan, wanted.budget_mc)
     if not as_json:
         steps = ", then ".join(plain(step["capability"]) for step in plan["steps"])
         line = f"understood: {steps} (about {plan['cost_mc']} mc)"
@@ -71,15 +77,31 @@ def _refuse_missing(plan: Mapping[str, Any]) -> None:
         + (f" ({plain(want['description'])})" if want["description"] else "")
         for want in plan["missing"]
     )
-    field = plan["missing"][0]["field"]
     raise CommandFailed(
         f"the goal doesn't say: {wants}",
-        hint=f"add --input '{field}=\"…\"', or a --file that it is about",
+        hint=f"add --input '{_written(plan['missing'][0])}', or a --file that it is about",
         told="plan.incomplete",
     )
 
 
-def show_plan(plan: Mapping[str, Any]) -> None:
+def _written(want: Mapping[str, Any]) -> str:
+    """Return how a value for ``want`` is given."""
+    return f"{plain(want['field'])}={_WRITTEN.get(want['type'], '…')}"
+
+
+def _refuse_dear(plan: Mapping[str, Any], budget_mc: int | None) -> None:
+    """Refuse what the budget can't pay, before anything is spent on a part of it."""
+    from meshnode.cli.failure import CommandFailed
+
+    if budget_mc is not None and plan["cost_mc"] > budget_mc:
+        raise CommandFailed(
+            f"this takes {plan['cost_mc']} mc or more, and the budget is {budget_mc} mc",
+            hint=f"--budget {plan['cost_mc']}, or --plan to see what costs how much",
+            told="budget.exceeded",
+        )
+
+
+def show_plan(plan: Mapping[str, Any], *, budget_mc: int | None = None) -> None:
     """Print what was understood, the graph, and what it would take."""
     out = console()
     rows = [
@@ -102,13 +124,35 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     for want in plan["missing"]:
         about = f": {plain(want['description'])}" if want["description"] else ""
         out.print(
-            f"missing: --input '{want['field']}=…' for {want['step']}{about}", markup=False
+            f"missing: --input '{_written(want)}' for {want['step']}{about}",
+            markup=False,
+            soft_wrap=True,
         )
-    time = (
-        f"{plan['time_ms'] / 1000:.1f} s" if plan["time_ms"] else "unknown, nobody measured it"
-    )
+    for line in _open_fields(plan["optional"]):
+        out.print(line, style="dim", markup=False, soft_wrap=True)
+    time = _time(plan["time_ms"])
     how = "" if plan["by_meaning"] else "; by words alone: the embedding model isn't installed"
-    out.print(f"\ncost about {plan['cost_mc']} mc, time about {time}{how}", markup=False)
+    over = budget_mc is not None and plan["cost_mc"] > budget_mc
+    dear = f", more than the budget of {budget_mc} mc" if over else ""
+    out.print(f"\ncost about {plan['cost_mc']} mc{dear}; {time}{how}", markup=False)
+
+
+def _open_fields(optional: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each step: what it takes beside what the goal says."""
+    fields: dict[str, list[str]] = {}
+    for want in optional:
+        about = f" ({plain(want['description'])})" if want["description"] else ""
+        fields.setdefault(want["step"], []).append(plain(want["field"]) + about)
+    return [
+        f"{plain(step)} also takes, by --input NAME=…: {', '.join(names)}"
+        for step, names in fields.items()
+    ]
+
+
+def _time(time_ms: int) -> str:
+    if not time_ms:
+        return "how long it takes nobody has measured yet"
+    return f"time about {time_ms / 1000:.1f} s" if time_ms >= _SOON_MS else "time under 0.1 s"
 
 
 def _mapped(graph: Mapping[str, Any]) -> set[str]:

@@ -2,23 +2,29 @@
 
 A field of a step draws, in this order, from a producer that the outline names, from what
 the caller gave under its name, from the files or the text of the goal (the one field that
-takes the matter), and from the clause itself (a language, one of an enum).  What can't be
-inferred is named, so that the caller can give it; nothing is guessed.
+takes the matter), and from the clause itself (a language, one of an enum, a number that
+stands beside the field's name, or all of it where a model wants to be told what to do).
+What can't be inferred is named, so that the caller can give it; nothing is guessed.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 from meshnode.domain.graph_builder import Place, TaskGraph
 from meshnode.domain.planning import Offer, Outline, fields_of, kind_of, pair_fit, required_of
-from meshnode.domain.planning_words import begins_with_verb, stems, words
+from meshnode.domain.planning_words import begins_with_verb, stem, stems, words
+from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 from protocol import graph as protocol
 
 FILES: Final = "files"
 TEXT: Final = "text"
+PATH: Final = "path"
+_NAMED_MAX: Final = 12
+_COUNTS: Final = ("integer", "number")
 
 #: Where languages are asked for by code; the codes are ISO 639-1's.
 _LANGUAGES: Final = {
@@ -39,21 +45,37 @@ _FORMULA: Final = re.compile(r"(?=\S*\d|[a-z]\b)[-+(\w.]*(?:\s*[-+*/^=%()]\s*[\w
 _AMOUNT: Final = re.compile(r"[-+]?\d[\d,.]*\s*[A-Za-z°µ%/^]+\d?")
 _TO: Final = re.compile(r"\b(?:into|to|in|as)\s+(?:an? |the )?([\w°/^%]+)\s*$", re.IGNORECASE)
 _PAYLOAD_WORDS_MIN: Final = 3
+#: Fields that a request in words is for, where there is no other matter.
+_REQUESTS: Final = frozenset({"prompt", "question", "instruction", "instructions"})
+#: Fields that say what to do with the matter.
+_ORDERS: Final = ("instruction", "instructions", "system")
+#: "Translate this" is about something that isn't in it.
+_POINTS: Final = re.compile(r"\b(?:this|these|those|it|them)\b", re.IGNORECASE)
+_NUMBERS: Final = {
+    word: number
+    for number, word in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1
+    )
+}
+#: Parts of a field's name that say nothing of what is counted.
+_BOUNDS: Final = frozenset(stem(word) for word in ("max", "min", "count", "number", "limit"))
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that a step needs and nothing tells.
+    """Something of a step's input that nothing tells.
 
     Attributes:
         step: Its id in the graph.
         field: Of its input.
         description: What the schema says of it.
+        kind: Its JSON type, or nothing.
     """
 
     step: str
     field: str
     description: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +87,7 @@ class Assembled:
         inputs: Its inputs.
         steps: Ids of the sub-tasks, in the order of the outline's steps.
         missing: What the caller must add to ``inputs``, under the field's name.
+        optional: What the caller may add.
         cost_mc: What the advertised prices come to.
         time_ms: Longest path, by the latencies that providers measured; 0 if none has.
     """
@@ -73,6 +96,7 @@ class Assembled:
     inputs: Mapping[str, JsonValue]
     steps: Sequence[str]
     missing: Sequence[Missing]
+    optional: Sequence[Missing]
     cost_mc: int
     time_ms: int
 
@@ -104,7 +128,18 @@ class _Step:
     name: str = ""
     mapped: bool = False
     calls: int = 1
-    wants: list[Missing] = field(default_factory=list)
+    wants: list[str] = field(default_factory=list)
+    may_have: list[str] = field(default_factory=list)
+
+    def told(self, names: Sequence[str]) -> list[Missing]:
+        """Return what there is to say of the fields ``names``."""
+        fields = fields_of(self.offer.input_schema)
+        return [
+            Missing(
+                self.name, name, str(fields[name].get("description", "")), kind_of(fields[name])
+            )
+            for name in names
+        ]
 
 
 class _Assembly:
@@ -115,6 +150,7 @@ class _Assembly:
     ) -> None:
         self.graph = TaskGraph(name)
         self.inputs: dict[str, JsonValue] = dict(given)
+        self._given = frozenset(given)
         self._matter = matter
         self._files = files
 
@@ -131,27 +167,46 @@ class _Assembly:
         if not fed and main in left:
             left.remove(main)
             self._bind_matter(step, main, required[main], (inputs, each))
-        unknown: list[str] = []
         for name in left:
             value = _said(name, required[name], step.clause)
             if value is None:
-                unknown.append(name)
+                step.wants.append(name)
                 inputs[name] = self.graph.input(name)
             else:
                 inputs[name] = value
-        for name, schema in fields_of(step.offer.input_schema).items():
-            if "enum" in schema and name not in {*inputs, *each}:  # "solve" is an operation
-                said = _said(name, schema, step.clause)
-                inputs |= {} if said is None else {name: said}
+        asked = main in inputs and inputs[main] == step.clause
+        self._add_optional(step, (inputs, each), ordered=not asked)
         if each and not any(steps[p].mapped for p in step.producers):
             self._bind_path(step, each)
         step.mapped = bool(each)
         step.place = self.graph.task(step.offer.capability, inputs, each=each)
         step.name = str(step.place)
-        step.wants += [
-            Missing(step.name, name, str(required[name].get("description", "")))
-            for name in unknown
-        ]
+
+    def _add_optional(
+        self, step: _Step, into: tuple[dict[str, object], dict[str, object]], *, ordered: bool
+    ) -> None:
+        """Bind what needn't be given, where the caller or the clause does.
+
+        Args:
+            step: The step.
+            into: Its inputs, and those it maps over.
+            ordered: It may be told what to do: its matter isn't the clause itself.
+        """
+        inputs, each = into
+        fields = fields_of(step.offer.input_schema)
+        orders = next((name for name in _ORDERS if name in fields), "") if ordered else ""
+        for name, schema in fields.items():
+            if name in inputs or name in each or name == PATH:
+                continue
+            if name in self._given:
+                inputs[name] = self.graph.input(name)
+            elif name == orders and kind_of(schema) == "string":
+                inputs[name] = step.clause
+            elif "enum" in schema or kind_of(schema) in _COUNTS:  # "solve" is an operation
+                said = _said(name, schema, step.clause)
+                inputs |= {} if said is None else {name: said}
+            if name not in inputs:
+                step.may_have.append(name)
 
     def _from_producers(
         self, step: _Step, steps: Sequence[_Step]
@@ -199,14 +254,16 @@ class _Assembly:
             inputs[name] = self.graph.input(TEXT)
         elif (literal := _literal(step.clause)) and kind_of(schema) in ("string", ""):
             inputs[name] = literal
+        elif name in _REQUESTS and not _POINTS.search(step.clause):
+            inputs[name] = step.clause
         else:
             inputs[name] = self.graph.input(name)
-            step.wants.append(Missing("", name, str(schema.get("description", ""))))
+            step.wants.append(name)
 
     def _bind_path(self, step: _Step, each: dict[str, object]) -> None:
         """Tell an agent that wants to know where a text comes from."""
-        if "path" in fields_of(step.offer.input_schema) and "path" not in each:
-            each["path"] = self.graph.input(FILES).each["path"]
+        if PATH in fields_of(step.offer.input_schema) and PATH not in each:
+            each[PATH] = self.graph.input(FILES).each[PATH]
 
 
 def assemble(
@@ -228,7 +285,9 @@ def assemble(
 
     Raises:
         GraphError: The graph has no sense (too many steps, …).
+        InputInvalid: No step takes something that was given.
     """
+    _refuse_unwanted(outline, given)
     assembly = _Assembly(name, matter, len(files), given)
     if files:
         assembly.inputs[FILES] = [dict(file) for file in files]
@@ -243,19 +302,29 @@ def assemble(
         if index not in consumed:
             assert step.place is not None
             assembly.graph.output(step.name, step.place)
-    missing = [
-        Missing(step.name, want.field, want.description)
-        for step in steps
-        for want in step.wants
-    ]
     return Assembled(
         graph=assembly.graph.build(),
         inputs=assembly.inputs,
         steps=[step.name for step in steps],
-        missing=missing,
+        missing=[want for step in steps for want in step.told(step.wants)],
+        optional=[open_ for step in steps for open_ in step.told(step.may_have)],
         cost_mc=sum(step.offer.price_mc * step.calls for step in steps),
         time_ms=_longest(steps),
     )
+
+
+def _refuse_unwanted(outline: Outline, given: Mapping[str, JsonValue]) -> None:
+    """Refuse what no step takes: a misspelt name would be left out unnoticed."""
+    taken = {name for offer in outline.steps for name in fields_of(offer.input_schema)}
+    for name in given:
+        if name in taken or name == FILES:
+            continue
+        near = get_close_matches(name, sorted(taken), n=1)
+        others = ", ".join(sorted(taken)[:_NAMED_MAX])
+        raise InputInvalid(
+            f"nothing that this goal needs takes an input {name!r:.60}",
+            hint=f"did you mean {near[0]!r}?" if near else f"there are {others}",
+        )
 
 
 def _longest(steps: Sequence[_Step]) -> int:
@@ -297,6 +366,8 @@ def _said(name: str, schema: Mapping[str, Any], clause: str) -> JsonValue:
             ),
             None,
         )
+    if kind_of(schema) in _COUNTS:
+        return _counted(name, str(schema.get("description", "")), clause)
     if kind_of(schema) not in ("string", ""):
         return None
     languages = [word for word in words(clause) if word in _LANGUAGES]
@@ -307,3 +378,16 @@ def _said(name: str, schema: Mapping[str, Any], clause: str) -> JsonValue:
         return clause
     found = _TO.search(clause)
     return found[1] if found and name in ("to", "target", "into", "tone", "unit") else None
+
+
+def _counted(name: str, description: str, clause: str) -> int | None:
+    """Return the number that stands beside what the field counts: "3 times", "times 3"."""
+    # A field that is called `count` says in its description what it counts.
+    counts = set(stems(name)) - _BOUNDS or set(stems(description)) - _BOUNDS
+    spoken = words(clause)
+    for index, word in enumerate(spoken):
+        number = _NUMBERS.get(word, int(word) if word.isascii() and word.isdigit() else None)
+        beside = spoken[max(0, index - 1) : index] + spoken[index + 1 : index + 2]
+        if number is not None and counts & {stem(other) for other in beside}:
+            return number
+    return None

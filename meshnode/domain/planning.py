@@ -341,10 +341,28 @@ def fields_of(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def required_of(offer: Offer) -> dict[str, Mapping[str, Any]]:
-    """Return the fields of the input that must be given."""
-    fields = fields_of(offer.input_schema)
-    names = offer.input_schema.get("required", list(fields))
+    """Return the fields of the input that must be given.
+
+    Of alternatives (a prompt or messages), the first.  Where the schema names none, those
+    without a default: whoever wrote it forgot to say, or means all of them.
+    """
+    schema = offer.input_schema
+    fields = fields_of(schema)
+    names = [*_names(schema.get("required"))]
+    for choice in ("anyOf", "oneOf"):
+        named = (_names(one.get("required")) for one in _objects(schema.get(choice)))
+        names += next((found for found in named if found), [])
+    if not names and "required" not in schema:
+        names = [name for name, part in fields.items() if "default" not in part]
     return {name: fields[name] for name in names if name in fields}
+
+
+def _names(value: object) -> list[str]:
+    return [n for n in value if isinstance(n, str)] if isinstance(value, list) else []
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [o for o in value if isinstance(o, dict)] if isinstance(value, list) else []
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:

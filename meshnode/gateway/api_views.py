@@ -127,8 +127,17 @@ def plan_view(plan: Plan) -> View:
         ],
         "steps": steps,
         "missing": [
-            {"step": want.step, "field": want.field, "description": want.description}
+            {
+                "step": want.step,
+                "field": want.field,
+                "description": want.description,
+                "type": want.kind,
+            }
             for want in made.missing
+        ],
+        "optional": [
+            {"step": want.step, "field": want.field, "description": want.description}
+            for want in made.optional
         ],
         "cost_mc": made.cost_mc,
         "time_ms": made.time_ms,

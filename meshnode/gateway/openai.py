@@ -41,6 +41,9 @@ MESH: Final = "mesh"
 #: A comment is sent after this much silence, so that proxies keep the stream, seconds.
 _QUIET_S: Final = 10.0
 
+#: Reasons of a failure that paying more would mend, and nothing else.
+_UNPAID: Final = frozenset({"budget.exceeded"})
+
 View = dict[str, JsonValue]
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -342,5 +345,8 @@ def _in_their_shape(handler: Handler) -> Handler:
 
 
 def _refusal(error: MeshError) -> Response:
-    status = 502 if isinstance(error, JobFailed) else status_of(error)
+    status = status_of(error)
+    if isinstance(error, JobFailed):
+        # Clients ask again by themselves after a 5xx: what a budget can't pay it can't then.
+        status = 402 if error.reason in _UNPAID else 502
     return JSONResponse(_error(error), status)

@@ -32,12 +32,15 @@ def input_of(chat: Chat, schema: Mapping[str, Any]) -> dict[str, JsonValue]:
     fields: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
     required = [name for name in schema.get("required", []) if isinstance(name, str)]
     tuning = {name: value for name, value in chat.tuning.items() if name in fields}
+    why = ""
     for candidate in _candidates(chat, fields, required):
         value = {**candidate, **tuning}
-        if not mismatch(canonical(dict(schema)), value):
+        reason = mismatch(canonical(dict(schema)), value)
+        if not reason:
             return value
+        why = why or f": {reason}"
     raise ChatRefused(
-        f"a chat message can't be made the input of {chat.model}",
+        f"a chat message can't be made the input of {chat.model}{why}",
         hint="send its input as a JSON object in the last message; the schema is "
         + json.dumps(schema)[:1_500],
         param="messages",

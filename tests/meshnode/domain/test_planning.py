@@ -1,7 +1,7 @@
 """Goals in words become sub-tasks and edges; by words alone here, so without a model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meshnode.domain.plan_graphs import assemble, split_matter
 from meshnode.domain.planning import Offer, Outline, outline, texts_of, word_vectors
 from meshnode.domain.planning_words import parts, pointing, similar, stems
+from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 
 
@@ -82,8 +83,8 @@ CALCULATE = offer(
 ALL = [SUMMARIZE, TRANSLATE, TRANSCRIBE, KEYWORDS, STATISTICS, CHART, REPORT, CALCULATE]
 
 
-def understand(goal: str) -> Outline:
-    return outline(goal, ALL, word_vectors(texts_of(goal, ALL)))
+def understand(goal: str, offers: Sequence[Offer] = ALL) -> Outline:
+    return outline(goal, offers, word_vectors(texts_of(goal, offers)))
 
 
 def steps(found: Outline) -> list[str]:
@@ -207,15 +208,18 @@ def test_any_words_end_in_time(words: list[str]) -> None:
 # --- the graph -----------------------------------------------------------------------
 
 
-def plan(goal: str, *paths: str, **inputs: JsonValue) -> dict[str, Any]:
+def plan(
+    goal: str, *paths: str, offers: Sequence[Offer] = ALL, **inputs: JsonValue
+) -> dict[str, Any]:
     asked, matter = split_matter(goal)
     files = [{"path": path, "text": f"text of {path}"} for path in paths]
-    made = assemble(understand(asked), matter=matter, files=files, given=inputs)
+    made = assemble(understand(asked, offers), matter=matter, files=files, given=inputs)
     return {
         "tasks": {task.id: task for task in made.graph.subtasks},
         "outputs": sorted(made.graph.outputs),
         "inputs": dict(made.inputs),
         "missing": [want.field for want in made.missing],
+        "optional": [want.field for want in made.optional],
         "cost_mc": made.cost_mc,
         "time_ms": made.time_ms,
     }
@@ -272,3 +276,95 @@ def test_a_formula_and_an_operation_stand_in_the_clause() -> None:
 def test_every_end_of_the_graph_is_an_output() -> None:
     made = plan("Summarise the document and extract its keywords.", "a.md")
     assert made["outputs"] == ["keyword_extraction", "summarization"]
+
+
+#: What `meshnode wrap openai` advertises.
+MODEL = offer(
+    "text.generation@1",
+    "Generates a text, such as a poem or a story (language model).",
+    {
+        "type": "object",
+        "properties": {
+            "prompt": {"type": "string"},
+            "messages": {"type": "array"},
+            "system": {"type": "string"},
+            "max_tokens": {"type": "integer"},
+        },
+        "anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
+        "additionalProperties": False,
+    },
+    fields(text="string"),
+)
+SHOUT = offer(
+    "text.shout@1",
+    "Shouts a text.",
+    {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "times": {"type": "integer", "default": 1},
+            "lines_max": {"type": "integer"},
+            "count": {"type": "integer", "description": "How many echoes."},
+        },
+        "required": ["text"],
+    },
+    fields(text="string"),
+)
+SPEAKING = [MODEL, SHOUT]
+
+
+def told(made: Mapping[str, Any], task: str) -> dict[str, Any]:
+    inputs = made["tasks"][task].inputs
+    return {
+        name: json.loads(source.value) if source.kind == "value" else source.name
+        for name, source in inputs.items()
+    }
+
+
+def test_a_model_is_asked_what_the_goal_says() -> None:
+    made = plan("Generate a poem about the sea", offers=SPEAKING)
+    assert made["missing"] == []
+    assert told(made, "generation") == {"prompt": "Generate a poem about the sea"}
+    # It is about something that isn't here, and that only the caller has.
+    assert plan("Generate a story of this", offers=SPEAKING)["missing"] == ["prompt"]
+
+
+def test_a_model_that_is_given_a_matter_is_told_what_to_do_with_it() -> None:
+    made = plan("Generate a story of this", "a.md", offers=SPEAKING)
+    assert told(made, "generation") == {"prompt": "files", "system": "Generate a story of this"}
+    made = plan("Shout this, then generate a poem about it", "a.md", offers=SPEAKING)
+    assert told(made, "generation")["prompt"] == "shout"
+    assert told(made, "generation")["system"] == "generate a poem about it"
+
+
+def test_what_is_optional_is_taken_from_the_caller_and_the_rest_is_told() -> None:
+    made = plan("Shout this", "a.md", offers=SPEAKING, times=3)
+    assert told(made, "shout") == {"text": "files", "times": "times"}
+    assert made["optional"] == ["lines_max", "count"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "wanted"),
+    [
+        ("Shout this 3 times", {"times": 3}),
+        ("Shout three times this text", {"times": 3}),
+        ("Shout at most 20 lines of this", {"lines_max": 20}),
+        ("Shout this with 2 echoes", {"count": 2}),
+        ("Shout this 3 to 2020", {}),
+        ("Shout this", {}),
+    ],
+)
+def test_a_number_is_of_what_stands_beside_it(goal: str, wanted: dict[str, int]) -> None:
+    assert told(plan(goal, "a.md", offers=SPEAKING), "shout") == {"text": "files", **wanted}
+
+
+def test_an_input_that_nothing_takes_is_refused() -> None:
+    with pytest.raises(InputInvalid, match="'tims'") as caught:
+        plan("Shout this", "a.md", offers=SPEAKING, tims=3)
+    assert "'times'" in caught.value.hint
+
+
+def test_a_schema_that_requires_nothing_means_what_has_no_default() -> None:
+    lax = {name: part for name, part in SHOUT.input_schema.items() if name != "required"}
+    only = offer("text.shout@1", "Shouts a text.", lax, fields(text="string"))
+    assert plan("Shout this", "a.md", offers=[only])["missing"] == ["lines_max", "count"]

@@ -172,6 +172,19 @@ async def test_what_cant_be_is_refused_as_clients_expect(
     assert {"message", "type", "param", "code"} <= set(caught.value.body)
 
 
+async def test_what_a_budget_cant_pay_is_not_asked_for_again(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    """A 5xx would be: clients repeat those by themselves, each time as another job."""
+    asking = client(desk).with_options(max_retries=2)
+    with pytest.raises(openai.APIStatusError, match="mc of the budget are left") as caught:
+        await asking.chat.completions.create(
+            model="test.tell", messages=ASK, extra_body={"mesh": {"budget_mc": 1}}
+        )
+    assert caught.value.status_code == 402
+    assert len(await desk.node.broker.jobs()) == 1
+
+
 async def test_a_wrong_key_is_an_authentication_error(
     autojump_clock: MockClock, desk: Desk
 ) -> None:
