@@ -6,7 +6,9 @@ something is worse than a red one.
 """
 
 import os
+import warnings
 from collections.abc import Generator
+from inspect import isgenerator
 
 import pytest
 from hypothesis import settings
@@ -29,14 +31,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that skipped in CI."""
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skipped in CI; end a Trio run that a time limit shot down."""
+    if call.excinfo is not None:
+        _end_run(call.excinfo.value)
     report = yield
     # An expected failure is reported as a skip with this attribute.
     if report.skipped and "CI" in os.environ and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI doesn't allow: {report.longrepr}"
     return report
+
+
+def _end_run(error: BaseException) -> None:
+    """Close the loop of a run that ended in its wait for events.
+
+    Trio counts it as running until its generator is collected, whenever that is, and
+    refuses to begin another: one hang would fail the tests after it.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        loop = trace.tb_frame.f_locals.get("gen")
+        if trace.tb_frame.f_globals.get("__name__") == "trio._core._run" and isgenerator(loop):
+            with warnings.catch_warnings(action="ignore"):  # that it was abandoned
+                loop.close()
+        trace = trace.tb_next
 
 
 @pytest.hookimpl(wrapper=True)
