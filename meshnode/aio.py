@@ -26,7 +26,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from os import PathLike
 from typing import Any, TypeVar
@@ -60,6 +60,8 @@ class _TrioThread:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
+        self._over = False
+        self._outcomes: set[asyncio.Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="meshnode", daemon=True)
 
     async def start(self) -> None:
@@ -77,13 +79,25 @@ class _TrioThread:
         self._nursery.cancel_scope.cancel()
 
     def _run(self) -> None:
-        trio.run(self._main)
+        try:
+            trio.run(self._main)
+        finally:
+            with suppress(RuntimeError):  # the program's own loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._abandon)
+
+    def _abandon(self) -> None:
+        """Tell whoever still waits that there will be no answer."""
+        for outcome in [*self._outcomes]:
+            outcome.cancel()
 
     async def _main(self) -> None:
-        async with trio.open_nursery() as nursery:
-            self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
-            self._loop.call_soon_threadsafe(self._ready.set_result, None)
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
+                self._loop.call_soon_threadsafe(self._ready.set_result, None)
+                await trio.sleep_forever()
+        finally:
+            self._over = True
 
     async def call(self, do: Callable[[], Awaitable[T]]) -> T:
         """Run ``do`` over there; return or raise what it does.
@@ -94,16 +108,20 @@ class _TrioThread:
         assert self._token is not None
         scope = trio.CancelScope()
         outcome: asyncio.Future[T] = self._loop.create_future()
+        self._outcomes.add(outcome)
+        outcome.add_done_callback(self._outcomes.discard)
         try:
             self._token.run_sync_soon(self._begin, do, scope, outcome)
         except trio.RunFinishedError:
+            outcome.cancel()
             raise MeshError("this node has ended", hint="open it again") from None
         try:
             return await asyncio.shield(outcome)
         except asyncio.CancelledError:
             if outcome.cancelled():
                 raise MeshError("this node has ended", hint="open it again") from None
-            self._token.run_sync_soon(scope.cancel)
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(scope.cancel)
             await asyncio.wait([outcome])  # until nothing of it runs any more
             raise
 
@@ -114,6 +132,9 @@ class _TrioThread:
         outcome: "asyncio.Future[T]",
     ) -> None:
         assert self._nursery is not None
+        if self._over:  # Trio would take it for a bug of its own
+            self._loop.call_soon_threadsafe(_unless_done, outcome, outcome.cancel)
+            return
         self._nursery.start_soon(self._carry, do, scope, outcome)
 
     async def _carry(

@@ -120,6 +120,39 @@ def test_what_still_runs_when_the_node_ends_is_told_so() -> None:
     play(story)
 
 
+def test_a_call_that_comes_while_the_node_ends_is_told_so() -> None:
+    """Trio's loop runs on for a moment, and took it for a bug of its own."""
+
+    async def story() -> None:
+        thread = _TrioThread()
+        await thread.start()
+        lingering, over = trio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def linger() -> None:
+            with trio.move_on_after(20, shield=True):
+                while not thread._over:
+                    await trio.lowlevel.checkpoint()
+                loop.call_soon_threadsafe(over.set)
+                await lingering.wait()
+
+        await thread.call(partial(_later, linger))
+        stopping = asyncio.create_task(thread.stop())
+        await over.wait()
+        with pytest.raises(MeshError, match="has ended"):
+            await thread.call(trio.sleep_forever)
+        assert thread._token is not None
+        thread._token.run_sync_soon(lingering.set)
+        await stopping
+
+    play(story)
+
+
+async def _later(work: Callable[[], Awaitable[None]]) -> None:
+    trio.lowlevel.spawn_system_task(work)
+    await trio.lowlevel.checkpoint()
+
+
 def test_a_node_that_fails_later_is_reported_when_it_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -133,11 +133,20 @@ class FunctionAgent(Generic[P, R]):
                 result = await cast("Callable[[], Awaitable[object]]", bound)()
             else:
                 result = await trio.to_thread.run_sync(
-                    bound, abandon_on_cancel=True, limiter=self._threads
+                    self._in_thread, bound, abandon_on_cancel=True, limiter=self._threads
                 )
         except Exception as error:
             raise self._failed(error) from error
         yield _output(result)
+
+    def _in_thread(self, bound: Callable[[], object]) -> object:
+        """Call the function; whatever it raises ends its own call only."""
+        try:
+            return bound()
+        except KeyboardInterrupt as error:
+            # Ctrl-C comes to the main thread: this one is the function's own, and would
+            # end the node as if its owner had wanted that.
+            raise self._failed(error) from error
 
     async def _stream(
         self, stream: AsyncGenerator[object, None]
@@ -170,7 +179,7 @@ class FunctionAgent(Generic[P, R]):
             hint="yield str for progress; only the last yield is the result",
         )
 
-    def _failed(self, error: Exception) -> AgentError:
+    def _failed(self, error: BaseException) -> AgentError:
         if isinstance(error, AgentError):
             return error
         return AgentError(f"{self._spec.name} raised {type(error).__name__}: {error}")

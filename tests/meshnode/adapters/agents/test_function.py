@@ -192,6 +192,16 @@ async def test_what_a_function_raises_is_an_agent_error_that_names_both(kind: st
         await run(wrapped, {})
 
 
+async def test_an_interrupt_that_a_function_makes_up_is_its_own_failure() -> None:
+    """Ctrl-C never comes to a thread: passed on, it would end the whole node."""
+
+    def interrupts() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(AgentError, match="interrupts raised KeyboardInterrupt"):
+        await run(FunctionAgent(interrupts, "x.failing@1"), {})
+
+
 async def test_call_is_handed_to_who_asks_and_is_no_input() -> None:
     @agent("x.keyed@1")
     async def keyed(call: AgentCall) -> str:
