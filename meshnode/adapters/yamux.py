@@ -225,6 +225,10 @@ class YamuxMachine:
 
     def _remove(self, channel: Channel) -> None:
         if self.channels.pop(channel.id, None) is not None:
+            if channel in self.opened:
+                # Opened and broken off before anybody took it: a peer that does nothing
+                # else must not keep us busy beginning what is over.
+                self.opened.remove(channel)
             self._growth_bytes += channel.window - WINDOW_BYTES
             self.opened_here -= channel.id % 2 == self._next_id % 2
 

@@ -239,6 +239,18 @@ def test_one_stream_too_many_is_reset_and_its_data_passed_over() -> None:
     assert machine.opened_here == 1
 
 
+def test_streams_that_are_broken_off_at_once_are_nobodys_work() -> None:
+    """A peer may open and reset without end: no stream of it is ever open for the count."""
+    _, machine = pair()
+    for number in range(1, 2 * STREAMS_MAX, 2):
+        opens = HEADER.pack(0, WINDOW_UPDATE, SYN, number, 0)
+        breaks = HEADER.pack(0, WINDOW_UPDATE, RST, number, 0)
+        machine.receive(opens + breaks)
+    kept = 2 * STREAMS_MAX + 1
+    machine.receive(HEADER.pack(0, WINDOW_UPDATE, SYN, kept, 0))
+    assert [channel.id for channel in machine.opened] == [kept]
+
+
 def test_a_stream_may_open_with_data_and_end_at_once() -> None:
     machine = YamuxMachine(dialled=False)
     machine.receive(HEADER.pack(0, DATA, SYN | FIN, 1, 5) + b"hello")
