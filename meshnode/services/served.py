@@ -27,7 +27,8 @@ SERVED: Final = "served"
 OTHERS: Final = "others"
 #: History that is kept, hours.
 KEPT_HOURS: Final = 31 * 24
-#: Rows of one hour: beyond them callers are counted together.
+#: Rows of one hour: beyond them, and one more for each who has some, callers are counted
+#: together.
 ROWS_MAX: Final = 256
 #: Proposals that are out and remembered.
 _OPEN_MAX: Final = 4_096
@@ -48,6 +49,7 @@ class Served:
         self._emit = context.emit
         self._rows: dict[Key, Tally] = {}  # of the last day
         self._counts: dict[int, int] = {}  # hour -> rows
+        self._named: dict[int, set[str]] = {}  # hour -> whose rows
         self._unsaved: dict[Key, None] = {}
         self._uses: dict[str, Use] = {}
         self._everyone = Use()
@@ -126,14 +128,21 @@ class Served:
         key = (hour, caller, capability)
         tally = self._rows.get(key)
         if tally is None and self._counts.get(hour, 0) >= ROWS_MAX:
-            key = (hour, OTHERS, "")
+            # Who has a row stays apart, with all else in one more: its quota goes by its name.
+            key = (hour, caller if caller in self._named.get(hour, ()) else OTHERS, "")
             tally = self._rows.get(key)
         if tally is None:
-            tally = self._rows[key] = Tally()
-            self._counts[hour] = self._counts.get(hour, 0) + 1
+            tally = self._add(key, Tally())
         tally.last_ms = now_ms
         self._unsaved[key] = None
         return key, tally
+
+    def _add(self, key: Key, tally: Tally) -> Tally:
+        hour, caller, _ = key
+        self._rows[key] = tally
+        self._counts[hour] = self._counts.get(hour, 0) + 1
+        self._named.setdefault(hour, set()).add(caller)
+        return tally
 
     def _use_up(self, key: Key, what: str, amount: int) -> None:
         hour, caller, _ = key
@@ -162,8 +171,7 @@ class Served:
         for number in range(hour - DAY_HOURS + 1, hour + 1):
             for name, raw in await self._store.scan(SERVED, f"{number:08}/"):
                 key, tally = _read(name, raw)
-                self._rows[key] = tally
-                self._counts[number] = self._counts.get(number, 0) + 1
+                self._add(key, tally)
                 self._use_up(key, "calls", tally.calls)
                 self._use_up(key, "run_ms", tally.run_ms)
 
@@ -203,6 +211,7 @@ class Served:
         for key in [key for key in self._rows if key[0] <= old and key not in self._unsaved]:
             del self._rows[key]
             self._counts.pop(key[0], None)
+            self._named.pop(key[0], None)
         for use in (*self._uses.values(), self._everyone):
             for by_hour in (use.calls, use.run_ms):
                 for number in [number for number in by_hour if number <= old]:

@@ -161,6 +161,24 @@ def test_callers_beyond_the_bound_are_counted_together_and_share_their_quota() -
     play(story)
 
 
+def test_no_second_capability_gets_round_a_callers_quota() -> None:
+    """In a crowded hour its calls were counted among the others', and not as its own."""
+
+    async def story(mesh: SimMesh) -> None:
+        await start(mesh, b=[TextAgent()])
+        served = mesh.node("b").tallies
+        for number in range(ROWS_MAX):
+            served.count(f"peer{number:04}", "text.shout@1", asked=1, calls=1)
+        served.count("peer0000", "text.whisper@1", calls=5)
+        served.count("peer0000", "text.whistle@1", calls=7)
+        served.count("newcomer", "text.whisper@1", calls=9)
+        assert sum(served.use("peer0000").calls.values()) == 13
+        assert sum(served.use("newcomer").calls.values()) == 9
+        assert (await served.tallies(0))["peer0000", ""].calls == 12
+
+    play(story)
+
+
 def test_what_is_older_than_the_history_is_forgotten() -> None:
     async def story(mesh: SimMesh) -> None:
         await start(mesh, b=[TextAgent()])
