@@ -25,6 +25,7 @@ from meshnode.ports import (
     Transport,
     WallClock,
 )
+from meshnode.services.acquaintances import Acquaintances
 from meshnode.services.admission import Admission, Pause
 from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
@@ -142,7 +143,9 @@ class Node:
             emit=emit,
             addresses=self.addresses_of,
         )
-        self.joining = Joining(self.sessions, config, emit=emit)
+        self.joining = Joining(
+            self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
+        )
         self.advice = Advice(self.sessions, config, emit=emit)
         self.directory = self._directory_service()
         self.artifacts = Artifacts(context)
@@ -153,6 +156,12 @@ class Node:
             context, artifacts=self.artifacts, host=self.host, served=self.tallies
         )
         self.members = Members(context, sessions=self.sessions)
+        self.acquaintances = Acquaintances(
+            context,
+            sessions=self.sessions,
+            is_member=self.members.is_member,
+            addresses=self.directory.addresses_of,
+        )
         self.door = Admission(
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
@@ -229,8 +238,10 @@ class Node:
                 await self.door.load()  # before anybody can ask
                 await nursery.start(self.sessions.run)
                 await self.members.load()
+                await self.acquaintances.load()
                 for service in (
                     self.members.run,
+                    self.acquaintances.run,
                     self.door.run,
                     self.tallies.run,
                     self.advice.run,

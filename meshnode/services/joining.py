@@ -1,11 +1,12 @@
 """Finding the first peers: where this node was told to join, and whom it sees nearby.
 
-What it was told is dialled whenever it has nobody.  Whoever is seen on the local
+What it was told is dialled whenever it has nobody, and then those that it was with before,
+one after the other, until one is there.  Whoever is seen on the local
 network is dialled once when it is seen, as long as there are few peers, and again
 whenever there is nobody.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -43,14 +44,22 @@ class Joining:
         told: PeerId -> where to dial it, as this node was told.
     """
 
-    def __init__(self, sessions: Sessions, config: NodeConfig, *, emit: Emit) -> None:
-        """Dial nobody yet.
+    def __init__(
+        self,
+        sessions: Sessions,
+        config: NodeConfig,
+        *,
+        met: Callable[[], Mapping[str, Sequence[str]]],
+        emit: Emit,
+    ) -> None:
+        """Dial nobody yet; ``met`` tells whom it was with before, and where.
 
         Raises:
             ConfigError: An address to join names no peer.
         """
         self.told: Mapping[str, str] = places(config.join_addresses)
         self._sessions = sessions
+        self._met = met
         self._peers_enough = config.directory.neighbours_max
         self._emit = emit
         self._nearby: dict[str, Sighting] = {}
@@ -79,9 +88,17 @@ class Joining:
             if not self._sessions.connected():
                 for peer, address in [*self.told.items()]:
                     await self._dial(peer, [address], "node.join_failed")
+            await self._meet_again()
             await self._meet_nearby()
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()
+
+    async def _meet_again(self) -> None:
+        for peer, addresses in [*self._met().items()]:
+            if self._sessions.connected():
+                return
+            if peer not in self.told:
+                await self._dial(peer, addresses, "node.not_met_again")
 
     async def _meet_nearby(self) -> None:
         wanted = self._fresh if self._sessions.connected() else {**self._nearby}

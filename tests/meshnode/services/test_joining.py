@@ -3,13 +3,18 @@
 In virtual time (a MockClock's).
 """
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import trio
 
 from meshnode.node import Node
 from meshnode.ports import Sighting
+from meshnode.services.acquaintances import MET_MAX
 from meshnode.services.joining import NEARBY_MAX
 from simulations.mesh import CONFIG, SimMesh
+from tests.meshnode.services.inviting import STRICT, invited
 from tests.meshnode.services.worlds import play, told, until
 
 NOWHERE = "/memory/999"
@@ -68,5 +73,54 @@ def test_who_announces_many_names_fills_nothing() -> None:
         for number in range(10 * NEARBY_MAX):
             a.joining.seen(Sighting(f"peer{number}", (NOWHERE,)))
         assert len(a.joining._nearby) == NEARBY_MAX
+
+    play(story)
+
+
+async def live_again(mesh: SimMesh, name: str) -> Node:
+    """Start ``name`` from its disk, as somebody does who has thrown its invite away."""
+    mesh.members[name].config = msgspec.structs.replace(mesh.members[name].config, join=())
+    return await mesh.restart(name)
+
+
+def test_a_node_that_comes_back_finds_others_though_its_inviter_has_gone() -> None:
+    async def story(mesh: SimMesh) -> None:
+        quiet = msgspec.structs.replace(STRICT, directory=NO_DHT)
+        a = await mesh.start("a", config=quiet)
+        b = await invited(mesh, "a", "b", config=quiet)
+        c = await invited(mesh, "a", "c", config=quiet)
+        await until(lambda: c.peer in b.acquaintances.met and c.peer in b.sessions.connected())
+        await until(lambda: a.peer in b.acquaintances.met)
+        for name in "abc":
+            mesh.crash(name)
+        c = await live_again(mesh, "c")
+        b = await live_again(mesh, "b")
+        await until(lambda: c.peer in b.sessions.connected(), within_s=60)
+        assert await b.members.meet(c.peer)  # and is of the mesh as before
+
+    play(story)
+
+
+def test_few_are_remembered_and_members_before_the_rest() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a = await mesh.start("a")
+        kept: Any = a.acquaintances
+        here = [f"peer{number:03}" for number in range(3 * MET_MAX)]
+        members = {"peer040", "peer041"}
+        kept._sessions = SimpleNamespace(connected=lambda: here)
+        kept._addresses = lambda peer: [f"/memory/{peer}"] * 9 + ["x" * 9_000]
+        kept._is_member = lambda peer: peer in members
+        await kept.note()
+        assert [*kept.met][:3] == ["peer040", "peer041", "peer000"]
+        assert len(kept.met) == MET_MAX
+        assert {len(places) for places in kept.met.values()} == {4}
+
+        # Who has gone is kept behind those who are there; nobody new is no news.
+        here[:] = ["peer047"]
+        await kept.note()
+        assert [*kept.met][:3] == ["peer040", "peer041", "peer047"]
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        assert [*again.acquaintances.met][:3] == ["peer040", "peer041", "peer047"]
 
     play(story)
