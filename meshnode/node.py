@@ -179,6 +179,10 @@ class Node:
         )
         self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
         self.receipts = Receipts(context, sessions=self.sessions)
+        self.broker = self._broker(context)
+        self.retention = Retention(context, broker=self.broker)
+
+    def _broker(self, context: Context) -> Broker:
         tools = Tools(
             market=self.market,
             awards=Awards(context, sessions=self.sessions, market=self.market),
@@ -186,8 +190,7 @@ class Node:
             checking=Checking(context, artifacts=self.artifacts, host=self.host),
             receipts=self.receipts,
         )
-        self.broker = Broker(context, artifacts=self.artifacts, tools=tools)
-        self.retention = Retention(context, broker=self.broker)
+        return Broker(context, artifacts=self.artifacts, tools=tools)
 
     def _directory_service(self) -> DirectoryService:
         config, ports = self.config, self._ports
