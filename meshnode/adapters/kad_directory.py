@@ -211,7 +211,7 @@ class KadDirectory:
                 "the directory", "the record is not acceptable, or older than the last one"
             )
         self._dht.value_store.put(key.encode(), record)
-        taken, peers = 0, list[ID]()
+        taken, peers = set[ID](), list[ID]()
         async with self._operations:
             with trio.move_on_after(OPERATION_S):
                 for attempt in range(ATTEMPTS):
@@ -222,7 +222,7 @@ class KadDirectory:
                     if taken:
                         break
                 if taken:
-                    await self._announce_all(names, peers)
+                    await self._announce_all(names, peers, lost=set(peers) - taken)
                     return
         if not taken:
             raise Unreachable("the directory", "no directory peer took the record")
@@ -352,26 +352,36 @@ class KadDirectory:
             for peer in peers:
                 nursery.start_soon(one, peer)
 
-    async def _store(self, key: bytes, record: bytes, peers: Sequence[ID]) -> int:
-        taken = 0
+    async def _store(self, key: bytes, record: bytes, peers: Sequence[ID]) -> set[ID]:
+        """Store a record at ``peers``; return those that took it."""
+        taken = set[ID]()
 
         async def store(peer: ID) -> bool:
-            nonlocal taken
-            taken += await self._dht.value_store._store_at_peer(peer, key, record)
+            if await self._dht.value_store._store_at_peer(peer, key, record):
+                taken.add(peer)
             return False
 
         await self._each(peers, store)
         return taken
 
-    async def _announce_all(self, names: Sequence[str], near_record: Sequence[ID]) -> None:
-        """Announce every name, each at the peers closest to it."""
+    async def _announce_all(
+        self, names: Sequence[str], near_record: Sequence[ID], lost: set[ID]
+    ) -> None:
+        """Announce every name, each at the peers closest to it.
+
+        Args:
+            names: What to announce.
+            near_record: The peers closest to the record.
+            lost: Those that took nothing; no second name is tried with them.  Whoever has
+                gone is named by others for hours, and there may be as many as are there.
+        """
         # A DHT with fewer peers than one bucket holds has the same closest ones for all.
         everyone = near_record if len(near_record) < BUCKET_SIZE else None
         async with trio.open_nursery() as nursery:
             for name in dict.fromkeys(names):
-                nursery.start_soon(self._announce, name, everyone)
+                nursery.start_soon(self._announce, name, everyone, lost)
 
-    async def _announce(self, name: str, everyone: Sequence[ID] | None) -> None:
+    async def _announce(self, name: str, everyone: Sequence[ID] | None, lost: set[ID]) -> None:
         key = self._name_key(name)
         me = parse_peer(self._transport.peer)
         self._dht.provider_store.add_provider(
@@ -379,7 +389,10 @@ class KadDirectory:
         )
 
         async def announce(peer: ID) -> bool:
-            if not await self._dht.provider_store._send_add_provider(peer, key):
+            if peer in lost or await self._dht.provider_store._send_add_provider(peer, key):
+                return False
+            if peer not in lost:  # all names are under way at once
+                lost.add(peer)
                 self._transport.emit("directory.announcement_failed", peer=str(peer), name=name)
             return False
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 from libp2p.kad_dht.kad_dht import DHTMode
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
@@ -145,6 +146,44 @@ async def test_of_too_many_names_the_full_ones_are_listed(
             await one.publish(make_record(peer_of(one), 1), names)
             listed = [name for name in names if await server.providers(name)]
             assert listed == ["a.b@1", "c@1", "d@1"]
+
+
+async def test_who_has_gone_is_not_told_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others name it for hours: each name would be a dial, and a line in the log."""
+    gone, deaf = (Identity(seed(name), seed(name)).peer for name in ("gone", "deaf"))
+    names = [f"text.name{number}@1" for number in range(12)]
+    told: list[str] = []
+    events: list[str] = []
+    with trio.fail_after(30):
+        async with nodes(2) as (here, asker):
+            closest = [pid(peer_of(here)), pid(gone), pid(deaf)]
+            values, providers = asker.dht.value_store, asker.dht.provider_store
+            send = providers._send_add_provider
+
+            async def find(_: bytes) -> list[ID]:
+                await trio.lowlevel.checkpoint()
+                return closest
+
+            async def store_at(peer: ID, *_: bytes) -> bool:
+                await trio.lowlevel.checkpoint()
+                return str(peer) != gone
+
+            async def send_to(peer: ID, key: bytes) -> bool:
+                told.append(str(peer))
+                return str(peer) != deaf and bool(await send(peer, key))
+
+            monkeypatch.setattr(asker, "_closest", find)
+            monkeypatch.setattr(values, "_store_at_peer", store_at)
+            monkeypatch.setattr(providers, "_send_add_provider", send_to)
+            monkeypatch.setattr(
+                asker._transport, "_emit", lambda what, /, **_: events.append(what)
+            )
+            await asker.publish(make_record(peer_of(asker), 1), names)
+            listed = await here.providers(names[-1])
+    assert gone not in told
+    assert deaf in told
+    assert events.count("directory.announcement_failed") == 1
+    assert listed == [peer_of(asker)]
 
 
 async def test_publishing_alone_is_unreachable() -> None:
