@@ -16,7 +16,7 @@ from meshnode.errors import StoreError
 from meshnode.ports import Delete, Put
 from meshnode.services.allowance import Allowance
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS
+from meshnode.services.bodies import ACCEPTANCE, AWARD, CANCEL, CFP, DECLINE, OFFERS
 from meshnode.services.context import Context
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
@@ -40,6 +40,8 @@ _RATES: Final = {
     OFFERS: (32, 4.0),
     AWARD: (2_048, 512.0),
     DECLINE: (512, 128.0),
+    CANCEL: (2_048, 512.0),
+    ACCEPTANCE: (2_048, 512.0),
 }
 #: How often full allowances are forgotten, seconds.
 _SWEEP_S: Final = 60.0

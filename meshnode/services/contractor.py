@@ -100,8 +100,8 @@ class Contractor:
         )
         proposing.listen(sessions)
         sessions.handle(AWARD, door.limited(self._on_award, AWARD))
-        sessions.handle(CANCEL, self._on_cancel)
-        sessions.handle(ACCEPTANCE, self._on_acceptance)
+        sessions.handle(CANCEL, door.limited(self._on_cancel, CANCEL))
+        sessions.handle(ACCEPTANCE, door.limited(self._on_acceptance, ACCEPTANCE))
 
     @property
     def active(self) -> int:

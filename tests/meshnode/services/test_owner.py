@@ -15,7 +15,16 @@ from meshnode.domain.values import canonical
 from meshnode.errors import Busy, StoreError
 from meshnode.node import Node
 from meshnode.services.admission import _RATES
-from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.bodies import (
+    ACCEPTANCE,
+    AWARD,
+    CANCEL,
+    CFP,
+    DECLINE,
+    OFFERS,
+    OFFERS_BODY,
+    OffersBody,
+)
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Binding, Part
@@ -279,7 +288,7 @@ def test_the_owners_limits_hold_whatever_an_agent_says() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("method", [CFP, OFFERS, AWARD, DECLINE])
+@pytest.mark.parametrize("method", [CFP, OFFERS, AWARD, DECLINE, CANCEL, ACCEPTANCE])
 def test_who_asks_too_often_is_put_off_and_others_are_not(method: str) -> None:
     async def story(mesh: SimMesh) -> None:
         hand = await meet(mesh, TextAgent())
