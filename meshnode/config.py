@@ -239,20 +239,38 @@ def parse_config(text: str, *, env: Mapping[str, str], where: str) -> NodeConfig
         raw: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{where} is not TOML: {exc}", hint="mend that line") from exc
+    variables: dict[str, str] = {}  # setting -> variable that says it
     for name, value in sorted(env.items()):
         setting = name.removeprefix(ENV_PREFIX).lower()
         if name.startswith(ENV_PREFIX) and ("__" in setting or setting in _TOP):
             _override(raw, name, value)
+            variables[setting.replace("__", ".")] = name
     _take_network(raw, where)
     try:
         config = msgspec.convert(raw, NodeConfig, strict=False)
     except msgspec.ValidationError as exc:
         raise ConfigError(
-            f"{where}: {exc}",
+            f"{_blamed(str(exc), variables, where)}: {exc}",
             hint="see `meshnode config show` or `meshnode up --help` for the settings",
         ) from exc
     _check(config, where)
     return config
+
+
+_PLACE: Final = re.compile(r" at `\$\.?(?P<path>[\w.]*)")
+_UNKNOWN: Final = re.compile(r"unknown field `(?P<name>\w+)`")
+
+
+def _blamed(trouble: str, variables: Mapping[str, str], where: str) -> str:
+    """Return the variable that set what msgspec finds wrong, or else ``where``."""
+    place = _PLACE.search(trouble)
+    path = place["path"] if place else ""
+    unknown = _UNKNOWN.search(trouble)
+    setting = f"{path}.{unknown['name']}".lstrip(".") if unknown else path
+    for said, variable in variables.items():
+        if said == setting or (unknown and said.startswith(f"{setting}.")):
+            return f"${variable}"
+    return where
 
 
 #: What holds several values: separated by commas in the environment.

@@ -101,8 +101,10 @@ def _nobody(capability: str, nearest: list[str]) -> str:
 
 
 def _print(listed: list[dict[str, Any]]) -> None:
+    scored = any("near" in row for row in listed)
     rows = (
         (
+            *([f"{row.get('near', 0):.2f}"] if scored else []),
             row["capability"],
             row["name"],
             short(row["peer"]),
@@ -113,5 +115,6 @@ def _print(listed: list[dict[str, Any]]) -> None:
         )
         for row in listed
     )
-    titles = ("capability", "agent", "node", "alive", "mc", "ms", "what it does")
-    console().print(table(titles, rows, right="mc ms"))
+    titles = [*(["near"] if scored else []), "capability", "agent", "node", "alive"]
+    titles += ["mc", "ms", "what it does"]
+    console().print(table(titles, rows, right="near mc ms"))

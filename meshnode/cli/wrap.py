@@ -310,7 +310,8 @@ def _wrap(file: "AgentFile", home: Path, found: "Measurement | None", *, as_json
     from meshnode.services.agents import AgentHost
 
     # Whatever a node would refuse is refused now, before anything is written.
-    AgentHost([agent_of(file, where="wrap")], calls_max=1, emit=lambda *_, **__: None)
+    agent = agent_of(file, where="wrap")
+    AgentHost([agent], calls_max=1, emit=lambda *_, **__: None)
     path = write_agent_file(home, file)
     hosted = _tell_node(home)
     if as_json:
@@ -325,7 +326,8 @@ def _wrap(file: "AgentFile", home: Path, found: "Measurement | None", *, as_json
         )
         return
     out = console()
-    out.print(f"{file.name}: {file.capability}, {file.price_mc} mc a call", markup=False)
+    price_mc = agent.spec.price_mc  # a function says its own, the file none
+    out.print(f"{file.name}: {file.capability}, {price_mc} mc a call", markup=False)
     if found is not None:
         rate = f", {found.tokens_per_s} tokens/s" if found.tokens_per_s else ""
         room = f", context of {found.context_tokens} tokens" if found.context_tokens else ""

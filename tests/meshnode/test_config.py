@@ -136,8 +136,14 @@ def test_a_wrong_setting_is_named_with_file_and_what_to_do(
     ],
 )
 def test_a_wrong_setting_in_the_environment_is_named(name: str, value: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         config('network = "lab"', **{name: value})
+    assert name in str(caught.value)
+
+
+def test_a_wrong_setting_in_the_file_is_not_laid_to_the_environment() -> None:
+    with pytest.raises(ConfigError, match=r"^node\.toml: "):
+        config('[http]\nport = "web"', MESHNODE_HTTP__HOST="127.0.0.1")
 
 
 def test_allow_remote_is_how_others_are_let_in() -> None:
