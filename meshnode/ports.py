@@ -81,6 +81,20 @@ class Stream(Protocol):
             False if it can't: the stream is received from as before.
         """
 
+    def mind_silence(self, limit_s: float, on_silence: Callable[[], None], /) -> bool:
+        """Call ``on_silence`` once the peer has been silent for long, if this transport can.
+
+        A transport that knows by itself that its peer is alive (a simulated one does) spares
+        a thousand idle sessions their heartbeats.
+
+        Args:
+            limit_s: How long a peer that beats may be silent, seconds.
+            on_silence: Called at most once; must neither raise nor take long.
+
+        Returns:
+            False if it can't: whoever wants to know has to ask the peer.
+        """
+
     async def finish(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
 

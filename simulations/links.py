@@ -10,6 +10,7 @@ no longer there, it swallows them.
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil, inf
 from random import Random
 from typing import Final
@@ -17,12 +18,16 @@ from typing import Final
 import trio
 
 from meshnode.errors import StreamLost
+from protocol import limits
 from simulations.timetable import Timetable
 from simulations.trace import Trace
 from simulations.weather import Weather
 
 #: Most bytes that travel as one piece.
 PIECE_BYTES_MAX: Final = 64 * 1024
+
+#: A live peer says something at least this often, seconds.
+BEAT_S: Final = limits.HEARTBEAT_MS / 1000
 
 #: Arrivals are late by up to a tick, so that many of them share one waking of the
 #: timetable's task, and that arrivals at one moment (in any order) are common.
@@ -51,6 +56,7 @@ class Lane:
 
     Attributes:
         blocked: Something stands in the way: calls wait until it has gone.
+        stalls: How often something stood in the way.
         void: The other side is not there, or will not hear of it: calls vanish.
     """
 
@@ -61,6 +67,7 @@ class Lane:
         "blocked",
         "name",
         "rng",
+        "stalls",
         "timetable",
         "trace",
         "void",
@@ -76,6 +83,7 @@ class Lane:
         self.timetable = timetable
         self.trace = trace
         self.blocked = False
+        self.stalls = 0
         self.void = False
         self._busy_until_s = 0.0
         self._last_due_s = -1.0
@@ -112,6 +120,12 @@ class Lane:
         self.trace.note(f"{self.name} {size_bytes} B")
         call(arg)
 
+    def block(self) -> None:
+        """Hold back all calls from now on."""
+        if not self.blocked:
+            self.blocked = True
+            self.stalls += 1
+
     def unblock(self) -> None:
         """Let what was held back travel on, in its order."""
         self.blocked = False
@@ -125,25 +139,42 @@ class Lane:
         self._held.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """Somebody who wants to know when the other side has been silent for so long."""
+
+    limit_s: float
+    on_silence: Callable[[], None]
+
+
 class Link:
     """The connection between two hosts.
+
+    A link tells whoever minds that the other side is silent, as heartbeats would: within the
+    limit, and earlier by up to one beat, since the last one came some time before.  No beat
+    is sent for that: while nothing stands in the way, there is nothing to tell.
 
     Attributes:
         hosts: Both ends; the first dialled.
         lanes: By the PeerId of the side that speaks.
         on_loss: Called with the link when its weather breaks it.
         cut_since_s: Since when there is no path, or infinity.
+        minds: Whether it tells of silence; else its users have to beat themselves.
     """
 
-    __slots__ = ("cut_since_s", "hosts", "lanes", "on_loss", "streams")
+    __slots__ = ("cut_since_s", "ears", "hosts", "lanes", "minds", "on_loss", "streams")
 
     def __init__(
         self,
         hosts: tuple[Host, Host],
         lanes: dict[str, Lane],
         on_loss: Callable[["Link"], None],
+        *,
+        minds: bool = False,
     ) -> None:
         self.hosts = hosts
+        self.minds = minds
+        self.ears: dict[SimStream, Ear] = {}
         self.lanes = lanes
         self.on_loss = on_loss
         self.cut_since_s = inf
@@ -161,6 +192,31 @@ class Link:
         """Return the side that isn't ``host``."""
         one, two = self.hosts
         return two if host is one else one
+
+    def mind(self, stream: "SimStream", ear: Ear) -> bool:
+        """Have ``ear`` told when nothing comes any more; return False if nobody tells."""
+        if self.minds:
+            self.ears[stream] = ear
+            lane = self.lanes[stream.peer]
+            if lane.blocked or lane.void:
+                self._arm(stream, ear, lane)
+        return self.minds
+
+    def falls_silent(self, peer: str) -> None:
+        """Note that ``peer`` hears nothing from now on."""
+        for stream, ear in self.ears.items():
+            if stream.peer != peer:
+                self._arm(stream, ear, self.lanes[stream.peer])
+
+    def _arm(self, stream: "SimStream", ear: Ear, lane: Lane) -> None:
+        wait_s = ear.limit_s - lane.rng.random() * BEAT_S
+        due_s = trio.current_time() + wait_s
+        lane.timetable.at(due_s, self._tell_silence, stream, lane, lane.stalls)
+
+    def _tell_silence(self, stream: "SimStream", lane: Lane, stalls: int) -> None:
+        if (lane.void or (lane.blocked and lane.stalls == stalls)) and stream in self.ears:
+            lane.trace.note(f"{lane.name} is silent")
+            self.ears.pop(stream).on_silence()
 
     def lose(self, peer: str, why: str) -> None:
         """Make every stream at ``peer``'s end raise ``StreamLost``, now."""
@@ -284,6 +340,10 @@ class SimStream:
         while self._take is not None and self._unread:
             self._take(self._read(PIECE_BYTES_MAX))
 
+    def mind_silence(self, limit_s: float, on_silence: Callable[[], None], /) -> bool:
+        """See :meth:`meshnode.ports.Stream.mind_silence`."""
+        return not self._lost and self._link.mind(self, Ear(limit_s, on_silence))
+
     async def finish(self) -> None:
         """See :meth:`meshnode.ports.Stream.finish`."""
         await trio.lowlevel.checkpoint()
@@ -345,6 +405,7 @@ class SimStream:
             self._lost = why
             self._unread.clear()
             self._link.streams[self._host.peer].pop(self, None)
+            self._link.ears.pop(self, None)
             self._wake_reader()
             self._wake_writer()
 

@@ -142,6 +142,7 @@ class SimMesh:
         self.world = world
         self.fair = weather or Weather()
         world.network.set_weather(self.fair)
+        world.network.minds_silence = True
         self.directory = SimDirectory(
             world.random("directory"),
             validate_record(NETWORK, world.clock()),

@@ -36,6 +36,8 @@ class SimNetwork:
         handler_failures: What escaped from stream handlers, beside ``StreamLost``:
             peer, protocol and exception.  A scenario should find it empty.
         timetable: For faults that are to happen later.
+        minds_silence: Whether connections tell of a peer's silence, so that sessions need no
+            heartbeats (:meth:`meshnode.ports.Stream.mind_silence`); for those made from now on.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class SimNetwork:
     ) -> None:
         """Use :func:`open_network`, which also runs the timetable."""
         self.trace = trace
+        self.minds_silence = False
         self.timetable = Timetable()
         self.handler_failures: list[tuple[str, str, Exception]] = []
         self._nursery = nursery
@@ -232,7 +235,8 @@ class SimNetwork:
         if stale is not None:
             why = "a new connection took its place"
             self._break(stale, why, first=acceptor, notice_s=None)
-        link = Link((dialler, acceptor), self._lanes(dialler, acceptor), self._lose)
+        lanes = self._lanes(dialler, acceptor)
+        link = Link((dialler, acceptor), lanes, self._lose, minds=self.minds_silence)
         dialler.links[acceptor.peer] = acceptor.links[dialler.peer] = link
         self._links[link] = None
         dialler.known[acceptor.peer] = acceptor.addresses()
@@ -250,7 +254,8 @@ class SimNetwork:
                 self.timetable,
                 self.trace,
             )
-            lane.blocked = self._is_blocked(source, target)
+            if self._is_blocked(source, target):
+                lane.block()
             lanes[source.peer] = lane
         return lanes
 
@@ -273,6 +278,7 @@ class SimNetwork:
         self.trace.note(f"{first.peer} lost {other.peer}: {why}")
         self._drop(link, first, why)
         if notice_s is None:
+            link.falls_silent(other.peer)
             return
         if notice_s > 0:
             due_s = trio.current_time() + notice_s
@@ -299,7 +305,9 @@ class SimNetwork:
                 lane = link.lanes[source.peer]
                 cut = cut or not self.passes(source.peer, target.peer)
                 if self._is_blocked(source, target):
-                    lane.blocked = True
+                    if not lane.blocked:
+                        lane.block()
+                        link.falls_silent(target.peer)
                 elif lane.blocked:
                     lane.unblock()
             self._watch_cut(link, cut=cut)

@@ -108,6 +108,10 @@ class Libp2pStream:
         self._muxed.deliver_to(take)
         return True
 
+    def mind_silence(self, _limit_s: float, _on_silence: Callable[[], None], /) -> bool:
+        """Return False: TCP says nothing of a peer that is frozen."""
+        return False
+
     async def finish(self) -> None:
         """Say that nothing more will be sent."""
         await self._muxed.close()

@@ -174,6 +174,9 @@ class _CountedStream:
     def deliver_to(self, _take: Callable[[bytes], None], /) -> bool:
         return False  # then all of it is received, and counted
 
+    def mind_silence(self, limit_s: float, on_silence: Callable[[], None], /) -> bool:
+        return self._stream.mind_silence(limit_s, on_silence)
+
     async def finish(self) -> None:
         await self._stream.finish()
 

@@ -106,6 +106,7 @@ class DirectoryService:
         self._tried: tuple[list[str], list[Capability]] = ([], [])
         self._outrun_s = -_OUTRUN_GAP_S
         self._left = False
+        self._lost = trio.Event()
         sessions.on_change(self._session_changed)
 
     # --- asking ---
@@ -282,8 +283,11 @@ class DirectoryService:
         """Ask the DHT for others while there is no neighbour, ever more rarely."""
         wait_s = _COMPANY_S
         while True:
+            self._lost = trio.Event()
             if exchange.neighbours():
                 wait_s = _COMPANY_S
+                with trio.move_on_after(self._config.provide_interval_s):
+                    await self._lost.wait()
             else:
                 await rendezvous.everybody()
                 wait_s = min(2 * wait_s, self._config.provide_interval_s)
@@ -302,3 +306,5 @@ class DirectoryService:
     def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
         if opened:
             self._catalogue.revive(peer)
+        else:
+            self._lost.set()

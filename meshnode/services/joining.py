@@ -65,6 +65,12 @@ class Joining:
         self._nearby: dict[str, Sighting] = {}
         self._fresh: dict[str, None] = {}
         self._news = trio.Event()
+        self._lost = trio.Event()
+        sessions.on_change(self._session_changed)
+
+    def _session_changed(self, _peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
+        if not opened:
+            self._lost.set()
 
     def seen(self, sighting: Sighting) -> None:
         """Remember a node that was seen on the local network, and dial it soon."""
@@ -74,6 +80,7 @@ class Joining:
             del self._nearby[next(iter(self._nearby))]
         self._fresh[sighting.peer] = None
         self._news.set()
+        self._lost.set()
 
     def addresses_of(self, peer: str) -> Sequence[str]:
         """Return where ``peer`` was said, or seen, to be."""
@@ -84,12 +91,14 @@ class Joining:
     async def run(self) -> None:
         """Dial until cancelled."""
         while True:
-            self._news = trio.Event()
+            self._news, self._lost = trio.Event(), trio.Event()
             if not self._sessions.connected():
                 for peer, address in [*self.told.items()]:
                     await self._dial(peer, [address], "node.join_failed")
             await self._meet_again()
             await self._meet_nearby()
+            if self._sessions.connected():
+                await self._lost.wait()  # or somebody new is seen
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()
 

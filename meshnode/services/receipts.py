@@ -49,10 +49,12 @@ class Receipts:
         self._settled: dict[str, None] = {}  # acknowledged, and due on the disk still
         self._more = False  # the disk had more that was due than one round looks at
         self._look = trio.Event()
+        self._stir = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     def deliver(self, award: bytes, peer: str, acceptance: bytes) -> None:
         """Deliver an acceptance that was just written down; later, if it can't be now."""
+        self._stir.set()
         if self._nursery is not None and len(self._sending) < _SENDING_MAX:
             self._start(award.hex(), peer, acceptance)
         else:
@@ -63,13 +65,16 @@ class Receipts:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             while True:
-                self._look = trio.Event()
+                self._look, self._stir = trio.Event(), trio.Event()
+                due = True
                 try:
                     await self._forget_settled()
-                    await self._deliver_due()
+                    due = await self._deliver_due()
                 except StoreError as exc:
                     # What is due stays due.
                     self._context.emit("acceptance.held_up", why=str(exc))
+                if not (due or self._sending or self._settled):
+                    await self._stir.wait()
                 with trio.move_on_after(_PAUSE_S):
                     await self._look.wait()
 
@@ -81,8 +86,11 @@ class Receipts:
         for key in settled:
             del self._settled[key]
 
-    async def _deliver_due(self) -> None:
-        """Deliver what the disk says is due: after a restart, or once a peer is back."""
+    async def _deliver_due(self) -> bool:
+        """Deliver what the disk says is due: after a restart, or once a peer is back.
+
+        Return whether anything was.
+        """
         rows = await self._context.store.scan(DUE, count_max=_DUE_MAX)
         self._more = len(rows) == _DUE_MAX
         for key, peer in rows:
@@ -95,6 +103,7 @@ class Receipts:
                 self._start(key, peer.decode(), acceptance)
             else:
                 await self._context.store.commit(Delete(DUE, key))
+        return bool(rows)
 
     def _readable(self, key: str, peer: str, raw: bytes) -> bytes:
         """Return the acceptance in a row, or nothing if nobody would take it any more."""

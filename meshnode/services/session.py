@@ -14,6 +14,7 @@ import trio
 
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost
 from meshnode.ports import Emit, Stream, WallClock
+from protocol import limits
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.session import (
     CancelRequest,
@@ -389,11 +390,19 @@ class Session:
             self._let_send()
 
     async def _beat(self) -> None:
-        while True:
+        """Ask for signs of life, and end the session with who gives none.
+
+        Where the stream itself minds that, this sees to the greeting only.
+        """
+        minded = self.stream.mind_silence(limits.SILENCE_MS_MAX / 1000, self._silent)
+        while not (minded and self.opened.is_set()):
             await trio.sleep(_BEAT_S)
             if not self.machine.tick(now_ms=self._now_ms()):
-                self.stop(f"{self.peer} has been silent too long")
+                self._silent()
             self.wake()
+
+    def _silent(self) -> None:
+        self.stop(f"{self.peer} has been silent too long")
 
     async def quiet(self) -> None:
         """Wait until nothing is asked, served or waiting to be written, or it has ended."""
