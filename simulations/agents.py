@@ -117,6 +117,21 @@ class Temper:
     concurrency_max: int = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A skill, and how one who has it behaves.
+
+    Attributes:
+        skill: What is computed.
+        temper: How well.
+        name: The agent's local name; by default the skill's.
+    """
+
+    skill: Skill
+    temper: Temper = field(default_factory=Temper)
+    name: str = ""
+
+
 def draw_temper(rng: Random) -> Temper:
     """Return how one agent of a seed behaves: most well, some badly in their own way."""
     flaw = rng.choice(("", "", "", "error", "wrong", "hang", "slow"))
@@ -167,7 +182,14 @@ class SimAgent:
     """One agent of one life of a node."""
 
     def __init__(
-        self, skill: Skill, temper: Temper, *, node: str, rng: Random, book: CallBook
+        self,
+        skill: Skill,
+        temper: Temper,
+        *,
+        node: str,
+        rng: Random,
+        book: CallBook,
+        name: str = "",
     ) -> None:
         self._skill = skill
         self._temper = temper
@@ -175,7 +197,7 @@ class SimAgent:
         self._rng = rng
         self._book = book
         self._spec = AgentSpec(
-            name=skill.name,
+            name=name or skill.name,
             capability=skill.capability,
             description=f"Simulated {skill.name}.",
             input_schema=skill.input_schema,

@@ -93,6 +93,9 @@ class SimDirectory:
         """Return ``peer``'s way into the directory."""
         return SimDirectoryPort(self, peer)
 
+    def gone(self, peer: str) -> None:
+        """Do nothing: what is listed here is held by nobody in particular."""
+
     def cut_off(self, peer: str) -> None:
         """Take ``peer``'s way in away."""
         self._unreached[peer] = None

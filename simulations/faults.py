@@ -153,11 +153,7 @@ async def heal(mesh: SimMesh) -> None:
     """Undo whatever is still wrong, and start who is down."""
     network = mesh.world.network
     network.partition()
-    peers = [member.peer for member in mesh.members.values()]
-    for one in peers:
-        for other in peers:
-            if one != other and not network.passes(one, other):
-                network.mend_one_way(one, other)
+    network.mend_all()
     network.set_weather(mesh.fair)
     for member in mesh.members.values():
         if member.life is None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
 from meshnode.node import Node, Ports
-from meshnode.ports import Agent
+from meshnode.ports import Agent, Directory
 from meshnode.services.directory import validate_record
 from meshnode.services.events import Happening, Onlooker
 from protocol.keys import Identity
@@ -52,6 +52,16 @@ Agents = Callable[[], Sequence[Agent]]
 Observer = Callable[[str, Happening], None]
 
 T = TypeVar("T")
+
+
+class Dht(Protocol):
+    """The directory of a world, real lookups or not."""
+
+    def port(self, peer: str) -> Directory:
+        """Return the way of ``peer`` into it, from now on: it is up."""
+
+    def gone(self, peer: str) -> None:
+        """Note that ``peer`` has gone without a word."""
 
 
 class Down(Exception):
@@ -88,6 +98,7 @@ class Member:
         disk: What survives.
         agents: Makes the agents of each life.
         config: What each life is told.
+        listens: Whether it can be dialled.
         lives: How many there were.
         life: The present one, or None.
     """
@@ -98,6 +109,7 @@ class Member:
     disk: MemoryDisk = field(default_factory=MemoryDisk)
     agents: Agents = tuple
     config: NodeConfig = CONFIG
+    listens: bool = True
     lives: int = 0
     life: Life | None = None
 
@@ -138,18 +150,28 @@ class SimMesh:
         *,
         weather: Weather | None = None,
         lossiness: Lossiness | None = None,
+        directory: Dht | None = None,
     ) -> None:
+        """Make a mesh without nodes.
+
+        Args:
+            world: Where they will live.
+            weather: See ``fair``.
+            lossiness: How bad the directory is, if none is given.
+            directory: The DHT, with chance and validator of its own.
+        """
         self.world = world
         self.fair = weather or Weather()
         world.network.set_weather(self.fair)
         world.network.minds_silence = True
-        self.directory = SimDirectory(
+        self.directory: Dht = directory or SimDirectory(
             world.random("directory"),
             validate_record(NETWORK, world.clock()),
             lossiness=lossiness,
             trace=world.trace,
         )
         self.members: dict[str, Member] = {}
+        self._names: dict[str, str] = {}
         self.observers: list[Observer] = []
         self.failures: list[str] = []
 
@@ -193,7 +215,7 @@ class SimMesh:
 
     def name(self, peer: str) -> str:
         """Return who has the PeerId ``peer``."""
-        return next(m.name for m in self.members.values() if m.peer == peer)
+        return self._names[peer]
 
     # --- living and dying ---
 
@@ -204,16 +226,29 @@ class SimMesh:
         agents: Agents = tuple,
         config: NodeConfig = CONFIG,
         skew_ms: int = 0,
+        listens: bool = True,
+        joins: bool = True,
     ) -> Node:
-        """Start a new member with an empty disk; it joins through the first one, or as told."""
+        """Start a new member with an empty disk.
+
+        Args:
+            name: For people.
+            agents: Makes the agents of each of its lives.
+            config: What it is told.
+            skew_ms: How far its clock is ahead.
+            listens: Whether it can be dialled; who is behind a NAT can't.
+            joins: Whether it dials the first member, if its config names nobody; else it
+                finds others by the DHT alone.
+        """
         identity = self._identity(name)
         first = next(iter(self.members.values()), None)
-        if first is not None and not config.join:
+        if joins and first is not None and not config.join:
             address = self.world.network.transport(first.peer).addresses()[0]
             config = msgspec.structs.replace(config, join=(f"{address}/p2p/{first.peer}",))
         clock = self.world.clock(skew_ms=skew_ms)
-        member = Member(name, identity, clock, agents=agents, config=config)
+        member = Member(name, identity, clock, agents=agents, config=config, listens=listens)
         self.members[name] = member
+        self._names[member.peer] = name
         return await self._live(member)
 
     async def restart(self, name: str) -> Node:
@@ -229,10 +264,20 @@ class SimMesh:
         life.crashed = True
         life.store.crash()
         self.world.network.crash(member.peer, notice_s=notice_s)
+        self.directory.gone(member.peer)
         life.scope.cancel()
         for asker in tuple(life.askers):
             asker.cancel()
         self.world.trace.note(f"crash {name}")
+
+    async def leave(self, name: str) -> None:
+        """Have ``name`` finish what it does and say goodbye, and stop it.
+
+        Raises:
+            Down: It isn't running, or it crashed meanwhile.
+        """
+        await self.ask(name, lambda node: node.drain())
+        self.crash(name)
 
     def fill_disk(self, name: str, *, count: int = 1) -> None:
         """Refuse the next ``count`` commits of ``name``."""
@@ -257,7 +302,7 @@ class SimMesh:
         )
         ports = Ports(
             identity=member.identity,
-            transport=self.world.network.transport(member.peer),
+            transport=self.world.network.transport(member.peer, listens=member.listens),
             directory=self.directory.port(member.peer),
             store=store,
             clock=member.clock,
@@ -293,6 +338,7 @@ class SimMesh:
         if member.life is not None:
             member.life.store.crash()
             self.world.network.crash(member.peer)
+            self.directory.gone(member.peer)
         member.life = None
 
     def _tell(self, member: Member, life: Life, happening: Happening) -> None:

@@ -173,6 +173,11 @@ class SimNetwork:
         self.trace.note(f"mended {source}>{target}")
         self._obstacles_changed()
 
+    def mend_all(self) -> None:
+        """Undo every :meth:`cut_one_way`."""
+        for source, target in tuple(self._one_way):
+            self.mend_one_way(source, target)
+
     def passes(self, source: str, target: str) -> bool:
         """Tell whether bytes get from ``source`` to ``target`` now, cuts considered."""
         if (source, target) in self._one_way:

@@ -40,6 +40,7 @@ from simulations.checkers import Ending, Watch, check_ending, check_receipts, ch
 from simulations.directory import LIKE_KADEMLIA
 from simulations.faults import Schedule, carry_out, draw_schedule, heal
 from simulations.mesh import Down, SimMesh
+from simulations.stage import Broken
 from simulations.weather import Weather
 from simulations.world import Run, World, run
 
@@ -68,10 +69,6 @@ _CANCEL_CHANCE: Final = 0.12
 _POOR_CHANCE: Final = 0.08
 #: Up to here a job may find that its budget isn't enough.
 POOR_MC: Final = 120
-
-
-class Broken(AssertionError):
-    """Something that must hold did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pytest
 
 from simulations import faults
 from simulations.scenarios import five_nodes
-from simulations.scenarios.five_nodes import POOR_MC, Broken, Story, draw_story
+from simulations.scenarios.five_nodes import POOR_MC, Story, draw_story
+from simulations.stage import Broken
 from simulations.world import World
 
 ROOT = Path(__file__).parents[2]

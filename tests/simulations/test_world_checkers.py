@@ -30,7 +30,8 @@ from protocol.keys import digest
 from protocol.messages import Cancel, read_message
 from simulations.mesh import NETWORK
 from simulations.scenarios import five_nodes
-from simulations.scenarios.five_nodes import Broken, Story, draw_story
+from simulations.scenarios.five_nodes import Story, draw_story
+from simulations.stage import Broken
 from simulations.world import World
 
 SEEDS = range(8)

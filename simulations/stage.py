@@ -1,0 +1,471 @@
+"""A mesh to try things on: what scenarios and users' tests are written with.
+
+::
+
+    mesh.add(agents=[UPPER], n=10)
+    mesh.crash("n3", for_s=20)
+    end = await mesh.submit("text.upper@1", {"text": "so it is"})
+    assert end.result == {"text": "SO IT IS"}
+    await mesh.settle()
+
+The nodes are real ones (:mod:`simulations.mesh`); everything they do is watched from
+outside (:mod:`simulations.checkers`), and :meth:`Stage.settle` raises what was found.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from random import Random
+from typing import Final, TypedDict, Unpack
+
+import trio
+
+from meshnode.config import NodeConfig
+from meshnode.domain.graph_builder import TaskGraph as GraphBuilder
+from meshnode.domain.job import JobState
+from meshnode.errors import MeshError
+from meshnode.node import Node
+from meshnode.ports import Agent, JsonValue
+from meshnode.services.broker import Terms
+from meshnode.services.receipts import DUE
+from protocol.graph import Source, SubTask, TaskGraph
+from simulations.agents import Act, CallBook, SimAgent, Skill
+from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
+from simulations.mesh import CONFIG, Dht, Down, SimMesh
+from simulations.weather import Weather
+from simulations.world import World
+
+#: What a node can be given: a skill (of one who behaves well), an act (a skill and how it
+#: is done), or an agent of the user's own, which is shared by the nodes it is given to.
+Offer = Skill | Act | Agent
+
+_POLL_S: Final = 0.5
+#: How long nobody may have anything to do before all is at rest, seconds.
+QUIET_S: Final = 4.0
+#: After the last fault: leases lapse, hung agents time out, receipts arrive; seconds.
+REST_S: Final = 60.0
+#: From a job's deadline to its end: every cancel is acknowledged or given up; seconds.
+SLACK_S: Final = 25.0
+
+
+class Broken(AssertionError):
+    """Something that must hold did not; names all of it."""
+
+
+class JobTerms(TypedDict, total=False):
+    """What :meth:`Stage.submit` may be told beside the work.
+
+    Attributes:
+        by: The node that brokers it; by default one that is up, in turns.
+        budget_mc: Most to spend, millicredits.
+        deadline_s: When it must have ended, from now.
+        wanted: The right outputs, where the caller knows them.
+    """
+
+    by: str
+    budget_mc: int
+    deadline_s: float
+    wanted: Mapping[str, JsonValue]
+
+
+class Place(TypedDict, total=False):
+    """What :meth:`Stage.add` may be told of nodes beside their agents.
+
+    Attributes:
+        config: What they are told.
+        skew_ms: How far their clocks are ahead.
+        listens: Whether they can be dialled; those behind a NAT can't.
+        joins: Whether they dial the first node; else they know the DHT alone.
+    """
+
+    config: NodeConfig
+    skew_ms: int
+    listens: bool
+    joins: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job went, as its owner sees it.
+
+    Attributes:
+        job: Its id; empty if nobody took it.
+        by: Name of the broker.
+        state: ``completed``, ``failed``, ``cancelled``; ``refused`` if nobody took it;
+            ``lost`` if its broker tells no more of it long after its deadline.
+        code: Why, in a word, where it did not complete.
+        text: The same for people.
+        outputs: Of a completed job, by name.
+        cost_mc: What was paid, millicredits.
+        begun_s: When it was submitted, seconds of virtual time.
+        ended_s: When it ended.
+        right: Whether the outputs are the wanted ones; None if nobody said, or it has none.
+    """
+
+    job: str
+    by: str
+    state: str
+    code: str = ""
+    text: str = ""
+    outputs: Mapping[str, JsonValue] | None = None
+    cost_mc: int = 0
+    begun_s: float = 0.0
+    ended_s: float = 0.0
+    right: bool | None = None
+
+    @property
+    def result(self) -> JsonValue:
+        """What the call returned, of a job that is one call."""
+        return (self.outputs or {}).get("result")
+
+    @property
+    def took_s(self) -> float:
+        """From submit to end, seconds."""
+        return self.ended_s - self.begun_s
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A job that somebody waits for."""
+
+    by: str
+    key: str
+    terms: Terms
+    wanted: Mapping[str, JsonValue] | None
+    begun_s: float
+    job: str = ""
+    unheard: str = ""  # why nobody has taken it yet
+    state: JobState | None = field(default=None, repr=False)
+
+
+class Stage:
+    """A mesh, who owns its jobs, and who watches it.
+
+    Attributes:
+        world: Time and chance.
+        mesh: Its nodes.
+        book: Which agent calls run where.
+        watch: What it saw that must not be.
+        ends: Every job that was waited for, in the order in which they ended.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        weather: Weather | None = None,
+        directory: Dht | None = None,
+        config: NodeConfig = CONFIG,
+    ) -> None:
+        self.world = world
+        self.mesh = SimMesh(world, weather=weather, directory=directory)
+        self.book = CallBook()
+        self.watch = Watch(self.mesh, self.book)
+        self.ends: list[JobEnd] = []
+        self._config = config
+        self._starting: dict[str, trio.Event] = {}
+        self._jobs = 0
+        self._turn = 0
+
+    # --- nodes ---
+
+    def add(
+        self,
+        agents: Iterable[Offer] = (),
+        *,
+        n: int = 1,
+        name: str = "n",
+        **place: Unpack[Place],
+    ) -> list[str]:
+        """Start ``n`` nodes, each with ``agents``; return their names, ``n0``, ``n1``, ….
+
+        They are up when :meth:`ready` returns; :meth:`submit` waits for that by itself.
+        """
+        offers = list(agents)
+        taken = [one for one in (*self.mesh.members, *self._starting) if one.startswith(name)]
+        fresh = (f"{name}{i}" for i in range(len(taken) + n))
+        names = list(islice((one for one in fresh if one not in taken), n))
+        for one in names:
+            self._starting[one] = trio.Event()
+            self.world.nursery.start_soon(self._start, one, offers, place)
+        return names
+
+    async def _start(self, name: str, offers: Sequence[Offer], place: Place) -> None:
+        # One after another, in the order in which they were added: the first is who the
+        # others join.
+        for other, up in list(self._starting.items()):
+            if other == name:
+                break
+            await up.wait()
+        options = {"config": self._config, **place}
+        await self.mesh.start(name, agents=lambda: self._agents(name, offers), **options)  # type: ignore[arg-type] # checked by Place
+        self._starting.pop(name).set()
+
+    def _agents(self, name: str, offers: Sequence[Offer]) -> list[Agent]:
+        lives = self.mesh.members[name].lives
+        return [self._agent(f"{name}/{lives}/{i}", name, one) for i, one in enumerate(offers)]
+
+    def _agent(self, part: str, node: str, offer: Offer) -> Agent:
+        if isinstance(offer, Skill):
+            offer = Act(offer)
+        if isinstance(offer, Act):
+            return SimAgent(
+                offer.skill,
+                offer.temper,
+                node=node,
+                rng=self.world.random(part),
+                book=self.book,
+                name=offer.name,
+            )
+        return offer
+
+    async def ready(self) -> None:
+        """Wait until every node that was added is up."""
+        while self._starting:
+            await next(iter(self._starting.values())).wait()
+
+    def up(self) -> list[str]:
+        """Return the names of the nodes that run, in the order in which they were added."""
+        return [name for name, member in self.mesh.members.items() if member.life is not None]
+
+    def node(self, name: str) -> Node:
+        """Return the running node called ``name``.
+
+        Raises:
+            Down: It isn't running.
+        """
+        return self.mesh.node(name)
+
+    def random(self, name: str) -> Random:
+        """Return chance of its own for the part called ``name``."""
+        return self.world.random(name)
+
+    # --- what goes wrong ---
+
+    def crash(self, name: str, *, for_s: float | None = None) -> None:
+        """Kill ``name``; it comes back from its disk after ``for_s``, if that is given."""
+        self.mesh.crash(name)
+        if for_s is not None:
+            self.world.nursery.start_soon(self._come_back, name, for_s)
+
+    async def _come_back(self, name: str, after_s: float) -> None:
+        await trio.sleep(after_s)
+        if not self.mesh.up(name):
+            await self.mesh.restart(name)
+
+    def freeze(self, name: str, *, for_s: float | None = None) -> None:
+        """Stop ``name`` as SIGSTOP would, for ``for_s`` or until :meth:`heal`."""
+        peer = self.mesh.peer(name)
+        self.world.network.freeze(peer)
+        if for_s is not None:
+            due_s = trio.current_time() + for_s
+            self.world.network.timetable.at(due_s, self.world.network.thaw, peer)
+
+    def partition(self, *islands: Iterable[str], for_s: float | None = None) -> None:
+        """Cut every path between ``islands`` (names), for ``for_s`` or until :meth:`heal`.
+
+        Who is named nowhere reaches everyone; a single island is cut from all the others.
+        """
+        named = [[self.mesh.peer(name) for name in island] for island in islands]
+        if len(named) == 1:
+            here = set(named[0])
+            named.append([m.peer for m in self.mesh.members.values() if m.peer not in here])
+        self.world.network.partition(*named)
+        if for_s is not None:
+            due_s = trio.current_time() + for_s
+            self.world.network.timetable.at(due_s, self.world.network.partition)
+
+    async def heal(self) -> None:
+        """Undo whatever is wrong with links and nodes, and start who is down."""
+        network, mesh = self.world.network, self.mesh
+        network.partition()
+        network.mend_all()
+        network.set_weather(mesh.fair)
+        for member in list(mesh.members.values()):
+            if member.life is None:
+                await mesh.restart(member.name)
+            network.thaw(member.peer)
+
+    # --- jobs ---
+
+    async def submit(
+        self,
+        work: str | TaskGraph | GraphBuilder,
+        inputs: Mapping[str, JsonValue] | None = None,
+        **terms: Unpack[JobTerms],
+    ) -> JobEnd:
+        """Have ``work`` done, wait for its end, whatever happens meanwhile, and return it.
+
+        A broker that is down is asked again when it is up; the job is one job.
+
+        Args:
+            work: A capability to call with ``inputs``, or a graph.
+            inputs: By name.
+            **terms: See :class:`JobTerms`.
+        """
+        await self.ready()
+        graph = _graph(work, inputs or {})
+        self._jobs += 1
+        owned = _Owned(
+            by=terms.get("by") or self._next_broker(),
+            key=f"job-{self._jobs}",
+            terms=Terms(
+                budget_mc=terms.get("budget_mc", 100_000),
+                deadline_s=terms.get("deadline_s", 60.0),
+                idempotency_key=f"job-{self._jobs}",
+            ),
+            wanted=terms.get("wanted"),
+            begun_s=trio.current_time(),
+        )
+        end = await self._await_end(owned, graph, dict(inputs or {}))
+        self.ends.append(end)
+        self.world.trace.note(f"job {end.job} of {end.by}: {end.state} {end.code}")
+        return end
+
+    def _next_broker(self) -> str:
+        up = self.up()
+        if not up:
+            raise Down("every node is down: add one, or say by whom the job is brokered")
+        self._turn += 1
+        return up[self._turn % len(up)]
+
+    async def _await_end(
+        self, owned: _Owned, graph: TaskGraph, inputs: dict[str, JsonValue]
+    ) -> JobEnd:
+        with trio.move_on_after(owned.terms.deadline_s + 2 * SLACK_S):
+            while not owned.job:
+                try:
+                    owned.job = await self.mesh.ask(
+                        owned.by, lambda node: node.submit(graph, inputs, owned.terms)
+                    )
+                except Down as exc:
+                    owned.unheard = f"{exc} is down"
+                    await trio.sleep(_POLL_S)
+                except MeshError as exc:
+                    if trio.current_time() - owned.begun_s >= owned.terms.deadline_s:
+                        return _refused(owned, exc.code, str(exc))
+                    owned.unheard = f"{exc.code}: {exc}"
+                    await trio.sleep(_POLL_S)
+            while True:
+                try:
+                    return await self.mesh.ask(owned.by, lambda node: _end(node, owned))
+                except (Down, MeshError) as exc:
+                    owned.unheard = f"{type(exc).__name__}: {exc}"
+                await trio.sleep(_POLL_S)
+        if not owned.job:
+            return _refused(owned, "", owned.unheard)
+        self.watch.troubles.append(
+            f"job {owned.job} of {owned.by} has not ended {2 * SLACK_S:g} s after its"
+            f" deadline ({owned.unheard or 'it says nothing'})"
+        )
+        return JobEnd(
+            owned.job,
+            owned.by,
+            "lost",
+            text=owned.unheard,
+            begun_s=owned.begun_s,
+            ended_s=trio.current_time(),
+        )
+
+    # --- the end ---
+
+    async def settle(self, *, rest_s: float = REST_S) -> None:
+        """Heal what is wrong, wait until all is at rest, and check everything.
+
+        Raises:
+            Broken: Something that must hold does not; names all of it.
+        """
+        await self.ready()
+        await self.heal()
+        await self.rest(rest_s)
+        if troubles := await self.troubles():
+            raise Broken("\n  ".join(["what must hold does not:", *troubles]))
+
+    async def rest(self, rest_s: float = REST_S) -> None:
+        """Wait until all has been quiet for a while, or for ``rest_s``."""
+        quiet_s = 0.0
+        with trio.move_on_after(rest_s):
+            while quiet_s < QUIET_S:
+                await trio.sleep(1.0)
+                due = any(m.disk.tables.get(DUE) for m in self.mesh.members.values())
+                is_quiet = not due and not any(check_rest(self.mesh, self.book))
+                quiet_s = quiet_s + 1.0 if is_quiet else 0.0
+
+    async def troubles(self) -> list[str]:
+        """Return all that must not be, one line each: of jobs, money, journals and nodes."""
+        found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
+        for end in self.ends:
+            if end.job and end.state != "lost" and self.mesh.up(end.by):
+                found += [f"job {end.job}: {trouble}" for trouble in await self._check_job(end)]
+        return found
+
+    async def _check_job(self, end: JobEnd) -> list[str]:
+        node = self.mesh.node(end.by)
+        journal = await node.journal(end.job)
+        state = journal.state
+        ending = Ending(
+            broker=end.by,
+            job=end.job,
+            state=state,
+            outputs=end.outputs,
+            export=await journal.export(),
+            wanted=None,
+            deadline_ms=state.required_plan.deadline_ms + int(SLACK_S * 1000),
+        )
+        return [*check_ending(ending), *check_receipts(self.mesh, ending)]
+
+
+async def _end(node: Node, owned: _Owned) -> JobEnd:
+    """Wait at ``node`` for the end of a job."""
+    state = await node.wait(owned.job)
+    assert state.done is not None
+    outputs = await node.outputs(owned.job) if state.done.state == "completed" else None
+    right = None if owned.wanted is None or outputs is None else outputs == owned.wanted
+    return JobEnd(
+        owned.job,
+        owned.by,
+        state.done.state,
+        code=state.done.code,
+        text=state.done.text,
+        outputs=outputs,
+        cost_mc=state.spent_mc,
+        begun_s=owned.begun_s,
+        ended_s=trio.current_time(),
+        right=right,
+    )
+
+
+def _refused(owned: _Owned, code: str, text: str) -> JobEnd:
+    return JobEnd(
+        "",
+        owned.by,
+        "refused",
+        code=code,
+        text=text,
+        begun_s=owned.begun_s,
+        ended_s=trio.current_time(),
+    )
+
+
+def _graph(work: str | TaskGraph | GraphBuilder, inputs: Mapping[str, JsonValue]) -> TaskGraph:
+    """Return the graph of ``work``: itself, or one call whose outputs are the job's."""
+    if isinstance(work, GraphBuilder):
+        return work.build()
+    if isinstance(work, TaskGraph):
+        return work
+    return call_graph(work, inputs)
+
+
+def call_graph(capability: str, inputs: Mapping[str, JsonValue]) -> TaskGraph:
+    """Return a graph of one call, whose output object is the job's ``result``."""
+    return TaskGraph(
+        name=capability,
+        subtasks=[
+            SubTask(
+                id="call",
+                capability=capability,
+                inputs={name: Source(kind="input", name=name) for name in inputs},
+            )
+        ],
+        outputs={"result": Source(kind="task", name="call", pointer="")},
+    )
