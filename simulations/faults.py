@@ -6,15 +6,18 @@ deadline whatever happened, and to come to rest after the last of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 from typing import Literal
 
 import trio
 from typing_extensions import override
 
-from simulations.mesh import SimMesh
+from simulations.mesh import Down, SimMesh
 
-Kind = Literal["break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk"]
+Kind = Literal[
+    "break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk", "leave"
+]
 
 #: How often each comes, against the others.
 SHARES: dict[Kind, int] = {
@@ -37,7 +40,8 @@ class Fault:
         at_s: When, from the start of the schedule, seconds.
         kind: What.
         who: Whom it befalls: one node, two, or an island.
-        for_s: How long, seconds; of no meaning to a broken link or a full disk.
+        for_s: How long, seconds; of no meaning to a broken link or a full disk.  Infinite:
+            until all is healed.
     """
 
     at_s: float
@@ -47,7 +51,7 @@ class Fault:
 
     @override
     def __str__(self) -> str:
-        lasts = f" for {self.for_s:.1f} s" if self.for_s else ""
+        lasts = f" for {self.for_s:.1f} s" if 0 < self.for_s < inf else ""
         return f"{self.at_s:.2f} s {self.kind} {'+'.join(self.who)}{lasts}"
 
 
@@ -71,11 +75,19 @@ def draw_schedule(
     rng: Random, names: Sequence[str], *, count_max: int = 6, within_s: float = 10.0
 ) -> Schedule:
     """Draw up to ``count_max`` faults that begin ``within_s``."""
+    return Schedule(
+        tuple(draw_faults(rng, names, count=rng.randint(0, count_max), within_s=within_s))
+    )
+
+
+def draw_faults(
+    rng: Random, names: Sequence[str], *, count: int, within_s: float
+) -> list[Fault]:
+    """Draw ``count`` faults that begin ``within_s``, by time."""
     faults = [
-        _draw_fault(rng, names, round(rng.uniform(0.0, within_s), 3))
-        for _ in range(rng.randint(0, count_max))
+        _draw_fault(rng, names, round(rng.uniform(0.0, within_s), 3)) for _ in range(count)
     ]
-    return Schedule(tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.kind))))
+    return sorted(faults, key=lambda fault: (fault.at_s, fault.kind))
 
 
 def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
@@ -102,13 +114,13 @@ async def carry_out(mesh: SimMesh, schedule: Schedule) -> None:
     """Let everything in ``schedule`` happen; returns when the last fault has healed."""
     begun_s = trio.current_time()
     async with trio.open_nursery() as nursery:
-        for fault in schedule.faults:
-            nursery.start_soon(_happen, mesh, fault, begun_s)
+        for fault in schedule.faults:  # by time: a task for each from the start would be many
+            await trio.sleep_until(begun_s + fault.at_s)
+            nursery.start_soon(_happen, mesh, fault)
     await heal(mesh)
 
 
-async def _happen(mesh: SimMesh, fault: Fault, begun_s: float) -> None:
-    await trio.sleep_until(begun_s + fault.at_s)
+async def _happen(mesh: SimMesh, fault: Fault) -> None:
     mesh.world.trace.note(f"fault {fault}")
     network, peers = mesh.world.network, [mesh.peer(name) for name in fault.who]
     match fault.kind:
@@ -129,8 +141,8 @@ async def _happen(mesh: SimMesh, fault: Fault, begun_s: float) -> None:
             network.freeze(*peers)
             await trio.sleep(fault.for_s)
             network.thaw(*peers)
-        case "crash":
-            await _crash(mesh, fault)
+        case "crash" | "leave":
+            await _go(mesh, fault)
         case "burst":
             network.set_weather(replace(mesh.fair, latency_s=0.4, jitter_s=0.6))
             await trio.sleep(fault.for_s)
@@ -139,11 +151,18 @@ async def _happen(mesh: SimMesh, fault: Fault, begun_s: float) -> None:
             mesh.fill_disk(fault.who[0])
 
 
-async def _crash(mesh: SimMesh, fault: Fault) -> None:
+async def _go(mesh: SimMesh, fault: Fault) -> None:
+    """Have a node go, with or without a word, and come back."""
     name = fault.who[0]
     if not mesh.up(name):
         return  # another fault has it down
-    mesh.crash(name)
+    if fault.kind == "leave":
+        try:
+            await mesh.leave(name)
+        except Down:
+            return
+    else:
+        mesh.crash(name)
     await trio.sleep(fault.for_s)
     if not mesh.up(name):
         await mesh.restart(name)

@@ -1,0 +1,337 @@
+"""Play a scenario: start its nodes, ask, let things go wrong, and see what came of it."""
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from random import Random
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.config import DirectoryConfig, NodeConfig
+from meshnode.ports import JsonValue
+from meshnode.services.directory import validate_record
+from protocol.graph import Check, Source, SubTask, TaskGraph
+from simulations import faults
+from simulations.agents import Act, Skill
+from simulations.directory import LIKE_KADEMLIA, SimDirectory
+from simulations.faults import Fault, Schedule
+from simulations.mesh import CONFIG, NETWORK, Dht
+from simulations.outcome import Outcome
+from simulations.recorder import Recorder
+from simulations.scenario import SKILLS, FaultKind, Group, Load, Scenario
+from simulations.stage import Offer, Stage, call_graph
+from simulations.world import World, run
+
+#: From the start of the nodes to that of the load: records have to get round, seconds.
+WARM_S: Final = 5.0
+#: Up to so many nodes compare catalogues as often as a small mesh does.
+_FEW_NODES: Final = 50
+#: How long records hold where there are many nodes, seconds.
+_LASTING_S: Final = 7200.0
+#: Virtual time that a scenario may take beyond its load, seconds.
+_OVERTIME_S: Final = 600.0
+
+#: ``progress(done_s, all_s)``: virtual time of the load, seconds; may raise to stop.
+Progress = Callable[[float, float], None]
+
+
+def play(scenario: Scenario, *, seed: int, progress: Progress | None = None) -> Outcome:
+    """Play ``scenario`` with ``seed`` and return what came of it.
+
+    What must hold and does not is among the outcome's troubles; an exception is a bug of
+    the simulation, or of a node that took it along.
+
+    Args:
+        scenario: See :func:`simulations.scenario.checked`.
+        seed: Fixes everything.
+        progress: Told now and then how far it is.
+    """
+    outcomes: list[Outcome] = []
+    replay = f"meshnode simulate {scenario.name!r} --seed {seed} --nodes {scenario.nodes}"
+
+    async def main(world: World) -> None:
+        outcomes.append(await _Play(scenario, world, progress).run())
+
+    limit_s = scenario.minutes * 60 + _OVERTIME_S
+    result = run(main, seed=seed, weather=scenario.weather, limit_s=limit_s, replay=replay)
+    return msgspec.structs.replace(
+        outcomes[0], digest=result.digest, virtual_s=round(result.elapsed_s, 3), replay=replay
+    )
+
+
+class _Play:
+    """One scenario at work."""
+
+    def __init__(self, scenario: Scenario, world: World, progress: Progress | None) -> None:
+        self._scenario = scenario
+        self._world = world
+        self._progress = progress
+        self._length_s = scenario.minutes * 60
+        self._stage = Stage(
+            world,
+            weather=scenario.weather,
+            directory=_directory(scenario, world),
+            config=_config(scenario),
+        )
+        self._recorder = Recorder(self._stage, minutes=scenario.minutes)
+        self._kinds: dict[str, tuple[tuple[str, ...], str]] = {}
+
+    async def run(self) -> Outcome:
+        """Play it."""
+        stage, scenario = self._stage, self._scenario
+        self._populate()
+        await stage.ready()
+        await trio.sleep(WARM_S)
+        async with self._going_wrong(), trio.open_nursery() as asking:
+            for i, load in enumerate(scenario.load):
+                asking.start_soon(self._ask, load, f"load/{i}")
+        await stage.heal()
+        await stage.rest()
+        troubles = [*await stage.troubles(), *self._unmet()]
+        return Outcome(
+            scenario=scenario.name,
+            seed=self._world.seed,
+            nodes=scenario.nodes,
+            digest="",
+            virtual_s=0.0,
+            replay="",
+            troubles=tuple(troubles),
+            figures=self._recorder.figures(),
+            windows=self._recorder.windows(),
+            dots=self._recorder.dots(self._kinds),
+            lines=self._recorder.lines(),
+            stories=await self._recorder.stories(),
+        )
+
+    # --- who is there ---
+
+    def _populate(self) -> None:
+        scenario, chance = self._scenario, self._world.random("population")
+        names = [f"n{i}" for i in range(scenario.nodes)]
+        offers: dict[str, list[Offer]] = {name: [] for name in names}
+        for group in scenario.agents:
+            for name in chance.sample(names, _members(group, scenario.nodes)):
+                offers[name].append(Act(SKILLS[group.skill], group.temper, name=group.name))
+                skills, role = self._kinds.get(name, ((), "honest"))
+                bad = role if group.role == "honest" else group.role
+                self._kinds[name] = ((*skills, group.skill), bad)
+        hidden = set(chance.sample(names[1:], round(scenario.nat_share * (len(names) - 1))))
+        skew_s = scenario.mishaps.skew_s if scenario.mishaps else 0.0
+        for name in names:
+            self._stage.add(
+                offers[name],
+                skew_ms=round(chance.uniform(-skew_s, skew_s) * 1000),
+                listens=name not in hidden,
+                joins=scenario.catalogue,
+            )
+
+    # --- what is asked ---
+
+    async def _ask(self, load: Load, part: str) -> None:
+        chance = self._world.random(part)
+        brokers = self._brokers(load, chance)
+        begun_s = trio.current_time()
+        await trio.sleep(load.from_s)
+        until_s = begun_s + (load.until_s or self._length_s)
+        async with trio.open_nursery() as jobs:
+            for number in count() if not load.jobs_max else range(load.jobs_max):
+                await trio.sleep(chance.expovariate(load.per_minute / 60))
+                if trio.current_time() >= until_s:
+                    break
+                by = brokers[number % len(brokers)]
+                jobs.start_soon(self._one, load, by, f"{part}/{number}")
+
+    def _brokers(self, load: Load, chance: Random) -> list[str]:
+        names = list(self._stage.mesh.members)
+        chance.shuffle(names)
+        names.sort(key=lambda name: len(self._kinds.get(name, ((), ""))[0]))
+        return names[: load.brokers] if load.brokers else names
+
+    async def _one(self, load: Load, by: str, part: str) -> None:
+        graph, inputs, wanted = work(load, self._world.random(part))
+        await self._stage.submit(
+            graph,
+            inputs,
+            by=by,
+            deadline_s=load.deadline_s,
+            budget_mc=load.budget_mc,
+            wanted=wanted,
+        )
+
+    # --- what goes wrong ---
+
+    @asynccontextmanager
+    async def _going_wrong(self) -> AsyncIterator[None]:
+        """Let it happen inside, and end with the block."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._recorder.run)
+            nursery.start_soon(self._tell)
+            nursery.start_soon(faults.carry_out, self._stage.mesh, self._schedule())
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _tell(self) -> None:
+        begun_s = trio.current_time()
+        while self._progress is not None:
+            self._progress(min(trio.current_time() - begun_s, self._length_s), self._length_s)
+            await trio.sleep(self._length_s / 200)
+
+    def _schedule(self) -> Schedule:
+        """Return all that the scenario has in store, by time."""
+        scenario, chance = self._scenario, self._world.random("troubles")
+        names = list(self._stage.mesh.members)
+        found: list[Fault] = []
+        for trouble in scenario.faults:
+            who = trouble.who or tuple(
+                chance.sample(names, max(1, round(trouble.share * len(names))))
+            )
+            found += _faults(trouble.kind, trouble.at_s, who, trouble.for_s)
+        found += self._comings_and_goings(names, chance)
+        if scenario.mishaps is not None:
+            count = round(scenario.mishaps.per_minute * scenario.minutes)
+            found += faults.draw_faults(chance, names, count=count, within_s=self._length_s)
+        return Schedule(tuple(sorted(found, key=lambda fault: (fault.at_s, fault.kind))))
+
+    def _comings_and_goings(self, names: Sequence[str], chance: Random) -> Iterator[Fault]:
+        churn = self._scenario.churn
+        if churn is None:
+            return
+        stay = names[: churn.spared]
+        for name in chance.sample(names[len(stay) :], round(churn.share * len(names))):
+            at_s = round(chance.uniform(0, self._length_s), 3)
+            kind: faults.Kind = "crash" if chance.random() < churn.crash_share else "leave"
+            for_s = chance.expovariate(1 / churn.back_s) if churn.back_s else math.inf
+            yield Fault(at_s, kind, (name,), round(for_s, 2))
+
+    # --- what must hold ---
+
+    def _unmet(self) -> Iterator[str]:
+        expect, figures = self._scenario.expect, self._recorder.figures()
+        if figures["jobs"] < expect.jobs_min:
+            yield f"{figures['jobs']:g} jobs were asked for, expected {expect.jobs_min}"
+        if figures["completed_share"] < expect.completed_min:
+            share = figures["completed_share"]
+            yield f"{share:.2%} of the jobs completed, expected {expect.completed_min:.2%}"
+        if figures["took_p95_s"] > expect.took_p95_s_max:
+            took_s = figures["took_p95_s"]
+            yield f"p95 of the jobs took {took_s:g} s, expected {expect.took_p95_s_max:g} s"
+        if figures["wrong_share"] > expect.wrong_max:
+            share = figures["wrong_share"]
+            yield f"{share:.2%} of the outputs are wrong, expected {expect.wrong_max:.2%}"
+        if figures["cost_mean_mc"] > expect.cost_mc_max:
+            cost_mc = figures["cost_mean_mc"]
+            yield f"a job cost {cost_mc:g} mc, expected {expect.cost_mc_max:g}"
+
+
+def _members(group: Group, nodes: int) -> int:
+    return group.count or max(1, round(group.share * nodes))
+
+
+def _directory(scenario: Scenario, world: World) -> Dht:
+    validate = validate_record(NETWORK, world.clock())
+    lossiness = LIKE_KADEMLIA if scenario.directory == "lossy" else None
+    return SimDirectory(
+        world.random("directory"), validate, lossiness=lossiness, trace=world.trace
+    )
+
+
+def _config(scenario: Scenario) -> NodeConfig:
+    """Return what the nodes are told: the more there are, the more rarely they compare."""
+    if not scenario.catalogue:
+        directory = DirectoryConfig(
+            catalogue=False,
+            record_lifetime_s=_LASTING_S,
+            provide_interval_s=_LASTING_S / 4,
+        )
+    elif scenario.nodes > _FEW_NODES:
+        directory = DirectoryConfig(
+            record_lifetime_s=_LASTING_S, digest_interval_s=60.0, provide_interval_s=300.0
+        )
+    else:
+        directory = CONFIG.directory
+    return msgspec.structs.replace(CONFIG, directory=directory)
+
+
+def _faults(
+    kind: FaultKind, at_s: float, who: tuple[str, ...], for_s: float
+) -> Iterator[Fault]:
+    """Return a trouble as faults: one for all who are named, or one for each."""
+    match kind:
+        case "split" | "burst":
+            yield Fault(at_s, kind, who, for_s)
+        case "break" | "half_open" | "one_way":
+            for one, other in zip(who, (*who[1:], who[0]), strict=True):
+                yield Fault(at_s, kind, (one, other), for_s)
+        case _:
+            for name in who:
+                yield Fault(at_s, kind, (name,), for_s or math.inf)
+
+
+def work(
+    load: Load, rng: Random
+) -> tuple[TaskGraph, dict[str, JsonValue], dict[str, JsonValue]]:
+    """Return a job of ``load``: its graph, its inputs and, computed here, its right outputs."""
+    words = [f"word{rng.randrange(10**6)}" for _ in range(load.items)]
+    numbers = [rng.randrange(1000) for _ in range(load.items)]
+    skill = SKILLS[load.skill]
+    given: dict[str, JsonValue] = {
+        "text": words[0],
+        "texts": list(words),
+        "numbers": list(numbers),
+    }
+    field = skill.input_field
+    if load.kind == "pipeline":
+        return pipeline_graph(), {"words": list(words)}, {"text": "-".join(words).upper()}
+    if load.kind == "call" or field != "text":
+        inputs = {field: given[field]}
+        return call_graph(skill.capability, inputs), inputs, {"result": skill.apply(inputs)}
+    wanted: list[JsonValue] = [skill.compute(word) for word in words]
+    return map_graph(skill), {"words": list(words)}, {"texts": wanted}
+
+
+def map_graph(skill: Skill) -> TaskGraph:
+    """Return a graph of one map over the job's ``words``, one sub-task for each."""
+    return TaskGraph(
+        name=f"map of {skill.name}",
+        subtasks=[
+            SubTask(
+                id="each",
+                capability=skill.capability,
+                inputs={skill.input_field: Source(kind="input", name="words")},
+                each=[skill.input_field],
+                batch_items_max=1,
+            )
+        ],
+        outputs={"texts": Source(kind="task", name="each", pointer=f"/{skill.output_field}")},
+    )
+
+
+def pipeline_graph() -> TaskGraph:
+    """Return a graph of two maps behind each other, and a join over both."""
+    upper = Source(kind="task", name="upper", pointer="/text")
+    echo = Source(kind="task", name="echo", pointer="/text")
+    return TaskGraph(
+        name="pipeline",
+        subtasks=[
+            SubTask(
+                id="upper",
+                capability="text.upper",
+                inputs={"text": Source(kind="input", name="words")},
+                each=["text"],
+                batch_items_max=5,
+            ),
+            SubTask(
+                id="echo",
+                capability="text.echo@1",
+                inputs={"text": upper},
+                each=["text"],
+                batch_items_max=5,
+                checks=[Check(kind="quoted", output="/text", input="/text")],
+            ),
+            SubTask(id="join", capability="text.join", inputs={"texts": echo}),
+        ],
+        outputs={"text": Source(kind="task", name="join", pointer="/text")},
+    )

@@ -1,0 +1,252 @@
+"""A scenario as one value: who is there, what they are asked, what goes wrong, what must hold.
+
+In Python or as a TOML file, which says the same::
+
+    name = "flash crowd"
+    story = "Given …, when …, then …"
+    nodes = 20
+    minutes = 5
+
+    [[agents]]
+    skill = "upper"
+    share = 0.3                     # of the nodes; or count = 6
+
+    [[load]]
+    skill = "upper"
+    per_minute = 30
+
+    [[faults]]
+    at_s = 60
+    kind = "crash"
+    share = 0.1
+    for_s = 30
+
+    [expect]
+    completed_min = 0.99
+
+What can be said is what the classes below hold; anything else is refused by name.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from meshnode.errors import ConfigError
+from simulations.agents import ECHO, JOIN, SUM, UPPER, Skill, Temper
+from simulations.weather import Weather
+
+#: What an agent can be in a scenario; each can be computed again by who checks.
+SKILLS: Final[dict[str, Skill]] = {skill.name: skill for skill in (ECHO, UPPER, JOIN, SUM)}
+
+_MINUTES_MAX: Final = 31 * 24 * 60
+
+FaultKind = Literal[
+    "break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk", "leave"
+]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Agents of one kind.
+
+    Attributes:
+        skill: What they can do.
+        role: How they behave, by name (:data:`simulations.adversaries.ROLES`).
+        share: Of the nodes, how many have one; 0 to 1.
+        count: The same as a number, which counts before ``share``.
+        temper: How well.
+        name: Of each agent, by default the skill's.
+    """
+
+    skill: str
+    role: str = "honest"
+    share: float = 1.0
+    count: int = 0
+    temper: Temper = msgspec.field(default_factory=Temper)
+    name: str = ""
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jobs that come at random times (a Poisson process).
+
+    Attributes:
+        skill: What they need.
+        kind: One ``call``; a ``map`` over ``items`` words, one sub-task for each; or a
+            ``pipeline``: a map of ``upper``, a map of ``echo`` over that, and a ``join``.
+        items: See there.
+        per_minute: Jobs a minute, on average, from all brokers together.
+        jobs_max: No more than so many; 0 for no end.
+        from_s: When it begins, seconds.
+        until_s: When it ends; 0 for the scenario's end.
+        brokers: How many nodes broker jobs, drawn from those without agents first; 0 for all.
+        deadline_s: Of each job.
+        budget_mc: Of each job.
+    """
+
+    skill: str = "upper"
+    kind: Literal["call", "map", "pipeline"] = "call"
+    items: int = 10
+    per_minute: float = 6.0
+    jobs_max: int = 0
+    from_s: float = 0.0
+    until_s: float = 0.0
+    brokers: int = 0
+    deadline_s: float = 60.0
+    budget_mc: int = 100_000
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that goes wrong at a time.
+
+    Attributes:
+        at_s: When, from the start of the load, seconds.
+        kind: What (:mod:`simulations.faults`), or ``leave``: it goes in order.
+        who: Whom it befalls, by name; empty to draw ``share`` of the nodes.
+        share: See ``who``.
+        for_s: How long; of no meaning to a broken link or a full disk.
+    """
+
+    at_s: float
+    kind: FaultKind
+    who: tuple[str, ...] = ()
+    share: float = 0.0
+    for_s: float = 0.0
+
+
+class Churn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nodes that come and go, at random times over the whole scenario.
+
+    Attributes:
+        share: Of the nodes, how many go once; 0 to 1.
+        crash_share: Of those, how many go without a word.
+        back_s: When they come back, from their disk, drawn exponentially with this mean;
+            0 for never.
+        spared: How many of the first nodes stay.
+    """
+
+    share: float = 0.1
+    crash_share: float = 0.5
+    back_s: float = 120.0
+    spared: int = 1
+
+
+class Mishaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Faults drawn from the seed, as :func:`simulations.faults.draw_schedule` draws them.
+
+    Attributes:
+        per_minute: How many begin a minute, on average.
+        skew_s: Clocks are wrong by up to so much, either way, seconds.
+    """
+
+    per_minute: float = 2.0
+    skew_s: float = 0.0
+
+
+class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What must hold of the jobs, beside what always must.
+
+    Attributes:
+        completed_min: Share of the jobs that complete; 0 to 1.
+        took_p95_s_max: 95 of 100 jobs take no longer, seconds.
+        wrong_max: Share of the completed jobs whose outputs are not the right ones.
+        cost_mc_max: What a job costs on average at most, millicredits.
+        jobs_min: So many must have been asked for: a scenario without load shows nothing.
+    """
+
+    completed_min: float = 0.0
+    took_p95_s_max: float = float("inf")
+    wrong_max: float = 0.0
+    cost_mc_max: float = float("inf")
+    jobs_min: int = 1
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See the module.
+
+    Attributes:
+        name: In a few words.
+        story: Given, when, then.
+        nodes: How many there are.
+        minutes: How long the load lasts, of virtual time.
+        weather: All links.
+        directory: ``perfect``, ``lossy`` (misses and stale answers), or ``kademlia``
+            (lookups hop by hop over what is left of the routing tables).
+        catalogue: Whether neighbours exchange catalogues; without, the DHT alone finds.
+        agents: Who can do what.
+        load: What is asked.
+        faults: What goes wrong, and when.
+        churn: Who comes and goes.
+        mishaps: What else goes wrong.
+        expect: What must hold in the end.
+        nat_share: Of the nodes, how many can't be dialled.
+    """
+
+    name: str
+    story: str
+    nodes: int = 20
+    minutes: float = 5.0
+    weather: Weather = msgspec.field(default_factory=Weather)
+    directory: Literal["perfect", "lossy", "kademlia"] = "perfect"
+    catalogue: bool = True
+    agents: tuple[Group, ...] = (Group(skill="upper", share=0.3),)
+    load: tuple[Load, ...] = (Load(),)
+    faults: tuple[Trouble, ...] = ()
+    churn: Churn | None = None
+    mishaps: Mishaps | None = None
+    expect: Expect = Expect()
+    nat_share: float = 0.0
+
+
+def parse_scenario(text: str, *, where: str) -> Scenario:
+    """Return the scenario that a TOML file holds.
+
+    Args:
+        text: What is in it.
+        where: What it is called in errors.
+
+    Raises:
+        ConfigError: It is no TOML, or says what a scenario can't; names the place.
+    """
+    try:
+        scenario = msgspec.toml.decode(text, type=Scenario)
+    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+        raise ConfigError(
+            f"{where}: {exc}", hint="docs/simulation.md lists what a scenario may say"
+        ) from exc
+    return checked(scenario, where=where)
+
+
+def checked(scenario: Scenario, *, where: str) -> Scenario:
+    """Return ``scenario`` if it can be played.
+
+    Raises:
+        ConfigError: It can't; says why.
+    """
+    for wrong in _complaints(scenario):
+        raise ConfigError(f"{where}: {wrong}", hint="change it there")
+    return scenario
+
+
+def _complaints(scenario: Scenario) -> Iterator[str]:
+    if scenario.nodes < 1:
+        yield f"nodes is {scenario.nodes}: there must be one"
+    if not 0 < scenario.minutes <= _MINUTES_MAX:
+        yield f"minutes is {scenario.minutes:g}: say more than 0, and a month at most"
+    yield from _unknown_skills(scenario)
+    for group in scenario.agents:
+        if not 0 <= group.share <= 1:
+            yield f"agents: share is {group.share:g}: say 0 to 1"
+        if group.count > scenario.nodes:
+            yield f"agents: {group.count} have {group.skill}, of {scenario.nodes} nodes"
+    if any(load.per_minute <= 0 or load.items < 1 for load in scenario.load):
+        yield "load: per_minute and items must be more than 0"
+    for fault in scenario.faults:
+        if not fault.who and not 0 < fault.share <= 1 and fault.kind != "burst":
+            yield f"faults: {fault.kind} at {fault.at_s:g} s befalls nobody: say who or share"
+
+
+def _unknown_skills(scenario: Scenario) -> Iterator[str]:
+    parts = [("agents", group.skill) for group in scenario.agents]
+    for part, skill in (*parts, *(("load", load.skill) for load in scenario.load)):
+        if skill not in SKILLS:
+            yield f"{part}: there is no skill {skill!r}; there are {', '.join(SKILLS)}"
