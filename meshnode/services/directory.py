@@ -17,6 +17,7 @@ import trio
 
 from meshnode.config import DirectoryConfig
 from meshnode.domain.catalogue import Catalogue, Outcome
+from meshnode.domain.claims import says_news
 from meshnode.errors import ConfigError, StoreError, Unreachable
 from meshnode.ports import Directory, Emit, Started, Store, WallClock
 from meshnode.services.exchange import Exchange
@@ -245,8 +246,12 @@ class DirectoryService:
         return not self._left and (
             self._changed.is_set()
             or self._intake.now_ms() >= self._renew_at_ms
-            or self._told_now() != self._tried
+            or self._has_news()
         )
+
+    def _has_news(self) -> bool:
+        addresses, capabilities = self._told_now()
+        return addresses != self._tried[0] or says_news(self._tried[1], capabilities)
 
     def _told_now(self) -> tuple[list[str], list[Capability]]:
         return list(self._addresses()), list(self._capabilities())
