@@ -145,6 +145,8 @@ class _Play:
                 jobs.start_soon(self._one, load, by, f"{part}/{number}")
 
     def _brokers(self, load: Load, chance: Random) -> list[str]:
+        if load.by:
+            return list(load.by)
         names = list(self._stage.mesh.members)
         chance.shuffle(names)
         names.sort(key=lambda name: len(self._kinds.get(name, ((), ""))[0]))
@@ -224,6 +226,10 @@ class _Play:
         if figures["cost_mean_mc"] > expect.cost_mc_max:
             cost_mc = figures["cost_mean_mc"]
             yield f"a job cost {cost_mc:g} mc, expected {expect.cost_mc_max:g}"
+        if figures["busiest_share"] > expect.busiest_max:
+            share = figures["busiest_share"]
+            most = expect.busiest_max
+            yield f"the busiest tenth had {share:.2%} of the calls, expected {most:.2%}"
 
 
 def _members(group: Group, nodes: int) -> int:
@@ -251,7 +257,9 @@ def _config(scenario: Scenario) -> NodeConfig:
             record_lifetime_s=_LASTING_S, digest_interval_s=60.0, provide_interval_s=300.0
         )
     else:
-        directory = CONFIG.directory
+        directory = msgspec.structs.replace(
+            CONFIG.directory, digest_interval_s=20.0, provide_interval_s=120.0
+        )
     return msgspec.structs.replace(CONFIG, directory=directory)
 
 

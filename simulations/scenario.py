@@ -79,6 +79,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         from_s: When it begins, seconds.
         until_s: When it ends; 0 for the scenario's end.
         brokers: How many nodes broker jobs, drawn from those without agents first; 0 for all.
+        by: Their names, instead.
         deadline_s: Of each job.
         budget_mc: Of each job.
     """
@@ -91,6 +92,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     from_s: float = 0.0
     until_s: float = 0.0
     brokers: int = 0
+    by: tuple[str, ...] = ()
     deadline_s: float = 60.0
     budget_mc: int = 100_000
 
@@ -150,6 +152,7 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         took_p95_s_max: 95 of 100 jobs take no longer, seconds.
         wrong_max: Share of the completed jobs whose outputs are not the right ones.
         cost_mc_max: What a job costs on average at most, millicredits.
+        busiest_max: Share of the running calls at the busiest tenth of the contractors.
         jobs_min: So many must have been asked for: a scenario without load shows nothing.
     """
 
@@ -157,6 +160,7 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     took_p95_s_max: float = float("inf")
     wrong_max: float = 0.0
     cost_mc_max: float = float("inf")
+    busiest_max: float = 1.0
     jobs_min: int = 1
 
 

@@ -17,6 +17,8 @@ from protocol.records import CapabilityName
 LATENCY_GUESS_MS: Final = 500
 #: Reaching a node without a session, before the work begins.
 DIAL_GUESS_MS: Final = 300
+#: Calling for a proposal, where there is no standing offer: a round trip, and its checks.
+CALL_GUESS_MS: Final = 100
 #: What a millicredit is worth in waiting, milliseconds.
 MS_PER_MC: Final = 5
 #: Units that may wait at a contractor beyond those that run: enough to keep it busy.
@@ -39,6 +41,7 @@ class Candidate:
         items_max: Calls that one award may hold.
         alive: There is an open session.
         troubled: It failed lately: last choice.
+        asked: It was asked for an offer a moment ago, and has not answered yet.
     """
 
     peer: str
@@ -52,6 +55,7 @@ class Candidate:
     items_max: int = 1_000
     alive: bool = False
     troubled: bool = False
+    asked: bool = False
 
     @property
     def agent_id(self) -> str:
@@ -74,7 +78,8 @@ def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
     waiting = load.get(candidate.agent_id, 0) // max(1, candidate.concurrency)
     dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
-    return latency_ms * calls * (1 + waiting) + dial_ms
+    call_ms = 0 if candidate.offer else CALL_GUESS_MS
+    return latency_ms * calls * (1 + waiting) + dial_ms + call_ms
 
 
 def rank(

@@ -43,6 +43,8 @@ BUSY_ATTEMPTS_MAX: Final = 60
 BUSY_PAUSE_MS: Final = 500
 #: Of a journal's events so many are left for ending the job: a longer journal is none.
 EVENTS_RESERVED: Final = 5_000
+#: An offer that was asked for is waited for, and looked for again after this.
+OFFER_PATIENCE_MS: Final = 250
 #: An award under a standing offer must reach the contractor before the offer lapses.
 OFFER_MARGIN_MS: Final = 5_000
 
@@ -332,6 +334,7 @@ class _Planner:
                 price_mc=proposal.price_mc,
                 latency_ms=max(1, proposal.eta_ms // unit.calls),
                 concurrency=FAN_OUT_MAX,
+                offer=proposal.proposal,
                 alive=True,
             )
         ranked = self._affordable(unit, list(by_peer.values()))
@@ -419,6 +422,10 @@ class _Planner:
         if best.offer and best.offer_expires_ms > self.now_ms + OFFER_MARGIN_MS:
             self._award(unit, number, best, best.offer, ranked)
             return True
+        if best.asked:
+            # Its offer will serve every unit, where a call would serve this one.
+            self._wake(self.now_ms + OFFER_PATIENCE_MS)
+            return False
         called = tuple(candidate for candidate, _ in ranked[:CALLED_MAX])
         self.out.append(Call(unit.name, number, called))
         self.load[best.agent_id] = self.load.get(best.agent_id, 0) + 1

@@ -6,7 +6,7 @@ fetched ahead of need and kept while they hold; what failed lately is remembered
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final, Protocol
 
@@ -40,6 +40,9 @@ _OFFERS_S: Final = 5.0
 #: Offers are renewed when they hold for less than this, milliseconds.
 _RENEW_MS: Final = 120_000
 _OFFERS_TIMEOUT_S: Final = 5.0
+#: So long units wait for an offer instead of calling for proposals, seconds: as a rule a
+#: dial and a round trip.
+_OFFERS_WORTH_S: Final = 1.0
 #: Peers that are approached ahead of need for one capability.
 _APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
@@ -93,6 +96,7 @@ class Market:
         self._host = host
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
+        self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
         self._searched_s: dict[str, float] = {}
         self._trouble_s: dict[str, float] = {}
         self._barred: dict[str, _Bar] = {}
@@ -133,8 +137,8 @@ class Market:
             for capability in self._host.capabilities()
             if matches(query, capability.name)
         ]
-        self._prepare(query, found)
-        return found
+        asked = self._prepare(query, found)
+        return [replace(one, asked=True) if one.peer in asked else one for one in found]
 
     def providers(self, query: str) -> list[Capability]:
         """Return the capabilities on offer for ``query``, this node's included."""
@@ -182,6 +186,7 @@ class Market:
             items_max=offer.offer.items_max if offer else 1_000,
             alive=peer in alive or peer == self._context.peer,
             troubled=troubled_s is not None and trio.current_time() < troubled_s + _TROUBLE_S,
+            asked=trio.current_time() < self._asking_s.get(peer, 0.0),
         )
 
     # --- load and trouble ---
@@ -250,10 +255,11 @@ class Market:
         self._news.set()
         self._news = trio.Event()
 
-    def _prepare(self, query: str, found: Sequence[Candidate]) -> None:
-        """Search, and fetch offers, for what the next decisions will want."""
+    def _prepare(self, query: str, found: Sequence[Candidate]) -> set[str]:
+        """Search, and fetch offers, for what the next decisions will want; return from whom."""
+        asked: set[str] = set()
         if self._nursery is None:
-            return
+            return asked
         now_s = trio.current_time()
         if not found and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
             self._searched_s[query] = now_s
@@ -264,7 +270,10 @@ class Market:
             asked_s = self._asked_s.get(candidate.peer, -_OFFERS_S)
             if not fresh and not candidate.troubled and now_s >= asked_s + _OFFERS_S:
                 self._asked_s[candidate.peer] = now_s
+                self._asking_s[candidate.peer] = now_s + _OFFERS_WORTH_S
                 self._nursery.start_soon(self._ask_offers, candidate.peer, query)
+                asked.add(candidate.peer)
+        return asked
 
     async def _search(self, query: str) -> None:
         try:
@@ -288,6 +297,8 @@ class Market:
                 self._keep_offer(peer, envelope)
         except (MeshError, RemoteProtocolError) as exc:
             self._context.emit("market.no_offers", peer=peer, why=str(exc))
+        finally:
+            self._asking_s.pop(peer, None)
         self._tell()
 
     def _forget_lapsed(self) -> None:

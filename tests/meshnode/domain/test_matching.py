@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.matching import (
+    CALL_GUESS_MS,
     DIAL_GUESS_MS,
     MS_PER_MC,
     Candidate,
@@ -170,3 +171,12 @@ def test_a_loser_that_could_not_be_paid_lost_by_the_budget() -> None:
     ranked = [Ranked(peer="winner", price_mc=100, finish_ms=1_000)]
     assert why_lost(ranked, "winner", "loser") == "budget"
     assert why_lost([], "winner", "loser") == "other"
+
+
+def test_who_has_no_standing_offer_is_later_by_a_call() -> None:
+    plain = Candidate("p", "a", "work.a@1", 1, 400, 1, alive=True)
+    offering = replace(plain, offer=b"offer")
+    assert finish_ms(plain, 2, {}) - finish_ms(offering, 2, {}) == CALL_GUESS_MS
+    far_better = replace(plain, peer="q", latency_ms=100)
+    (best, _), _ = rank([offering, far_better], key="job/unit", calls=2, load={})
+    assert best == far_better

@@ -19,6 +19,7 @@ from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.steps import (
     EVENTS_RESERVED,
+    OFFER_PATIENCE_MS,
     PROVIDER_GRACE_MS,
     Call,
     End,
@@ -302,6 +303,23 @@ def test_an_offer_that_is_about_to_lapse_is_not_taken() -> None:
     assert isinstance(next_steps(state, START_MS, candidates(fresh))[0], MakeAward)
     stale = replace(fresh, offer_expires_ms=START_MS + 100)
     assert isinstance(next_steps(state, START_MS, candidates(stale))[0], Call)
+
+
+def test_an_offer_that_is_on_its_way_is_waited_for_and_nobody_called() -> None:
+    state = expanded(3)
+    (wake,) = next_steps(state, START_MS, candidates(candidate(asked=True, concurrency=9)))
+    assert wake == Wake(START_MS + OFFER_PATIENCE_MS)
+    called = next_steps(state, START_MS, candidates(candidate(concurrency=9)))
+    assert [type(step) for step in called] == [Call, Call, Call, Wake]
+
+
+def test_who_has_offered_is_not_kept_waiting_for_who_has_not() -> None:
+    offer = candidate(offer=b"offer", offer_expires_ms=START_MS + 60_000)
+    (award, _) = next_steps(
+        expanded(1), START_MS, candidates(offer, candidate("q", asked=True))
+    )
+    assert isinstance(award, MakeAward)
+    assert award.candidate.peer == "p"
 
 
 def test_what_one_pass_awards_counts_against_the_budget_at_once() -> None:

@@ -10,8 +10,9 @@ import trio
 from meshnode.config import NodeConfig, QuotaConfig
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
-from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS
+from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS, OffersBody
 from meshnode.services.sessions import Incoming
+from protocol.codec import encode
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.worlds import TextAgent, inputs, play, shouting, start, told
 
@@ -118,10 +119,18 @@ def test_whoever_is_put_off_for_asking_too_often_comes_again() -> None:
     play(story)
 
 
+async def no_offer(_: Incoming) -> bytes:
+    """Offer nothing standing: whoever wants something has to call."""
+    await trio.lowlevel.checkpoint()
+    return encode(OffersBody([]))
+
+
 def test_who_was_called_and_not_chosen_is_told_why() -> None:
     async def story(mesh: SimMesh) -> None:
         cheap, dear = TextAgent(price_mc=1), TextAgent(price_mc=90)
         a, b, c = await start(mesh, a=[], b=[cheap], c=[dear])
+        for node in (b, c):
+            node.sessions.handle(OFFERS, no_offer)
         assert outcome(await ended(a, "hello"))[0] == "completed"
         won = (await b.tallies.tallies(0))[a.peer, "text.shout@1"]
         lost = (await c.tallies.tallies(0))[a.peer, "text.shout@1"]
@@ -139,6 +148,8 @@ def test_a_loser_that_has_gone_holds_nobody_up() -> None:
             await trio.sleep_forever()
             return b""
 
+        for node in (b, c):
+            node.sessions.handle(OFFERS, no_offer)
         c.sessions.handle(DECLINE, mute)
         with trio.fail_after(5):
             assert outcome(await ended(a, "hello"))[0] == "completed"
