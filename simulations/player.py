@@ -112,9 +112,13 @@ class _Play:
         scenario, chance = self._scenario, self._world.random("population")
         names = [f"n{i}" for i in range(scenario.nodes)]
         offers: dict[str, list[Offer]] = {name: [] for name in names}
+        taken: dict[str, list[str]] = {name: [] for name in names}  # names of its agents
         for group in scenario.agents:
-            for name in chance.sample(names, _members(group, scenario.nodes)):
-                offers[name].append(Act(SKILLS[group.skill], group.temper, name=group.name))
+            offer = Act(SKILLS[group.skill], group.temper, name=group.name or group.skill)
+            free = [name for name in names if offer.name not in taken[name]]
+            for name in chance.sample(free, min(len(free), _members(group, scenario.nodes))):
+                offers[name].append(offer)
+                taken[name].append(offer.name)
                 skills, role = self._kinds.get(name, ((), "honest"))
                 bad = role if group.role == "honest" else group.role
                 self._kinds[name] = ((*skills, group.skill), bad)
