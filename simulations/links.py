@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from math import ceil, inf
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -21,12 +21,11 @@ from simulations.timetable import Timetable
 from simulations.trace import Trace
 from simulations.weather import Weather
 
+if TYPE_CHECKING:
+    from simulations.climate import Pipe
+
 #: Most bytes that travel as one piece.
 PIECE_BYTES_MAX: Final = 64 * 1024
-
-#: Arrivals are late by up to a tick, so that many of them share one waking of the
-#: timetable's task, and that arrivals at one moment (in any order) are common.
-TICKS_PER_S: Final = 1000
 
 
 class Host:
@@ -50,19 +49,25 @@ class Lane:
     """One direction of a link.
 
     Attributes:
+        up: What all that the speaker sends passes first, on whatever lane, if anything.
+        down: What all that the listener gets passes last, on whatever lane, if anything.
         blocked: Something stands in the way: calls wait until it has gone.
         void: The other side is not there, or will not hear of it: calls vanish.
     """
 
     __slots__ = (
         "_busy_until_s",
-        "_held",
+        "_landing",
         "_last_due_s",
+        "_stopped",
+        "_under_way",
         "blocked",
+        "down",
         "name",
         "rng",
         "timetable",
         "trace",
+        "up",
         "void",
         "weather",
     )
@@ -72,6 +77,8 @@ class Lane:
     ) -> None:
         self.name = name
         self.weather = weather
+        self.up: Pipe | None = None
+        self.down: Pipe | None = None
         self.rng = rng
         self.timetable = timetable
         self.trace = trace
@@ -79,50 +86,80 @@ class Lane:
         self.void = False
         self._busy_until_s = 0.0
         self._last_due_s = -1.0
-        self._held: list[tuple[Callable[..., None], object, int]] = []
+        # What has not arrived, in order.  An entry of the timetable says when something
+        # arrives, and what arrives then is the first of these: so nothing overtakes.
+        self._under_way: deque[tuple[Callable[..., None], object, int]] = deque()
+        self._landing = 0  # how many of them wait for the receiver's access
+        self._stopped = 0  # for how many of them nothing is in the timetable
 
     def ship(self, call: Callable[..., None], arg: object, size_bytes: int) -> None:
         """Let ``call(arg)`` happen at the other side, later, after all before it."""
         if self.void:
             return
+        self._under_way.append((call, arg, size_bytes))
         if self.blocked:
-            self._held.append((call, arg, size_bytes))
-            return
+            self._stopped += 1
+        else:
+            self._set_out(size_bytes)
+
+    def _set_out(self, size_bytes: int) -> None:
+        """Let something arrive when ``size_bytes`` that leave now do."""
         now_s = trio.current_time()
         due_s = self._leave_s(now_s, size_bytes) + self.weather.delay_s(self.rng)
         if due_s <= now_s and self._last_due_s < now_s:
-            self._arrive(call, arg, size_bytes)
+            self._arrive()
             return
-        due_s = max(ceil(due_s * TICKS_PER_S) / TICKS_PER_S, self._last_due_s)
+        ticks_per_s = self.weather.ticks_per_s
+        due_s = max(ceil(due_s * ticks_per_s) / ticks_per_s, self._last_due_s)
         self._last_due_s = due_s
-        self.timetable.at(due_s, self._arrive, call, arg, size_bytes)
+        self.timetable.at(due_s, self._arrive)
 
     def _leave_s(self, now_s: float, size_bytes: int) -> float:
         """Return when the last of ``size_bytes`` is on its way."""
-        leave_s = max(now_s, self._busy_until_s)
+        leave_s = now_s if self.up is None else self.up.pass_s(now_s, size_bytes)
+        leave_s = max(leave_s, self._busy_until_s)
         self._busy_until_s = leave_s + size_bytes / self.weather.bandwidth_bytes_per_s
         return self._busy_until_s
 
-    def _arrive(self, call: Callable[..., None], arg: object, size_bytes: int) -> None:
+    def _arrive(self) -> None:
         if self.void:
             return
         if self.blocked:
-            self._held.append((call, arg, size_bytes))
+            self._stopped += 1
             return
+        if self.down is not None:
+            now_s = trio.current_time()
+            size_bytes = self._under_way[self._landing][2]
+            due_s = self.down.pass_s(now_s, size_bytes)
+            if due_s > now_s:
+                self._landing += 1
+                self.timetable.at(due_s, self._land)
+                return
+        self._deliver()
+
+    def _land(self) -> None:
+        self._landing -= 1
+        if self.blocked:
+            self._stopped += 1
+        elif not self.void:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        call, arg, size_bytes = self._under_way.popleft()
         self.trace.note(f"{self.name} {size_bytes} B")
         call(arg)
 
     def unblock(self) -> None:
-        """Let what was held back travel on, in its order."""
+        """Let what was held back travel on."""
         self.blocked = False
-        held, self._held = self._held, []
-        for call, arg, size_bytes in held:
-            self.ship(call, arg, size_bytes)
+        stopped, self._stopped = self._stopped, 0
+        for _, _, size_bytes in list(self._under_way)[:stopped]:
+            self._set_out(size_bytes)
 
     def swallow(self) -> None:
         """Lose what is on its way, and all that follows."""
         self.void = True
-        self._held.clear()
+        self._under_way.clear()
 
 
 class Link:

@@ -20,6 +20,9 @@ import trio
 
 from meshnode.errors import StreamLost, Unreachable
 from meshnode.ports import Handler
+from simulations.climate import Climate
+from simulations.geography import Access, Home
+from simulations.incoming import Incoming
 from simulations.links import Host, Lane, Link, SimStream
 from simulations.timetable import Timetable
 from simulations.trace import Trace
@@ -47,8 +50,7 @@ class SimNetwork:
         self.handler_failures: list[tuple[str, str, Exception]] = []
         self._nursery = nursery
         self._rng = rng
-        self._weather = weather
-        self._weathers: dict[tuple[str, str], Weather] = {}
+        self._climate = Climate(weather, rng)
         self._hosts: dict[str, SimTransport] = {}
         self._addresses: dict[str, SimTransport] = {}
         self._links: dict[Link, None] = {}
@@ -119,19 +121,21 @@ class SimNetwork:
 
         A stream keeps the window that it was opened with.
         """
-        if between:
-            one, other = between
-            self._weathers[one, other] = self._weathers[other, one] = weather
-        else:
-            self._weather = weather
-        for link in self._links:
-            for lane_of, lane in link.lanes.items():
-                to = next(host.peer for host in link.hosts if host.peer != lane_of)
-                lane.weather = self.weather(lane_of, to)
+        self._climate.change(weather, *between)
+        self._adjust_lanes()
+
+    def set_access(self, peer: str, access: Access) -> None:
+        """Change what all connections of ``peer`` carry together, and what it adds."""
+        self._climate.connect(peer, access)
+        self._adjust_lanes()
 
     def weather(self, one: str, other: str) -> Weather:
-        """Return the weather from ``one`` to ``other``."""
-        return self._weathers.get((one, other), self._weather)
+        """Return the weather from ``one`` to ``other``, their places considered."""
+        return self._climate.weather(one, other)
+
+    def home(self, peer: str) -> Home | None:
+        """Return where ``peer`` is, if the weather everywhere has a geography."""
+        return self._climate.home(peer)
 
     def break_link(self, one: str, other: str, *, notice_s: float | None = 0.0) -> None:
         """Break the connection between two peers, if there is one.
@@ -184,7 +188,7 @@ class SimNetwork:
 
     # --- for transports -----------------------------------------------------------
 
-    def start(self, run: "_Incoming") -> None:
+    def start(self, run: Incoming) -> None:
         """Run a handler in the background."""
         self._nursery.start_soon(run.serve)
 
@@ -250,9 +254,20 @@ class SimNetwork:
                 self.timetable,
                 self.trace,
             )
+            self._adjust(lane, source.peer, target.peer)
             lane.blocked = self._is_blocked(source, target)
             lanes[source.peer] = lane
         return lanes
+
+    def _adjust_lanes(self) -> None:
+        for link in self._links:
+            for source in link.hosts:
+                lane = link.lanes[source.peer]
+                self._adjust(lane, source.peer, link.other(source).peer)
+
+    def _adjust(self, lane: Lane, source: str, target: str) -> None:
+        lane.weather = self.weather(source, target)
+        lane.up, lane.down = self._climate.up(source), self._climate.down(target)
 
     def _is_blocked(self, source: Host, target: Host) -> bool:
         return source.frozen or target.frozen or not self.passes(source.peer, target.peer)
@@ -418,51 +433,8 @@ class SimTransport(Host):
             far.reset("too many streams at once")
         else:
             self.running[key] = self.running.get(key, 0) + 1
-            self._network.start(_Incoming(self._network, self, protocol, handler, far))
+            self._network.start(Incoming(self._network, self, protocol, handler, far))
         return near
-
-
-class _Incoming:
-    """A handler at work on one stream."""
-
-    __slots__ = ("_handler", "_host", "_network", "_protocol", "_scope", "_stream")
-
-    def __init__(
-        self,
-        network: SimNetwork,
-        host: SimTransport,
-        protocol: str,
-        handler: Handler,
-        stream: SimStream,
-    ) -> None:
-        self._network = network
-        self._host = host
-        self._protocol = protocol
-        self._handler = handler
-        self._stream = stream
-        self._scope = trio.CancelScope()
-        host.scopes[self._scope] = None  # from now on: a crash may come before the start
-
-    async def serve(self) -> None:
-        """Run the handler to its end, whatever that is."""
-        key = (self._protocol, self._stream.peer)
-        try:
-            with self._scope:
-                await self._handler(self._stream)
-        except Exception as exc:  # noqa: BLE001 - reported to the network, which is the supervisor
-            self._report(exc)
-            self._stream.reset("its handler failed")
-        finally:
-            del self._host.scopes[self._scope]
-            self._host.running[key] -= 1
-            self._stream.close()
-
-    def _report(self, exc: Exception) -> None:
-        name = type(exc).__name__
-        self._network.trace.note(f"{self._host.peer} handler {self._protocol}: {name}")
-        rest = exc.split(StreamLost)[1] if isinstance(exc, ExceptionGroup) else exc
-        if rest is not None and not isinstance(rest, StreamLost):
-            self._network.handler_failures.append((self._host.peer, self._protocol, exc))
 
 
 @asynccontextmanager

@@ -71,6 +71,18 @@ def test_jitter_and_splits_never_change_the_order() -> None:
     play(story, wild)
 
 
+def test_a_late_message_holds_up_those_behind_it() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        network.set_weather(Weather(latency_s=2.0, jitter_s=0.0))
+        await stream.send(b"late ")
+        network.set_weather(Weather(latency_s=0.1, jitter_s=0.0))
+        await stream.send(b"prompt")
+        assert await arrives_after_s(stream) == pytest.approx(2.1, abs=0.003)
+
+    play(story)
+
+
 def test_a_sender_waits_when_the_window_is_full_and_goes_on_after_a_read() -> None:
     async def story(network: SimNetwork) -> None:
         begin = trio.Event()

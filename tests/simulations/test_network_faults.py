@@ -246,6 +246,23 @@ def test_a_short_cut_only_delays() -> None:
     play(story)
 
 
+def test_a_cut_that_heals_while_bytes_are_under_way_never_swaps_them() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        now_s = trio.current_time()
+        network.timetable.at(now_s + 0.08, network.partition, ["a"], ["b"])
+        network.timetable.at(now_s + 0.12, network.partition)
+        await stream.send(b"early ")  # arrives during the cut
+        await trio.sleep(0.05)
+        await stream.send(b"late")  # arrives after it
+        got = b""
+        while len(got) < 10:
+            got += await stream.receive()
+        assert got == b"early late"
+
+    play(story)
+
+
 def test_a_long_cut_breaks_the_connections_across_it_and_no_other() -> None:
     async def story(network: SimNetwork) -> None:
         across = await dial(network, "a", "b")
