@@ -35,14 +35,16 @@ class Host:
         peer: Its PeerId.
         frozen: Stopped as by SIGSTOP: reads nothing and says nothing.
         thawed: Set when it is no longer frozen.
+        links: Its connections, by the other side's PeerId.
     """
 
-    __slots__ = ("frozen", "peer", "thawed")
+    __slots__ = ("frozen", "links", "peer", "thawed")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
         self.frozen = False
         self.thawed = trio.Event()
+        self.links: dict[str, Link] = {}
 
 
 class Lane:
@@ -168,22 +170,26 @@ class Link:
     Attributes:
         hosts: Both ends; the first dialled.
         lanes: By the PeerId of the side that speaks.
-        on_loss: Called with the link when its weather breaks it.
+        on_loss: Called with the link when its weather breaks it, and with who was about
+            to say something, and how.
         cut_since_s: Since when there is no path, or infinity.
+        stalled: What is under way stands still although there is a path.
     """
 
-    __slots__ = ("cut_since_s", "hosts", "lanes", "on_loss", "streams")
+    __slots__ = ("_lost", "cut_since_s", "hosts", "lanes", "on_loss", "stalled", "streams")
 
     def __init__(
         self,
         hosts: tuple[Host, Host],
         lanes: dict[str, Lane],
-        on_loss: Callable[["Link"], None],
+        on_loss: Callable[["Link", Host, Callable[[], None]], None],
     ) -> None:
         self.hosts = hosts
         self.lanes = lanes
         self.on_loss = on_loss
         self.cut_since_s = inf
+        self.stalled = False
+        self._lost: dict[str, trio.Event] = {}  # for who waits to see it lost
         self.streams: dict[str, dict[SimStream, None]] = {host.peer: {} for host in hosts}
 
     def pair(self, opener: Host) -> tuple["SimStream", "SimStream"]:
@@ -199,10 +205,20 @@ class Link:
         one, two = self.hosts
         return two if host is one else one
 
-    def lose(self, peer: str, why: str) -> None:
-        """Make every stream at ``peer``'s end raise ``StreamLost``, now."""
-        for stream in tuple(self.streams[peer]):
+    def leave(self, host: Host, why: str) -> None:
+        """Make ``host`` notice that it is no more: its streams raise ``StreamLost`` now."""
+        peer = self.other(host).peer
+        if host.links.get(peer) is self:
+            del host.links[peer]
+        for stream in tuple(self.streams[host.peer]):
             stream.lose(why)
+        if host.peer in self._lost:
+            self._lost[host.peer].set()
+
+    async def lost(self, peer: str, limit_s: float) -> None:
+        """Wait until ``peer`` finds it lost, for ``limit_s`` seconds at most."""
+        with trio.move_on_after(limit_s):
+            await self._lost.setdefault(peer, trio.Event()).wait()
 
 
 class SimStream:
@@ -269,11 +285,10 @@ class SimStream:
             if self._room_bytes == 0:
                 await self._wait_for_room()
                 continue
-            if lane.weather.break_chance and self._breaks():
-                continue
             piece = data[start : start + min(self._room_bytes, PIECE_BYTES_MAX)]
-            self._room_bytes -= len(piece)
-            lane.ship(self.far.take, bytes(piece), len(piece))
+            if lane.weather.break_chance and self._breaks(piece):
+                continue
+            self._say(piece)
             start += len(piece)
         self._check_sending()
 
@@ -282,11 +297,10 @@ class SimStream:
         self._check_sending()
         if self._sending or len(data) > min(self._room_bytes, PIECE_BYTES_MAX):
             return False
-        if self._lane.weather.break_chance and self._breaks():
+        if self._lane.weather.break_chance and self._breaks(data):
             self._check_sending()
         if data:
-            self._room_bytes -= len(data)
-            self._lane.ship(self.far.take, bytes(data), len(data))
+            self._say(data)
         return True
 
     async def receive(self, size_max: int = 65_536) -> bytes:
@@ -392,11 +406,15 @@ class SimStream:
         if why:
             raise StreamLost(f"stream with {self.peer}: {why}")
 
-    def _breaks(self) -> bool:
-        """Draw whether this send breaks the link; if so, break it."""
+    def _say(self, piece: bytes) -> None:
+        self._room_bytes -= len(piece)
+        self._lane.ship(self.far.take, bytes(piece), len(piece))
+
+    def _breaks(self, piece: bytes) -> bool:
+        """Draw whether sending ``piece`` breaks the link; if so, break it."""
         if self._lane.rng.random() >= self._lane.weather.break_chance:
             return False
-        self._link.on_loss(self._link)
+        self._link.on_loss(self._link, self._host, lambda: self._say(piece))
         return True
 
     def _read(self, size_max: int) -> bytes:

@@ -3,10 +3,19 @@
 A :class:`Weather` prints as what makes it again, so a run is told by its seed and its
 weather.  Presets: :data:`CALM` for unit tests, :data:`LAN`, and :data:`WORLD`, where each
 peer lives somewhere on Earth (:mod:`simulations.geography`).
+
+What a lossy network does to packets, a transport mends or turns into a broken connection.
+So a loss of 10 % is ``break_chance(0.10)``: of ten exchanges one loses its connection, and
+whoever asked asks again on a new one.  In half of these cases the question had arrived:
+asked again, it is a duplicate.  ``late_chance`` makes more of them (the question arrives
+although its asker saw the connection break), and reorders: what was said on the old
+connection arrives after what is said on the new one.  On one connection nothing is lost,
+doubled or reordered, ever.
 """
 
 from dataclasses import dataclass
 from math import inf
+from math import pow as power
 from random import Random
 from typing import Final
 
@@ -29,7 +38,11 @@ class Weather:
         spike_s: A long delay, seconds.
         bandwidth_bytes_per_s: How fast bytes leave, per connection and direction.
         window_bytes: Bytes of one stream that may be unread before ``send`` waits.
-        break_chance: Chance that a ``send`` breaks the connection instead.
+        break_chance: Chance that a ``send`` breaks the connection; see
+            :func:`break_chance`.
+        late_chance: Chance that what is under way when a connection breaks (or its
+            speaker crashes) still arrives, before the other side notices.
+        late_s: How late it may be beyond what a delay is, at most, seconds.
         dial_failure_chance: Chance that a dial fails although the peer is there.
         dial_limit_s: How long a dial or a new stream waits for an answer, seconds.
         split_chance: Chance that ``receive`` returns only some of what is there, so
@@ -50,6 +63,8 @@ class Weather:
     bandwidth_bytes_per_s: float = inf
     window_bytes: int = 256 * 1024
     break_chance: float = 0.0
+    late_chance: float = 0.0
+    late_s: float = 0.2
     dial_failure_chance: float = 0.0
     dial_limit_s: float = 5.0
     split_chance: float = 0.01
@@ -67,6 +82,25 @@ class Weather:
         if self.spike_chance and rng.random() < self.spike_chance:
             delay_s += self.spike_s
         return delay_s
+
+    def is_late(self, rng: Random) -> bool:
+        """Draw whether what is under way at a break still arrives."""
+        return self.late_chance > 0 and rng.random() < self.late_chance
+
+    def stall_s(self, rng: Random) -> float:
+        """Draw how late that is, seconds."""
+        return rng.random() * self.late_s
+
+
+def break_chance(lost_share: float, *, sends: int = 2) -> float:
+    """Return the ``break_chance`` at which ``lost_share`` of all exchanges lose theirs.
+
+    Args:
+        lost_share: Of exchanges during which the connection breaks, 0 to 1.
+        sends: How many sends an exchange has: two if a question and its answer are one
+            each.
+    """
+    return 1 - power(1 - lost_share, 1 / sends)
 
 
 #: No delay and no fault: what a unit test wants.

@@ -136,7 +136,9 @@ async def mesh_in_trouble(world: World) -> None:
 
 async def world_in_trouble(world: World) -> None:
     """The same, with the peers all over the world, at home and in offices."""
-    await _get_into_trouble(world, replace(WORLD, break_chance=0.01, split_chance=0.2))
+    await _get_into_trouble(
+        world, replace(WORLD, break_chance=0.01, late_chance=0.5, split_chance=0.2)
+    )
 
 
 async def _get_into_trouble(world: World, weather: Weather) -> None:

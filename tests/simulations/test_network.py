@@ -159,6 +159,40 @@ def test_a_peer_that_does_not_listen_can_dial_and_not_be_dialled() -> None:
     play(story)
 
 
+def test_a_peer_that_does_not_listen_is_the_same_after_a_crash() -> None:
+    async def story(network: SimNetwork) -> None:
+        network.transport("hidden", listens=False)
+        await dial(network, "hidden", "a")
+        network.crash("hidden")
+        again = network.transport("hidden")
+        assert again.addresses() == ()
+        with pytest.raises(Unreachable):
+            await dial(network, "a", "hidden")
+        # Nor at the address that a peer in its place would have.
+        with pytest.raises(Unreachable):
+            await network.transport("a").open("hidden", ECHO, addresses=[again.address])
+        again.serve(ECHO, echo)
+        await dial(network, "hidden", "a")
+        back = await dial(network, "a", "hidden")
+        await back.send(b"x")
+        assert await back.receive() == b"x"
+        network.crash("hidden")
+        assert network.transport("hidden", listens=True).addresses() != ()
+
+    play(story)
+
+
+def test_two_peers_that_do_not_listen_never_meet() -> None:
+    async def story(network: SimNetwork) -> None:
+        for peer in ("one", "two"):
+            network.transport(peer, listens=False)
+            await dial(network, peer, "a")
+        with pytest.raises(Unreachable):
+            await dial(network, "one", "two")
+
+    play(story)
+
+
 def test_dials_fail_as_often_as_the_weather_says() -> None:
     async def story(network: SimNetwork) -> None:
         failed = 0
