@@ -124,5 +124,5 @@ class Endings:
 
     def _go_on(self, link: Link, first: Host) -> None:
         link.stalled = False
-        if link in self._links and not self._is_blocked(first, link.other(first)):
+        if not self._is_blocked(first, link.other(first)):
             link.lanes[first.peer].unblock()

@@ -166,6 +166,7 @@ def test_what_is_said_on_a_new_connection_may_overtake_what_is_late_on_the_old()
         with pytest.raises(StreamLost):
             await old.send(b"first")
         network.set_weather(STEADY)
+        network.partition(["c"], ["d"])  # what happens elsewhere hurries nothing
         new = await dial(network, "a", "b", "/ear/1")
         await new.send(b"second")
         await trio.sleep(31)
@@ -193,6 +194,28 @@ def test_what_is_late_waits_for_obstacles_too_and_is_lost_if_its_listener_crashe
             network.thaw(peer)
             await trio.sleep(1)
             assert ear.heard == ([b"x"] if peer == "b" else [])
+
+    play(story)
+
+
+def test_nothing_late_is_delivered_to_the_dead() -> None:
+    async def story(network: SimNetwork) -> None:
+        came = bytearray()
+
+        async def take(stream: Stream) -> None:
+            assert stream.deliver_to(came.extend)
+            await trio.sleep_forever()
+
+        network.transport("b").serve("/take/1", take)
+        stream = await dial(network, "a", "b", "/take/1")
+        await stream.send(b"x")
+        await trio.sleep(1)
+        network.set_weather(replace(LATE, late_s=1.0))
+        with pytest.raises(StreamLost):
+            await stream.send(b"y")
+        network.crash("b")
+        await trio.sleep(5)
+        assert came == b"x"
 
     play(story)
 
