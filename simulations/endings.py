@@ -101,6 +101,9 @@ class Endings:
 
     def _part(self, link: Link, why: str, *, first: Host) -> None:
         """End ``link`` for ``first``; the other side gets what is under way, then notices."""
+        if link in self._parting:  # the other side is gone already
+            self.cut_off(link, why, first=first, notice_s=None)
+            return
         other, lane = link.other(first), link.lanes[first.peer]
         self._trace.note(f"{first.peer} left {other.peer}: {why}")
         link.lanes[other.peer].swallow()

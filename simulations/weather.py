@@ -116,6 +116,10 @@ LAN: Final = Weather(
     ticks_per_s=100_000,
 )
 
+#: A bad line: of a hundred exchanges about ten lose their connection, and five questions
+#: arrive twice (measured in tests/simulations/test_exchanges.py).
+ROUGH: Final = Weather(break_chance=break_chance(0.10), late_chance=0.25, late_s=0.1)
+
 #: Peers all over the world, every place alike; six of ten at home, three in an office, one
 #: in a data centre: our assumptions.
 WORLD: Final = Weather(

@@ -15,7 +15,7 @@ import trio
 from meshnode.errors import StreamLost, Unreachable
 from meshnode.services.sessions import Incoming, Sessions
 from simulations.network import SimNetwork, SimTransport
-from simulations.weather import Weather, break_chance
+from simulations.weather import ROUGH, Weather, break_chance
 from simulations.world import World, run
 
 QUICK = Weather(latency_s=0.005, jitter_s=0.005, split_chance=0.0)
@@ -119,6 +119,14 @@ def test_of_ten_in_a_hundred_that_are_lost_five_arrive_twice() -> None:
         assert [int(body) for body in b.heard] == sorted(int(body) for body in b.heard)
 
     play(story, Weather(break_chance=break_chance(0.10), split_chance=0.0))
+
+
+def test_rough_weather_is_what_it_says() -> None:
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        assert await ask_many(a, "b", 2000, pause_s=0.1) == pytest.approx(0.10, abs=0.02)
+        assert doubled(b.heard) / 2000 == pytest.approx(0.05, abs=0.02)
+
+    play(story, ROUGH)
 
 
 def test_where_all_arrives_late_whatever_is_asked_again_had_arrived() -> None:

@@ -198,24 +198,29 @@ def test_what_is_late_waits_for_obstacles_too_and_is_lost_if_its_listener_crashe
     play(story)
 
 
-def test_nothing_late_is_delivered_to_the_dead() -> None:
+@pytest.mark.parametrize("anew", [False, True])
+def test_nothing_late_is_delivered_to_the_dead(*, anew: bool) -> None:
     async def story(network: SimNetwork) -> None:
-        came = bytearray()
-
-        async def take(stream: Stream) -> None:
-            assert stream.deliver_to(came.extend)
-            await trio.sleep_forever()
-
-        network.transport("b").serve("/take/1", take)
-        stream = await dial(network, "a", "b", "/take/1")
-        await stream.send(b"x")
-        await trio.sleep(1)
-        network.set_weather(replace(LATE, late_s=1.0))
-        with pytest.raises(StreamLost):
+        async def say(stream: Stream) -> None:
+            await stream.send(b"x")
+            await trio.sleep(1)
+            network.set_weather(replace(LATE, late_s=30.0))
             await stream.send(b"y")
+
+        network.transport("a").serve("/say/1", say)
+        came = bytearray()
+        stream = await dial(network, "b", "a", "/say/1")
+        assert stream.deliver_to(came.extend)
+        await trio.sleep(1.1)
+        assert not network.connected("a", "b")
+        assert network.connected("b", "a")
+        if anew:
+            network.set_weather(STEADY)
+            await dial(network, "a", "b")
         network.crash("b")
-        await trio.sleep(5)
+        await trio.sleep(60)
         assert came == b"x"
+        assert list(network._links) == [], "nothing is left of the dead"
 
     play(story)
 
