@@ -129,24 +129,29 @@ class Lane:
         if self.blocked:
             self._stopped += 1
             return
-        if self.down is not None:
-            now_s = trio.current_time()
-            size_bytes = self._under_way[self._landing][2]
-            due_s = self.down.pass_s(now_s, size_bytes)
-            if due_s > now_s:
-                self._landing += 1
-                self.timetable.at(due_s, self._land)
-                return
-        self._deliver()
+        if self.down is not None and self._must_wait(self.down):
+            return
+        call, arg, size_bytes = self._under_way.popleft()
+        self.trace.note(f"{self.name} {size_bytes} B")
+        call(arg)
+
+    def _must_wait(self, down: "Pipe") -> bool:
+        """Pass ``down``; tell whether that takes until a later tick, as then noted."""
+        now_s = trio.current_time()
+        due_s = down.pass_s(now_s, self._under_way[self._landing][2])
+        if due_s <= now_s + 1 / self.weather.ticks_per_s:
+            return False
+        self._landing += 1
+        self.timetable.at(due_s, self._land)
+        return True
 
     def _land(self) -> None:
         self._landing -= 1
+        if self.void:
+            return
         if self.blocked:
             self._stopped += 1
-        elif not self.void:
-            self._deliver()
-
-    def _deliver(self) -> None:
+            return
         call, arg, size_bytes = self._under_way.popleft()
         self.trace.note(f"{self.name} {size_bytes} B")
         call(arg)
