@@ -1,183 +1,65 @@
 """Connections between simulated peers, and the streams on them.
 
 Two peers share one :class:`Link`, as on a real transport: when it breaks, every
-stream on it breaks.  A link has a :class:`Lane` for each direction, and everything
-that one side does to the other (bytes, an end, a reset, room for more bytes) is a
-call that travels along the lane, late but in order.  Where something stands in the
-way, a lane holds its calls back, as TCP goes on resending; where the other side is
-no longer there, it swallows them.
+stream on it breaks.  A link has a :class:`~simulations.lanes.Lane` for each direction,
+along which everything travels that one side does to the other: bytes, an end, a reset,
+room for more bytes.
 """
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import ceil, inf
-from random import Random
+from math import inf
 from typing import Final
 
 import trio
 
 from meshnode.errors import StreamLost
-from protocol import limits
-from simulations.timetable import Timetable
-from simulations.trace import Trace
-from simulations.weather import Weather
+from simulations.lanes import Host, Lane
+from simulations.silence import Ears
 
 #: Most bytes that travel as one piece.
 PIECE_BYTES_MAX: Final = 64 * 1024
-
-#: A live peer says something at least this often, seconds.
-BEAT_S: Final = limits.HEARTBEAT_MS / 1000
-
-#: Arrivals are late by up to a tick, so that many of them share one waking of the
-#: timetable's task, and that arrivals at one moment (in any order) are common.
-TICKS_PER_S: Final = 1000
-
-
-class Host:
-    """What streams know of the peer they run on.
-
-    Attributes:
-        peer: Its PeerId.
-        frozen: Stopped as by SIGSTOP: reads nothing and says nothing.
-        thawed: Set when it is no longer frozen.
-    """
-
-    __slots__ = ("frozen", "peer", "thawed")
-
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
-        self.frozen = False
-        self.thawed = trio.Event()
-
-
-class Lane:
-    """One direction of a link.
-
-    Attributes:
-        blocked: Something stands in the way: calls wait until it has gone.
-        stalls: How often something stood in the way.
-        void: The other side is not there, or will not hear of it: calls vanish.
-    """
-
-    __slots__ = (
-        "_busy_until_s",
-        "_held",
-        "_last_due_s",
-        "blocked",
-        "name",
-        "rng",
-        "stalls",
-        "timetable",
-        "trace",
-        "void",
-        "weather",
-    )
-
-    def __init__(
-        self, name: str, weather: Weather, rng: Random, timetable: Timetable, trace: Trace
-    ) -> None:
-        self.name = name
-        self.weather = weather
-        self.rng = rng
-        self.timetable = timetable
-        self.trace = trace
-        self.blocked = False
-        self.stalls = 0
-        self.void = False
-        self._busy_until_s = 0.0
-        self._last_due_s = -1.0
-        self._held: list[tuple[Callable[..., None], object, int]] = []
-
-    def ship(self, call: Callable[..., None], arg: object, size_bytes: int) -> None:
-        """Let ``call(arg)`` happen at the other side, later, after all before it."""
-        if self.void:
-            return
-        if self.blocked:
-            self._held.append((call, arg, size_bytes))
-            return
-        now_s = trio.current_time()
-        due_s = self._leave_s(now_s, size_bytes) + self.weather.delay_s(self.rng)
-        if due_s <= now_s and self._last_due_s < now_s:
-            self._arrive(call, arg, size_bytes)
-            return
-        due_s = max(ceil(due_s * TICKS_PER_S) / TICKS_PER_S, self._last_due_s)
-        self._last_due_s = due_s
-        self.timetable.at(due_s, self._arrive, call, arg, size_bytes)
-
-    def _leave_s(self, now_s: float, size_bytes: int) -> float:
-        """Return when the last of ``size_bytes`` is on its way."""
-        leave_s = max(now_s, self._busy_until_s)
-        self._busy_until_s = leave_s + size_bytes / self.weather.bandwidth_bytes_per_s
-        return self._busy_until_s
-
-    def _arrive(self, call: Callable[..., None], arg: object, size_bytes: int) -> None:
-        if self.void:
-            return
-        if self.blocked:
-            self._held.append((call, arg, size_bytes))
-            return
-        self.trace.note(f"{self.name} {size_bytes} B")
-        call(arg)
-
-    def block(self) -> None:
-        """Hold back all calls from now on."""
-        if not self.blocked:
-            self.blocked = True
-            self.stalls += 1
-
-    def unblock(self) -> None:
-        """Let what was held back travel on, in its order."""
-        self.blocked = False
-        held, self._held = self._held, []
-        for call, arg, size_bytes in held:
-            self.ship(call, arg, size_bytes)
-
-    def swallow(self) -> None:
-        """Lose what is on its way, and all that follows."""
-        self.void = True
-        self._held.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class Ear:
-    """Somebody who wants to know when the other side has been silent for so long."""
-
-    limit_s: float
-    on_silence: Callable[[], None]
 
 
 class Link:
     """The connection between two hosts.
 
-    A link tells whoever minds that the other side is silent, as heartbeats would: within the
-    limit, and earlier by up to one beat, since the last one came some time before.  No beat
-    is sent for that: while nothing stands in the way, there is nothing to tell.
-
     Attributes:
         hosts: Both ends; the first dialled.
         lanes: By the PeerId of the side that speaks.
-        on_loss: Called with the link when its weather breaks it.
+        on_loss: Called with the link when its weather breaks it, and with who was about
+            to say something, and how.
         cut_since_s: Since when there is no path, or infinity.
-        minds: Whether it tells of silence; else its users have to beat themselves.
+        stalled: What is under way stands still although there is a path.
+        ears: Who wants to know when the other side is silent; None where nobody is told.
     """
 
-    __slots__ = ("cut_since_s", "ears", "hosts", "lanes", "minds", "on_loss", "streams")
+    __slots__ = (
+        "_lost",
+        "cut_since_s",
+        "ears",
+        "hosts",
+        "lanes",
+        "on_loss",
+        "stalled",
+        "streams",
+    )
 
     def __init__(
         self,
         hosts: tuple[Host, Host],
         lanes: dict[str, Lane],
-        on_loss: Callable[["Link"], None],
+        on_loss: Callable[["Link", Host, Callable[[], None]], None],
         *,
-        minds: bool = False,
+        ears: Ears | None = None,
     ) -> None:
         self.hosts = hosts
-        self.minds = minds
-        self.ears: dict[SimStream, Ear] = {}
+        self.ears = ears
         self.lanes = lanes
         self.on_loss = on_loss
         self.cut_since_s = inf
+        self.stalled = False
+        self._lost: dict[str, trio.Event] = {}  # for who waits to see it lost
         self.streams: dict[str, dict[SimStream, None]] = {host.peer: {} for host in hosts}
 
     def pair(self, opener: Host) -> tuple["SimStream", "SimStream"]:
@@ -193,35 +75,37 @@ class Link:
         one, two = self.hosts
         return two if host is one else one
 
-    def mind(self, stream: "SimStream", ear: Ear) -> bool:
-        """Have ``ear`` told when nothing comes any more; return False if nobody tells."""
-        if self.minds:
-            self.ears[stream] = ear
-            lane = self.lanes[stream.peer]
-            if lane.blocked or lane.void:
-                self._arm(stream, ear, lane)
-        return self.minds
+    def mind(self, stream: "SimStream", limit_s: float, on_silence: Callable[[], None]) -> bool:
+        """See :meth:`meshnode.ports.Stream.mind_silence`."""
+        if self.ears is None:
+            return False
+        self.ears.listen(stream, self.lanes[stream.peer], limit_s, on_silence)
+        return True
 
     def falls_silent(self, peer: str) -> None:
         """Note that ``peer`` hears nothing from now on."""
-        for stream, ear in self.ears.items():
-            if stream.peer != peer:
-                self._arm(stream, ear, self.lanes[stream.peer])
+        if self.ears is not None:
+            self.ears.falls_silent(self.lanes[self.other_peer(peer)])
 
-    def _arm(self, stream: "SimStream", ear: Ear, lane: Lane) -> None:
-        wait_s = ear.limit_s - lane.rng.random() * BEAT_S
-        due_s = trio.current_time() + wait_s
-        lane.timetable.at(due_s, self._tell_silence, stream, lane, lane.stalls)
+    def other_peer(self, peer: str) -> str:
+        """Return who isn't ``peer``."""
+        one, two = self.hosts
+        return two.peer if peer == one.peer else one.peer
 
-    def _tell_silence(self, stream: "SimStream", lane: Lane, stalls: int) -> None:
-        if (lane.void or (lane.blocked and lane.stalls == stalls)) and stream in self.ears:
-            lane.trace.note(f"{lane.name} is silent")
-            self.ears.pop(stream).on_silence()
-
-    def lose(self, peer: str, why: str) -> None:
-        """Make every stream at ``peer``'s end raise ``StreamLost``, now."""
-        for stream in tuple(self.streams[peer]):
+    def leave(self, host: Host, why: str) -> None:
+        """Make ``host`` notice that it is no more: its streams raise ``StreamLost`` now."""
+        peer = self.other(host).peer
+        if host.links.get(peer) is self:
+            del host.links[peer]
+        for stream in tuple(self.streams[host.peer]):
             stream.lose(why)
+        if host.peer in self._lost:
+            self._lost[host.peer].set()
+
+    async def lost(self, peer: str, limit_s: float) -> None:
+        """Wait until ``peer`` finds it lost, for ``limit_s`` seconds at most."""
+        with trio.move_on_after(limit_s):
+            await self._lost.setdefault(peer, trio.Event()).wait()
 
 
 class SimStream:
@@ -288,11 +172,10 @@ class SimStream:
             if self._room_bytes == 0:
                 await self._wait_for_room()
                 continue
-            if lane.weather.break_chance and self._breaks():
-                continue
             piece = data[start : start + min(self._room_bytes, PIECE_BYTES_MAX)]
-            self._room_bytes -= len(piece)
-            lane.ship(self.far.take, bytes(piece), len(piece))
+            if lane.weather.break_chance and self._breaks(piece):
+                continue
+            self._say(piece)
             start += len(piece)
         self._check_sending()
 
@@ -301,11 +184,10 @@ class SimStream:
         self._check_sending()
         if self._sending or len(data) > min(self._room_bytes, PIECE_BYTES_MAX):
             return False
-        if self._lane.weather.break_chance and self._breaks():
+        if self._lane.weather.break_chance and self._breaks(data):
             self._check_sending()
         if data:
-            self._room_bytes -= len(data)
-            self._lane.ship(self.far.take, bytes(data), len(data))
+            self._say(data)
         return True
 
     async def receive(self, size_max: int = 65_536) -> bytes:
@@ -342,7 +224,7 @@ class SimStream:
 
     def mind_silence(self, limit_s: float, on_silence: Callable[[], None], /) -> bool:
         """See :meth:`meshnode.ports.Stream.mind_silence`."""
-        return not self._lost and self._link.mind(self, Ear(limit_s, on_silence))
+        return not self._lost and self._link.mind(self, limit_s, on_silence)
 
     async def finish(self) -> None:
         """See :meth:`meshnode.ports.Stream.finish`."""
@@ -405,7 +287,8 @@ class SimStream:
             self._lost = why
             self._unread.clear()
             self._link.streams[self._host.peer].pop(self, None)
-            self._link.ears.pop(self, None)
+            if self._link.ears is not None:
+                self._link.ears.forget(self)
             self._wake_reader()
             self._wake_writer()
 
@@ -416,11 +299,15 @@ class SimStream:
         if why:
             raise StreamLost(f"stream with {self.peer}: {why}")
 
-    def _breaks(self) -> bool:
-        """Draw whether this send breaks the link; if so, break it."""
+    def _say(self, piece: bytes) -> None:
+        self._room_bytes -= len(piece)
+        self._lane.ship(self.far.take, bytes(piece), len(piece))
+
+    def _breaks(self, piece: bytes) -> bool:
+        """Draw whether sending ``piece`` breaks the link; if so, break it."""
         if self._lane.rng.random() >= self._lane.weather.break_chance:
             return False
-        self._link.on_loss(self._link)
+        self._link.on_loss(self._link, self._host, lambda: self._say(piece))
         return True
 
     def _read(self, size_max: int) -> bytes:

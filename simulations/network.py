@@ -20,7 +20,13 @@ import trio
 
 from meshnode.errors import StreamLost, Unreachable
 from meshnode.ports import Handler
-from simulations.links import Host, Lane, Link, SimStream
+from simulations.climate import Climate
+from simulations.endings import Endings
+from simulations.geography import Access, Home
+from simulations.incoming import Incoming
+from simulations.lanes import Host, Lane
+from simulations.links import Link, SimStream
+from simulations.silence import Ears
 from simulations.timetable import Timetable
 from simulations.trace import Trace
 from simulations.weather import CALM, Weather
@@ -50,26 +56,30 @@ class SimNetwork:
         self.handler_failures: list[tuple[str, str, Exception]] = []
         self._nursery = nursery
         self._rng = rng
-        self._weather = weather
-        self._weathers: dict[tuple[str, str], Weather] = {}
+        self._climate = Climate(weather, rng)
         self._hosts: dict[str, SimTransport] = {}
         self._addresses: dict[str, SimTransport] = {}
         self._links: dict[Link, None] = {}
+        self._endings = Endings(self._links, rng, self.timetable, trace, self._is_blocked)
         self._islands: tuple[frozenset[str], ...] = ()
         self._one_way: dict[tuple[str, str], None] = {}
         self._changed = trio.Event()
 
     # --- peers --------------------------------------------------------------------
 
-    def transport(self, peer: str, *, listens: bool = True) -> "SimTransport":
+    def transport(self, peer: str, *, listens: bool | None = None) -> "SimTransport":
         """Return the transport of ``peer``, a new one if it is new or has crashed.
 
         Args:
             peer: Its PeerId; any text.
-            listens: Whether it can be dialled; a peer behind a NAT can't.
+            listens: Whether it can be dialled; a peer behind a NAT can't, and has no
+                address to tell.  Its connections, which it dials, serve both ways.  None is
+                as in its life before, and yes in its first.  Of no effect while it is up.
         """
         host = self._hosts.get(peer)
         if host is None or host.down:
+            if listens is None:
+                listens = host is None or host.listens
             address = host.address if host else f"/memory/{len(self._hosts) + 1}"
             self._hosts[peer] = host = SimTransport(self, peer, address, listens=listens)
             if listens:
@@ -92,7 +102,8 @@ class SimNetwork:
         self._addresses.pop(host.address, None)
         self.trace.note(f"{peer} down")
         for link in tuple(host.links.values()):
-            self._break(link, "the peer crashed", first=host, notice_s=notice_s)
+            self._endings.end(link, "the peer crashed", first=host, notice_s=notice_s)
+        self._endings.forget(host)
         for scope in tuple(host.scopes):
             scope.cancel()
         self._obstacles_changed()
@@ -122,19 +133,21 @@ class SimNetwork:
 
         A stream keeps the window that it was opened with.
         """
-        if between:
-            one, other = between
-            self._weathers[one, other] = self._weathers[other, one] = weather
-        else:
-            self._weather = weather
-        for link in self._links:
-            for lane_of, lane in link.lanes.items():
-                to = next(host.peer for host in link.hosts if host.peer != lane_of)
-                lane.weather = self.weather(lane_of, to)
+        self._climate.change(weather, *between)
+        self._adjust_lanes()
+
+    def set_access(self, peer: str, access: Access) -> None:
+        """Change what all connections of ``peer`` carry together, and what it adds."""
+        self._climate.connect(peer, access)
+        self._adjust_lanes()
 
     def weather(self, one: str, other: str) -> Weather:
-        """Return the weather from ``one`` to ``other``."""
-        return self._weathers.get((one, other), self._weather)
+        """Return the weather from ``one`` to ``other``, their places considered."""
+        return self._climate.weather(one, other)
+
+    def home(self, peer: str) -> Home | None:
+        """Return where ``peer`` is, if the weather everywhere has a geography."""
+        return self._climate.home(peer)
 
     def break_link(self, one: str, other: str, *, notice_s: float | None = 0.0) -> None:
         """Break the connection between two peers, if there is one.
@@ -149,7 +162,7 @@ class SimNetwork:
         link = self._hosts[one].links.get(other)
         if link is not None:
             why = "the connection broke"
-            self._break(link, why, first=self._hosts[one], notice_s=notice_s)
+            self._endings.end(link, why, first=self._hosts[one], notice_s=notice_s)
 
     def partition(self, *islands: Iterable[str]) -> None:
         """Cut every path between different ``islands``; without arguments, heal.
@@ -192,7 +205,7 @@ class SimNetwork:
 
     # --- for transports -----------------------------------------------------------
 
-    def start(self, run: "_Incoming") -> None:
+    def start(self, run: Incoming) -> None:
         """Run a handler in the background."""
         self._nursery.start_soon(run.serve)
 
@@ -216,9 +229,7 @@ class SimNetwork:
 
     def hang_up(self, link: Link, host: "SimTransport") -> None:
         """Break ``link`` because ``host`` wants it; the other side hears of it later."""
-        lane = link.lanes[host.peer]
-        notice_s = None if lane.blocked else lane.weather.delay_s(self._rng)
-        self._break(link, "disconnected", first=host, notice_s=notice_s)
+        self._endings.hang_up(link, host)
 
     def dial_fails(self, one: str, other: str) -> bool:
         """Draw whether a dial fails."""
@@ -237,11 +248,12 @@ class SimNetwork:
         if link is not None:
             return link
         stale = acceptor.links.get(dialler.peer)
-        if stale is not None:
+        if stale is not None and not self._endings.parting(stale):
             why = "a new connection took its place"
-            self._break(stale, why, first=acceptor, notice_s=None)
+            self._endings.cut_off(stale, why, first=acceptor, notice_s=None)
         lanes = self._lanes(dialler, acceptor)
-        link = Link((dialler, acceptor), lanes, self._lose, minds=self.minds_silence)
+        ears = Ears() if self.minds_silence else None
+        link = Link((dialler, acceptor), lanes, self._endings.lose, ears=ears)
         dialler.links[acceptor.peer] = acceptor.links[dialler.peer] = link
         self._links[link] = None
         dialler.known[acceptor.peer] = acceptor.addresses()
@@ -259,45 +271,24 @@ class SimNetwork:
                 self.timetable,
                 self.trace,
             )
+            self._adjust(lane, source.peer, target.peer)
             if self._is_blocked(source, target):
                 lane.block()
             lanes[source.peer] = lane
         return lanes
 
+    def _adjust_lanes(self) -> None:
+        for link in self._links:
+            for source in link.hosts:
+                lane = link.lanes[source.peer]
+                self._adjust(lane, source.peer, link.other(source).peer)
+
+    def _adjust(self, lane: Lane, source: str, target: str) -> None:
+        lane.weather = self.weather(source, target)
+        lane.up, lane.down = self._climate.up(source), self._climate.down(target)
+
     def _is_blocked(self, source: Host, target: Host) -> bool:
         return source.frozen or target.frozen or not self.passes(source.peer, target.peer)
-
-    def _lose(self, link: Link) -> None:
-        """Break ``link`` because its weather says so; who notices first is chance."""
-        first = link.hosts[self._rng.getrandbits(1)]
-        lane = link.lanes[first.peer]
-        notice_s = lane.weather.delay_s(self._rng)
-        self._break(link, "the connection broke", first=first, notice_s=notice_s)
-
-    def _break(self, link: Link, why: str, *, first: Host, notice_s: float | None) -> None:
-        """End ``link`` for ``first`` now and for the other side after ``notice_s``."""
-        for lane in link.lanes.values():
-            lane.swallow()
-        self._links.pop(link, None)
-        other = link.other(first)
-        self.trace.note(f"{first.peer} lost {other.peer}: {why}")
-        self._drop(link, first, why)
-        if notice_s is None:
-            link.falls_silent(other.peer)
-            return
-        if notice_s > 0:
-            due_s = trio.current_time() + notice_s
-            self.timetable.at(due_s, self._drop, link, other, why)
-        else:
-            self._drop(link, other, why)
-
-    def _drop(self, link: Link, host: Host, why: str) -> None:
-        """Make ``host`` notice that ``link`` is no more."""
-        assert isinstance(host, SimTransport)
-        peer = link.other(host).peer
-        if host.links.get(peer) is link:
-            del host.links[peer]
-        link.lose(host.peer, why)
 
     def _obstacles_changed(self) -> None:
         """Block and unblock every lane as the cuts and the frozen peers have it."""
@@ -313,7 +304,7 @@ class SimNetwork:
                     if not lane.blocked:
                         lane.block()
                         link.falls_silent(target.peer)
-                elif lane.blocked:
+                elif lane.blocked and not link.stalled:
                     lane.unblock()
             self._watch_cut(link, cut=cut)
 
@@ -330,7 +321,9 @@ class SimNetwork:
 
     def _cut_too_long(self, link: Link, since_s: float) -> None:
         if link.cut_since_s == since_s and link in self._links:
-            self._break(link, "no path for too long", first=link.hosts[0], notice_s=0.0)
+            self._endings.cut_off(
+                link, "no path for too long", first=link.hosts[0], notice_s=0.0
+            )
 
 
 class SimTransport(Host):
@@ -338,8 +331,8 @@ class SimTransport(Host):
 
     Attributes:
         down: It has crashed.
-        address: Where it listens.
-        links: Its connections, by the other side's PeerId.
+        listens: It can be dialled.
+        address: Where it listens, if it does.
         known: Addresses of the peers it has met.
         scopes: Its running handlers.
         running: How many of them, by protocol and peer.
@@ -347,12 +340,11 @@ class SimTransport(Host):
 
     __slots__ = (
         "_handlers",
-        "_listens",
         "_network",
         "address",
         "down",
         "known",
-        "links",
+        "listens",
         "running",
         "scopes",
     )
@@ -360,18 +352,17 @@ class SimTransport(Host):
     def __init__(self, network: SimNetwork, peer: str, address: str, *, listens: bool) -> None:
         super().__init__(peer)
         self._network = network
-        self._listens = listens
+        self.listens = listens
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self.address = address
         self.down = False
-        self.links: dict[str, Link] = {}
         self.known: dict[str, Sequence[str]] = {}
         self.scopes: dict[trio.CancelScope, None] = {}
         self.running: dict[tuple[str, str], int] = {}
 
     def addresses(self) -> Sequence[str]:
         """See :meth:`meshnode.ports.Transport.addresses`."""
-        return (self.address,) if self._listens else ()
+        return (self.address,) if self.listens else ()
 
     def serve(self, protocol: str, handler: Handler, *, per_peer_max: int = 32) -> None:
         """See :meth:`meshnode.ports.Transport.serve`."""
@@ -412,7 +403,8 @@ class SimTransport(Host):
         answers = await network.clear_path(self, target)
         if answers and self.links.get(target.peer) is link is not target.links.get(self.peer):
             # Half-open: the question went nowhere.
-            await trio.sleep(network.weather(self.peer, target.peer).dial_limit_s)
+            limit_s = network.weather(self.peer, target.peer).dial_limit_s
+            await link.lost(self.peer, limit_s)
             answers = False
         if self.links.get(target.peer) is not link:
             raise StreamLost(f"the connection to {target.peer} broke")
@@ -431,51 +423,8 @@ class SimTransport(Host):
             far.reset("too many streams at once")
         else:
             self.running[key] = self.running.get(key, 0) + 1
-            self._network.start(_Incoming(self._network, self, protocol, handler, far))
+            self._network.start(Incoming(self._network, self, protocol, handler, far))
         return near
-
-
-class _Incoming:
-    """A handler at work on one stream."""
-
-    __slots__ = ("_handler", "_host", "_network", "_protocol", "_scope", "_stream")
-
-    def __init__(
-        self,
-        network: SimNetwork,
-        host: SimTransport,
-        protocol: str,
-        handler: Handler,
-        stream: SimStream,
-    ) -> None:
-        self._network = network
-        self._host = host
-        self._protocol = protocol
-        self._handler = handler
-        self._stream = stream
-        self._scope = trio.CancelScope()
-        host.scopes[self._scope] = None  # from now on: a crash may come before the start
-
-    async def serve(self) -> None:
-        """Run the handler to its end, whatever that is."""
-        key = (self._protocol, self._stream.peer)
-        try:
-            with self._scope:
-                await self._handler(self._stream)
-        except Exception as exc:  # noqa: BLE001 - reported to the network, which is the supervisor
-            self._report(exc)
-            self._stream.reset("its handler failed")
-        finally:
-            del self._host.scopes[self._scope]
-            self._host.running[key] -= 1
-            self._stream.close()
-
-    def _report(self, exc: Exception) -> None:
-        name = type(exc).__name__
-        self._network.trace.note(f"{self._host.peer} handler {self._protocol}: {name}")
-        rest = exc.split(StreamLost)[1] if isinstance(exc, ExceptionGroup) else exc
-        if rest is not None and not isinstance(rest, StreamLost):
-            self._network.handler_failures.append((self._host.peer, self._protocol, exc))
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ memory layouts.  What could differ shows in the trace.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 
 import trio
 import trio.testing
@@ -12,6 +13,7 @@ import trio.testing
 from meshnode.errors import MeshError
 from meshnode.ports import Stream
 from simulations.network import SimTransport, Weather
+from simulations.weather import WORLD
 from simulations.world import World
 
 MANY = 50
@@ -124,10 +126,24 @@ async def generators_left_as_garbage(world: World) -> None:
         await trio.sleep(0.01)
 
 
+_ROUGH = Weather(break_chance=0.01, dial_failure_chance=0.05, split_chance=0.2)
+
+
 async def mesh_in_trouble(world: World) -> None:
     """Twenty peers that call each other while all kinds of faults happen to them."""
+    await _get_into_trouble(world, _ROUGH)
+
+
+async def world_in_trouble(world: World) -> None:
+    """The same, with the peers all over the world, at home and in offices."""
+    await _get_into_trouble(
+        world, replace(WORLD, break_chance=0.01, late_chance=0.5, split_chance=0.2)
+    )
+
+
+async def _get_into_trouble(world: World, weather: Weather) -> None:
     network, rng = world.network, world.random("faults")
-    network.set_weather(Weather(break_chance=0.01, dial_failure_chance=0.05, split_chance=0.2))
+    network.set_weather(weather)
     names = [f"peer-{i}" for i in range(20)]
 
     async def echo(stream: Stream) -> None:
@@ -188,4 +204,5 @@ SOUND: tuple[Callable[[World], Awaitable[None]], ...] = (
     channels_closed_together,
     generators_left_as_garbage,
     mesh_in_trouble,
+    world_in_trouble,
 )

@@ -71,6 +71,18 @@ def test_jitter_and_splits_never_change_the_order() -> None:
     play(story, wild)
 
 
+def test_a_late_message_holds_up_those_behind_it() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        network.set_weather(Weather(latency_s=2.0, jitter_s=0.0))
+        await stream.send(b"late ")
+        network.set_weather(Weather(latency_s=0.1, jitter_s=0.0))
+        await stream.send(b"prompt")
+        assert await arrives_after_s(stream) == pytest.approx(2.1, abs=0.003)
+
+    play(story)
+
+
 def test_a_sender_waits_when_the_window_is_full_and_goes_on_after_a_read() -> None:
     async def story(network: SimNetwork) -> None:
         begin = trio.Event()
@@ -143,6 +155,40 @@ def test_a_peer_that_does_not_listen_can_dial_and_not_be_dialled() -> None:
         back = await dial(network, "a", "hidden")  # on the connection there is now
         await back.send(b"x")
         assert await back.receive() == b"x"
+
+    play(story)
+
+
+def test_a_peer_that_does_not_listen_is_the_same_after_a_crash() -> None:
+    async def story(network: SimNetwork) -> None:
+        network.transport("hidden", listens=False)
+        await dial(network, "hidden", "a")
+        network.crash("hidden")
+        again = network.transport("hidden")
+        assert again.addresses() == ()
+        with pytest.raises(Unreachable):
+            await dial(network, "a", "hidden")
+        # Nor at the address that a peer in its place would have.
+        with pytest.raises(Unreachable):
+            await network.transport("a").open("hidden", ECHO, addresses=[again.address])
+        again.serve(ECHO, echo)
+        await dial(network, "hidden", "a")
+        back = await dial(network, "a", "hidden")
+        await back.send(b"x")
+        assert await back.receive() == b"x"
+        network.crash("hidden")
+        assert network.transport("hidden", listens=True).addresses() != ()
+
+    play(story)
+
+
+def test_two_peers_that_do_not_listen_never_meet() -> None:
+    async def story(network: SimNetwork) -> None:
+        for peer in ("one", "two"):
+            network.transport(peer, listens=False)
+            await dial(network, peer, "a")
+        with pytest.raises(Unreachable):
+            await dial(network, "one", "two")
 
     play(story)
 

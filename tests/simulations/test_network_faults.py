@@ -1,12 +1,14 @@
 """What the simulated network can do to a node: breaks, crashes, frozen peers, cuts."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from meshnode.errors import StreamLost, Unreachable
 from meshnode.ports import Stream
 from simulations.network import CALM, SimNetwork, Weather
-from tests.simulations.stories import ECHO, dial, echo, play
+from tests.simulations.stories import ECHO, STEADY, dial, echo, play
 
 # --- breakage ---------------------------------------------------------------------
 
@@ -69,6 +71,170 @@ def test_a_half_open_connection_is_silent_until_the_other_side_dials_again() -> 
         await dial(network, "a", "b")
         with pytest.raises(StreamLost):
             await unaware.receive()
+
+    play(story)
+
+
+def test_who_waits_on_a_half_open_connection_goes_on_when_it_is_noticed() -> None:
+    async def story(network: SimNetwork) -> None:
+        await dial(network, "b", "a")
+        begun_s = trio.current_time()
+        network.break_link("a", "b", notice_s=2.0)
+        with pytest.raises(StreamLost):
+            await dial(network, "b", "a")
+        assert trio.current_time() == pytest.approx(begun_s + 2.0, abs=0.003)
+
+    play(story)
+
+
+def test_a_peer_behind_a_cut_hears_of_a_hang_up_when_it_heals() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        far = await dial(network, "b", "a")
+        network.partition(["a"], ["b"])
+        await stream.send(b"x")
+        await network.transport("a").disconnect("b")
+        assert not network.connected("a", "b")
+        await trio.sleep(5)
+        assert network.connected("b", "a")
+        network.partition()
+        await trio.sleep(1)
+        assert not network.connected("b", "a")
+        with pytest.raises(StreamLost):
+            await far.receive()
+
+    play(story)
+
+
+def test_a_cut_that_lasts_ends_a_connection_that_was_hung_up() -> None:
+    async def story(network: SimNetwork) -> None:
+        await dial(network, "a", "b")
+        network.partition(["a"], ["b"])
+        await network.transport("a").disconnect("b")
+        await trio.sleep(19)
+        assert network.connected("b", "a")
+        await trio.sleep(2)
+        assert not network.connected("b", "a")
+
+    play(story)
+
+
+# --- late ---------------------------------------------------------------------------
+
+LATE = Weather(latency_s=0.1, jitter_s=0.0, split_chance=0.0, break_chance=1.0, late_chance=1.0)
+
+
+class Ear:
+    """Keeps what one peer hears, and how each stream ended."""
+
+    def __init__(self, network: SimNetwork, peer: str) -> None:
+        self.heard: list[bytes] = []
+        self.ends: list[str] = []
+        network.transport(peer).serve("/ear/1", self.listen)
+
+    async def listen(self, stream: Stream) -> None:
+        try:
+            while data := await stream.receive():
+                self.heard.append(data)
+        except StreamLost:
+            self.ends.append("lost")
+
+
+def test_what_is_under_way_at_a_break_may_still_arrive_before_the_break_is_noticed() -> None:
+    async def story(network: SimNetwork) -> None:
+        ear = Ear(network, "b")
+        stream = await dial(network, "a", "b", "/ear/1")
+        await stream.send(b"before")
+        network.set_weather(LATE)
+        with pytest.raises(StreamLost):
+            await stream.send(b"during")
+        assert not network.connected("a", "b")
+        assert network.connected("b", "a")
+        await trio.sleep(1)
+        assert b"".join(ear.heard) == b"beforeduring"
+        assert ear.ends == ["lost"]
+        assert not network.connected("b", "a")
+
+    play(story)
+
+
+def test_what_is_said_on_a_new_connection_may_overtake_what_is_late_on_the_old() -> None:
+    async def story(network: SimNetwork) -> None:
+        ear = Ear(network, "b")
+        old = await dial(network, "a", "b", "/ear/1")
+        network.set_weather(replace(LATE, late_s=30.0))
+        with pytest.raises(StreamLost):
+            await old.send(b"first")
+        network.set_weather(STEADY)
+        network.partition(["c"], ["d"])  # what happens elsewhere hurries nothing
+        new = await dial(network, "a", "b", "/ear/1")
+        await new.send(b"second")
+        await trio.sleep(31)
+        assert ear.heard == [b"second", b"first"]
+        assert network.connected("b", "a"), "the end of the old one ends only the old one"
+        await new.send(b"third")
+        await trio.sleep(1)
+        assert ear.heard[2:] == [b"third"]
+
+    play(story)
+
+
+def test_what_is_late_waits_for_obstacles_too_and_is_lost_if_its_listener_crashes() -> None:
+    async def story(network: SimNetwork) -> None:
+        for peer, obstacle in (("b", network.freeze), ("c", network.crash)):
+            ear = Ear(network, peer)
+            stream = await dial(network, "a", peer, "/ear/1")
+            network.set_weather(replace(LATE, late_s=1.0))
+            with pytest.raises(StreamLost):
+                await stream.send(b"x")
+            network.set_weather(STEADY)
+            obstacle(peer)
+            await trio.sleep(5)
+            assert ear.heard == []
+            network.thaw(peer)
+            await trio.sleep(1)
+            assert ear.heard == ([b"x"] if peer == "b" else [])
+
+    play(story)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_nothing_late_is_delivered_to_the_dead(*, anew: bool) -> None:
+    async def story(network: SimNetwork) -> None:
+        async def say(stream: Stream) -> None:
+            await stream.send(b"x")
+            await trio.sleep(1)
+            network.set_weather(replace(LATE, late_s=30.0))
+            await stream.send(b"y")
+
+        network.transport("a").serve("/say/1", say)
+        came = bytearray()
+        stream = await dial(network, "b", "a", "/say/1")
+        assert stream.deliver_to(came.extend)
+        await trio.sleep(1.1)
+        assert not network.connected("a", "b")
+        assert network.connected("b", "a")
+        if anew:
+            network.set_weather(STEADY)
+            await dial(network, "a", "b")
+        network.crash("b")
+        await trio.sleep(60)
+        assert came == b"x"
+        assert list(network._links) == [], "nothing is left of the dead"
+
+    play(story)
+
+
+def test_what_a_peer_said_before_its_crash_may_arrive() -> None:
+    async def story(network: SimNetwork) -> None:
+        ear = Ear(network, "b")
+        stream = await dial(network, "a", "b", "/ear/1")
+        network.set_weather(replace(LATE, break_chance=0.0))
+        await stream.send(b"last words")
+        network.crash("a")
+        await trio.sleep(1)
+        assert ear.heard == [b"last words"]
+        assert ear.ends == ["lost"]
 
     play(story)
 
@@ -242,6 +408,23 @@ def test_a_short_cut_only_delays() -> None:
         assert got == b"one two three"
         await trio.sleep(100)
         assert network.connected("a", "b"), "the limit counts from the last cut"
+
+    play(story)
+
+
+def test_a_cut_that_heals_while_bytes_are_under_way_never_swaps_them() -> None:
+    async def story(network: SimNetwork) -> None:
+        stream = await dial(network, "a", "b")
+        now_s = trio.current_time()
+        network.timetable.at(now_s + 0.08, network.partition, ["a"], ["b"])
+        network.timetable.at(now_s + 0.12, network.partition)
+        await stream.send(b"early ")  # arrives during the cut
+        await trio.sleep(0.05)
+        await stream.send(b"late")  # arrives after it
+        got = b""
+        while len(got) < 10:
+            got += await stream.receive()
+        assert got == b"early late"
 
     play(story)
 

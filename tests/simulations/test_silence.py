@@ -9,8 +9,8 @@ from typing_extensions import override
 from meshnode.errors import StreamLost
 from meshnode.services.sessions import Incoming, Sessions
 from protocol import limits
-from simulations.links import BEAT_S
 from simulations.network import SimNetwork
+from simulations.silence import BEAT_S
 from simulations.world import World, run
 from tests.simulations.stories import STEADY, dial
 from tests.simulations.stories import play as play_streams

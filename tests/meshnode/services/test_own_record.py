@@ -136,7 +136,8 @@ async def test_a_later_capability_that_makes_no_valid_record_leaves_the_others_t
 
 
 async def test_a_damaged_sequence_is_not_taken_for_none(autojump_clock: MockClock) -> None:
-    disk = MemoryDisk(tables={TABLE: {"sequence": b"what?"}})
+    disk = MemoryDisk()
+    disk.tables[TABLE] = {"sequence": b"what?"}
     async with open_mesh() as mesh:
         with pytest.RaisesGroup(StoreError, flatten_subgroups=True, allow_unwrapped=True):
             await mesh.add(1, disk=disk)
