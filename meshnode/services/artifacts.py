@@ -195,15 +195,21 @@ class Artifacts:
         """Return the bytes of ``artifact`` if they can be had without looking for them."""
         return self._memory.get(artifact)
 
-    async def local(self, artifact: bytes) -> bytes | None:
-        """Return the bytes of ``artifact`` if they are here."""
+    async def local(self, artifact: bytes, *, size: int | None = None) -> bytes | None:
+        """Return the bytes of ``artifact`` if they are here.
+
+        Raises:
+            ArtifactError: They are not ``size`` bytes; they were not read.
+        """
         if (data := self._memory.get(artifact)) is not None:
+            _expect(size, len(data), artifact)
             self._memory.move_to_end(artifact)
             return data
         key = artifact.hex()
         raw = await self._store.read(_META, key)
         if raw is None:
             return None
+        _expect(size, _meta(raw).size, artifact)
         chunks = await self._store.scan(_CHUNK, f"{key}/", count_max=1_000_000)
         data = b"".join(chunk for _, chunk in chunks)
         if digest(data) != artifact:
@@ -261,7 +267,7 @@ class Artifacts:
         Raises:
             ArtifactError: It can't be had: names the artifact, the holder and why.
         """
-        if (data := await self.local(wanted.artifact)) is not None:
+        if (data := await self.local(wanted.artifact, size=wanted.size)) is not None:
             return data
         short = wanted.artifact.hex()[:12]
         if wanted.size > _FETCHED_BYTES_MAX:
@@ -441,6 +447,12 @@ class Artifacts:
 
 def _meta(raw: bytes) -> _Meta:
     return msgspec.msgpack.decode(raw, type=_Meta)
+
+
+def _expect(size: int | None, found: int, artifact: bytes) -> None:
+    if size is not None and size != found:
+        name = artifact.hex()[:12]
+        raise ArtifactError(f"artifact {name} has {found} bytes, not {size} as was said")
 
 
 def _no_addresses(_: str) -> tuple[str, ...]:
