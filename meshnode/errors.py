@@ -126,6 +126,12 @@ class NotFound(MeshError):
     code = "node.not_found"
 
 
+class KeyReused(MeshError):
+    """An idempotency key that stands for another job."""
+
+    code = "job.key_reused"
+
+
 class Cancelled(MeshError):
     """The job was cancelled by its owner, or its deadline passed."""
 
