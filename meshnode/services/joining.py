@@ -42,6 +42,7 @@ class Joining:
 
     Attributes:
         told: PeerId -> where to dial it, as this node was told.
+        tried: Set once somebody is there, or all were dialled in vain.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Joining:
             ConfigError: An address to join names no peer.
         """
         self.told: Mapping[str, str] = places(config.join_addresses)
+        self.tried = trio.Event()
         self._sessions = sessions
         self._met = met
         self._peers_enough = config.directory.neighbours_max
@@ -88,7 +90,10 @@ class Joining:
             if not self._sessions.connected():
                 for peer, address in [*self.told.items()]:
                     await self._dial(peer, [address], "node.join_failed")
+                    if self._sessions.connected():
+                        self.tried.set()
             await self._meet_again()
+            self.tried.set()
             await self._meet_nearby()
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()
