@@ -13,7 +13,8 @@ class MeshError(Exception):
 
     Attributes:
         code: Stable dotted name, such as ``agent.timeout``.
-        hint: What the reader can do, one clause, or empty.
+        hint: What the reader can do, one clause, or empty. It stays on this node: a peer
+            is told the message alone.
     """
 
     code: ClassVar[str] = "mesh.error"

@@ -193,16 +193,18 @@ class Executor:
 
     async def _attempt(self, execution: Execution) -> Result:
         """Run within the award's time; every failure becomes a result that says why."""
+        hint = ""  # for this node's owner: the broker is told what happened, not where
         try:
             return await self._run(execution)
         except MeshError as exc:
-            code, text = exc.code, sendable(str(exc))
+            code, text, hint = exc.code, sendable(str(exc)), exc.hint
         except RemoteProtocolError as exc:
             code, text = "award.malformed", str(exc)
         except Exception as exc:  # noqa: BLE001 - a bug in one award must not end the node
             self._emit("award.bug", award=execution.name.hex(), error=repr(exc))
             code, text = "node.internal", "an error at this node"
-        self._emit("award.failed", award=execution.name.hex(), code=code, why=text)
+        told = {"hint": hint} if hint else {}
+        self._emit("award.failed", award=execution.name.hex(), code=code, why=text, **told)
         return self._result(execution, state="failed", code=code, text=text)
 
     async def _run(self, execution: Execution) -> Result:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from meshnode.errors import Busy, MeshError
+from meshnode.errors import AgentError, Busy, MeshError
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.bodies import (
     CANCEL,
@@ -288,6 +288,22 @@ def test_an_input_that_nobody_holds_fails_as_an_artifact() -> None:
             tickets=[hand.signer.sign(ticket)],
         )
         assert result_of(await hand.send(body)).error_code == "artifact.unavailable"
+
+    play(story)
+
+
+def test_a_hint_is_for_the_owners_log_and_not_for_the_broker() -> None:
+    async def far(_: str, __: AgentCall) -> AsyncIterator[Chunk | Output]:
+        raise AgentError("nothing answers", hint="http://10.0.0.7:8000: refused")
+        yield
+
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(far))
+        answer = await hand.send(hand.award(await hand.offer()))
+        assert result_of(answer).error_text == "nothing answers"
+        assert b"10.0.0.7" not in answer
+        (failed,) = told(mesh.node("b"), "award.failed")
+        assert failed["hint"] == "http://10.0.0.7:8000: refused"
 
     play(story)
 
