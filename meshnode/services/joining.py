@@ -3,7 +3,8 @@
 What it was told is dialled whenever it has nobody, and then those that it was with before,
 one after the other, until one is there.  Whoever is seen on the local
 network is dialled once when it is seen, as long as there are few peers, and again
-whenever there is nobody.
+whenever there is nobody.  Each of the three goes on by itself: many that are not there,
+and take their time to say so, don't keep this node from those that it was told.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Joining:
 
     Attributes:
         told: PeerId -> where to dial it, as this node was told.
-        tried: Set once somebody is there, or all were dialled in vain.
+        tried: Set once somebody is there, or each of those was dialled in vain.
     """
 
     def __init__(
@@ -85,25 +86,38 @@ class Joining:
 
     async def run(self) -> None:
         """Dial until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_nearby)
+            await self._join()
+            self.tried.set()
+            nursery.start_soon(self._look_for_those_met)
+            while True:
+                await trio.sleep(AGAIN_S)
+                await self._join()
+
+    async def _join(self) -> None:
+        if self._sessions.connected():
+            return
+        for peer, address in [*self.told.items()]:
+            await self._dial(peer, [address], "node.join_failed")
+            if self._sessions.connected():
+                self.tried.set()
+
+    async def _look_for_those_met(self) -> None:
+        while True:
+            for peer, addresses in [*self._met().items()]:
+                if self._sessions.connected():
+                    break
+                if peer not in self.told:
+                    await self._dial(peer, addresses, "node.not_met_again")
+            await trio.sleep(AGAIN_S)
+
+    async def _look_nearby(self) -> None:
         while True:
             self._news = trio.Event()
-            if not self._sessions.connected():
-                for peer, address in [*self.told.items()]:
-                    await self._dial(peer, [address], "node.join_failed")
-                    if self._sessions.connected():
-                        self.tried.set()
-            await self._meet_again()
-            self.tried.set()
             await self._meet_nearby()
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()
-
-    async def _meet_again(self) -> None:
-        for peer, addresses in [*self._met().items()]:
-            if self._sessions.connected():
-                return
-            if peer not in self.told:
-                await self._dial(peer, addresses, "node.not_met_again")
 
     async def _meet_nearby(self) -> None:
         wanted = self._fresh if self._sessions.connected() else {**self._nearby}
