@@ -301,7 +301,7 @@ class Executor:
                 nursery.cancel_scope.cancel()
 
         for name, part in list(parts.items()):  # what is at hand needs no task of its own
-            data = self._artifacts.in_memory(name)
+            data = self._artifacts.in_memory(name, broker=award.h.issuer, job=award.h.job)
             if data is not None and len(data) == part.size:
                 held[name] = data
                 del parts[name]
@@ -309,7 +309,14 @@ class Executor:
             return held
         async with trio.open_nursery() as nursery:
             for name, part in parts.items():
-                wanted = Wanted(name, part.size, part.holder, tickets.get(name, b""))
+                wanted = Wanted(
+                    name,
+                    part.size,
+                    part.holder,
+                    tickets.get(name, b""),
+                    broker=award.h.issuer,
+                    job=award.h.job,
+                )
                 nursery.start_soon(one, wanted)
         if failure:
             raise failure[0]
