@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -149,14 +149,19 @@ class Served:
         http: Where its HTTP interface is, or empty.
         token_file: What to send it as a bearer token is in this file; None without HTTP.
         invite: Token by which nodes become members through it, or empty.
+        note: What is wrong with where it has come to, for its owner, or empty.
     """
 
     node: Node
     http: str = ""
     token_file: Path | None = None
     invite: str = ""
+    note: str = ""
 
 
+#: A node that was told whom to join is ready once it knows what came of that, or after
+#: this, seconds.
+_ARRIVE_S: Final = 2.0
 #: In the environment: end when standard input does.
 WITH_STDIN: Final = "MESHNODE_WITH_STDIN"
 
@@ -268,7 +273,8 @@ async def _until_stdin_ends(scope: trio.CancelScope) -> None:
 
 async def _until_told(served: Served, ready: Ready) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        ready(served)
+        note = await served.node.arrival.text(within_s=_ARRIVE_S)
+        ready(replace(served, note=note))
         notify(f"READY=1\nSTATUS=node {served.node.peer}")
         await anext(signals)
         notify("STOPPING=1\nSTATUS=finishing what it does for others")

@@ -84,6 +84,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         per_peer_max: Of those, from one broker.
         lease_s: An award whose broker is silent for this long is stopped.
         input_bytes_max: Largest input of one call; an agent may say less, not more.
+        inputs_bytes_max: Inputs in memory, of all awards together; an award waits for room.
         run_s_max: Longest run of one call; an agent may say less, not more.
         artifact_bytes_max: Bytes of artifacts kept.
         artifact_peer_bytes_max: Of those, for the jobs of one broker other than this node.
@@ -97,6 +98,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_peer_max: int = 32
     lease_s: float = 30.0
     input_bytes_max: int = 64 * 1024**2
+    inputs_bytes_max: int = 512 * 1024**2
     run_s_max: float = 3_600.0
     artifact_bytes_max: int = 2 * 1024**3
     artifact_peer_bytes_max: int = 1024**3
@@ -430,6 +432,7 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "host.per_peer_max": config.host.per_peer_max,
         "host.lease_s": config.host.lease_s,
         "host.input_bytes_max": config.host.input_bytes_max,
+        "host.inputs_bytes_max": config.host.inputs_bytes_max,
         "host.run_s_max": config.host.run_s_max,
         "host.artifact_bytes_max": config.host.artifact_bytes_max,
         "host.artifact_peer_bytes_max": config.host.artifact_peer_bytes_max,

@@ -13,7 +13,8 @@ class MeshError(Exception):
 
     Attributes:
         code: Stable dotted name, such as ``agent.timeout``.
-        hint: What the reader can do, one clause, or empty.
+        hint: What the reader can do, one clause, or empty. It stays on this node: a peer
+            is told the message alone.
     """
 
     code: ClassVar[str] = "mesh.error"
@@ -124,6 +125,12 @@ class NotFound(MeshError):
     """There is no job, artifact or agent of that name here."""
 
     code = "node.not_found"
+
+
+class KeyReused(MeshError):
+    """An idempotency key that stands for another job."""
+
+    code = "job.key_reused"
 
 
 class Cancelled(MeshError):

@@ -29,6 +29,7 @@ from meshnode.services.acquaintances import Acquaintances
 from meshnode.services.admission import Admission, Pause
 from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
+from meshnode.services.arrival import Arrival
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.awards import Awards
 from meshnode.services.bodies import ReceiptRow
@@ -156,12 +157,8 @@ class Node:
             context, artifacts=self.artifacts, host=self.host, served=self.tallies
         )
         self.members = Members(context, sessions=self.sessions)
-        self.acquaintances = Acquaintances(
-            context,
-            sessions=self.sessions,
-            is_member=self.members.is_member,
-            addresses=self.directory.addresses_of,
-        )
+        self.arrival = self._arrival()
+        self.acquaintances = self._acquaintances(context)
         self.door = Admission(
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
@@ -181,6 +178,23 @@ class Node:
         self.receipts = Receipts(context, sessions=self.sessions)
         self.broker = self._broker(context)
         self.retention = Retention(context, broker=self.broker)
+
+    def _arrival(self) -> Arrival:
+        return Arrival(
+            self.joining,
+            members=self.members,
+            sessions=self.sessions,
+            config=self.config,
+            emit=self.events.emit,
+        )
+
+    def _acquaintances(self, context: Context) -> Acquaintances:
+        return Acquaintances(
+            context,
+            sessions=self.sessions,
+            is_member=self.members.is_member,
+            addresses=self.directory.addresses_of,
+        )
 
     def _broker(self, context: Context) -> Broker:
         tools = Tools(
@@ -248,6 +262,7 @@ class Node:
                     self.door.run,
                     self.tallies.run,
                     self.advice.run,
+                    self.arrival.run,
                     self.artifacts.run,
                     self.contractor.run,
                     self.market.run,

@@ -19,7 +19,7 @@ time; so may the fields of an event's ``data`` beyond those that docs/python.md 
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, environ
 from pathlib import Path
 from typing import Final, TypedDict
@@ -313,13 +313,15 @@ class Node:
             InputInvalid: An input is missing or is not what an agent takes.
             NoProvider: Nobody offers a capability that it needs.
             CannotPlan: A part of a goal can't be placed, or it leaves something out.
+            KeyReused: The key is that of a job with other work, inputs or budget.
             ConfigError: A file can't be read.
         """
         terms = Terms(
             budget_mc=budget_mc, deadline_s=deadline_s, idempotency_key=idempotency_key
         )
         if isinstance(work, str):
-            made = (await self._plan(work, inputs, files)).assembled
+            plan = await self._plan(work, inputs, files)
+            made, terms = plan.assembled, replace(terms, asked=plan.asked)
             if made.missing:
                 wants = ", ".join(f"{want.field} of {want.step}" for want in made.missing)
                 raise CannotPlan(f"the goal doesn't say: {wants}", hint="give it in inputs")

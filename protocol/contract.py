@@ -35,7 +35,8 @@ FINAL: Final = frozenset({S.ACCEPTED, S.REJECTED, S.REFUSED, S.FAILED, S.CANCELL
 
 #: (state, message) -> state.  ``lapse`` is the passing of a deadline or a lease;
 #: ``offer`` is a standing offer taken instead of a call; a repeated ``award`` is
-#: answered again and changes nothing.
+#: answered again and changes nothing, nor does a ``decline``: a proposal stands until
+#: it lapses.
 TRANSITIONS: Final[dict[tuple[ContractState, str], ContractState]] = {
     (S.IDLE, "cfp"): S.CALLED,
     (S.IDLE, "offer"): S.PROPOSED,
@@ -43,7 +44,7 @@ TRANSITIONS: Final[dict[tuple[ContractState, str], ContractState]] = {
     (S.CALLED, "refuse"): S.REFUSED,
     (S.CALLED, "lapse"): S.LAPSED,
     (S.PROPOSED, "award"): S.AWARDED,
-    (S.PROPOSED, "decline"): S.LAPSED,
+    (S.PROPOSED, "decline"): S.PROPOSED,
     (S.PROPOSED, "lapse"): S.LAPSED,
     (S.AWARDED, "award"): S.AWARDED,
     (S.AWARDED, "refuse"): S.REFUSED,

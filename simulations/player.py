@@ -145,7 +145,8 @@ class _Play:
                 await trio.sleep(chance.expovariate(load.per_minute / 60))
                 if trio.current_time() >= until_s:
                     break
-                by = brokers[number % len(brokers)]
+                up = [name for name in brokers if self._stage.mesh.up(name)] or brokers
+                by = up[number % len(up)]
                 jobs.start_soon(self._one, load, by, f"{part}/{number}")
 
     def _brokers(self, load: Load, chance: Random) -> list[str]:

@@ -64,7 +64,8 @@ async def planned(
         steps = ", then ".join(plain(step["capability"]) for step in plan["steps"])
         line = f"understood: {steps} (about {plan['cost_mc']} mc)"
         console(errors=True).print(line, style="dim", markup=False)
-    return {"graph": plan["graph"], "inputs": plan["inputs"]}
+    kept = ("graph", "inputs", "asked")  # a node of an older version says no `asked`
+    return {name: plan[name] for name in kept if name in plan}
 
 
 def _refuse_missing(plan: Mapping[str, Any]) -> None:

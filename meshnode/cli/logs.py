@@ -52,6 +52,7 @@ WARNINGS: Final = frozenset(
         "membership.elsewhere",
         "membership.lapsed",
         "membership.not_renewed",
+        "membership.stranger",
         "node.handed_back",
         "node.join_failed",
         "node.left_unsaid",

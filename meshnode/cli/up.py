@@ -155,6 +155,8 @@ def ready_line(served: "Served") -> dict[str, Any]:
         line["invite"] = served.invite
     if served.http:
         line |= {"http": served.http, "token_file": str(served.token_file)}
+    if served.note:
+        line["note"] = served.note
     return line
 
 
@@ -180,3 +182,6 @@ def show_ready(ready: Mapping[str, Any], *, as_json: bool) -> None:
     for line in lines:
         # Not wrapped and not framed: addresses are there to be copied.
         out.print(plain(line, size_max=_LINE_SHOWN), markup=False, soft_wrap=True)
+    if "note" in ready:
+        note = plain(ready["note"], size_max=_LINE_SHOWN)
+        out.print(f"note    {note}", style="yellow", markup=False, soft_wrap=True)

@@ -241,9 +241,10 @@ def assemble(
             ``items``; says which field.
     """
     fields: dict[str, JsonValue] = {}
+    read: dict[bytes, JsonValue] = {}
     for name, binding in bindings.items():
         try:
-            fields[name] = _value(binding, held)
+            fields[name] = _value(binding, held, read)
         except InputInvalid as exc:
             raise InputInvalid(f"input {name!r}: {exc}") from exc
     if not each:
@@ -261,13 +262,15 @@ def assemble(
     return [{**constant, **{k: lists[k][n] for k in lists}} for n in range(items)]
 
 
-def _value(binding: Binding, held: Mapping[bytes, bytes]) -> JsonValue:
+def _value(
+    binding: Binding, held: Mapping[bytes, bytes], read: dict[bytes, JsonValue]
+) -> JsonValue:
     if not binding.gather:
         part = binding.parts[0]
-        return pick(_parsed(part, held), part.pointer)
+        return pick(_parsed(part, held, read), part.pointer)
     joined: list[JsonValue] = []
     for part in binding.parts:
-        joined += _piece(_parsed(part, held), part)
+        joined += _piece(_parsed(part, held, read), part)
     return joined
 
 
@@ -289,13 +292,17 @@ def _piece(value: JsonValue, part: Part) -> list[JsonValue]:
     return resolve_list(value, part.pointer)[part.start : part.start + part.count]
 
 
-def _parsed(part: Part, held: Mapping[bytes, bytes]) -> JsonValue:
+def _parsed(part: Part, held: Mapping[bytes, bytes], read: dict[bytes, JsonValue]) -> JsonValue:
+    """Return the value that ``part`` is in; an artifact is read once, whoever names it."""
     if not part.artifact:
         return parse(part.inline)
+    if part.artifact in read:
+        return read[part.artifact]
     data = held.get(part.artifact)
     if data is None:
         raise InputInvalid(f"artifact {part.artifact.hex()[:12]} is not here")
-    return parse(data)
+    value = read[part.artifact] = parse(data)
+    return value
 
 
 def slice_input(

@@ -11,6 +11,7 @@ are.  Whatever a decision draws on is in the step and goes into the event.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from typing import Final, Literal
 
 from meshnode.domain.attempts import (
@@ -298,7 +299,7 @@ class _Planner:
         begun = self.state.begun[task.id].values()
         running = sum(1 for unit in begun if unit.current is not None)
         fresh = islice(self.state.fresh[task.id].values(), max(0, FAN_OUT_MAX - running))
-        for unit in sorted([*begun, *fresh], key=_batch):
+        for unit in sorted([*begun, *fresh], key=attrgetter("batch")):
             attempt = unit.current
             if attempt is not None:
                 self._attempt(unit, attempt)
@@ -491,10 +492,6 @@ class _Planner:
 
     def _wake(self, at_ms: int) -> None:
         self.wake_ms = min(self.wake_ms, at_ms)
-
-
-def _batch(unit: Unit) -> int:
-    return unit.batch
 
 
 def _ended(state: JobState, task: SubTask) -> Iterator[int]:

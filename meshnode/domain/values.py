@@ -13,6 +13,7 @@ import rfc8785
 
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
+from protocol.keys import digest
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
 _SAFE_MAX: Final = 2**53 - 1
@@ -30,6 +31,15 @@ def canonical(value: JsonValue) -> bytes:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as exc:
         raise InputInvalid(f"no canonical JSON: {exc}") from exc
+
+
+def fingerprint(value: JsonValue) -> str:
+    """Return what ``value`` is recognised by; the same for equal values alone.
+
+    Raises:
+        InputInvalid: It has no canonical JSON.
+    """
+    return digest(canonical(value)).hex()
 
 
 def parse(data: bytes) -> JsonValue:

@@ -20,7 +20,7 @@ from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph
 from protocol.limits import NUMBER_MAX
 
-_SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key")
+_SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked")
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
 #: An invite is good for a day unless said otherwise, seconds.
@@ -74,6 +74,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         deadline_s=_number(table.get("deadline_s", plain.deadline_s), "deadline_s"),
         idempotency_key=_text(table.get("idempotency_key", ""), "idempotency_key"),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+        asked=_text(table.get("asked", ""), "asked"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 

@@ -113,6 +113,7 @@ def plan_view(plan: Plan) -> View:
     ]
     return {
         "goal": plan.goal[:_TEXT_MAX],
+        "asked": plan.asked,
         "by_meaning": plan.by_meaning,
         "clauses": [
             {

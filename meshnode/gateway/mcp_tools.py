@@ -138,7 +138,8 @@ async def _run(arguments: Mapping[str, Any], calls: Calls) -> dict[str, Any]:
             raise ToolError(
                 f"the goal doesn't say: {wants}", hint="say it, or give it in input"
             )
-        work = {"graph": plan["graph"], "inputs": plan["inputs"]}
+        kept = ("graph", "inputs", "asked")  # a node of an older version says no `asked`
+        work = {name: plan[name] for name in kept if name in plan}
     else:
         inputs = {k: {"value": v} for k, v in arguments.get("input", {}).items()}
         task = {"capability": capability, "inputs": inputs}

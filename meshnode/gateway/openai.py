@@ -11,7 +11,7 @@ another text, the stream ends in an error and not in ``[DONE]``.
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -76,6 +76,23 @@ class _Answer:
     unit: tuple[str, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a conversation asks for.
+
+    Attributes:
+        graph: What is done.
+        inputs: Of the graph.
+        asked: Fingerprint of the goal that it was planned from, if it was.
+        streams: What its agent streams is text of the answer.
+    """
+
+    graph: TaskGraph
+    inputs: Mapping[str, JsonValue]
+    asked: str = ""
+    streams: bool = False
+
+
 class _Door:
     """One method for each route."""
 
@@ -137,9 +154,10 @@ class _Door:
         """Answer a conversation."""
         key = request.headers.get("idempotency-key", "")
         chat = read_chat(await request.body(), idempotency_key=key)
-        graph, inputs, streams = await self._task(chat)
-        job = await self._node.submit(graph, inputs, chat.terms)
-        answer = _Answer(await self._node.journal(job), streams)
+        task = await self._task(chat)
+        terms = replace(chat.terms, asked=task.asked)
+        job = await self._node.submit(task.graph, task.inputs, terms)
+        answer = _Answer(await self._node.journal(job), task.streams)
         if chat.stream:
             return _Events(self._cancelling(answer, self._stream(chat, answer)))
         try:
@@ -149,12 +167,12 @@ class _Door:
                 await self._leave(answer)
             raise
 
-    async def _task(self, chat: Chat) -> tuple[TaskGraph, Mapping[str, JsonValue], bool]:
+    async def _task(self, chat: Chat) -> _Task:
         if chat.model != MESH:
             capability = self._find(chat.model)
             value = input_of(chat, _schema(capability.input_schema))
             streams = streams_text(_schema(capability.output_schema))
-            return graph_of_call(capability.name, value), {}, streams
+            return _Task(graph_of_call(capability.name, value), {}, streams=streams)
         plan = await self._node.planner.plan(chat.goal)
         if plan.assembled.missing:
             wants = ", ".join(f"{w.field} of {w.step}" for w in plan.assembled.missing)
@@ -162,7 +180,7 @@ class _Door:
                 f"the message doesn't say: {wants}",
                 hint="say it, or put the text behind a colon",
             )
-        return plan.assembled.graph, plan.assembled.inputs, False
+        return _Task(plan.assembled.graph, plan.assembled.inputs, asked=plan.asked)
 
     async def _whole(self, chat: Chat, answer: _Answer) -> View:
         text = await self._text(answer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import outcome
@@ -21,6 +21,7 @@ from meshnode.domain.facts import ArtifactRef
 from meshnode.errors import ArtifactError, Busy, StoreError, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Stream, Write
 from meshnode.services.context import Context
+from meshnode.services.first_message import first_message
 from meshnode.services.signer import Topic
 from protocol import limits
 from protocol.artifacts import (
@@ -33,7 +34,6 @@ from protocol.artifacts import (
     not_held,
 )
 from protocol.errors import ErrorCode, RemoteProtocolError
-from protocol.framing import FrameReader
 from protocol.keys import digest
 from protocol.messages import Ticket, read_message
 from protocol.timely import check_timely
@@ -49,13 +49,14 @@ _HEADER_S: Final = 5.0
 _RATE_MIN: Final = 4 * 1024
 _MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 _MEMORY_ITEM_MAX: Final = 8 * 1024 * 1024
-#: Artifacts on the disk that are known to be what their names say.
-_SOUND_MAX: Final = 4096
+#: Artifacts on the disk that are known to be what their names say, and jobs that are known
+#: to have them.
+_NOTED_MAX: Final = 4096
 #: Largest artifact that is fetched: it is whole in memory, and its size a peer's claim.
 _FETCHED_BYTES_MAX: Final = 256 * 1024 * 1024
 _GARBAGE_S: Final = 60.0
-_LENGTH_BYTES: Final = 4
 
+K = TypeVar("K")
 
 #: Where a peer can be dialled.
 AddressesOf = Callable[[str], Sequence[str]]
@@ -78,12 +79,16 @@ class Wanted:
         size: Bytes.
         holder: PeerId that serves it.
         ticket: Signed ticket; empty when this node is the job's broker.
+        broker: For whose job; empty for one of this node's own.
+        job: Which.
     """
 
     artifact: bytes
     size: int
     holder: str
     ticket: bytes = b""
+    broker: str = ""
+    job: str = ""
 
 
 class Artifacts:
@@ -99,6 +104,7 @@ class Artifacts:
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory_bytes = 0
         self._sound: OrderedDict[bytes, None] = OrderedDict()
+        self._granted: OrderedDict[str, None] = OrderedDict()  # the latest of the disk's
         self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
         self._kept_for: Counter[str] = Counter()  # of those, by broker
         self._counting = trio.Lock()
@@ -149,7 +155,7 @@ class Artifacts:
         payer = broker if there is None else _meta(there).broker
         writes: list[Write] = [
             Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms, payer))),
-            Put(_GRANT, f"{key}/{broker}/{job}", b""),
+            Put(_GRANT, _grant(name, broker, job), b""),
         ]
         size = limits.CHUNK_SIZE
         chunks = [
@@ -160,7 +166,8 @@ class Artifacts:
             await self._take_room(len(data), broker)
             writes += chunks
         self._remember(name, data)
-        self._found_sound(name)
+        _note(self._sound, name)
+        _note(self._granted, _grant(name, broker, job))
         return ArtifactRef(artifact=name, size=len(data)), writes
 
     async def _take_room(self, size: int, broker: str) -> None:
@@ -191,19 +198,45 @@ class Artifacts:
         """Tell whether nothing more can be kept for ``broker``, as far as is known."""
         return bool(self._lacking(1, broker))
 
-    def in_memory(self, artifact: bytes) -> bytes | None:
-        """Return the bytes of ``artifact`` if they can be had without looking for them."""
+    def in_memory(self, artifact: bytes, *, broker: str = "", job: str = "") -> bytes | None:
+        """Return the bytes of ``artifact`` if they can be had without looking for them.
+
+        Args:
+            artifact: SHA-256.
+            broker: For whose job, which must have it; empty for one of this node's own.
+            job: Which.
+        """
+        alien = broker not in {"", self._signer.peer}
+        if alien and _grant(artifact, broker, job) not in self._granted:
+            return None
         return self._memory.get(artifact)
 
-    async def local(self, artifact: bytes) -> bytes | None:
-        """Return the bytes of ``artifact`` if they are here."""
+    async def _is_for(self, wanted: Wanted) -> bool:
+        """Tell whether what is held here may be used for a job: else it needs a ticket too.
+
+        A broker that knows a hash would otherwise have this node's agents read to it what
+        the holder doesn't give it.
+        """
+        if wanted.broker in {"", self._signer.peer}:
+            return True
+        grant = _grant(wanted.artifact, wanted.broker, wanted.job)
+        return grant in self._granted or await self._store.read(_GRANT, grant) is not None
+
+    async def local(self, artifact: bytes, *, size: int | None = None) -> bytes | None:
+        """Return the bytes of ``artifact`` if they are here.
+
+        Raises:
+            ArtifactError: They are not ``size`` bytes; they were not read.
+        """
         if (data := self._memory.get(artifact)) is not None:
+            _expect(size, len(data), artifact)
             self._memory.move_to_end(artifact)
             return data
         key = artifact.hex()
         raw = await self._store.read(_META, key)
         if raw is None:
             return None
+        _expect(size, _meta(raw).size, artifact)
         chunks = await self._store.scan(_CHUNK, f"{key}/", count_max=1_000_000)
         data = b"".join(chunk for _, chunk in chunks)
         if digest(data) != artifact:
@@ -261,8 +294,10 @@ class Artifacts:
         Raises:
             ArtifactError: It can't be had: names the artifact, the holder and why.
         """
-        if (data := await self.local(wanted.artifact)) is not None:
-            return data
+        if await self._is_for(wanted):
+            data = await self.local(wanted.artifact, size=wanted.size)
+            if data is not None:
+                return data
         short = wanted.artifact.hex()[:12]
         if wanted.size > _FETCHED_BYTES_MAX:
             raise ArtifactError(
@@ -289,7 +324,7 @@ class Artifacts:
         try:
             await stream.send(encode_message(Fetch(wanted.ticket, wanted.artifact, 0)))
             await stream.finish()
-            body, data = await _first_message(stream)
+            body, data = await first_message(stream)
             answer = decode_message(body)
             if isinstance(answer, NotHeld):
                 raise ArtifactError(f"{wanted.holder} refuses the artifact: {answer.message}")
@@ -324,7 +359,7 @@ class Artifacts:
         body = b""
         try:
             with trio.move_on_after(_HEADER_S):
-                body, _ = await _first_message(stream)
+                body, _ = await first_message(stream)
         except RemoteProtocolError as exc:
             self._emit("artifact.refused", peer=stream.peer, why=str(exc))
         if not body:
@@ -389,7 +424,7 @@ class Artifacts:
                 at += len(chunk)
         if at != size or not (is_sound or hashed.digest() == fetch.artifact):
             return False
-        self._found_sound(fetch.artifact)
+        _note(self._sound, fetch.artifact)
         return True
 
     async def _read_ahead(
@@ -410,12 +445,6 @@ class Artifacts:
                 if len(ten) < 10:  # noqa: PLR2004 - as above
                     return
 
-    def _found_sound(self, artifact: bytes) -> None:
-        """Note that what is on the disk was hashed: its readers do it again each time."""
-        self._sound[artifact] = None
-        if len(self._sound) > _SOUND_MAX:
-            self._sound.popitem(last=False)
-
     async def _check_reader(self, fetch: Fetch, reader: str) -> None:
         """Let pass whom the broker of one of the artifact's jobs lets read it, and that broker.
 
@@ -434,7 +463,7 @@ class Artifacts:
         if (ticket.artifact, ticket.holder) != (fetch.artifact, self._signer.peer):
             raise ArtifactError("the ticket is for another artifact or holder")
         # A job is its broker's: the same id from another broker is another job.
-        grant = f"{key}/{ticket.h.issuer}/{ticket.h.job}"
+        grant = _grant(fetch.artifact, ticket.h.issuer, ticket.h.job)
         if await self._store.read(_GRANT, grant) is None:
             raise ArtifactError("the ticket is not from the broker of a job that has it")
 
@@ -443,35 +472,26 @@ def _meta(raw: bytes) -> _Meta:
     return msgspec.msgpack.decode(raw, type=_Meta)
 
 
+def _grant(artifact: bytes, broker: str, job: str) -> str:
+    """Return the key of what says that a job has an artifact."""
+    return f"{artifact.hex()}/{broker}/{job}"
+
+
+def _note(noted: OrderedDict[K, None], key: K) -> None:
+    noted[key] = None
+    if len(noted) > _NOTED_MAX:
+        noted.popitem(last=False)
+
+
+def _expect(size: int | None, found: int, artifact: bytes) -> None:
+    if size is not None and size != found:
+        name = artifact.hex()[:12]
+        raise ArtifactError(f"artifact {name} has {found} bytes, not {size} as was said")
+
+
 def _no_addresses(_: str) -> tuple[str, ...]:
     return ()
 
 
 def _no_offset(_: str) -> int:
     return 0
-
-
-async def _first_message(stream: Stream) -> tuple[bytes, bytearray]:
-    """Return the first framed message of ``stream`` and what came behind it.
-
-    Raises:
-        StreamLost: It ended before.
-        RemoteProtocolError: Too large, or empty.
-    """
-    header = bytearray()
-    while len(header) < _LENGTH_BYTES:
-        header += await _some(stream)
-    size = int.from_bytes(header[:_LENGTH_BYTES], "big")
-    reader = FrameReader()
-    reader.feed(bytes(header[:_LENGTH_BYTES]))
-    while len(header) < _LENGTH_BYTES + size:
-        header += await _some(stream)
-    (body,) = reader.feed(bytes(header[_LENGTH_BYTES : _LENGTH_BYTES + size]))
-    return body, header[_LENGTH_BYTES + size :]
-
-
-async def _some(stream: Stream) -> bytes:
-    data = await stream.receive()
-    if not data:
-        raise StreamLost("the stream ended before its first message")
-    return data

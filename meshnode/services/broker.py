@@ -10,10 +10,11 @@ import trio
 from meshnode.domain.facts import Cancelled, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
-from meshnode.domain.values import canonical, parse
+from meshnode.domain.values import canonical, fingerprint, parse
 from meshnode.errors import (
     ArtifactError,
     InputInvalid,
+    KeyReused,
     MeshError,
     NoProvider,
     NotFound,
@@ -27,10 +28,11 @@ from meshnode.services.journals import JobJournal
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
+from protocol.keys import digest
 from protocol.records import Capability
 
 _JOBS: Final = "job"  # job id -> JobRow
-_KEYS: Final = "job_key"  # caller/idempotency key -> job id
+_KEYS: Final = "job_key"  # caller/idempotency key -> job id/fingerprint of what it is about
 
 #: How long a submit looks for the capabilities of its graph, seconds.
 SEARCH_S: Final = 10.0
@@ -77,12 +79,15 @@ class Terms:
         deadline_s: From now.
         idempotency_key: The same key gives the same job; empty for none.
         traceparent: W3C trace context, or empty.
+        asked: Fingerprint of what the graph and its inputs were made from, or empty: asked
+            again with the same key, it may have become another graph meanwhile.
     """
 
     budget_mc: int = 1_000_000
     deadline_s: float = 600.0
     idempotency_key: str = ""
     traceparent: str = ""
+    asked: str = ""
 
 
 class Broker:
@@ -175,29 +180,37 @@ class Broker:
             GraphError: Shape or types don't hold; nothing was spent.
             NoProvider: Nobody reachable offers a capability; names the nearest.
             InputInvalid: An input has no canonical JSON, or the terms are out of range.
+            KeyReused: The key stands for a job of other content or budget; names both.
         """
         self._check_terms(terms)
         if self._nursery is None:
             raise MeshError("this node is not running")
         if not terms.idempotency_key:
-            return await self._take(graph, inputs, terms, key="")
+            return await self._take(graph, inputs, terms)
         key = f"{caller}/{terms.idempotency_key}"
         # One at a time for each key: the second finds what the first made.
         lock, waiting = self._submitting.get(key, (trio.Lock(), 0))
         self._submitting[key] = (lock, waiting + 1)
         try:
             async with lock:
+                content = _content(graph, inputs, terms)
                 known = await self._context.store.read(_KEYS, key)
                 if known is not None:
-                    return known.decode()
-                return await self._take(graph, inputs, terms, key=key)
+                    return _same_job(known, content, terms.idempotency_key)
+                named = _Key(key, content)
+                return await self._take(graph, inputs, terms, named=named)
         finally:
             lock, waiting = self._submitting.pop(key)
             if waiting > 1:
                 self._submitting[key] = (lock, waiting - 1)
 
     async def _take(
-        self, graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms, *, key: str
+        self,
+        graph: TaskGraph,
+        inputs: Mapping[str, JsonValue],
+        terms: Terms,
+        *,
+        named: "_Key | None" = None,
     ) -> str:
         """Check and plan a job, make it durable, begin it."""
         check_shape(graph)
@@ -217,8 +230,8 @@ class Broker:
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
-        if key:
-            writes.append(Put(_KEYS, key, job.encode()))
+        if named is not None:
+            writes.append(Put(_KEYS, named.key, f"{job}/{named.content}".encode()))
         journal = await JobJournal.create(self._context, job, planned, *writes)
         self._journals[job] = journal
         if self._nursery is None:
@@ -298,7 +311,8 @@ class Broker:
         }
         keys: dict[str, list[Write]] = {}
         for key, raw in await self._context.store.scan(_KEYS, count_max=_JOBS_MAX):
-            keys.setdefault(raw.decode(), []).append(Delete(_KEYS, key))
+            job, _ = _read_key(raw)
+            keys.setdefault(job, []).append(Delete(_KEYS, key))
         for job in sorted(gone):
             # Its row goes last: a crash before that leaves it to be found again.
             head = await JobJournal.forget(self._context, job)
@@ -379,3 +393,44 @@ class Broker:
     def drain(self) -> None:
         """Take no more jobs."""
         self._draining = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """An idempotency key with its caller, and the content that it is to stand for."""
+
+    key: str
+    content: str
+
+
+def _content(graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms) -> str:
+    """Return the fingerprint of what one key stands for.
+
+    The deadline isn't in it: who tries again has less time left than before.
+    """
+    work: JsonValue = terms.asked or {
+        "graph": digest(encode_graph(graph)).hex(),
+        "inputs": fingerprint(dict(inputs)),
+    }
+    return fingerprint({"work": work, "budget_mc": terms.budget_mc})
+
+
+def _same_job(known: bytes, content: str, key: str) -> str:
+    """Return the job that a key stands for, if that is about ``content``.
+
+    Raises:
+        KeyReused: It isn't.
+    """
+    job, about = _read_key(known)
+    if about not in {"", content}:
+        raise KeyReused(
+            f"the key {key!r} is that of job {job}, whose work, inputs or budget are others",
+            hint="take another key for another job",
+        )
+    return job
+
+
+def _read_key(raw: bytes) -> tuple[str, str]:
+    """Return a key's job, and what that is about; nothing if an older version wrote it."""
+    job, _, content = raw.decode().partition("/")
+    return job, content

@@ -14,6 +14,7 @@ from meshnode.ports import AgentCall, JsonValue, Output, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
+from meshnode.services.room import Room
 from meshnode.services.served import Served
 from meshnode.services.signer import Topic
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -24,7 +25,7 @@ from protocol.receipts import Receipt
 
 #: Text that is kept to be passed on, characters: with any encoding it fits a message.
 _TEXT_MAX: Final = PROGRESS_SIZE_MAX // 4
-#: Inputs of one award, all artifacts together: they are in memory while it is done.
+#: Inputs of one award, all artifacts together.
 _INPUTS_BYTES_MAX: Final = 256 * 1024 * 1024
 #: A shorter lease would only keep this node busy with looking, seconds.
 _LEASE_S_MIN: Final = 1.0
@@ -143,7 +144,11 @@ class Execution:
 
 
 class Executor:
-    """Turns an award into a signed result and the contractor's half of the receipt."""
+    """Turns an award into a signed result and the contractor's half of the receipt.
+
+    An award's inputs are in memory until it is done, and those of all awards are together
+    no more than the machine's owner gives them: an award waits for room, on its own time.
+    """
 
     def __init__(
         self, context: Context, *, artifacts: Artifacts, host: AgentHost, served: Served
@@ -153,6 +158,7 @@ class Executor:
         self._emit = context.emit
         self._artifacts = artifacts
         self._host = host
+        self._room = Room(context.config.host.inputs_bytes_max)
 
     def progress(self, execution: Execution, text: str) -> Progress:
         """Return the progress message of now."""
@@ -187,34 +193,54 @@ class Executor:
 
     async def _attempt(self, execution: Execution) -> Result:
         """Run within the award's time; every failure becomes a result that says why."""
+        hint = ""  # for this node's owner: the broker is told what happened, not where
         try:
             return await self._run(execution)
         except MeshError as exc:
-            code, text = exc.code, sendable(str(exc))
+            code, text, hint = exc.code, sendable(str(exc)), exc.hint
         except RemoteProtocolError as exc:
             code, text = "award.malformed", str(exc)
         except Exception as exc:  # noqa: BLE001 - a bug in one award must not end the node
             self._emit("award.bug", award=execution.name.hex(), error=repr(exc))
             code, text = "node.internal", "an error at this node"
-        self._emit("award.failed", award=execution.name.hex(), code=code, why=text)
+        told = {"hint": hint} if hint else {}
+        self._emit("award.failed", award=execution.name.hex(), code=code, why=text, **told)
         return self._result(execution, state="failed", code=code, text=text)
 
     async def _run(self, execution: Execution) -> Result:
         begun_s = trio.current_time()
         left_s = execution.deadline_s - begun_s
         limit_s = min(execution.award.timeout_ms / 1000, max(0.0, left_s))
+        size = self._input_bytes(execution.award)
         with trio.move_on_after(limit_s) as scope:
-            outputs, usage = await self._outputs(execution, begun_s + limit_s)
+            async with self._room.taken(size, whose=execution.broker):
+                outputs, usage = await self._outputs(execution, begun_s + limit_s)
         if scope.cancelled_caught:
             raise AgentTimeout(f"the award's {limit_s:g} s are over")
         return await self._completed(execution, outputs, usage, begun_s)
+
+    def _input_bytes(self, award: Award) -> int:
+        """Return how much memory the artifacts among an award's inputs take.
+
+        Raises:
+            InputInvalid: More than there is for one award.
+        """
+        size = sum(part.size for part in artifacts(award.inputs).values())
+        size_max = min(_INPUTS_BYTES_MAX, self._room.bytes_max)
+        if size > size_max:
+            raise InputInvalid(f"inputs of {size} bytes; {size_max} are the most here")
+        return size
 
     async def _outputs(
         self, execution: Execution, deadline_s: float
     ) -> tuple[list[Output], dict[str, int]]:
         award = execution.award
-        held = await self._fetch_all(award, deadline_s)
-        inputs = assemble(award.inputs, award.each, award.items, held)
+        inputs = assemble(
+            award.inputs,
+            award.each,
+            award.items,
+            await self._fetch_all(award, deadline_s),  # and not kept beside what is read of it
+        )
         outputs: list[Output | None] = [None] * len(inputs)
         failure: list[MeshError] = []
 
@@ -265,8 +291,6 @@ class Executor:
         held: dict[bytes, bytes] = {}
         failure: list[MeshError] = []
         parts = artifacts(award.inputs)
-        if (size := sum(part.size for part in parts.values())) > _INPUTS_BYTES_MAX:
-            raise InputInvalid(f"inputs of {size} bytes; {_INPUTS_BYTES_MAX} are the most here")
 
         async def one(wanted: Wanted) -> None:
             try:
@@ -276,15 +300,23 @@ class Executor:
                 failure.append(exc)
                 nursery.cancel_scope.cancel()
 
-        for name in list(parts):  # what is at hand needs no task of its own
-            if (data := self._artifacts.in_memory(name)) is not None:
+        for name, part in list(parts.items()):  # what is at hand needs no task of its own
+            data = self._artifacts.in_memory(name, broker=award.h.issuer, job=award.h.job)
+            if data is not None and len(data) == part.size:
                 held[name] = data
                 del parts[name]
         if not parts:
             return held
         async with trio.open_nursery() as nursery:
             for name, part in parts.items():
-                wanted = Wanted(name, part.size, part.holder, tickets.get(name, b""))
+                wanted = Wanted(
+                    name,
+                    part.size,
+                    part.holder,
+                    tickets.get(name, b""),
+                    broker=award.h.issuer,
+                    job=award.h.job,
+                )
                 nursery.start_soon(one, wanted)
         if failure:
             raise failure[0]

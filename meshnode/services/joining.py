@@ -3,7 +3,8 @@
 What it was told is dialled whenever it has nobody, and then those that it was with before,
 one after the other, until one is there.  Whoever is seen on the local
 network is dialled once when it is seen, as long as there are few peers, and again
-whenever there is nobody.
+whenever there is nobody.  Each of the three goes on by itself: many that are not there,
+and take their time to say so, don't keep this node from those that it was told.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ class Joining:
 
     Attributes:
         told: PeerId -> where to dial it, as this node was told.
+        tried: Set once somebody is there, or each of those was dialled in vain.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Joining:
             ConfigError: An address to join names no peer.
         """
         self.told: Mapping[str, str] = places(config.join_addresses)
+        self.tried = trio.Event()
         self._sessions = sessions
         self._met = met
         self._peers_enough = config.directory.neighbours_max
@@ -65,12 +68,15 @@ class Joining:
         self._nearby: dict[str, Sighting] = {}
         self._fresh: dict[str, None] = {}
         self._news = trio.Event()
-        self._lost = trio.Event()
+        self._stir = trio.Event()  # somebody new is seen, or somebody has gone
+        self._lost = trio.Event()  # somebody has gone
         sessions.on_change(self._session_changed)
 
     def _session_changed(self, _peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
         if not opened:
+            self._stir.set()
             self._lost.set()
+            self._lost = trio.Event()
 
     def seen(self, sighting: Sighting) -> None:
         """Remember a node that was seen on the local network, and dial it soon."""
@@ -80,7 +86,7 @@ class Joining:
             del self._nearby[next(iter(self._nearby))]
         self._fresh[sighting.peer] = None
         self._news.set()
-        self._lost.set()
+        self._stir.set()
 
     def addresses_of(self, peer: str) -> Sequence[str]:
         """Return where ``peer`` was said, or seen, to be."""
@@ -90,24 +96,46 @@ class Joining:
 
     async def run(self) -> None:
         """Dial until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_nearby)
+            await self._join()
+            self.tried.set()
+            nursery.start_soon(self._look_for_those_met)
+            while True:
+                await self._alone()
+                await self._join()
+
+    async def _alone(self) -> None:
+        """Wait until nobody is there, and then a little: who hangs up at once is left alone."""
+        while self._sessions.connected():
+            await self._lost.wait()
+        await trio.sleep(AGAIN_S)
+
+    async def _join(self) -> None:
+        if self._sessions.connected():
+            return
+        for peer, address in [*self.told.items()]:
+            await self._dial(peer, [address], "node.join_failed")
+            if self._sessions.connected():
+                self.tried.set()
+
+    async def _look_for_those_met(self) -> None:
         while True:
-            self._news, self._lost = trio.Event(), trio.Event()
-            if not self._sessions.connected():
-                for peer, address in [*self.told.items()]:
-                    await self._dial(peer, [address], "node.join_failed")
-            await self._meet_again()
+            for peer, addresses in [*self._met().items()]:
+                if self._sessions.connected():
+                    break
+                if peer not in self.told:
+                    await self._dial(peer, addresses, "node.not_met_again")
+            await self._alone()
+
+    async def _look_nearby(self) -> None:
+        while True:
+            self._news, self._stir = trio.Event(), trio.Event()
             await self._meet_nearby()
             if self._sessions.connected():
-                await self._lost.wait()  # or somebody new is seen
+                await self._stir.wait()
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()
-
-    async def _meet_again(self) -> None:
-        for peer, addresses in [*self._met().items()]:
-            if self._sessions.connected():
-                return
-            if peer not in self.told:
-                await self._dial(peer, addresses, "node.not_met_again")
 
     async def _meet_nearby(self) -> None:
         wanted = self._fresh if self._sessions.connected() else {**self._nearby}

@@ -10,7 +10,7 @@ import trio
 from meshnode.domain.plan_graphs import Assembled, assemble, split_matter
 from meshnode.domain.planning import Offer, Outline, outline, texts_of, word_vectors
 from meshnode.domain.planning_examples import example_words
-from meshnode.domain.values import parse
+from meshnode.domain.values import fingerprint, parse
 from meshnode.errors import AgentError, CannotPlan, InputInvalid, NoProvider
 from meshnode.ports import Embedder, Emit, JsonValue
 from meshnode.services.market import Finder
@@ -29,12 +29,14 @@ class Plan:
         outline: What was understood.
         assembled: The graph, its inputs, what is missing, and what it will take.
         by_meaning: Whether a model compared meanings, or only words were.
+        asked: Fingerprint of goal, files and inputs: the same whatever was made of them.
     """
 
     goal: str
     outline: Outline
     assembled: Assembled
     by_meaning: bool
+    asked: str
 
 
 class Planner:
@@ -104,7 +106,13 @@ class Planner:
         self._emit(
             "plan.made", steps=len(found.steps), edges=len(found.edges), by_meaning=by_meaning
         )
-        return Plan(goal, found, assembled, by_meaning)
+        wish: dict[str, JsonValue] = {
+            "goal": goal,
+            "files": [dict(file) for file in files],
+            "inputs": dict(inputs or {}),
+            "partial": partial,
+        }
+        return Plan(goal, found, assembled, by_meaning, fingerprint(wish))
 
     async def near(self, text: str, *, count_max: int = 10) -> list[tuple[str, float]]:
         """Return the capabilities nearest to ``text``, with how near, the best first."""

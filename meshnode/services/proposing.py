@@ -70,8 +70,7 @@ class Proposing:
         if (no := await self._door.stranger(peer)) is not None:
             self._served.refused(OTHERS, "", no.reason)
             return self._letters.refuse(cfp, incoming.body, no)
-        name = self._agent_for(cfp.capability)
-        spec = self._host.specs()[name] if name is not None else None
+        spec = self._agent_for(cfp)
         capability = spec.capability if spec is not None else ""
         self._served.count(peer, capability, asked=1)
         no = self._unwilling(cfp, peer, spec)
@@ -89,12 +88,7 @@ class Proposing:
             return no
         if self._bench.is_full(peer):
             return FULL
-        if spec.price_mc * cfp.items > cfp.price_max_mc:
-            return No("price", f"the price is {spec.price_mc} mc")
-        if cfp.input_bytes > spec.input_bytes_max * cfp.items:
-            size_max = spec.input_bytes_max
-            return No("size", f"the input is too large: {size_max} bytes a call are the most")
-        return None
+        return _unsuitable(cfp, spec)
 
     def _propose(self, cfp: Cfp, incoming: Incoming, spec: AgentSpec) -> bytes:
         latency_ms = self._host.latency_ms(spec.name) or _LATENCY_GUESS_MS
@@ -154,11 +148,28 @@ class Proposing:
         )
         return self._signer.sign(offer)
 
-    def _agent_for(self, capability: str) -> str | None:
-        for name, spec in sorted(self._host.specs().items()):
-            if matches(capability, spec.capability):
-                return name
-        return None
+    def _agent_for(self, cfp: Cfp) -> AgentSpec | None:
+        """Return the agent that does best by ``cfp``, if one has its capability.
+
+        That is one which suits; of those, one that is free, then the cheapest.
+        """
+
+        def rank(spec: AgentSpec) -> tuple[bool, bool, int, str]:
+            suits = _unsuitable(cfp, spec) is None
+            return not suits, not self._host.free(spec.name), spec.price_mc, spec.name
+
+        able = (s for s in self._host.specs().values() if matches(cfp.capability, s.capability))
+        return min(able, key=rank, default=None)
+
+
+def _unsuitable(cfp: Cfp, spec: AgentSpec) -> No | None:
+    """Return why an agent is not what ``cfp`` calls for, if that is so."""
+    if spec.price_mc * cfp.items > cfp.price_max_mc:
+        return No("price", f"the price is {spec.price_mc} mc")
+    if cfp.input_bytes > spec.input_bytes_max * cfp.items:
+        size_max = spec.input_bytes_max
+        return No("size", f"the input is too large: {size_max} bytes a call are the most")
+    return None
 
 
 def _covers(query: bytes, capability: str) -> bool:

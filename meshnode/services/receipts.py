@@ -36,7 +36,12 @@ _PAUSE_S: Final = 5.0
 def receipt_writes(award: bytes, row: ReceiptRow, *, now_ms: int) -> list[Write]:
     """Return what keeps the receipt of the award of that hash, until it is past its time."""
     key = award.hex()
-    return [Put(RECEIPTS, key, encode(row)), Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")]
+    return [Put(RECEIPTS, key, encode(row)), receipt_time(key, now_ms=now_ms)]
+
+
+def receipt_time(key: str, *, now_ms: int) -> Put:
+    """Return what keeps that the receipt of that award, in hex, is of now."""
+    return Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")
 
 
 class Receipts:

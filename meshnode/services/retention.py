@@ -10,17 +10,23 @@ from typing import Final
 import trio
 
 from meshnode.errors import StoreError
-from meshnode.ports import Delete, Write
+from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import RECEIPTS
 from meshnode.services.broker import Broker
 from meshnode.services.context import Context
-from meshnode.services.receipts import RECEIPT_TIMES
+from meshnode.services.receipts import RECEIPT_TIMES, receipt_time
 
 #: The first look is soon after the start: a laptop may never run for an hour.
 _FIRST_S: Final = 120.0
 _SWEEP_S: Final = 3_600.0
-#: Rows that are deleted in one commit.
+#: Rows that are written or deleted in one commit.
 _ROWS_MAX: Final = 500
+#: Receipts from before their times were kept have been given one: a mark.
+RETENTION: Final = "retention"
+DATED: Final = "receipts_dated"
+_TIMES_MAX: Final = 10_000_000
+#: They are looked through in so many parts, by the beginning of their hashes.
+_PARTS: Final = 256
 #: A broker's half may come, or be sent, for a week: receipts are kept for longer than that.
 RECEIPT_S_MIN: Final = 8 * 86_400.0
 
@@ -52,11 +58,30 @@ class Retention:
             StoreError: The disk refused; the rest goes the next time.
         """
         now_ms = self._clock.now_ms()
+        await self._date_receipts(now_ms)
         jobs = await self._broker.forget(now_ms - round(self._history_s * 1000))
         receipt_s = max(self._history_s, RECEIPT_S_MIN)
         receipts = await self._forget_receipts(now_ms - round(receipt_s * 1000))
         if jobs or receipts:
             self._emit("history.forgotten", jobs=jobs, receipts=receipts)
+
+    async def _date_receipts(self, now_ms: int) -> None:
+        """Give receipts from before times were kept the time of now, once: or they never go."""
+        store = self._store
+        if await store.read(RETENTION, DATED) is not None:
+            return
+        times = await store.scan(RECEIPT_TIMES, count_max=_TIMES_MAX)
+        dated = {key.partition("/")[2] for key, _ in times}
+        undated: list[str] = []
+        for part in range(_PARTS):
+            rows = await store.scan(RECEIPTS, f"{part:02x}", count_max=_TIMES_MAX)
+            undated += [key for key, _ in rows if key not in dated]
+        for first in range(0, len(undated), _ROWS_MAX):
+            some = undated[first : first + _ROWS_MAX]
+            await store.commit(*(receipt_time(key, now_ms=now_ms) for key in some))
+        await store.commit(Put(RETENTION, DATED, b""))
+        if undated:
+            self._emit("history.dated", receipts=len(undated))
 
     async def _forget_receipts(self, before_ms: int) -> int:
         gone = 0

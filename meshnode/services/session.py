@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import outcome
 import trio
 
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost
@@ -108,7 +109,7 @@ class _Asked:
     on_item: Callable[[bytes], None] | None
     done: trio.Event = field(default_factory=trio.Event)
     answer: bytes | None = None
-    error: MeshError | None = None
+    error: BaseException | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -198,7 +199,7 @@ class Session:
         else:
             self.wake()
 
-    def _hear(  # noqa: C901, PLR0912 - one arm for each event
+    def _hear(  # noqa: C901 - one arm for each event
         self, event: SessionEvent
     ) -> None:
         match event:
@@ -207,10 +208,7 @@ class Session:
             case Request():
                 self._serve(event)
             case Item():
-                asked = self.asked.get(event.rid)
-                if asked is not None and asked.on_item is not None:
-                    asked.on_item(event.body)
-                    self.machine.grant(event.rid, 1)
+                self._pass_on(event)
             case Reply():
                 self._answered(event.rid, answer=event.body)
             case Failure():
@@ -232,8 +230,20 @@ class Session:
             case Goodbye():
                 self.reason = event.reason
 
+    def _pass_on(self, item: Item) -> None:
+        """Let who asked have a piece; what it raises over it ends its request, no more."""
+        asked = self.asked.get(item.rid)
+        if asked is None or asked.on_item is None:
+            return
+        heard = outcome.capture(asked.on_item, item.body)
+        if isinstance(heard, outcome.Error):
+            self.machine.abandon(item.rid)
+            self._answered(item.rid, error=heard.error)  # raised where it was asked
+        else:
+            self.machine.grant(item.rid, 1)
+
     def _answered(
-        self, rid: int, *, answer: bytes | None = None, error: MeshError | None = None
+        self, rid: int, *, answer: bytes | None = None, error: BaseException | None = None
     ) -> None:
         if asked := self.asked.pop(rid, None):
             asked.answer, asked.error = answer, error

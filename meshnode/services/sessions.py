@@ -259,7 +259,8 @@ class Sessions:
             method: Such as ``cfp``.
             body: At most a frame, larger things are artifacts.
             timeout_s: For dialling and answering together.
-            on_item: Called with each piece of a streamed answer; must not block.
+            on_item: Called with each piece of a streamed answer; must not block. What it
+                raises ends this request and is raised from here.
             traceparent: W3C trace context.
 
         Raises:

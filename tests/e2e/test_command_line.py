@@ -293,6 +293,19 @@ def test_a_wrong_token_or_url_is_told(nodes: list[NodeProcess], tmp_path: Path) 
     assert "no node answers at http://127.0.0.1:9" in refusal(command("agents", *nobody))
 
 
+def test_a_node_is_told_when_nobody_is_there_or_when_it_is_a_stranger(tmp_path: Path) -> None:
+    with running(tmp_path / "a", "up") as founder:
+        with running(tmp_path / "b", "up", "--join", founder.address) as stranger:
+            note = stranger.ready["note"]
+            assert f"this node is no member of the mesh of {founder.peer}" in note
+        founder.kill()
+        up = command("up", "--home", tmp_path / "c", "--join", founder.address, "--detach")
+        try:
+            assert f"note    nobody has answered at {founder.address} yet" in up.stdout
+        finally:
+            command("down", "--home", tmp_path / "c")
+
+
 def test_a_killed_node_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
     with running(tmp_path, "up") as node:
         home = node.home / "home"

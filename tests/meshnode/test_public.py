@@ -13,12 +13,13 @@ from meshnode.errors import (
     ConfigError,
     InputInvalid,
     JobFailed,
+    KeyReused,
     NoProvider,
     NotFound,
 )
 from meshnode.public import NodeConfig, TaskGraph
 from simulations.mesh import SimMesh
-from tests.meshnode.services.worlds import TextAgent, never, play, start
+from tests.meshnode.services.worlds import TextAgent, never, play, start, until
 
 if TYPE_CHECKING:
     from meshnode.ports import JsonValue
@@ -104,6 +105,27 @@ def test_the_same_key_is_the_same_job() -> None:
         one = await node.submit(shouting(), inputs, idempotency_key="k")
         two = await node.submit(shouting(), inputs, idempotency_key="k")
         assert one.id == two.id
+        with pytest.raises(KeyReused, match=one.id):
+            await node.submit(shouting(), {"texts": ["y"]}, idempotency_key="k")
+
+    play(story)
+
+
+def test_the_same_key_is_the_same_job_for_a_goal_that_is_planned_otherwise_now() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        node = public.Node(a)
+        goal, hello = "Shout this text", {"text": "hello"}
+        before = await a.planner.plan(goal, inputs=hello)
+        one = await node.submit(goal, hello, idempotency_key="k")
+        better = TextAgent(capability="shout.text@1", description="Shout this text.")
+        later = await mesh.start("c", agents=lambda: [better])
+        await until(lambda: any(record.peer == later.peer for record in a.known()))
+        after = await a.planner.plan(goal, inputs=hello)
+        assert after.assembled.graph != before.assembled.graph
+        assert (await node.submit(goal, hello, idempotency_key="k")).id == one.id
+        with pytest.raises(KeyReused, match=one.id):
+            await node.submit(goal, {"text": "goodbye"}, idempotency_key="k")
 
     play(story)
 

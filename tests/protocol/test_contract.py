@@ -57,6 +57,13 @@ def test_a_repeated_award_changes_nothing(state: ContractState) -> None:
     assert advance(state, "award") is state
 
 
+def test_a_proposal_that_was_declined_may_still_be_awarded_until_it_lapses() -> None:
+    declined = advance(ContractState.PROPOSED, "decline")
+    assert advance(declined, "award") is ContractState.AWARDED
+    assert advance(declined, "lapse") is ContractState.LAPSED
+    assert advance(declined, "decline") is declined, "nothing follows from another one either"
+
+
 def test_acceptance_pays_nothing_that_was_not_delivered() -> None:
     for state in set(ContractState) - {ContractState.DELIVERED}:
         with pytest.raises(OutOfTurn):

@@ -166,6 +166,22 @@ def waits_for_events(path: Path, source: str) -> Iterator[str]:
                 pass
 
 
+def skips_nothing(path: Path, source: str) -> Iterator[str]:
+    """What a test needs it makes, or it fails: a suite must not quietly stop testing."""
+    if path.parts[0] != "tests":
+        return
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(attr="skip" | "skipif" | "importorskip"):
+                yield f"{path}:{node.lineno}: skips"
+            case ast.ImportFrom(module="pytest", names=names) if {"skip", "importorskip"} & {
+                alias.name for alias in names
+            }:
+                yield f"{path}:{node.lineno}: skips"
+            case _:
+                pass
+
+
 RULES: tuple[Rule, ...] = (
     says_what_it_is_for,
     is_small,
@@ -174,6 +190,7 @@ RULES: tuple[Rule, ...] = (
     explains_its_ignores,
     takes_chance_as_a_parameter,
     waits_for_events,
+    skips_nothing,
 )
 MODULES = sorted(
     path.relative_to(ROOT)
@@ -218,6 +235,10 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (waits_for_events, TEST, "from time import sleep\n"),
     (waits_for_events, TEST, "async def test(): await trio.sleep(1)\n"),
     (waits_for_events, "tests/e2e/test_demo.py", "time.sleep(1)\n"),
+    (skips_nothing, TEST, "pytest.skip('no bwrap')\n"),
+    (skips_nothing, TEST, "@pytest.mark.skipif(True, reason='x')\ndef test(): ...\n"),
+    (skips_nothing, TEST, "httpx = pytest.importorskip('httpx')\n"),
+    (skips_nothing, TEST, "from pytest import skip\n"),
 ]
 ALLOWED: list[tuple[Rule, str, str]] = [
     (says_what_it_is_for, DOMAIN, '"""What it is for."""\n'),
@@ -237,6 +258,7 @@ ALLOWED: list[tuple[Rule, str, str]] = [
     (takes_chance_as_a_parameter, "simulations/world.py", "import random\n"),
     (waits_for_events, TEST, "async def test(autojump_clock): await trio.sleep(1)\n"),
     (waits_for_events, "tests/e2e/test_demo.py", "async def f(): await trio.sleep(1)\n"),
+    (skips_nothing, DOMAIN, "skip.skip()\n"),
 ]
 
 

@@ -1,7 +1,9 @@
 """A model behind an OpenAI-compatible server as an agent: Ollama, vLLM, llama.cpp, hosted.
 
 The key is read from an environment variable when a call is made, and is in no file, log
-or error: what the server says is scrubbed of it before anybody sees it.  A caller may set
+or error: what the server says is scrubbed of it before anybody sees it.  Where the server
+is, and what it says of itself, is the owner's to know: it stands in an error's hint, which
+stays on this node, and a caller is told what kind of failure it was.  A caller may set
 only the parameters that the owner allows.  Answers are streamed; a server that can't
 stream answers whole.  Nothing is sent twice: a request that may have been read is not
 repeated, only a connection that could not be made.
@@ -30,6 +32,8 @@ SILENCE_S: Final = 120.0
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _ERROR_BYTES_MAX: Final = 64 * 1024
 _ERROR_SHOWN: Final = 500
+#: Statuses with which a server says what is wrong with what it was sent.
+_OF_INPUT: Final = frozenset({400, 413, 422})
 _CONNECT_TRIES: Final = 3
 _RETRY_S: Final = 0.5
 
@@ -186,9 +190,11 @@ class OpenAICompatibleAgent:
                 if left:
                     await trio.sleep(_RETRY_S)
                     continue
+                why = self._scrub(str(error)) or "no connection"
                 raise AgentError(
-                    f"nothing answers at {url}: {self._scrub(str(error)) or 'no connection'}",
-                    hint="is the server running, and is the URL right (it ends in /v1)?",
+                    f"nothing answers where {self.upstream.model} should be",
+                    hint=f"{url}: {why}; is the server running, and is the URL right (it"
+                    " ends in /v1)?",
                 ) from error
             except httpx.HTTPError as error:
                 raise self._broken(error) from error
@@ -221,7 +227,8 @@ class OpenAICompatibleAgent:
         key = os.environ.get(name, "").strip() if name else ""
         if name and not key:
             raise AgentError(
-                f"the environment variable {name} is not set", hint=f"export {name}=…"
+                f"the key for {self.upstream.model} is not set",
+                hint=f"the environment variable {name} is not set: export {name}=…",
             )
         return key
 
@@ -247,7 +254,10 @@ class OpenAICompatibleAgent:
         hint = hints.get(status, "see the server's log")
         if 300 <= status < 400:  # noqa: PLR2004 - HTTP
             why, hint = "it redirects elsewhere", "name the server that answers itself"
-        raise AgentError(f"{server} refused (status {status}): {why}"[:_ERROR_SHOWN], hint=hint)
+        kind = f"the server of {self.upstream.model} refused (status {status})"
+        if status in _OF_INPUT:  # it speaks of what it was sent
+            raise AgentError(f"{kind}: {why}"[:_ERROR_SHOWN], hint=f"{server}; {hint}")
+        raise AgentError(kind, hint=f"{server}: {why}; {hint}"[:_ERROR_SHOWN])
 
     def _where_hint(self) -> str:
         base = self.upstream.base_url.rstrip("/")
@@ -272,7 +282,8 @@ class OpenAICompatibleAgent:
         except (ValueError, RecursionError) as error:
             shown = self._scrub(data[:120].decode(errors="replace"))
             raise AgentError(
-                f"the server sent no JSON: {shown!r}", hint="is the URL right (it ends in /v1)?"
+                "the server sent no JSON",
+                hint=f"but {shown!r}; is the URL right (it ends in /v1)?",
             ) from error
 
     async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
@@ -300,7 +311,7 @@ class OpenAICompatibleAgent:
             event = json.loads(data)
         except (ValueError, RecursionError) as error:
             shown = self._scrub(data[:120].decode(errors="replace"))
-            raise AgentError(f"the server streamed no JSON: {shown!r}") from error
+            raise AgentError("the server streamed no JSON", hint=f"but {shown!r}") from error
         if not isinstance(event, dict):
             raise AgentError("the server streamed something that is no event")
         return event
@@ -309,17 +320,21 @@ class OpenAICompatibleAgent:
         server = urlsplit(self.upstream.base_url).netloc
         if isinstance(error, httpx.TimeoutException):
             return AgentTimeout(
-                f"{server} fell silent for {SILENCE_S:g} s",
-                hint="is the model loaded, and not too large for the machine?",
+                f"{self.upstream.model} fell silent for {SILENCE_S:g} s",
+                hint=f"{server}; is the model loaded, and not too large for the machine?",
             )
         why = self._scrub(str(error)) or type(error).__name__
-        return AgentError(f"the connection to {server} broke: {why}")
+        return AgentError(
+            f"the connection to {self.upstream.model} broke", hint=f"{server}: {why}"
+        )
 
     def _scrub(self, text: str) -> str:
-        """Return ``text`` without the key, on one line."""
+        """Return ``text`` without key and address, on one line."""
         key = os.environ.get(self.upstream.key_env, "").strip() if self.upstream.key_env else ""
-        if key:
-            text = text.replace(key, "…")
+        where = urlsplit(self.upstream.base_url)
+        for secret in (key, where.netloc, where.hostname):
+            if secret:
+                text = text.replace(secret, "…")
         text = re.sub(r"(?i)\b(bearer|api[-_ ]?key)\b\S*\s+\S{8,}", r"\1 …", text)
         text = re.sub(r"\b(sk|key)-[A-Za-z0-9_-]{8,}", "…", text)
         return " ".join(text.split())[:_ERROR_SHOWN]
@@ -353,7 +368,7 @@ def _message(said: JsonValue) -> str:
 
 def _piece(event: Mapping[str, Any], told: Answered, scrub: Any) -> str:  # noqa: ANN401 - a function of text
     if "error" in event:
-        raise AgentError(f"the server broke off: {scrub(_message(dict(event)))}")
+        raise AgentError("the server broke off", hint=scrub(_message(dict(event))))
     _note_usage(event, told)
     choices = event.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):

@@ -245,6 +245,20 @@ def test_a_missing_artifact_names_the_field() -> None:
         assemble(bindings, [], 1, {})
 
 
+def test_an_artifact_is_read_once_however_often_it_is_named() -> None:
+    words: JsonValue = [["some", "words"]]
+    window = part_of(words, start=0, count=1, mapped=True)
+    bindings = {
+        "whole": Binding(parts=[part_of(words)]),
+        "pieces": Binding(parts=[window] * 3, gather=True),
+    }
+    (given,) = assemble(bindings, [], 1, held(words))
+    assert given == {"whole": words, "pieces": [["some", "words"]] * 3}
+    assert isinstance(given["whole"], list)
+    assert isinstance(given["pieces"], list)
+    assert all(piece is given["whole"][0] for piece in given["pieces"])
+
+
 def test_a_list_of_another_length_than_awarded_is_refused() -> None:
     bindings = {"text": Binding(parts=[part_of([1, 2])])}
     with pytest.raises(InputInvalid, match="'text' should be a list of 3 items, found 2"):

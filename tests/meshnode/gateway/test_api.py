@@ -185,6 +185,9 @@ async def test_the_same_key_is_the_same_job(autojump_clock: MockClock, desk: Des
     first = await desk.submit(idempotency_key="monday")
     assert await desk.submit(idempotency_key="monday") == first
     assert await desk.submit(idempotency_key="tuesday") != first
+    body = {"graph": GRAPH, "inputs": INPUTS, "idempotency_key": "monday", "budget_mc": 9}
+    told = refusal(await desk.http.post("/api/jobs", json=body), 409, "job.key_reused")
+    assert f"'monday' is that of job {first}" in told
     listed = (await desk.http.get("/api/jobs")).json()["jobs"]
     assert len(listed) == 2
     newest = (await desk.http.get("/api/jobs", params={"limit": "1"})).json()["jobs"]
@@ -340,6 +343,7 @@ REFUSED: list[tuple[object, int, str, str]] = [
     (changed(deadline_s="soon"), 400, "request.invalid", "deadline_s should be"),
     (changed(deadline_s=0), 422, "input.invalid", "a deadline of 0 s"),
     (changed(deadline_s=1e308), 422, "input.invalid", "up to 7 days"),
+    (changed(asked=7), 400, "request.invalid", "asked should be text"),
     (changed(idempotency_key=7), 400, "request.invalid", "idempotency_key should be text"),
     (changed(idempotency_key="k" * 201), 422, "input.invalid", "over 200 characters"),
     (changed(graph=[]), 422, "graph.invalid", "the graph should be a table"),

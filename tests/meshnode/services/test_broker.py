@@ -126,33 +126,6 @@ def test_a_consumer_is_awarded_in_the_commit_that_charges_its_producer() -> None
 # --- taking jobs ---------------------------------------------------------------------
 
 
-def test_one_idempotency_key_is_one_job() -> None:
-    async def story(mesh: SimMesh) -> None:
-        agent = TextAgent()
-        a, _ = await start(mesh, a=[], b=[agent])
-        terms = Terms(idempotency_key="k")
-        jobs: list[str] = []
-
-        async def submit() -> None:
-            jobs.append(await a.submit(shouting(), inputs("x"), terms))
-
-        async with trio.open_nursery() as nursery:
-            for _number in range(3):
-                nursery.start_soon(submit)
-        await finished(a, jobs[0])
-        await submit()
-        mesh.crash("a")
-        again = await mesh.restart("a")
-        jobs.append(await again.submit(shouting(), inputs("x"), terms))
-        assert len(jobs) == 5
-        assert len(set(jobs)) == 1
-        other = await again.broker.submit(shouting(), inputs("x"), terms, caller="another")
-        assert other not in jobs, "a key is its caller's"
-        assert agent.calls[0] == "x"
-
-    play(story)
-
-
 def test_what_is_offered_is_named_when_nobody_offers_what_is_asked_for() -> None:
     async def story(mesh: SimMesh) -> None:
         a, _ = await start(mesh, a=[], b=[TextAgent()])

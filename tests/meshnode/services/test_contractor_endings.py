@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from meshnode.errors import Busy, MeshError
+from meshnode.domain.values import canonical
+from meshnode.errors import AgentError, Busy, MeshError
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.bodies import (
     CANCEL,
@@ -288,6 +289,54 @@ def test_an_input_that_nobody_holds_fails_as_an_artifact() -> None:
             tickets=[hand.signer.sign(ticket)],
         )
         assert result_of(await hand.send(body)).error_code == "artifact.unavailable"
+
+    play(story)
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["in memory", "on disk"])
+def test_what_is_held_for_another_broker_is_no_input_for_who_knows_its_hash(
+    *, forget: bool
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent()
+        hand = await meet(mesh, agent)
+        artifacts = mesh.node("b").artifacts
+        secret = canonical("the other broker's")
+        owner = mesh._identity("c").peer
+        ref = await artifacts.put(secret, job="job", broker=owner)
+        if forget:
+            artifacts._memory.clear()
+            artifacts._granted.clear()
+        offer = await hand.offer()
+        ticket = hand.node.artifacts.ticket(
+            ref.artifact, holder=hand.peer, reader=hand.peer, topic=hand.topic()
+        )
+        part = Part(artifact=ref.artifact, size=ref.size, holder=hand.peer)
+        for tickets in ([], [ticket]):
+            body = hand.award(offer, inputs={"text": Binding(parts=[part])}, tickets=tickets)
+            result = result_of(await hand.send(body))
+            assert (result.state, result.error_code) == ("failed", "artifact.unavailable")
+            assert "no longer held here" in result.error_text, "nor is it told that it is"
+        assert agent.calls == []
+        await artifacts.put(secret, job="job", broker=hand.node.peer)  # its job made it too
+        body = hand.award(offer, inputs={"text": Binding(parts=[part])})
+        assert result_of(await hand.send(body)).state == "completed"
+
+    play(story)
+
+
+def test_a_hint_is_for_the_owners_log_and_not_for_the_broker() -> None:
+    async def far(_: str, __: AgentCall) -> AsyncIterator[Chunk | Output]:
+        raise AgentError("nothing answers", hint="http://10.0.0.7:8000: refused")
+        yield
+
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(far))
+        answer = await hand.send(hand.award(await hand.offer()))
+        assert result_of(answer).error_text == "nothing answers"
+        assert b"10.0.0.7" not in answer
+        (failed,) = told(mesh.node("b"), "award.failed")
+        assert failed["hint"] == "http://10.0.0.7:8000: refused"
 
     play(story)
 

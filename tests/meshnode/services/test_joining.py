@@ -3,16 +3,21 @@
 In virtual time (a MockClock's).
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 import trio
+from trio.testing import MockClock
 
+from meshnode.errors import Unreachable
 from meshnode.node import Node
 from meshnode.ports import Sighting
 from meshnode.services.acquaintances import MET_MAX
-from meshnode.services.joining import NEARBY_MAX
+from meshnode.services.joining import NEARBY_MAX, Joining
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.inviting import STRICT, invited
 from tests.meshnode.services.worlds import play, told, until
@@ -75,6 +80,56 @@ def test_who_announces_many_names_fills_nothing() -> None:
         assert len(a.joining._nearby) == NEARBY_MAX
 
     play(story)
+
+
+class Hanging:
+    """Sessions of a node that has nobody: every dial takes ten seconds, and is in vain."""
+
+    peer = "me"
+
+    def __init__(self) -> None:
+        self.dials: list[tuple[float, str]] = []
+
+    def on_change(self, _: object) -> None:
+        """Nothing ever changes."""
+
+    def connected(self) -> list[str]:
+        return []
+
+    async def connect(self, peer: str, *, addresses: Sequence[str]) -> None:
+        assert addresses
+        self.dials.append((trio.current_time(), peer))
+        await trio.sleep(10)
+        raise Unreachable(peer)
+
+    def between(self, peer: str) -> float:
+        """The longest time between two dials of ``peer``, seconds."""
+        at = [when for when, who in self.dials if who == peer]
+        return max(later - earlier for earlier, later in pairwise(at))
+
+
+async def joined_in_vain(*, met: int = 0, nearby: int = 0) -> Hanging:
+    """Have a node look for a told peer for an hour, among others that aren't there either."""
+    sessions: Any = Hanging()
+    config = msgspec.structs.replace(CONFIG, join=(f"{NOWHERE}/p2p/told",))
+    friends = {f"friend{number:02}": [NOWHERE] for number in range(met)}
+    joining = Joining(sessions, config, met=lambda: friends, emit=lambda *_, **__: None)
+    for number in range(nearby):
+        joining.seen(Sighting(f"near{number:02}", (NOWHERE,)))
+    with trio.move_on_after(3_600):
+        await joining.run()
+    assert isinstance(sessions, Hanging)
+    return sessions
+
+
+@pytest.mark.parametrize("others", [{"nearby": NEARBY_MAX}, {"met": MET_MAX}])
+async def test_whoever_else_is_not_there_does_not_delay_the_next_look_for_those_told(
+    others: dict[str, int], autojump_clock: MockClock
+) -> None:
+    sessions = await joined_in_vain(**others)
+    assert sessions.between("told") <= 20
+    seen = {peer for _, peer in sessions.dials}
+    assert len(seen) == 1 + sum(others.values()), "and each of them has its turn"
 
 
 async def live_again(mesh: SimMesh, name: str) -> Node:

@@ -10,9 +10,11 @@ import trio
 from meshnode.domain.values import canonical
 from meshnode.errors import NotFound, StoreError
 from meshnode.node import Node, Terms
-from meshnode.services.bodies import AwardBody
+from meshnode.ports import Delete
+from meshnode.services import retention
+from meshnode.services.bodies import RECEIPTS, AwardBody
 from meshnode.services.receipts import RECEIPT_TIMES
-from meshnode.services.retention import RECEIPT_S_MIN
+from meshnode.services.retention import DATED, RECEIPT_S_MIN, RETENTION
 from protocol.graph import TaskGraph
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.broker_by_hand import meet, refusal_of, result_of
@@ -23,6 +25,7 @@ from tests.meshnode.services.worlds import (
     play,
     shouting,
     start,
+    told,
     until,
 )
 
@@ -113,6 +116,66 @@ def test_a_job_that_was_half_forgotten_goes_the_next_time() -> None:
             await a.retention.sweep()
         await a.retention.sweep()
         assert await a.broker.jobs() == []
+
+    play(story)
+
+
+async def made_old(node: Node) -> int:
+    """Make ``node``'s store as one from before receipts had times; return how many it has."""
+    store = node.retention._store
+    times = await store.scan(RECEIPT_TIMES)
+    await store.commit(*(Delete(RECEIPT_TIMES, key) for key, _ in times))
+    assert await store.read(RETENTION, DATED) is None
+    return len(await node.served())
+
+
+def test_receipts_from_before_they_had_times_are_kept_from_the_upgrade_on() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent()])
+        for _ in range(2):
+            await a.wait(await a.submit(shouting(3), inputs("one", "two", "three")))
+        await until(lambda: not a.receipts._sending)
+        for node in (a, b):
+            there = await made_old(node)
+            assert there > 0
+            days_later(mesh, node, 300)  # when it is upgraded
+            await node.retention.sweep()
+            assert len(await node.retention._store.scan(RECEIPT_TIMES)) == there
+            days_later(mesh, node, 300 + 364)
+            await node.retention.sweep()
+            assert len(await node.served()) == there
+            days_later(mesh, node, 300 + 366)
+            await node.retention.sweep()
+            assert await node.served() == []
+            assert await node.retention._store.scan(RECEIPT_TIMES) == []
+
+    play(story)
+
+
+def test_receipts_are_given_times_once_and_in_small_commits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "_ROWS_MAX", 2)
+
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        for _ in range(6):
+            await a.wait(await a.submit(shouting(), inputs("one")))
+        there = await made_old(a)
+        mesh.fill_disk("a", count=1)
+        with pytest.raises(StoreError):
+            await a.retention.sweep()
+        await a.retention.sweep()
+        times = await a.retention._store.scan(RECEIPT_TIMES)
+        assert {key.partition("/")[2] for key, _ in times} == {
+            key for key, _ in await a.retention._store.scan(RECEIPTS)
+        }
+        assert len(times) == there
+        (dated,) = told(a, "history.dated")
+        assert dated["receipts"] == there
+        days_later(mesh, a, 1)
+        await a.retention.sweep()
+        assert await a.retention._store.scan(RECEIPT_TIMES) == times
 
     play(story)
 

@@ -10,7 +10,7 @@ import trio
 from meshnode.errors import Busy, StreamLost, Unreachable
 from meshnode.services.sessions import Incoming, RequestFailed, RequestTimeout, Sessions
 from protocol import limits
-from protocol.errors import ErrorCode
+from protocol.errors import ErrorCode, Malformed
 from simulations.network import SimNetwork
 from simulations.world import World, run
 from tests.meshnode.services.worlds import STILL, until
@@ -156,6 +156,64 @@ def test_a_streamed_answer_arrives_whole_and_in_order() -> None:
         items: list[bytes] = []
         assert await a.ask("b", on_item=items.append) == b"end"
         assert items == [b"%d" % number for number in range(200)]
+
+    play(story)
+
+
+def test_what_the_asker_raises_over_a_piece_is_its_own_and_the_session_stays() -> None:
+    gave_up: list[bool] = []
+
+    async def count(incoming: Incoming) -> bytes:
+        try:
+            for number in range(3):
+                await incoming.item(b"%d" % number)
+            await trio.sleep_forever()
+        finally:
+            gave_up.append(True)
+        return b""
+
+    def fussy(item: bytes) -> None:
+        heard.append(item)
+        if item == b"1":
+            raise KeyError(item)
+
+    heard: list[bytes] = []
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", count)
+        b.sessions.handle("n", echo)
+        others: list[bytes] = []
+
+        async def ask_too() -> None:
+            others.append(await a.sessions.request("b", "n", b"meanwhile", timeout_s=10))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_too)
+            with pytest.raises(KeyError, match="1"):
+                await a.ask("b", on_item=fussy)
+        assert heard == [b"0", b"1"], "and it is told no more"
+        await until(lambda: bool(gave_up))  # nobody works for an answer that isn't wanted
+        assert others == [b"meanwhile"]
+        assert await a.sessions.request("b", "n", b"again", timeout_s=10) == b"again"
+        assert a.count("session.opened") == 1
+        assert a.count("session.closed") == a.count("session.violation") == 0
+
+    play(story)
+
+
+def test_what_the_asker_finds_malformed_in_a_piece_ends_its_request_alone() -> None:
+    async def one(incoming: Incoming) -> bytes:
+        await incoming.item(b"?")
+        return b"end"
+
+    def strict(_: bytes) -> None:
+        raise Malformed("no progress message")
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", one)
+        with pytest.raises(Malformed):
+            await a.ask("b", on_item=strict)
+        assert a.sessions.connected() == ["b"]
 
     play(story)
 
