@@ -42,6 +42,7 @@ class Candidate:
         alive: There is an open session.
         troubled: It failed lately: last choice.
         asked: It was asked for an offer a moment ago, and has not answered yet.
+        queue_ms: How long what was awarded there lately waited behind the work of others.
     """
 
     peer: str
@@ -56,6 +57,7 @@ class Candidate:
     alive: bool = False
     troubled: bool = False
     asked: bool = False
+    queue_ms: int = 0
 
     @property
     def agent_id(self) -> str:
@@ -79,7 +81,7 @@ def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     waiting = load.get(candidate.agent_id, 0) // max(1, candidate.concurrency)
     dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
     call_ms = 0 if candidate.offer else CALL_GUESS_MS
-    return latency_ms * calls * (1 + waiting) + dial_ms + call_ms
+    return latency_ms * calls * (1 + waiting) + candidate.queue_ms + dial_ms + call_ms
 
 
 def rank(

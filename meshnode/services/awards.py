@@ -155,6 +155,7 @@ class Awards:
         limit_s = award.timeout_ms / 1000 + _ANSWER_S
         lost_s: float | None = None
         sent = False
+        ahead = self._market.load().get(f"{attempt.peer}/{attempt.agent}", 1) - 1
         while True:
             left_s = (state.required_plan.deadline_ms - self._context.clock.now_ms()) / 1000
             sent_s = trio.current_time()
@@ -162,7 +163,7 @@ class Awards:
                 raw = await self._send_award(
                     journal, unit, attempt, max(0.1, min(left_s, limit_s))
                 )
-                return self._outcome(unit, attempt, raw)
+                return self._outcome(unit, attempt, raw, ahead=ahead, sent_s=sent_s)
             except (Unreachable, StreamLost) as exc:
                 now_s = trio.current_time()
                 sent = sent or isinstance(exc, StreamLost)
@@ -254,8 +255,10 @@ class Awards:
                     # Only a checkpoint: the award goes on without it.
                     self._context.emit("award.checkpoint_lost", job=journal.job, why=str(exc))
 
-    def _outcome(self, unit: Unit, attempt: Attempt, raw: bytes) -> Delivered | Failed:
-        """Read an answer to an award."""
+    def _outcome(
+        self, unit: Unit, attempt: Attempt, raw: bytes, *, ahead: int, sent_s: float
+    ) -> Delivered | Failed:
+        """Read an answer to an award, sent then behind ``ahead`` others of this broker."""
         network = self._context.network
         body = decode_as(raw, RESULT_BODY)
         if body.refuse:
@@ -281,6 +284,13 @@ class Awards:
             return _failure(unit, attempt, "peer.protocol", trouble)
         if result.state != "completed":
             return self._not_completed(unit, attempt, result)
+        run_ms = result.metering.run_ms
+        self._market.queues.saw(
+            f"{attempt.peer}/{attempt.agent}",
+            took_ms=round((trio.current_time() - sent_s) * 1000),
+            run_ms=run_ms,
+            ahead_ms=ahead * run_ms,
+        )
         return Delivered(
             unit=unit.name,
             attempt=attempt.number,
@@ -290,7 +300,7 @@ class Awards:
             size=result.size,
             lengths=result.lengths,
             price_mc=result.price_mc,
-            run_ms=result.metering.run_ms,
+            run_ms=run_ms,
         )
 
     def _not_completed(self, unit: Unit, attempt: Attempt, result: Result) -> Failed:

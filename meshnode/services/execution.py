@@ -68,6 +68,7 @@ class Execution:
         self.keeps: list[Write] = []
         self.ended: Literal["finished", "failed", "cancelled"] = "failed"
         self.received_s = trio.current_time()
+        self.started_s = math.inf  # when the first call of its agent began
         self.scope = trio.CancelScope()
         self.stopped: tuple[str, str] | None = None
         self._lease_s = max(_LEASE_S_MIN, min(award.lease_ms / 1000, lease_s_max))
@@ -217,7 +218,7 @@ class Executor:
                 outputs, usage = await self._outputs(execution, begun_s + limit_s)
         if scope.cancelled_caught:
             raise AgentTimeout(f"the award's {limit_s:g} s are over")
-        return await self._completed(execution, outputs, usage, begun_s)
+        return await self._completed(execution, outputs, usage)
 
     def _input_bytes(self, award: Award) -> int:
         """Return how much memory the artifacts among an award's inputs take.
@@ -245,6 +246,8 @@ class Executor:
         failure: list[MeshError] = []
 
         def ran(run_ms: int) -> None:
+            call_began_s = trio.current_time() - run_ms / 1000
+            execution.started_s = min(execution.started_s, call_began_s)
             self._served.count(award.h.issuer, award.capability, run_ms=run_ms)
 
         async def one(number: int, value: dict[str, JsonValue]) -> None:
@@ -323,7 +326,7 @@ class Executor:
         return held
 
     async def _completed(
-        self, execution: Execution, outputs: list[Output], usage: dict[str, int], begun_s: float
+        self, execution: Execution, outputs: list[Output], usage: dict[str, int]
     ) -> Result:
         award = execution.award
         values = [output.value for output in outputs]
@@ -334,6 +337,7 @@ class Executor:
         )
         price_mc = self._host.specs()[award.agent].price_mc * award.items
         now_s = trio.current_time()
+        started_s = min(execution.started_s, now_s)
         return Result(
             h=self._header(execution),
             award=execution.name,
@@ -343,8 +347,8 @@ class Executor:
             inline=data if len(data) <= INLINE_SIZE_MAX else b"",
             lengths=list_lengths(value, award.lengths),
             metering=Metering(
-                queue_ms=int((begun_s - execution.received_s) * 1000),
-                run_ms=int((now_s - begun_s) * 1000),
+                queue_ms=max(0, int((started_s - execution.received_s) * 1000)),
+                run_ms=int((now_s - started_s) * 1000),
                 tokens_in=usage.get("tokens_in", 0),
                 tokens_out=usage.get("tokens_out", 0),
             ),

@@ -19,6 +19,7 @@ from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
+from meshnode.services.queues import Queues
 from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
@@ -94,6 +95,7 @@ class Market:
         self._sessions = sessions
         self._finder = finder
         self._host = host
+        self.queues = Queues()
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
@@ -187,6 +189,7 @@ class Market:
             alive=peer in alive or peer == self._context.peer,
             troubled=troubled_s is not None and trio.current_time() < troubled_s + _TROUBLE_S,
             asked=trio.current_time() < self._asking_s.get(peer, 0.0),
+            queue_ms=self.queues.wait_ms(f"{peer}/{capability.agent}"),
         )
 
     # --- load and trouble ---

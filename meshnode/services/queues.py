@@ -1,0 +1,60 @@
+"""How long work waits at a contractor behind that of other brokers, as it was seen lately.
+
+A broker knows its own load at an agent and nobody else's.  Where all prefer the same agent
+(the fastest, the cheapest) each sees it idle and all pile up there.  What comes back tells:
+the time from an award to its result, less the run itself, less what this broker's own work
+took before it.  That is remembered, and forgotten within some seconds, since queues are.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+#: A wait counts half after so long, seconds.
+HALF_LIFE_S: Final = 10.0
+#: How much the latest wait weighs against those before it.
+_WEIGHT: Final = 0.5
+#: A shorter wait is the way there and back, milliseconds.
+_WAY_MS: Final = 100
+#: Agents that are remembered; the longest unseen are forgotten first.
+_AGENTS_MAX: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    wait_ms: float
+    seen_s: float
+
+
+class Queues:
+    """See the module; agents by their id, ``peer/name``."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, _Wait] = {}
+
+    def saw(self, agent: str, *, took_ms: int, run_ms: int, ahead_ms: int) -> None:
+        """Note that an award was done.
+
+        Args:
+            agent: By whom.
+            took_ms: From the award to its result.
+            run_ms: Of that, the run itself.
+            ahead_ms: What this broker's own work there took before it, as far as it knew.
+        """
+        fresh_ms = max(0, took_ms - run_ms - ahead_ms - _WAY_MS)
+        before_ms = self.wait_ms(agent)
+        self._waits.pop(agent, None)
+        if fresh_ms or before_ms:
+            wait_ms = before_ms + _WEIGHT * (fresh_ms - before_ms)
+            self._waits[agent] = _Wait(wait_ms, trio.current_time())
+        if len(self._waits) > _AGENTS_MAX:
+            del self._waits[next(iter(self._waits))]
+
+    def wait_ms(self, agent: str) -> int:
+        """Return how long an award there would wait behind others', as far as is known."""
+        seen = self._waits.get(agent)
+        if seen is None:
+            return 0
+        age_s = trio.current_time() - seen.seen_s
+        return int(seen.wait_ms * 0.5 ** (age_s / HALF_LIFE_S))
