@@ -10,14 +10,14 @@ end all is at rest.
 from typing import Final
 
 from simulations.scenario import Expect, Group, Load, Mishaps, Scenario
-from simulations.weather import Weather
+from simulations.weather import ROUGH
 
 SCENARIO: Final = Scenario(
     name="rough-weather",
     story=__doc__,
     nodes=20,
     minutes=10.0,
-    weather=Weather(break_chance=0.001),
+    weather=ROUGH,
     agents=(
         Group(skill="upper", share=0.4),
         Group(skill="echo", share=0.4),
