@@ -206,7 +206,9 @@ def _charges(
         held = sides.get(accepted.award.hex(), {}).get(ending.broker)
         if held is None or decode_as(held, RECEIPT_ROW).acceptance != fact.acceptance:
             yield f"the acceptance in the journal for {fact.unit} is not the one that is kept"
-        if accepted.verdict != "rejected" and fact.key in keys:
+        if accepted.verdict == "rejected":
+            continue  # it charged nothing, and another attempt at the same work may
+        if fact.key in keys:
             yield f"{fact.key} is charged twice"
         keys.add(fact.key)
 

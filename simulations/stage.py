@@ -29,15 +29,16 @@ from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
 from meshnode.services.receipts import DUE
 from protocol.graph import Source, SubTask, TaskGraph
-from simulations.agents import Act, CallBook, SimAgent, Skill
+from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
 from simulations.weather import Weather
 from simulations.world import World
 
-#: What a node can be given: a skill (of one who behaves well), an act (a skill and how it
-#: is done), or an agent of the user's own, which is shared by the nodes it is given to.
-Offer = Skill | Act | Agent
+#: What a node can be given: a skill (of one who behaves well), what an agent is hired from
+#: (an act: a skill and how it is done; or a disguise, :mod:`simulations.ruses`), or an agent
+#: of the user's own, which is shared by the nodes it is given to.
+Offer = Skill | Hireable | Agent
 
 _POLL_S: Final = 0.5
 #: How long nobody may have anything to do before all is at rest, seconds.
@@ -145,6 +146,7 @@ class Stage:
         world: Time and chance.
         mesh: Its nodes.
         book: Which agent calls run where.
+        backroom: What agents share behind its back.
         watch: What it saw that must not be.
         ends: Every job that was waited for, in the order in which they ended.
     """
@@ -160,6 +162,7 @@ class Stage:
         self.world = world
         self.mesh = SimMesh(world, weather=weather, directory=directory)
         self.book = CallBook()
+        self.backroom = Backroom()
         self.watch = Watch(self.mesh, self.book)
         self.ends: list[JobEnd] = []
         self._config = config
@@ -208,15 +211,9 @@ class Stage:
     def _agent(self, part: str, node: str, offer: Offer) -> Agent:
         if isinstance(offer, Skill):
             offer = Act(offer)
-        if isinstance(offer, Act):
-            return SimAgent(
-                offer.skill,
-                offer.temper,
-                node=node,
-                rng=self.world.random(part),
-                book=self.book,
-                name=offer.name,
-            )
+        if isinstance(offer, Hireable):
+            rng = self.world.random(part)
+            return offer.hire(Post(node, rng, self.book, self.backroom))
         return offer
 
     async def ready(self) -> None:
