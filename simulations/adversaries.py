@@ -259,7 +259,10 @@ class Colluder(Ruse, frozen=True, kw_only=True):
 
 
 class Scribe(Ruse, frozen=True, kw_only=True):
-    """Works honestly, and lets accomplices see its answers."""
+    """Works honestly, and lets accomplices see its answers.
+
+    It gains what they pay it for that, and nothing here: see :class:`Freerider`.
+    """
 
     crib: str = "crib"
 

@@ -244,7 +244,8 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
         yield f"{where} still runs {key}"
     for member in mesh.members.values():
         if member.life is None:
-            yield f"{member.name} is down"
+            if not member.retired:
+                yield f"{member.name} is down"
             continue
         node = member.life.node
         if node.contractor.active:

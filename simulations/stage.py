@@ -32,6 +32,7 @@ from protocol.graph import Source, SubTask, TaskGraph
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
+from simulations.rogues import Conduct
 from simulations.weather import Weather
 from simulations.world import World
 
@@ -77,12 +78,14 @@ class Place(TypedDict, total=False):
         skew_ms: How far their clocks are ahead.
         listens: Whether they can be dialled; those behind a NAT can't.
         joins: Whether they dial the first node; else they know the DHT alone.
+        conduct: What has been done to their code; nothing by default.
     """
 
     config: NodeConfig
     skew_ms: int
     listens: bool
     joins: bool
+    conduct: Conduct
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,9 @@ class Stage:
                 break
             await up.wait()
         options = {"config": self._config, **place}
+        if "conduct" in place:
+            self.mesh.makers[name] = place["conduct"].make
+            del options["conduct"]
         await self.mesh.start(name, agents=lambda: self._agents(name, offers), **options)  # type: ignore[arg-type] # checked by Place
         self._starting.pop(name).set()
 
@@ -279,7 +285,7 @@ class Stage:
         network.mend_all()
         network.set_weather(mesh.fair)
         for member in list(mesh.members.values()):
-            if member.life is None:
+            if member.life is None and not member.retired:
                 await mesh.restart(member.name)
             network.thaw(member.peer)
 

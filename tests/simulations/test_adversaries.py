@@ -4,7 +4,6 @@ What is not caught today is claimed too: a test that begins to fail there is goo
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import trio
 
 from meshnode.ports import AgentCall, JsonValue, Output
-from protocol.graph import Check, Source, SubTask, TaskGraph
+from protocol.graph import Check
 from simulations.adversaries import (
     Babbler,
     Camouflaged,
@@ -32,60 +31,18 @@ from simulations.adversaries import (
 )
 from simulations.agents import ECHO, SUM, UPPER, Act, Backroom, CallBook, Post, Skill, Temper
 from simulations.ruses import Cartel, Cribsheet, Disguise, Machine, Ruse, falsify
-from simulations.stage import JobEnd, Offer, Stage
-from simulations.weather import CALM
+from simulations.stage import JobEnd, Stage
 from simulations.world import World, run
-
-#: Cheap, so that it gets the work, and dear, so that it gets what the other fails at.
-CHEAP = Temper(price_mc=0)
-DEAR = Temper(price_mc=200)
-
-
-def play(story: Callable[[Stage], Awaitable[None]], *, seed: int = 1) -> None:
-    async def scenario(world: World) -> None:
-        await story(Stage(world, weather=CALM))
-
-    run(scenario, seed=seed, limit_s=3_600)
-
-
-def checked(skill: Skill, value: Mapping[str, JsonValue], check: Check) -> TaskGraph:
-    """Return a graph of one call whose output is checked."""
-    inputs = {name: Source(kind="input", name=name) for name in value}
-    task = SubTask(id="call", capability=skill.capability, inputs=inputs, checks=[check])
-    return TaskGraph(
-        name="checked",
-        subtasks=[task],
-        outputs={"result": Source(kind="task", name="call", pointer="")},
-    )
-
-
-async def contest(stage: Stage, *offers: Offer) -> tuple[str, ...]:
-    """Start a node that brokers, and a node for each of ``offers``; return these."""
-    stage.add(name="broker")
-    names = [stage.add([offer], name="n")[0] for offer in offers]
-    await stage.ready()
-    await trio.sleep(8.0)  # until their records have gone round
-    return tuple(names)
-
-
-async def ask(stage: Stage, text: str = "so it is", **terms: Any) -> JobEnd:
-    """Have ``text`` put in capitals."""
-    wanted: JsonValue = {"text": text.upper()}
-    return await stage.submit(
-        "text.upper@1", {"text": text}, by="broker0", wanted={"result": wanted}, **terms
-    )
-
-
-async def done_by(stage: Stage, end: JobEnd) -> list[str]:
-    """Return who was awarded the job's only call, in order."""
-    state = (await stage.node(end.by).journal(end.job)).state
-    return [
-        stage.mesh.name(attempt.peer)
-        for unit in state.units.values()
-        for attempt in unit.attempts
-        if attempt.award
-    ]
-
+from tests.simulations.mischief import (
+    CHEAP,
+    DEAR,
+    ask,
+    checked,
+    contest,
+    done_by,
+    known,
+    play,
+)
 
 # --- plausible wrong answers -------------------------------------------------------------
 
@@ -132,8 +89,7 @@ def test_a_lie_is_caught_by_recomputing_and_another_does_it() -> None:
         stage.add([Act(UPPER, Temper(price_mc=900))], name="broker")
         stage.add([Liar().of(Act(UPPER, CHEAP))], name="liar")
         stage.add([Act(UPPER, DEAR)], name="n")
-        await stage.ready()
-        await trio.sleep(8.0)
+        await known(stage)
         graph = checked(UPPER, {"text": "so"}, Check(kind="recompute"))
         end = await stage.submit(graph, {"text": "so"}, by="broker0")
         assert end.result == {"text": "SO"}
@@ -328,8 +284,7 @@ def test_ten_names_of_one_machine_do_the_work_of_one() -> None:
     async def story(stage: Stage) -> None:
         stage.add(name="broker")
         stage.add([Sybil(slots=2).of(act)], n=5, name="sybil")
-        await stage.ready()
-        await trio.sleep(8.0)
+        await known(stage)
         ends: list[JobEnd] = []
 
         async def one(text: str) -> None:
