@@ -203,11 +203,14 @@ class Executor:
         begun_s = trio.current_time()
         left_s = execution.deadline_s - begun_s
         limit_s = min(execution.award.timeout_ms / 1000, max(0.0, left_s))
+        # As it is when the work begins: by its end the agent may be dearer, or gone.
+        spec = self._host.specs().get(execution.award.agent)
+        price_mc = spec.price_mc * execution.award.items if spec is not None else 0
         with trio.move_on_after(limit_s) as scope:
             outputs, usage = await self._outputs(execution, begun_s + limit_s)
         if scope.cancelled_caught:
             raise AgentTimeout(f"the award's {limit_s:g} s are over")
-        return await self._completed(execution, outputs, usage, begun_s)
+        return await self._completed(execution, outputs, usage, begun_s, price_mc)
 
     async def _outputs(
         self, execution: Execution, deadline_s: float
@@ -291,7 +294,12 @@ class Executor:
         return held
 
     async def _completed(
-        self, execution: Execution, outputs: list[Output], usage: dict[str, int], begun_s: float
+        self,
+        execution: Execution,
+        outputs: list[Output],
+        usage: dict[str, int],
+        begun_s: float,
+        price_mc: int,
     ) -> Result:
         award = execution.award
         values = [output.value for output in outputs]
@@ -300,7 +308,6 @@ class Executor:
         ref, execution.keeps = await self._artifacts.prepare(
             data, job=award.h.job, broker=award.h.issuer
         )
-        price_mc = self._host.specs()[award.agent].price_mc * award.items
         now_s = trio.current_time()
         return Result(
             h=self._header(execution),
