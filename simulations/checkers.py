@@ -8,23 +8,27 @@ them asks the code under test for its opinion where the bytes can be read instea
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
+
+import trio
 
 from meshnode.domain.facts import Charged, from_event
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import Provenance, verify_provenance
 from meshnode.errors import MeshError
+from meshnode.node import Node
 from meshnode.ports import JsonValue
-from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
+from meshnode.services.bodies import OFFERS, RECEIPT_ROW, RECEIPTS, OffersBody
 from meshnode.services.events import Happening
-from protocol.codec import decode_as
+from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.journal import decode_event
 from protocol.keys import digest
 from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.agents import CallBook
-from simulations.mesh import NETWORK, SimMesh
+from simulations.mesh import NETWORK, Down, Member, SimMesh
 
 #: Events that say that a node is wrong, and not the world.
 _BUGS: Final = frozenset({"session.bug", "job.stalled", "job.unreadable", "award.bug"})
@@ -170,11 +174,12 @@ def _agrees(ending: Ending, proved: Provenance) -> Iterator[str]:
 
 
 def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
-    """Both sides hold the same receipts, one acceptance for each award, paid as charged."""
-    sides: dict[str, dict[str, bytes]] = {}
-    for member in mesh.members.values():
-        for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
-            sides.setdefault(award, {})[member.name] = raw
+    """Both sides hold the same receipts, one acceptance for each award, paid as charged.
+
+    It looks at the job's own awards only; that nobody holds others, and whether money is
+    lost anywhere, :func:`simulations.money.check_money` says of all jobs at once.
+    """
+    sides = _sides(mesh, ending)
     paid_mc = 0
     for award, held in sides.items():
         if len(set(held.values())) != 1:
@@ -190,6 +195,21 @@ def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
         yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
     yield from _missing(mesh, ending, sides)
     yield from _charges(mesh, ending, sides)
+
+
+def _sides(mesh: SimMesh, ending: Ending) -> dict[str, dict[str, bytes]]:
+    """Return award -> node -> its receipt, of every award of the job that has one."""
+    sides: dict[str, dict[str, bytes]] = {}
+    attempts = [attempt for unit in ending.state.units.values() for attempt in unit.attempts]
+    for attempt in attempts:
+        if not attempt.award:
+            continue
+        award = digest(attempt.award).hex()
+        for name in (ending.broker, mesh.name(attempt.peer)):
+            raw = mesh.members[name].disk.tables.get(RECEIPTS, {}).get(award)
+            if raw is not None:
+                sides.setdefault(award, {})[name] = raw
+    return sides
 
 
 def _charges(
@@ -255,3 +275,38 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
         for agent, spec in node.host.specs().items():
             if node.host.free(agent) != spec.concurrency_max:
                 yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"
+
+
+# --- who is there --------------------------------------------------------------------
+
+
+async def check_answers(mesh: SimMesh, *, timeout_s: float = 5.0) -> list[str]:
+    """Every node answers its owner and its neighbour: each is asked by the one before it.
+
+    As many questions as nodes, all at once.  Who can't be dialled is asked by its owner
+    alone.
+    """
+    up = [member for member in mesh.members.values() if member.life is not None]
+    found: dict[str, str] = {}
+
+    async def ask(asker: Member, asked: Member) -> None:
+        with trio.move_on_after(timeout_s):
+            try:
+                await mesh.ask(asked.name, lambda node: node.broker.jobs())
+                if asked.listens and asker is not asked:
+                    question = partial(_ask_nothing, asked.peer, timeout_s)
+                    await mesh.ask(asker.name, question)
+            except (Down, MeshError) as exc:
+                found[asked.name] = f"{asked.name} did not answer {asker.name}: {exc}"
+            return
+        found[asked.name] = f"{asked.name} did not answer {asker.name} in {timeout_s:g} s"
+
+    async with trio.open_nursery() as nursery:
+        for asker, asked in zip(up, up[1:] + up[:1], strict=True):
+            nursery.start_soon(ask, asker, asked)
+    return [found[member.name] for member in up if member.name in found]
+
+
+async def _ask_nothing(peer: str, timeout_s: float, node: Node) -> None:
+    """Ask ``peer`` for offers of nothing, which costs it nothing."""
+    await node.sessions.request(peer, OFFERS, encode(OffersBody([])), timeout_s=timeout_s)

@@ -32,6 +32,7 @@ from protocol.graph import Source, SubTask, TaskGraph
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
+from simulations.money import check_money
 from simulations.rogues import Conduct
 from simulations.weather import Weather
 from simulations.world import World
@@ -397,6 +398,7 @@ class Stage:
     async def troubles(self) -> list[str]:
         """Return all that must not be, one line each: of jobs, money, journals and nodes."""
         found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
+        found += check_money(self.mesh)
         for end in self.ends:
             if end.job and end.state != "lost" and self.mesh.up(end.by):
                 found += [f"job {end.job}: {trouble}" for trouble in await self._check_job(end)]
