@@ -71,12 +71,14 @@ class Sizes:
 
     Attributes:
         at_s: When, by the clock of the run.
+        nodes: Who was up.
         counts: Table -> node -> entries; nothing that is empty.
         tasks: Alive in the whole process.
         due: Calls in the network's timetable.
     """
 
     at_s: float
+    nodes: dict[str, None] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     tasks: int = 0
     due: int = 0
@@ -101,6 +103,7 @@ def look(mesh: SimMesh) -> Sizes:
     )
     for member in mesh.members.values():
         if member.life is not None:
+            sizes.nodes[member.name] = None
             for table, entries in tables(member.life.node):
                 sizes.add(table, member.name, entries)
         _add_disk(sizes, member)
@@ -179,7 +182,7 @@ def _rise(before: Sizes, after: Sizes, table: str, slack: int) -> tuple[int, str
     more = {
         node: entries - was.get(node, 0)
         for node, entries in there.items()
-        if entries > max(bound, was.get(node, 0) + slack)
+        if node in before.nodes and entries > max(bound, was.get(node, 0) + slack)
     }
     if not more:
         return None
@@ -189,7 +192,7 @@ def _rise(before: Sizes, after: Sizes, table: str, slack: int) -> tuple[int, str
 
 
 def grown(before: Sizes, after: Sizes, *, slack: int = 0) -> list[str]:
-    """Return what has become more, a line each, the most first.
+    """Return what has become more at those who were up before, a line each, the most first.
 
     Args:
         before: At an earlier moment.
@@ -207,7 +210,7 @@ def grown(before: Sizes, after: Sizes, *, slack: int = 0) -> list[str]:
         if line := _rise(before, after, table, slack):
             rising.add(table)
             found.append(line)
-    nodes = max(1, len(after.counts.get("sessions._handlers", {})))
+    nodes = max(1, len(after.nodes))
     for what, now, then in (
         ("tasks", after.tasks, before.tasks),
         ("timetable", after.due, before.due),
