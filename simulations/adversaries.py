@@ -204,7 +204,7 @@ class OnOff(Ruse, frozen=True, kw_only=True):
         in_step: All begin at time 0; else each has a phase of its own.
     """
 
-    good_s: Seconds = 60.0
+    good_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     bad_s: Seconds = 20.0
     in_step: bool = False
 
@@ -333,7 +333,7 @@ class Overclaimer(Ruse, frozen=True, kw_only=True):
 
     It gains the work that goes to the quick.  What a node says of itself should count only
     until there is something measured by others; here its host's own running mean wears the
-    first claim away, if the host is honest.
+    first claim away; :class:`simulations.rogues.Boaster` is one whose host lies too.
 
     Attributes:
         latency_ms: Declared for a call.

@@ -14,6 +14,7 @@ that trouble others without any contract are in :mod:`simulations.nuisances`.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -23,7 +24,15 @@ from typing_extensions import override
 from meshnode.config import NodeConfig
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output, Started
-from meshnode.services.bodies import AWARD, AWARD_BODY, ResultBody
+from meshnode.services.bodies import (
+    AWARD,
+    AWARD_BODY,
+    CFP,
+    OFFERS,
+    OFFERS_BODY,
+    OffersBody,
+    ResultBody,
+)
 from meshnode.services.broker import Broker
 from meshnode.services.context import Context
 from meshnode.services.receipts import Receipts
@@ -31,8 +40,9 @@ from meshnode.services.sessions import Handler, Incoming, Sessions
 from meshnode.services.signer import Topic
 from protocol.codec import decode_as, encode
 from protocol.keys import digest
-from protocol.messages import Award, Refuse, read_message
+from protocol.messages import Award, Proposal, Refuse, StandingOffer, read_message
 from protocol.receipts import Acceptance
+from protocol.signing import peek
 from simulations.ruses import Seconds
 from simulations.tampering import TamperingTransport
 
@@ -213,6 +223,56 @@ class _Refusal:
         )
         await trio.lowlevel.checkpoint()
         return encode(ResultBody(signer.sign(refuse), b"", b""))
+
+
+class Boaster(Conduct, frozen=True, kw_only=True):
+    """Offers and proposes to be quick, whatever it has measured: an overclaimer's host.
+
+    It gains the work that goes to the quick, for as long as its word is all that counts.  A
+    broker should go by how long that contractor took for it before.  Today it does not: it
+    believes each new offer.
+
+    Attributes:
+        latency_ms: What it says that a call takes.
+    """
+
+    latency_ms: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+    @override
+    def make(self, config: NodeConfig, ports: Ports, agents: Sequence[Agent]) -> Node:
+        node = Rogue(config, ports, agents)
+        for method, tell in ((CFP, _Boast.on_cfp), (OFFERS, _Boast.on_offers)):
+            if (honest := node.sessions.handler(method)) is not None:
+                boast = _Boast(node, honest, self.latency_ms)
+                node.sessions.handle(method, partial(tell, boast))
+        return node
+
+
+@dataclass(frozen=True, slots=True)
+class _Boast:
+    node: Rogue
+    honest: Handler
+    latency_ms: int
+
+    async def on_cfp(self, incoming: Incoming) -> bytes:
+        """Answer as its host does, but quicker."""
+        answer = await self.honest(incoming)
+        if peek(answer).t != Proposal.TYPE:
+            return answer
+        signer = self.node.context.signer
+        proposal = read_message(answer, Proposal, network=signer.network)
+        eta_ms = self.latency_ms * proposal.items
+        return signer.sign(msgspec.structs.replace(proposal, eta_ms=eta_ms))
+
+    async def on_offers(self, incoming: Incoming) -> bytes:
+        """Offer what its host does, but quicker."""
+        signer = self.node.context.signer
+        told: list[bytes] = []
+        for envelope in decode_as(await self.honest(incoming), OFFERS_BODY).items:
+            offer = read_message(envelope, StandingOffer, network=signer.network)
+            offer = msgspec.structs.replace(offer, latency_ms=self.latency_ms)
+            told.append(signer.sign(offer))
+        return encode(OffersBody(told))
 
 
 class Forger(Conduct, frozen=True, kw_only=True):

@@ -77,6 +77,7 @@ ROLES: Final[Mapping[str, type[Role]]] = MappingProxyType(
         "repudiator": rogues.Repudiator,
         "dropper": rogues.Dropper,
         "baiter": rogues.Baiter,
+        "boaster": rogues.Boaster,
         "forger": rogues.Forger,
         "price_fixer": rogues.PriceFixer,
         "flooder": nuisances.Flooder,

@@ -15,13 +15,23 @@ from meshnode.services.bodies import ACCEPTANCE, AWARD
 from meshnode.services.directory import validate_record
 from protocol.catalogue import PUSH
 from protocol.graph import Source, SubTask, TaskGraph
-from simulations.adversaries import Liar
+from protocol.session import PROTOCOL
+from simulations.adversaries import Liar, Slow
 from simulations.agents import ECHO, UPPER, Act, Temper
 from simulations.directory import SimDirectory
 from simulations.eclipse import Eclipse
 from simulations.mesh import CONFIG, NETWORK
 from simulations.nuisances import Flooder, Replayer
-from simulations.rogues import Baiter, Conduct, Dropper, Forger, PriceFixer, Repudiator, Welsher
+from simulations.rogues import (
+    Baiter,
+    Boaster,
+    Conduct,
+    Dropper,
+    Forger,
+    PriceFixer,
+    Repudiator,
+    Welsher,
+)
 from simulations.roles import ROLES, Part, Whitewasher, deal, enter, read_part
 from simulations.ruses import Ruse
 from simulations.stage import Stage
@@ -118,6 +128,24 @@ def test_baiters_alone_starve_a_job_and_it_ends_all_the_same() -> None:
         await known(stage)
         end = await ask(stage, deadline_s=60.0)
         assert (end.state, end.code) == ("failed", "node.busy")
+        await stage.settle()
+
+    play(story)
+
+
+def test_who_boasts_for_ever_is_believed_for_ever() -> None:
+    slow = Slow(more_s=3.0).of(Act(UPPER, Temper(price_mc=2)))
+
+    async def story(stage: Stage) -> None:
+        stage.add(name="broker")
+        stage.add([slow], name="bad", conduct=Boaster())
+        stage.add([UPPER], name="good")
+        await known(stage)
+        for _ in range(4):
+            end = await ask(stage)
+            assert end.took_s > 3.0
+            assert await done_by(stage, end) == ["bad0"], "nobody goes by what he saw himself"
+            await trio.sleep(700.0)  # every offer has lapsed
         await stage.settle()
 
     play(story)
@@ -229,6 +257,10 @@ def test_a_flood_is_put_off_and_others_are_served(
         if what == "cfps":
             flooded_s = min(5.0, trio.current_time() - 10.0)
             assert 700 * flooded_s > 512 + 128 * flooded_s + 20 > asked > 512
+        if what == "sessions":
+            held = stage.world.network.transport(stage.mesh.peer("n0")).running
+            flooder = stage.mesh.peer("flooder0")
+            assert held[PROTOCOL, flooder] <= 4, "of 800 a second"
         await trio.sleep_until(25.0)
         await stage.settle()
 
