@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, Protocol, TypeVar, cast, runtime_checkable
 
 import trio
 
 from meshnode.errors import AgentError
-from meshnode.ports import AgentCall, AgentSpec, Chunk, JsonValue, Output
+from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
+
+T = TypeVar("T")
 
 _TEXT: Final[JsonValue] = {"type": "string"}
 
@@ -131,6 +133,17 @@ class Act:
     temper: Temper = field(default_factory=Temper)
     name: str = ""
 
+    def hire(self, post: "Post") -> "SimAgent":
+        """Return the agent for one life of a node."""
+        return SimAgent(
+            self.skill,
+            self.temper,
+            node=post.node,
+            rng=post.rng,
+            book=post.book,
+            name=self.name,
+        )
+
 
 def draw_temper(rng: Random) -> Temper:
     """Return how one agent of a seed behaves: most well, some badly in their own way."""
@@ -178,6 +191,48 @@ class CallBook:
                 del self.running[place]
 
 
+class Backroom:
+    """What agents of different nodes share behind the mesh's back, by kind and name.
+
+    It is a stage's, so that nothing of one run is left in the next.
+    """
+
+    def __init__(self) -> None:
+        self._things: dict[tuple[type[object], str], object] = {}
+
+    def common(self, kind: Callable[[str], T], name: str) -> T:
+        """Return the one ``kind(name)`` there is, made when it is first asked for."""
+        key = (cast("type[object]", kind), name)
+        if key not in self._things:
+            self._things[key] = kind(name)
+        return cast("T", self._things[key])
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where an agent works: in one life of a node.
+
+    Attributes:
+        node: The node's name.
+        rng: Chance of this agent in this life.
+        book: Where its calls are written down.
+        backroom: What it shares with accomplices.
+    """
+
+    node: str
+    rng: Random
+    book: CallBook
+    backroom: Backroom = field(default_factory=Backroom)
+
+
+@runtime_checkable
+class Hireable(Protocol):
+    """Something that makes an agent for each life of each node: an :class:`Act`, say."""
+
+    def hire(self, post: Post) -> Agent:
+        """Return the agent for one life of a node."""
+
+
 class SimAgent:
     """One agent of one life of a node."""
 
@@ -221,9 +276,10 @@ class SimAgent:
         """See :meth:`meshnode.ports.Agent.run`."""
         assert isinstance(value, dict)
         with self._book.open(self._node, call.idempotency_key):
-            yield Output(await self._answer(value))
+            yield Output(await self.answer(value))
 
-    async def _answer(self, value: dict[str, JsonValue]) -> JsonValue:
+    async def answer(self, value: dict[str, JsonValue]) -> JsonValue:
+        """Take as long as its temper says, and return what that makes of the output."""
         temper, draw = self._temper, self._rng.random()
         await trio.sleep(self._rng.uniform(*temper.latency_s))
         if draw < temper.slow_chance:

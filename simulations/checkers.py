@@ -8,23 +8,27 @@ them asks the code under test for its opinion where the bytes can be read instea
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
+
+import trio
 
 from meshnode.domain.facts import Charged, from_event
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import Provenance, verify_provenance
 from meshnode.errors import MeshError
+from meshnode.node import Node
 from meshnode.ports import JsonValue
-from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
+from meshnode.services.bodies import OFFERS, RECEIPT_ROW, RECEIPTS, OffersBody
 from meshnode.services.events import Happening
-from protocol.codec import decode_as
+from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.journal import decode_event
 from protocol.keys import digest
 from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.agents import CallBook
-from simulations.mesh import NETWORK, SimMesh
+from simulations.mesh import NETWORK, Down, Member, SimMesh
 
 #: Events that say that a node is wrong, and not the world.
 _BUGS: Final = frozenset({"session.bug", "job.stalled", "job.unreadable", "award.bug"})
@@ -169,61 +173,43 @@ def _agrees(ending: Ending, proved: Provenance) -> Iterator[str]:
         yield f"outputs without an attempt: {done_twice}"
 
 
-@dataclass(slots=True)
-class Shelf:
-    """Every receipt that the disks of a mesh hold, read once for any number of jobs.
+def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
+    """Both sides hold the same receipts, one acceptance for each award, paid as charged.
 
-    Attributes:
-        sides: Award (hex) -> name of a holder -> its bytes.
-        paid_mc: Job -> award (hex) -> what the acceptance pays, millicredits.
-        broken: Those that don't hold, one line each.
+    It looks at the job's own awards only; that nobody holds others, and whether money is
+    lost anywhere, :func:`simulations.money.check_money` says of all jobs at once.
     """
-
-    sides: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    paid_mc: dict[str, dict[str, int]] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
-
-
-def read_receipts(mesh: SimMesh) -> Shelf:
-    """Read and check the receipts on all disks."""
-    shelf = Shelf()
-    for member in mesh.members.values():
-        for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
-            shelf.sides.setdefault(award, {})[member.name] = raw
-    for award, held in shelf.sides.items():
+    sides = _sides(mesh, ending)
+    paid_mc = 0
+    for award, held in sides.items():
         if len(set(held.values())) != 1:
-            shelf.broken.append(f"{sorted(held)} hold different receipts of award {award[:12]}")
-        for name, raw in held.items():
-            try:
-                accepted = _read_receipt(raw)
-            except ProtocolError as exc:
-                shelf.broken.append(f"{name}'s receipt of award {award[:12]}: {exc}")
-                continue
-            broker = mesh.name(accepted.h.issuer)
-            if broker not in held:
-                shelf.broken.append(
-                    f"{sorted(held)} hold a receipt of {award[:12]} that the broker lacks"
-                )
-            shelf.paid_mc.setdefault(accepted.h.job, {})[award] = accepted.paid_mc
-            break
-    return shelf
-
-
-def _read_receipt(raw: bytes) -> Acceptance:
-    row = decode_as(raw, RECEIPT_ROW)
-    return check_receipt(row.award, row.result, row.receipt, row.acceptance, network=NETWORK)[3]
-
-
-def check_receipts(mesh: SimMesh, ending: Ending, shelf: Shelf | None = None) -> Iterator[str]:
-    """Both sides hold the same receipts, one acceptance for each award, paid as charged."""
-    if shelf is None:
-        shelf = read_receipts(mesh)
-        yield from shelf.broken
-    paid_mc = sum(shelf.paid_mc.get(ending.job, {}).values())
+            yield f"{sorted(held)} hold different receipts of award {award[:12]}"
+        if ending.broker not in held:
+            yield f"{sorted(held)} hold a receipt of {award[:12]} that the broker lacks"
+            continue
+        try:
+            paid_mc += _paid_mc(held[ending.broker], ending.job)
+        except ProtocolError as exc:
+            yield f"the receipt of award {award[:12]} does not hold: {exc}"
     if paid_mc != ending.state.spent_mc:
         yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
-    yield from _missing(mesh, ending, shelf.sides)
-    yield from _charges(mesh, ending, shelf.sides)
+    yield from _missing(mesh, ending, sides)
+    yield from _charges(mesh, ending, sides)
+
+
+def _sides(mesh: SimMesh, ending: Ending) -> dict[str, dict[str, bytes]]:
+    """Return award -> node -> its receipt, of every award of the job that has one."""
+    sides: dict[str, dict[str, bytes]] = {}
+    attempts = [attempt for unit in ending.state.units.values() for attempt in unit.attempts]
+    for attempt in attempts:
+        if not attempt.award:
+            continue
+        award = digest(attempt.award).hex()
+        for name in (ending.broker, mesh.name(attempt.peer)):
+            raw = mesh.members[name].disk.tables.get(RECEIPTS, {}).get(award)
+            if raw is not None:
+                sides.setdefault(award, {})[name] = raw
+    return sides
 
 
 def _charges(
@@ -240,7 +226,9 @@ def _charges(
         held = sides.get(accepted.award.hex(), {}).get(ending.broker)
         if held is None or decode_as(held, RECEIPT_ROW).acceptance != fact.acceptance:
             yield f"the acceptance in the journal for {fact.unit} is not the one that is kept"
-        if accepted.verdict != "rejected" and fact.key in keys:
+        if accepted.verdict == "rejected":
+            continue  # it charged nothing, and another attempt at the same work may
+        if fact.key in keys:
             yield f"{fact.key} is charged twice"
         keys.add(fact.key)
 
@@ -258,6 +246,15 @@ def _missing(
                 yield f"{contractor} was never given its receipt of {unit.name}"
 
 
+def _paid_mc(raw: bytes, job: str) -> int:
+    """Return what a whole receipt pays for ``job``."""
+    row = decode_as(raw, RECEIPT_ROW)
+    accepted = check_receipt(
+        row.award, row.result, row.receipt, row.acceptance, network=NETWORK
+    )[3]
+    return accepted.paid_mc if accepted.h.job == job else 0
+
+
 def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
     """Nobody works, nothing is reserved, and nothing escaped from anywhere."""
     yield from mesh.failures
@@ -267,7 +264,8 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
         yield f"{where} still runs {key}"
     for member in mesh.members.values():
         if member.life is None:
-            yield f"{member.name} is down"
+            if not member.retired:
+                yield f"{member.name} is down"
             continue
         node = member.life.node
         if node.contractor.active:
@@ -277,3 +275,38 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
         for agent, spec in node.host.specs().items():
             if node.host.free(agent) != spec.concurrency_max:
                 yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"
+
+
+# --- who is there --------------------------------------------------------------------
+
+
+async def check_answers(mesh: SimMesh, *, timeout_s: float = 5.0) -> list[str]:
+    """Every node answers its owner and its neighbour: each is asked by the one before it.
+
+    As many questions as nodes, all at once.  Who can't be dialled is asked by its owner
+    alone.
+    """
+    up = [member for member in mesh.members.values() if member.life is not None]
+    found: dict[str, str] = {}
+
+    async def ask(asker: Member, asked: Member) -> None:
+        with trio.move_on_after(timeout_s):
+            try:
+                await mesh.ask(asked.name, lambda node: node.broker.jobs())
+                if asked.listens and asker is not asked:
+                    question = partial(_ask_nothing, asked.peer, timeout_s)
+                    await mesh.ask(asker.name, question)
+            except (Down, MeshError) as exc:
+                found[asked.name] = f"{asked.name} did not answer {asker.name}: {exc}"
+            return
+        found[asked.name] = f"{asked.name} did not answer {asker.name} in {timeout_s:g} s"
+
+    async with trio.open_nursery() as nursery:
+        for asker, asked in zip(up, up[1:] + up[:1], strict=True):
+            nursery.start_soon(ask, asker, asked)
+    return [found[member.name] for member in up if member.name in found]
+
+
+async def _ask_nothing(peer: str, timeout_s: float, node: Node) -> None:
+    """Ask ``peer`` for offers of nothing, which costs it nothing."""
+    await node.sessions.request(peer, OFFERS, encode(OffersBody([])), timeout_s=timeout_s)

@@ -175,6 +175,6 @@ async def heal(mesh: SimMesh) -> None:
     network.mend_all()
     network.set_weather(mesh.fair)
     for member in mesh.members.values():
-        if member.life is None:
+        if member.life is None and not member.retired:
             await mesh.restart(member.name)
         network.thaw(member.peer)

@@ -48,6 +48,8 @@ _TEXT_MAX: Final = 200
 
 #: Makes the agents of one life of a node: a killed process takes its own along.
 Agents = Callable[[], Sequence[Agent]]
+#: Makes the node of one life: an honest one, or what its owner made of it.
+Maker = Callable[[NodeConfig, Ports, Sequence[Agent]], Node]
 #: ``observer(name, happening)``: called as it happens; must not block.
 Observer = Callable[[str, Happening], None]
 
@@ -101,6 +103,7 @@ class Member:
         listens: Whether it can be dialled.
         lives: How many there were.
         life: The present one, or None.
+        retired: It has gone for good.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Member:
     listens: bool = True
     lives: int = 0
     life: Life | None = None
+    retired: bool = False
 
     @property
     def peer(self) -> str:
@@ -142,6 +146,7 @@ class SimMesh:
         observers: Told of every event of every node.
         failures: What escaped from a node that was not crashed on purpose.
         fair: The weather when nothing is wrong.
+        makers: Name -> who makes the node of each of its lives; the honest are not in it.
     """
 
     def __init__(
@@ -171,6 +176,7 @@ class SimMesh:
             trace=world.trace,
         )
         self.members: dict[str, Member] = {}
+        self.makers: dict[str, Maker] = {}
         self._names: dict[str, str] = {}
         self.observers: list[Observer] = []
         self.failures: list[str] = []
@@ -279,6 +285,15 @@ class SimMesh:
         await self.ask(name, lambda node: node.drain())
         self.crash(name)
 
+    async def retire(self, name: str) -> None:
+        """Have ``name`` leave and never come back; what its disk holds is still looked at.
+
+        Raises:
+            Down: It isn't running, or it crashed meanwhile.
+        """
+        await self.leave(name)
+        self.members[name].retired = True
+
     def fill_disk(self, name: str, *, count: int = 1) -> None:
         """Refuse the next ``count`` commits of ``name``."""
         life = self.members[name].life
@@ -309,7 +324,7 @@ class SimMesh:
             entropy=self.world.entropy(part),
             rng=self.world.random(f"{part}/rng"),
         )
-        node = Node(member.config, ports, member.agents())
+        node = self.makers.get(member.name, Node)(member.config, ports, member.agents())
         life = member.life = Life(node, store)
         node.events.add(_Watcher(lambda happening: self._tell(member, life, happening)))
         started = trio.Event()

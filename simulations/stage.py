@@ -29,23 +29,18 @@ from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
 from meshnode.services.receipts import DUE
 from protocol.graph import Source, SubTask, TaskGraph
-from simulations.agents import Act, CallBook, SimAgent, Skill
-from simulations.checkers import (
-    Ending,
-    Shelf,
-    Watch,
-    check_ending,
-    check_receipts,
-    check_rest,
-    read_receipts,
-)
+from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
+from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
+from simulations.money import check_money
+from simulations.rogues import Conduct
 from simulations.weather import Weather
 from simulations.world import World
 
-#: What a node can be given: a skill (of one who behaves well), an act (a skill and how it
-#: is done), or an agent of the user's own, which is shared by the nodes it is given to.
-Offer = Skill | Act | Agent
+#: What a node can be given: a skill (of one who behaves well), what an agent is hired from
+#: (an act: a skill and how it is done; or a disguise, :mod:`simulations.ruses`), or an agent
+#: of the user's own, which is shared by the nodes it is given to.
+Offer = Skill | Hireable | Agent
 
 _POLL_S: Final = 0.5
 #: How long nobody may have anything to do before all is at rest, seconds.
@@ -84,12 +79,14 @@ class Place(TypedDict, total=False):
         skew_ms: How far their clocks are ahead.
         listens: Whether they can be dialled; those behind a NAT can't.
         joins: Whether they dial the first node; else they know the DHT alone.
+        conduct: What has been done to their code; nothing by default.
     """
 
     config: NodeConfig
     skew_ms: int
     listens: bool
     joins: bool
+    conduct: Conduct
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +150,7 @@ class Stage:
         world: Time and chance.
         mesh: Its nodes.
         book: Which agent calls run where.
+        backroom: What agents share behind its back.
         watch: What it saw that must not be.
         ends: Every job that was waited for, in the order in which they ended.
     """
@@ -168,6 +166,7 @@ class Stage:
         self.world = world
         self.mesh = SimMesh(world, weather=weather, directory=directory)
         self.book = CallBook()
+        self.backroom = Backroom()
         self.watch = Watch(self.mesh, self.book)
         self.ends: list[JobEnd] = []
         self._config = config
@@ -206,6 +205,9 @@ class Stage:
                 break
             await up.wait()
         options = {"config": self._config, **place}
+        if "conduct" in place:
+            self.mesh.makers[name] = place["conduct"].make
+            del options["conduct"]
         await self.mesh.start(name, agents=lambda: self._agents(name, offers), **options)  # type: ignore[arg-type] # checked by Place
         self._starting.pop(name).set()
 
@@ -216,15 +218,9 @@ class Stage:
     def _agent(self, part: str, node: str, offer: Offer) -> Agent:
         if isinstance(offer, Skill):
             offer = Act(offer)
-        if isinstance(offer, Act):
-            return SimAgent(
-                offer.skill,
-                offer.temper,
-                node=node,
-                rng=self.world.random(part),
-                book=self.book,
-                name=offer.name,
-            )
+        if isinstance(offer, Hireable):
+            rng = self.world.random(part)
+            return offer.hire(Post(node, rng, self.book, self.backroom))
         return offer
 
     async def ready(self) -> None:
@@ -290,7 +286,7 @@ class Stage:
         network.mend_all()
         network.set_weather(mesh.fair)
         for member in list(mesh.members.values()):
-            if member.life is None:
+            if member.life is None and not member.retired:
                 await mesh.restart(member.name)
             network.thaw(member.peer)
 
@@ -401,15 +397,15 @@ class Stage:
 
     async def troubles(self) -> list[str]:
         """Return all that must not be, one line each: of jobs, money, journals and nodes."""
-        shelf = read_receipts(self.mesh)
-        found = [*self.watch.troubles, *check_rest(self.mesh, self.book), *shelf.broken]
+        found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
+        found += check_money(self.mesh)
         for end in self.ends:
             if end.job and end.state != "lost" and self.mesh.up(end.by):
-                told = await self._check_job(end, shelf)
+                told = await self._check_job(end)
                 found += [f"job {end.job} of {end.by}: {trouble}" for trouble in told]
         return found
 
-    async def _check_job(self, end: JobEnd, shelf: Shelf) -> list[str]:
+    async def _check_job(self, end: JobEnd) -> list[str]:
         node = self.mesh.node(end.by)
         journal = await node.journal(end.job)
         state = journal.state
@@ -422,7 +418,7 @@ class Stage:
             wanted=None,
             deadline_ms=state.required_plan.deadline_ms + int(SLACK_S * 1000),
         )
-        return [*check_ending(ending), *check_receipts(self.mesh, ending, shelf)]
+        return [*check_ending(ending), *check_receipts(self.mesh, ending)]
 
 
 async def _end(node: Node, owned: _Owned) -> JobEnd:

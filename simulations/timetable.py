@@ -23,6 +23,10 @@ class Timetable:
         self._count = 0
         self._sleep = trio.CancelScope()
 
+    def __len__(self) -> int:
+        """Return how many calls are due."""
+        return len(self._heap)
+
     def at(self, due_s: float, call: Callable[..., None], *args: object) -> None:
         """Call ``call(*args)`` when Trio's clock shows ``due_s``."""
         self._count += 1  # breaks ties, so that calls are never compared

@@ -44,6 +44,7 @@ class _Hosted:
     limiter: trio.CapacityLimiter
     opening: trio.Lock = field(default_factory=trio.Lock)
     is_open: bool = False
+    removed: bool = False
     waiting: int = 0
     calls: int = 0
     latency_ms: float = 0.0
@@ -52,6 +53,11 @@ class _Hosted:
         """Begin with what was measured before; the agent's own calls wear it away."""
         self.calls = self.agent.spec.measures.samples
         self.latency_ms = self.agent.spec.measures.latency_ms
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call runs, or waits to."""
+        return bool(self.limiter.borrowed_tokens or self.waiting)
 
 
 class AgentHost:
@@ -111,14 +117,15 @@ class AgentHost:
         self._hosted[spec.name] = hosted
 
     async def remove(self, name: str) -> None:
-        """Host an agent no longer; calls that run go on to their end.
+        """Host an agent no longer; calls that run go on to their end, and then it is closed.
 
         Raises:
             NotFound: There is no such agent here.
         """
         hosted = self._find(name)
         del self._hosted[name]
-        if hosted.is_open and not hosted.limiter.borrowed_tokens:
+        hosted.removed = True
+        if hosted.is_open and not hosted.is_busy:
             with self._blaming(name):
                 await hosted.agent.aclose()
         else:
@@ -225,6 +232,8 @@ class AgentHost:
                     on_ran(round((trio.current_time() - begun_s) * 1000))
         finally:
             hosted.limiter.release()
+            if hosted.removed and hosted.is_open and not hosted.is_busy:
+                await self._close(hosted)
 
     async def _run(
         self,
@@ -317,19 +326,22 @@ class AgentHost:
 
     async def aclose(self) -> None:
         """Close every agent that was opened; one that hangs is left behind, reported."""
-        for name, hosted in self._hosted.items():
-            if not hosted.is_open:
-                continue
-            deadline_s = trio.current_time() + _STOP_S
-            with trio.CancelScope(deadline=deadline_s, shield=True) as scope:
-                try:
-                    with self._blaming(name):
-                        await hosted.agent.aclose()
-                except MeshError as exc:
-                    self._emit("agent.close_failed", agent=name, error=str(exc))
-            if scope.cancelled_caught:
-                self._emit("agent.close_failed", agent=name, error="it hangs")
-            hosted.is_open = False
+        for hosted in self._hosted.values():
+            if hosted.is_open:
+                await self._close(hosted)
+
+    async def _close(self, hosted: _Hosted) -> None:
+        name = hosted.spec.name
+        hosted.is_open = False
+        deadline_s = trio.current_time() + _STOP_S
+        with trio.CancelScope(deadline=deadline_s, shield=True) as scope:
+            try:
+                with self._blaming(name):
+                    await hosted.agent.aclose()
+            except MeshError as exc:
+                self._emit("agent.close_failed", agent=name, error=str(exc))
+        if scope.cancelled_caught:
+            self._emit("agent.close_failed", agent=name, error="it hangs")
 
 
 async def _acquire(limiter: trio.CapacityLimiter, deadline_s: float, whose: str) -> None:

@@ -213,12 +213,15 @@ class Executor:
         left_s = execution.deadline_s - begun_s
         limit_s = min(execution.award.timeout_ms / 1000, max(0.0, left_s))
         size = self._input_bytes(execution.award)
+        # As it is when the work begins: by its end the agent may be dearer, or gone.
+        spec = self._host.specs().get(execution.award.agent)
+        price_mc = spec.price_mc * execution.award.items if spec is not None else 0
         with trio.move_on_after(limit_s) as scope:
             async with self._room.taken(size, whose=execution.broker):
                 outputs, usage = await self._outputs(execution, begun_s + limit_s)
         if scope.cancelled_caught:
             raise AgentTimeout(f"the award's {limit_s:g} s are over")
-        return await self._completed(execution, outputs, usage)
+        return await self._completed(execution, outputs, usage, price_mc)
 
     def _input_bytes(self, award: Award) -> int:
         """Return how much memory the artifacts among an award's inputs take.
@@ -326,7 +329,7 @@ class Executor:
         return held
 
     async def _completed(
-        self, execution: Execution, outputs: list[Output], usage: dict[str, int]
+        self, execution: Execution, outputs: list[Output], usage: dict[str, int], price_mc: int
     ) -> Result:
         award = execution.award
         values = [output.value for output in outputs]
@@ -335,7 +338,6 @@ class Executor:
         ref, execution.keeps = await self._artifacts.prepare(
             data, job=award.h.job, broker=award.h.issuer
         )
-        price_mc = self._host.specs()[award.agent].price_mc * award.items
         now_s = trio.current_time()
         started_s = min(execution.started_s, now_s)
         return Result(

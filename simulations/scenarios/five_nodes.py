@@ -40,6 +40,7 @@ from simulations.checkers import Ending, Watch, check_ending, check_receipts, ch
 from simulations.directory import LIKE_KADEMLIA
 from simulations.faults import Schedule, carry_out, draw_schedule, heal
 from simulations.mesh import Down, SimMesh
+from simulations.money import check_money
 from simulations.stage import Broken
 from simulations.weather import Weather
 from simulations.world import Run, World, run
@@ -281,6 +282,7 @@ async def five_nodes(world: World) -> None:
         troubles += _unexplained(story, state)
         troubles += check_ending(end)
         troubles += check_receipts(mesh, end)
+        troubles += check_money(mesh)
     if troubles:
         raise Broken("\n  ".join([f"{story.schedule}", *troubles]))
     world.trace.note(f"ended: {state.done if state else None}")

@@ -257,3 +257,47 @@ def test_an_agent_whose_closing_hangs_is_left_behind_and_told() -> None:
         assert trio.current_time() <= 11
 
     play(story)
+
+
+class Closing(TextAgent):
+    """Notes when it is closed, seconds."""
+
+    def __init__(self, behave: Behave) -> None:
+        super().__init__(behave, concurrency_max=1)
+        self.closed_s: list[float] = []
+
+    @override
+    async def aclose(self) -> None:
+        self.closed_s.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+
+
+def test_an_agent_that_is_removed_is_closed_after_its_last_call() -> None:
+    async def story() -> None:
+        agent = Closing(answers_after(5))
+        host = host_of(agent)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):  # one runs, one waits
+                nursery.start_soon(call, host)
+            await trio.sleep(1)
+            await host.remove("shout")
+            assert not agent.closed_s
+        assert agent.closed_s == [10.0]
+        await host.aclose()
+        assert agent.closed_s == [10.0], "once"
+
+    play(story)
+
+
+def test_an_agent_that_is_removed_is_closed_when_its_last_call_is_cancelled() -> None:
+    async def story() -> None:
+        agent = Closing(never)
+        host = host_of(agent)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, host)
+            await trio.sleep(1)
+            await host.remove("shout")
+            nursery.cancel_scope.cancel()
+        assert agent.closed_s == [1.0]
+
+    play(story)

@@ -75,6 +75,24 @@ def test_the_work_stops_when_its_broker_has_been_gone_for_the_lease() -> None:
     play(story)
 
 
+def test_an_agent_that_is_removed_finishes_what_it_does_at_its_price() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(5), price_mc=3)
+        hand = await meet(mesh, agent)
+        body = hand.award(await hand.offer(), price_cap_mc=10)
+
+        async def remove() -> None:
+            await until(lambda: agent.running == 1)
+            await mesh.node("b").remove_agent(agent.spec.name)
+
+        mesh.world.nursery.start_soon(remove)
+        result = result_of(await hand.send(body))
+        assert (result.state, result.price_mc) == ("completed", 3)
+        assert not told(mesh.node("b"), "award.bug")
+
+    play(story)
+
+
 def test_a_broker_that_is_back_within_the_lease_finds_the_work_going_on() -> None:
     async def story(mesh: SimMesh) -> None:
         agent = TextAgent(answers_after(15))

@@ -1,0 +1,187 @@
+"""Where the money went: what brokers paid is what contractors were paid, and no more.
+
+Every disk is read once: receipts of both sides, the charges in the journals, and what
+contractors count as earned.  They must tell one story, mesh-wide and job by job.  Nothing
+here asks a node; signatures are checked once for each contract, at the broker's copy.
+
+It is meant for when all is at rest: a receipt on its way is money that nobody has.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from meshnode.domain.facts import Charged, Planned, from_event
+from meshnode.domain.tallies import Tally
+from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
+from meshnode.services.served import SERVED
+from protocol.codec import decode_as
+from protocol.errors import ProtocolError
+from protocol.journal import decode_event
+from protocol.messages import read_message
+from protocol.receipts import Acceptance, check_receipt
+from simulations.mesh import NETWORK, Member, SimMesh
+
+_TALLY: Final = msgspec.msgpack.Decoder(Tally)
+_KINDS: Final = frozenset({Planned.KIND, Charged.KIND})
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One side's copy of a finished contract, as far as it is about money."""
+
+    broker: str
+    contractor: str
+    job: str
+    paid_mc: int
+
+
+@dataclass(slots=True)
+class Account:
+    """One job, as its broker's disk has it.
+
+    Attributes:
+        broker: Name of its node.
+        budget_mc: What it may cost.
+        charged_mc: By its journal.
+        keys: What was charged, how often.
+        paid_mc: By the broker's receipts.
+    """
+
+    broker: str
+    budget_mc: int = 0
+    charged_mc: int = 0
+    keys: Counter[str] = field(default_factory=Counter)
+    paid_mc: int = 0
+
+
+@dataclass(slots=True)
+class Books:
+    """All of a mesh's money.
+
+    Attributes:
+        paid: Award -> what its broker's receipt says.
+        got: Award -> what its contractor's receipt says.
+        jobs: (PeerId, job id) -> account.
+        earned_mc: Node -> what it counts as earned from others.
+        troubles: What could not be read.
+    """
+
+    paid: dict[str, Payment] = field(default_factory=dict)
+    got: dict[str, Payment] = field(default_factory=dict)
+    jobs: dict[tuple[str, str], Account] = field(default_factory=dict)
+    earned_mc: Counter[str] = field(default_factory=Counter)
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def paid_mc(self) -> int:
+        """What all brokers paid."""
+        return sum(payment.paid_mc for payment in self.paid.values())
+
+    @property
+    def got_mc(self) -> int:
+        """What all contractors were paid."""
+        return sum(payment.paid_mc for payment in self.got.values())
+
+
+def read_books(mesh: SimMesh) -> Books:
+    """Return what the disks of ``mesh`` say."""
+    books = Books()
+    for member in mesh.members.values():
+        for log, entries in member.disk.logs.items():
+            if log.startswith("job/"):
+                _read_journal(books, member, log.removeprefix("job/"), entries)
+        for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
+            _read_receipt(books, member, award, raw)
+        for raw in member.disk.tables.get(SERVED, {}).values():
+            books.earned_mc[member.name] += _TALLY.decode(raw).earned_mc
+    return books
+
+
+def _read_journal(books: Books, member: Member, job: str, entries: list[bytes]) -> None:
+    account = books.jobs.setdefault((member.peer, job), Account(member.name))
+    for body in entries[1:]:
+        event = decode_event(body)
+        if event.kind not in _KINDS:
+            continue
+        fact = from_event(event)
+        if isinstance(fact, Planned):
+            account.budget_mc = fact.budget_mc
+        elif isinstance(fact, Charged):
+            account.charged_mc += fact.paid_mc
+            accepted = read_message(fact.acceptance, Acceptance, network=NETWORK)
+            account.keys[fact.key] += accepted.verdict != "rejected"
+
+
+def _read_receipt(books: Books, member: Member, award: str, raw: bytes) -> None:
+    row = decode_as(raw, RECEIPT_ROW)
+    try:
+        accepted = read_message(row.acceptance, Acceptance, network=NETWORK)
+        head = accepted.h
+        payment = Payment(head.issuer, head.audience, head.job, accepted.paid_mc)
+        if head.issuer == member.peer:
+            check_receipt(row.award, row.result, row.receipt, row.acceptance, network=NETWORK)
+            books.paid[award] = payment
+            account = books.jobs.setdefault((member.peer, head.job), Account(member.name))
+            account.paid_mc += accepted.paid_mc
+        if head.audience == member.peer:
+            books.got[award] = payment
+    except ProtocolError as exc:
+        books.troubles.append(f"{member.name}: the receipt of {award[:12]} is none: {exc}")
+
+
+def check_money(mesh: SimMesh) -> Iterator[str]:
+    """Every millicredit that was paid was got, none twice, and no job spent too much."""
+    books = read_books(mesh)
+    yield from books.troubles
+    yield from _check_contracts(mesh, books)
+    for (_, job), account in books.jobs.items():
+        if account.paid_mc != account.charged_mc:
+            yield (
+                f"job {job} of {account.broker}: receipts of {account.paid_mc} mc, the"
+                f" journal charges {account.charged_mc} mc"
+            )
+        if account.charged_mc > account.budget_mc:
+            yield (
+                f"job {job} of {account.broker} was charged {account.charged_mc} of"
+                f" {account.budget_mc} mc"
+            )
+        if again := [key for key, times in account.keys.items() if times > 1]:
+            yield f"job {job} of {account.broker} was charged twice for {again}"
+    yield from _check_earnings(mesh, books)
+    if books.paid_mc != books.got_mc:
+        yield f"brokers paid {books.paid_mc} mc, contractors got {books.got_mc} mc"
+
+
+def _check_contracts(mesh: SimMesh, books: Books) -> Iterator[str]:
+    for award, payment in books.paid.items():
+        name = mesh.name(payment.contractor)
+        got = books.got.get(award)
+        if got is None:
+            yield f"{name} never got {payment.paid_mc} mc for award {award[:12]}"
+        elif got != payment:
+            yield (
+                f"award {award[:12]}: {mesh.name(payment.broker)} says that it paid"
+                f" {payment.paid_mc} mc, {name} that it got {got.paid_mc} mc"
+            )
+    for award, payment in books.got.items():
+        if award not in books.paid:
+            name = mesh.name(payment.contractor)
+            yield f"{name} got {payment.paid_mc} mc for {award[:12]} that nobody paid"
+
+
+def _check_earnings(mesh: SimMesh, books: Books) -> Iterator[str]:
+    """What a node counts as earned is in its receipts; its own business doesn't count."""
+    got_mc: Counter[str] = Counter()
+    for payment in books.got.values():
+        if payment.broker != payment.contractor:
+            got_mc[mesh.name(payment.contractor)] += payment.paid_mc
+    for name in mesh.members:
+        if got_mc[name] != books.earned_mc[name]:
+            yield (
+                f"{name} counts {books.earned_mc[name]} mc as earned, its receipts say"
+                f" {got_mc[name]} mc"
+            )
