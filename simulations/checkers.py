@@ -169,27 +169,61 @@ def _agrees(ending: Ending, proved: Provenance) -> Iterator[str]:
         yield f"outputs without an attempt: {done_twice}"
 
 
-def check_receipts(mesh: SimMesh, ending: Ending) -> Iterator[str]:
-    """Both sides hold the same receipts, one acceptance for each award, paid as charged."""
-    sides: dict[str, dict[str, bytes]] = {}
+@dataclass(slots=True)
+class Shelf:
+    """Every receipt that the disks of a mesh hold, read once for any number of jobs.
+
+    Attributes:
+        sides: Award (hex) -> name of a holder -> its bytes.
+        paid_mc: Job -> award (hex) -> what the acceptance pays, millicredits.
+        broken: Those that don't hold, one line each.
+    """
+
+    sides: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    paid_mc: dict[str, dict[str, int]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+def read_receipts(mesh: SimMesh) -> Shelf:
+    """Read and check the receipts on all disks."""
+    shelf = Shelf()
     for member in mesh.members.values():
         for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
-            sides.setdefault(award, {})[member.name] = raw
-    paid_mc = 0
-    for award, held in sides.items():
+            shelf.sides.setdefault(award, {})[member.name] = raw
+    for award, held in shelf.sides.items():
         if len(set(held.values())) != 1:
-            yield f"{sorted(held)} hold different receipts of award {award[:12]}"
-        if ending.broker not in held:
-            yield f"{sorted(held)} hold a receipt of {award[:12]} that the broker lacks"
-            continue
-        try:
-            paid_mc += _paid_mc(held[ending.broker], ending.job)
-        except ProtocolError as exc:
-            yield f"the receipt of award {award[:12]} does not hold: {exc}"
+            shelf.broken.append(f"{sorted(held)} hold different receipts of award {award[:12]}")
+        for name, raw in held.items():
+            try:
+                accepted = _read_receipt(raw)
+            except ProtocolError as exc:
+                shelf.broken.append(f"{name}'s receipt of award {award[:12]}: {exc}")
+                continue
+            broker = mesh.name(accepted.h.issuer)
+            if broker not in held:
+                shelf.broken.append(
+                    f"{sorted(held)} hold a receipt of {award[:12]} that the broker lacks"
+                )
+            shelf.paid_mc.setdefault(accepted.h.job, {})[award] = accepted.paid_mc
+            break
+    return shelf
+
+
+def _read_receipt(raw: bytes) -> Acceptance:
+    row = decode_as(raw, RECEIPT_ROW)
+    return check_receipt(row.award, row.result, row.receipt, row.acceptance, network=NETWORK)[3]
+
+
+def check_receipts(mesh: SimMesh, ending: Ending, shelf: Shelf | None = None) -> Iterator[str]:
+    """Both sides hold the same receipts, one acceptance for each award, paid as charged."""
+    if shelf is None:
+        shelf = read_receipts(mesh)
+        yield from shelf.broken
+    paid_mc = sum(shelf.paid_mc.get(ending.job, {}).values())
     if paid_mc != ending.state.spent_mc:
         yield f"acceptances pay {paid_mc} mc, the job says {ending.state.spent_mc} mc"
-    yield from _missing(mesh, ending, sides)
-    yield from _charges(mesh, ending, sides)
+    yield from _missing(mesh, ending, shelf.sides)
+    yield from _charges(mesh, ending, shelf.sides)
 
 
 def _charges(
@@ -222,15 +256,6 @@ def _missing(
             award, contractor = digest(attempt.award).hex(), mesh.name(attempt.peer)
             if contractor not in sides.get(award, {}):
                 yield f"{contractor} was never given its receipt of {unit.name}"
-
-
-def _paid_mc(raw: bytes, job: str) -> int:
-    """Return what a whole receipt pays for ``job``."""
-    row = decode_as(raw, RECEIPT_ROW)
-    accepted = check_receipt(
-        row.award, row.result, row.receipt, row.acceptance, network=NETWORK
-    )[3]
-    return accepted.paid_mc if accepted.h.job == job else 0
 
 
 def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:

@@ -30,7 +30,15 @@ from meshnode.services.broker import Terms
 from meshnode.services.receipts import DUE
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.agents import Act, CallBook, SimAgent, Skill
-from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
+from simulations.checkers import (
+    Ending,
+    Shelf,
+    Watch,
+    check_ending,
+    check_receipts,
+    check_rest,
+    read_receipts,
+)
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
 from simulations.weather import Weather
 from simulations.world import World
@@ -393,13 +401,15 @@ class Stage:
 
     async def troubles(self) -> list[str]:
         """Return all that must not be, one line each: of jobs, money, journals and nodes."""
-        found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
+        shelf = read_receipts(self.mesh)
+        found = [*self.watch.troubles, *check_rest(self.mesh, self.book), *shelf.broken]
         for end in self.ends:
             if end.job and end.state != "lost" and self.mesh.up(end.by):
-                found += [f"job {end.job}: {trouble}" for trouble in await self._check_job(end)]
+                told = await self._check_job(end, shelf)
+                found += [f"job {end.job} of {end.by}: {trouble}" for trouble in told]
         return found
 
-    async def _check_job(self, end: JobEnd) -> list[str]:
+    async def _check_job(self, end: JobEnd, shelf: Shelf) -> list[str]:
         node = self.mesh.node(end.by)
         journal = await node.journal(end.job)
         state = journal.state
@@ -412,7 +422,7 @@ class Stage:
             wanted=None,
             deadline_ms=state.required_plan.deadline_ms + int(SLACK_S * 1000),
         )
-        return [*check_ending(ending), *check_receipts(self.mesh, ending)]
+        return [*check_ending(ending), *check_receipts(self.mesh, ending, shelf)]
 
 
 async def _end(node: Node, owned: _Owned) -> JobEnd:
