@@ -48,7 +48,7 @@ class NotRecorded(AssertionError):
     """A recorded agent had no answer, and could not be given one; says why, and what to do."""
 
 
-class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an agent said once.
 
     Attributes:
@@ -64,25 +64,32 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     chunks: tuple[tuple[float, str], ...] = ()
 
 
-class _Question(msgspec.Struct):
+class Question(msgspec.Struct):
     """An input, and its answers in the order in which they were asked for."""
 
     agent: str
     input: object
-    answers: list[_Answer]
+    answers: list[Answer]
 
 
-class _File(msgspec.Struct):
+class File(msgspec.Struct):
+    """What is in a file of answers.
+
+    Attributes:
+        questions: In the order of agents and inputs.
+        format: Of the file.
+    """
+
+    questions: list[Question] = []
     format: int = 1
-    questions: list[_Question] = []
 
-    def answers(self, agent: str, value: JsonValue) -> list[_Answer]:
+    def answers(self, agent: str, value: JsonValue) -> list[Answer]:
         """Return the answers to ``value``, a list that can be added to."""
         wanted = canonical(value)
         for question in self.questions:
             if question.agent == agent and canonical(_json(question.input)) == wanted:
                 return question.answers
-        self.questions.append(_Question(agent, parse(wanted), []))
+        self.questions.append(Question(agent, parse(wanted), []))
         return self.questions[-1].answers
 
 
@@ -155,7 +162,7 @@ class Answers:
         self._root = root or Path()
         self._records = records
         self._command = command
-        self._files: dict[Path, _File] = {}
+        self._files: dict[Path, File] = {}
         #: Input and agent -> works that had an answer to it, in their order.
         self._works: dict[tuple[Path, str, bytes], dict[str, None]] = {}
 
@@ -163,7 +170,7 @@ class Answers:
         """Return an agent that answers from the file of ``source``."""
         return _Player(source, self)
 
-    def answer(self, source: Recorded, value: JsonValue, key: str) -> _Answer:
+    def answer(self, source: Recorded, value: JsonValue, key: str) -> Answer:
         """Return what ``source`` says to ``value``; the world stands still meanwhile.
 
         Args:
@@ -183,7 +190,7 @@ class Answers:
                 self.on_trouble()
             raise AgentError(f"{source.spec.name} has no answer in {source.path}") from exc
 
-    def _find(self, source: Recorded, value: JsonValue, key: str) -> _Answer:
+    def _find(self, source: Recorded, value: JsonValue, key: str) -> Answer:
         path, name = self._root / source.path, source.spec.name
         works = self._works.setdefault((path, name, canonical(value)), {})
         works.setdefault(key)
@@ -196,7 +203,7 @@ class Answers:
         if not self._records:
             raise NotRecorded(self._missing(source, value, turn, len(answers)))
         answer = _ask(source.agent, value, key)
-        self._files[path] = _add(path, name, value, (turn, answer))
+        self._files[path] = keep_answer(path, name, value, (turn, answer))
         return self._files[path].answers(name, value)[turn]
 
     def _missing(self, source: Recorded, value: JsonValue, turn: int, known: int) -> str:
@@ -246,13 +253,13 @@ class _Player:
 # --- asking -----------------------------------------------------------------------
 
 
-def _ask(agent: Agent, value: JsonValue, key: str) -> _Answer:
+def _ask(agent: Agent, value: JsonValue, key: str) -> Answer:
     """Ask the real agent in real time.
 
     Raises:
         AgentError: As the agent does.
     """
-    said: list[outcome.Outcome[_Answer]] = []
+    said: list[outcome.Outcome[Answer]] = []
 
     def ask() -> None:
         said.append(outcome.capture(trio.run, partial(_listen, agent, value, key)))
@@ -265,7 +272,7 @@ def _ask(agent: Agent, value: JsonValue, key: str) -> _Answer:
     return said[0].unwrap()
 
 
-async def _listen(agent: Agent, value: JsonValue, key: str) -> _Answer:
+async def _listen(agent: Agent, value: JsonValue, key: str) -> Answer:
     limit_s = agent.spec.timeout_s
     try:
         await agent.open()
@@ -277,7 +284,7 @@ async def _listen(agent: Agent, value: JsonValue, key: str) -> _Answer:
         await agent.aclose()
 
 
-async def _collect(agent: Agent, value: JsonValue, key: str) -> _Answer:
+async def _collect(agent: Agent, value: JsonValue, key: str) -> Answer:
     begun_s = trio.current_time()
     chunks: list[tuple[float, str]] = []
     call = AgentCall(key, deadline_s=begun_s + agent.spec.timeout_s)
@@ -286,9 +293,7 @@ async def _collect(agent: Agent, value: JsonValue, key: str) -> _Answer:
             after_s = round(trio.current_time() - begun_s, 3)
             if isinstance(piece, Output):
                 output = parse(canonical(piece.value))
-                return _Answer(
-                    after_s, output, dict(sorted(piece.usage.items())), tuple(chunks)
-                )
+                return Answer(after_s, output, dict(sorted(piece.usage.items())), tuple(chunks))
             chunks.append((after_s, piece.text))
     raise AgentError(f"{agent.spec.name} ended without an output")
 
@@ -302,21 +307,21 @@ def _pieces(
 # --- the file ---------------------------------------------------------------------
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path) -> File:
     """Return what the file holds; nothing if there is none.
 
     Raises:
         NotRecorded: It is something else.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_File)
+        return msgspec.json.decode(path.read_bytes(), type=File)
     except FileNotFoundError:
-        return _File()
+        return File()
     except msgspec.MsgspecError as exc:
         raise NotRecorded(f"{path} holds no recorded answers: {exc}") from exc
 
 
-def _add(path: Path, agent: str, value: JsonValue, answer: tuple[int, _Answer]) -> _File:
+def keep_answer(path: Path, agent: str, value: JsonValue, answer: tuple[int, Answer]) -> File:
     """Write an answer with its turn into the file, and return all that is in it.
 
     Another process may have recorded the same turn meanwhile: then that answer stays, so
@@ -326,7 +331,7 @@ def _add(path: Path, agent: str, value: JsonValue, answer: tuple[int, _Answer]) 
         NotRecorded: Question or answer holds a secret.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
+    with locked(path.parent):
         held = _read(path)
         answers = held.answers(agent, value)
         if answer[0] >= len(answers):
@@ -340,7 +345,7 @@ def _add(path: Path, agent: str, value: JsonValue, answer: tuple[int, _Answer]) 
     return held
 
 
-def _text(held: _File) -> str:
+def _text(held: File) -> str:
     """Return the file's text: the same for the same answers, and easy to read."""
     plain = msgspec.json.encode(held)
     return _CHUNK.sub(r"[\1, \2]", msgspec.json.format(plain, indent=2).decode()) + "\n"
@@ -355,7 +360,7 @@ def _refuse_secrets(text: str, agent: str) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of ``folder``: tests may record side by side."""
     handle = os.open(folder, os.O_RDONLY)
     try:

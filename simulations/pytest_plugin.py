@@ -213,7 +213,7 @@ def _needs_a_loop(function: object) -> bool:
     return is_async or hasattr(function, "_force_trio_fixture")  # pytest-trio's own
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)  # the last to say what is called
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Play a test that has a mesh; to everybody after us it is a plain function."""
     __tracebackhide__ = True

@@ -2,14 +2,17 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import simulations.trial  # noqa: F401 - once for all runs: each drops what it imports itself
 from meshnode import public  # noqa: F401 - the same
 from meshnode.adapters.agents import openai_compatible  # noqa: F401 - the same
+from simulations.answers import Answer, File, Question, keep_answer, locked
 from tests.simulations.model_server import KEY, Model, serving
 
 
@@ -104,6 +107,7 @@ def test_the_file_is_easy_to_read_and_says_nothing_else(
     (answer,) = held["questions"][0]["answers"]
     assert answer.keys() == {"took_s", "output", "usage", "chunks"}
     assert answer["output"]["text"] == "You said apple, number 3"
+    assert round(answer["took_s"], 3) == answer["took_s"]
     assert answer["usage"] == {"tokens_in": 5, "tokens_out": 3}
     assert [chunk for _, chunk in answer["chunks"]] == ["You said ", "apple", ", number 3"]
     assert re.search(r'^ +\[[0-9.]+, "You said "\],$', text, re.MULTILINE), text
@@ -156,6 +160,7 @@ def test_a_question_that_nobody_recorded_ends_the_test_and_says_how_to(
         text = result.stdout.str()
         assert f"NotRecorded: {told}" in text
         assert '{"prompt":"' in text
+        assert text.count("said: ") == 2, "it ends at once"
         assert "pytest test_it.py::test_it --mesh-seed=0 --record-answers" in text
     assert len(model.asked) == 2
 
@@ -219,6 +224,31 @@ async def test_it(mesh, word):
     held = json.loads(answers(pytester).read_text("utf-8"))
     asked = {q["input"]["prompt"]: len(q["answers"]) for q in held["questions"]}
     assert asked == {**dict.fromkeys("abcdef", 1), "all": 1}
+
+
+def test_an_answer_that_another_process_kept_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    mine, theirs = Answer(1.0, "mine"), Answer(2.0, "theirs")
+
+    def keep(value: str, answer: Answer) -> None:
+        keep_answer(path, "tiny", value, (0, answer))
+
+    with locked(tmp_path):
+        others = [
+            threading.Thread(target=keep, args=("else", mine)),
+            threading.Thread(target=keep, args=("same", mine)),
+        ]
+        for other in others:
+            other.start()
+            other.join(0.2)  # they wait for us
+        path.write_bytes(msgspec.json.encode(File([Question("tiny", "same", [theirs])])))
+    for other in others:
+        other.join()
+    held = msgspec.json.decode(path.read_bytes(), type=File)
+    assert [(q.input, q.answers) for q in held.questions] == [
+        ("else", [mine]),
+        ("same", [theirs]),
+    ]
 
 
 def test_a_file_that_holds_something_else_is_told(
