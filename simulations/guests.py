@@ -8,10 +8,12 @@ they crash and come back.  And every call is written into the book of calls, so 
 checkers see what runs where.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from inspect import isfunction, signature
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
@@ -19,6 +21,9 @@ from meshnode.errors import AgentError
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
 from simulations.agents import CallBook
 from simulations.answers import Answers, Recorded
+
+#: How many exceptions of agents are kept: the first tell most.
+_RAISED_MAX: Final = 3
 
 
 @runtime_checkable
@@ -52,9 +57,15 @@ class _Shared:
 
 
 class Guests:
-    """Every agent of the user's own on a stage."""
+    """Every agent of the user's own on a stage.
+
+    Attributes:
+        raised: What they raised, told for people, with the lines that led there; a node
+            only ever tells that its agent failed.
+    """
 
     def __init__(self, book: CallBook, answers: Answers) -> None:
+        self.raised: list[str] = []
         self._book = book
         self._answers = answers
         self._shared: dict[int, _Shared] = {}
@@ -66,12 +77,13 @@ class Guests:
             offer: The agent itself, the same for all; or what makes one for this life.
             node: Name.
         """
-        if not isinstance(offer, Agent):
-            return _Guest(_Shared(offer, self._fit(offer())), node, self._book)
         shared = self._shared.get(id(offer))
         if shared is None:
-            shared = self._shared[id(offer)] = _Shared(offer, self._fit(offer))
-        return _Guest(shared, node, self._book)
+            if isinstance(offer, Agent):
+                shared = self._shared[id(offer)] = _Shared(offer, self._fit(offer))
+            else:
+                shared = _Shared(offer, self._fit(_make(offer)))
+        return _Guest(shared, node, self)
 
     def _fit(self, agent: Agent) -> Agent:
         """Return ``agent`` as it can run in virtual time."""
@@ -79,14 +91,47 @@ class Guests:
             return self._answers.player(agent)
         return agent.inline() if isinstance(agent, Inlined) else agent
 
+    @contextmanager
+    def calling(self, node: str, spec: AgentSpec, call: AgentCall) -> Iterator[None]:
+        """Keep a call in the book for the length of the block, and what it raises."""
+        with self._book.open(node, call.idempotency_key):
+            try:
+                yield
+            except Exception as exc:
+                if len(self.raised) < _RAISED_MAX:
+                    # The cause: a function's agent wraps what the function raised.
+                    lines = traceback.format_exception(exc.__cause__ or exc)
+                    self.raised.append(f"{spec.name} at {node}:\n{''.join(lines)}")
+                raise
+
+
+def _make(factory: Callable[[], Agent]) -> Agent:
+    """Return a new agent.
+
+    Raises:
+        TypeError: What was given makes none.
+    """
+    made = None if isfunction(factory) and _takes_arguments(factory) else factory()
+    if not isinstance(made, Agent):
+        raise TypeError(
+            f"{factory!r} is no agent, and makes none: decorate it with @agent(…), or give"
+            " a function without parameters that returns an agent"
+        )
+    return made
+
+
+def _takes_arguments(function: Callable[..., object]) -> bool:
+    parameters = signature(function).parameters.values()
+    return any(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in parameters)
+
 
 class _Guest:
     """A shared agent in one life of one node."""
 
-    def __init__(self, shared: _Shared, node: str, book: CallBook) -> None:
+    def __init__(self, shared: _Shared, node: str, guests: Guests) -> None:
         self._shared = shared
         self._node = node
-        self._book = book
+        self._guests = guests
         self._is_open = False
 
     @property
@@ -103,7 +148,7 @@ class _Guest:
         self, value: JsonValue, call: AgentCall
     ) -> AsyncGenerator[Chunk | Output, None]:
         """See :meth:`meshnode.ports.Agent.run`."""
-        with self._book.open(self._node, call.idempotency_key):
+        with self._guests.calling(self._node, self.spec, call):
             async with aclosing(_closable(self._shared.agent.run(value, call))) as pieces:
                 async for piece in pieces:
                     yield piece

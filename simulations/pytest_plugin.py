@@ -235,6 +235,8 @@ def pytest_runtest_makereport(
     report = yield
     trial = item.stash.get(_TRIAL, None)
     if trial is not None and report.failed:
+        if trial.raised:
+            report.sections.append(("what agents raised", "\n".join(trial.raised)))
         if trial.lines:
             report.sections.append(("mesh trace", "\n".join(trial.lines)))
         if trial.command not in report.longreprtext:

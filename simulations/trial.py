@@ -120,6 +120,7 @@ class Trial:
         stage: What it is given as ``mesh``.
         command: What plays it again.
         lines: The end of its trace, when it is over.
+        raised: What agents raised in it.
     """
 
     def __init__(self, test: Test, terms: Terms) -> None:
@@ -131,6 +132,7 @@ class Trial:
         )
         self.command = terms.command
         self.lines: Sequence[str] = ()
+        self.raised: Sequence[str] = ()
         self._verdict: Exception | None = None  # what is wrong beside the test's own words
         self.stage = Rehearsal(
             nodes=terms.nodes,
@@ -155,9 +157,12 @@ class Trial:
                 await self._perform(world, arguments)
             finally:
                 self.lines = world.trace.lines()
+                self.raised = self.stage.guests.raised
 
         try:
             run(scenario, seed=terms.seed, lines_max=terms.lines_max, replay=terms.command)
+        except ExceptionGroup as exc:
+            raise _only(exc) from None
         except Exception as exc:
             if exc is self._verdict:  # no line of the test's own: what led there tells nothing
                 raise exc.with_traceback(None) from exc.__cause__
@@ -207,6 +212,16 @@ class Trial:
             " recorded: docs/simulation.md"
         )
         scope.cancel()
+
+
+def _only(group: Exception) -> Exception:
+    """Return what ``group`` holds if that is one exception, with the notes of the group."""
+    if not isinstance(group, ExceptionGroup) or len(group.exceptions) > 1:
+        return group
+    inner: Exception = group.exceptions[0]
+    for note in getattr(group, "__notes__", ()):
+        inner.add_note(note)
+    return _only(inner)
 
 
 def _awaits_reality() -> bool:

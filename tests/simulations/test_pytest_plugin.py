@@ -1,5 +1,6 @@
 """The pytest plugin, on suites of users' tests that a second pytest runs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -121,6 +122,25 @@ def test_a_failure_names_the_command_that_replays_it(pytester: pytest.Pytester) 
     again.assert_outcomes(failed=1)
     seen = re.compile(r"seed 2, trace [0-9a-f]{16}")
     assert seen.findall(errors(again)) == seen.findall(errors(result)) != []
+
+
+def test_a_run_is_the_same_in_every_process(pytester: pytest.Pytester) -> None:
+    test = STORY.replace("    end = ", "    mesh.later(0.1, mesh.crash, 'n0')\n    end = ")
+    test = test.replace('== "mesh"', '== "mesh"\n    assert 0, mesh.world.trace.digest()')
+    here = play(pytester, test, "-k", "test_a_job")
+    digest = re.search(r"AssertionError: ([0-9a-f]{64})", errors(here))
+    assert digest is not None
+    others = [f"no:{name}" for name in ("trio", "anyio", "hypothesispytest", "xdist")]
+    for hash_seed, options in ((1, []), (2, [arg for name in others for arg in ("-p", name)])):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-k", "test_a_job", *options],
+            cwd=pytester.path,
+            env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert digest[1] in done.stdout
 
 
 def test_the_command_names_the_file_from_where_pytest_was_started(
@@ -322,6 +342,55 @@ def test_what_waits_for_the_real_world_is_told(pytester: pytest.Pytester, wait: 
     result = play(pytester, OUTSIDE % wait)
     result.assert_outcomes(failed=1)
     assert "RealTime: a socket, a process or a thread is waited for (by n" in errors(result)
+
+
+def test_what_an_agent_raised_is_shown_with_its_line(pytester: pytest.Pytester) -> None:
+    test = """
+@agent("text.failure@1")
+def fail(text: str) -> str:
+    return text + 1  # which is a mistake
+
+async def test_it(mesh):
+    mesh.add(agents=[fail], n=2)
+    end = await mesh.submit("text.failure@1", {"text": "a"})
+    assert end.state == "completed"
+"""
+    shown = play(pytester, test).stdout.str()
+    assert "- what agents raised -" in shown
+    assert "fail at n" in shown
+    assert "return text + 1  # which is a mistake" in shown
+    assert "TypeError: can only concatenate str" in shown
+
+
+def test_what_fails_beside_the_test_is_told_by_itself(pytester: pytest.Pytester) -> None:
+    test = """
+async def test_later(mesh):
+    mesh.later(1, mesh.crash, "n9")
+    await trio.sleep(10)
+
+def upper(text): return text.upper()
+
+async def test_no_agent(mesh):
+    mesh.add(agents=[upper])
+    await mesh.ready()
+
+async def test_none_made(mesh):
+    mesh.add(agents=[lambda: None])
+    await mesh.ready()
+
+async def test_several(mesh):
+    async with trio.open_nursery() as nursery:
+        async def fail(): assert False, "this and that"
+        nursery.start_soon(fail)
+        nursery.start_soon(fail)
+"""
+    result = play(pytester, test, "--tb=short")
+    result.assert_outcomes(failed=4)
+    told = errors(result)
+    assert "Down: n9 is nobody" in told
+    assert told.count("is no agent, and makes none: decorate it with @agent(…)") >= 2
+    assert told.count("Exception Group Traceback") == 1
+    assert told.count("--mesh-seed=0") == 4
 
 
 def test_a_time_limit_of_real_time_ends_a_test_and_the_next_one_runs(
