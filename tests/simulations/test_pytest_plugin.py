@@ -143,6 +143,11 @@ def test_a_run_is_the_same_in_every_process(pytester: pytest.Pytester) -> None:
         assert digest[1] in done.stdout
 
 
+def test_a_failure_without_a_traceback_names_it_too(pytester: pytest.Pytester) -> None:
+    test = "async def test_it(mesh):\n    pytest.fail('no', pytrace=False)"
+    assert errors(play(pytester, test)).count("pytest test_it.py::test_it --mesh-seed=0") == 1
+
+
 def test_the_command_names_the_file_from_where_pytest_was_started(
     pytester: pytest.Pytester,
 ) -> None:
@@ -360,6 +365,7 @@ async def test_it(mesh):
     assert "fail at n" in shown
     assert "return text + 1  # which is a mistake" in shown
     assert "TypeError: can only concatenate str" in shown
+    assert "direct cause" not in shown, "what was made of it is no news"
 
 
 def test_what_fails_beside_the_test_is_told_by_itself(pytester: pytest.Pytester) -> None:
