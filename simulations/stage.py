@@ -3,7 +3,7 @@
 ::
 
     mesh.add(agents=[UPPER], n=10)
-    mesh.crash("n3", for_s=20)
+    mesh.later(1.0, mesh.crash, "n3")
     end = await mesh.submit("text.upper@1", {"text": "so it is"})
     assert end.result == {"text": "SO IT IS"}
     await mesh.settle()
@@ -12,8 +12,7 @@ The nodes are real ones (:mod:`simulations.mesh`); everything they do is watched
 outside (:mod:`simulations.checkers`), and :meth:`Stage.settle` raises what was found.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from random import Random
 from typing import Final, TypedDict, Unpack
@@ -22,25 +21,31 @@ import trio
 
 from meshnode.config import NodeConfig
 from meshnode.domain.graph_builder import TaskGraph as GraphBuilder
-from meshnode.domain.job import JobState
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
 from meshnode.services.receipts import DUE
-from protocol.graph import Source, SubTask, TaskGraph
+from protocol.graph import TaskGraph
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
+from simulations.answers import Answers
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
+from simulations.guests import Guests
+from simulations.jobs import JobEnd, JobTerms, Owned, call_graph, end_at, graph_of, refused
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
 from simulations.money import check_money
 from simulations.rogues import Conduct
 from simulations.weather import Weather
+from simulations.wires import Wires
 from simulations.world import World
 
+__all__ = ["Broken", "JobEnd", "JobTerms", "Offer", "Place", "Stage", "call_graph"]
+
 #: What a node can be given: a skill (of one who behaves well), what an agent is hired from
-#: (an act: a skill and how it is done; or a disguise, :mod:`simulations.ruses`), or an agent
-#: of the user's own, which is shared by the nodes it is given to.
-Offer = Skill | Hireable | Agent
+#: (an act: a skill and how it is done; or a disguise, :mod:`simulations.ruses`), an agent
+#: of the user's own, which is shared by the nodes it is given to, or what makes one for
+#: each life of each of them.
+Offer = Skill | Hireable | Agent | Callable[[], Agent]
 
 _POLL_S: Final = 0.5
 #: How long nobody may have anything to do before all is at rest, seconds.
@@ -53,22 +58,6 @@ SLACK_S: Final = 25.0
 
 class Broken(AssertionError):
     """Something that must hold did not; names all of it."""
-
-
-class JobTerms(TypedDict, total=False):
-    """What :meth:`Stage.submit` may be told beside the work.
-
-    Attributes:
-        by: The node that brokers it; by default one that is up, in turns.
-        budget_mc: Most to spend, millicredits.
-        deadline_s: When it must have ended, from now.
-        wanted: The right outputs, where the caller knows them.
-    """
-
-    by: str
-    budget_mc: int
-    deadline_s: float
-    wanted: Mapping[str, JsonValue]
 
 
 class Place(TypedDict, total=False):
@@ -89,60 +78,6 @@ class Place(TypedDict, total=False):
     conduct: Conduct
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """How a job went, as its owner sees it.
-
-    Attributes:
-        job: Its id; empty if nobody took it.
-        by: Name of the broker.
-        state: ``completed``, ``failed``, ``cancelled``; ``refused`` if nobody took it;
-            ``lost`` if its broker tells no more of it long after its deadline.
-        code: Why, in a word, where it did not complete.
-        text: The same for people.
-        outputs: Of a completed job, by name.
-        cost_mc: What was paid, millicredits.
-        begun_s: When it was submitted, seconds of virtual time.
-        ended_s: When it ended.
-        right: Whether the outputs are the wanted ones; None if nobody said, or it has none.
-    """
-
-    job: str
-    by: str
-    state: str
-    code: str = ""
-    text: str = ""
-    outputs: Mapping[str, JsonValue] | None = None
-    cost_mc: int = 0
-    begun_s: float = 0.0
-    ended_s: float = 0.0
-    right: bool | None = None
-
-    @property
-    def result(self) -> JsonValue:
-        """What the call returned, of a job that is one call."""
-        return (self.outputs or {}).get("result")
-
-    @property
-    def took_s(self) -> float:
-        """From submit to end, seconds."""
-        return self.ended_s - self.begun_s
-
-
-@dataclass(slots=True)
-class _Owned:
-    """A job that somebody waits for."""
-
-    by: str
-    key: str
-    terms: Terms
-    wanted: Mapping[str, JsonValue] | None
-    begun_s: float
-    job: str = ""
-    unheard: str = ""  # why nobody has taken it yet
-    state: JobState | None = field(default=None, repr=False)
-
-
 class Stage:
     """A mesh, who owns its jobs, and who watches it.
 
@@ -153,6 +88,8 @@ class Stage:
         backroom: What agents share behind its back.
         watch: What it saw that must not be.
         ends: Every job that was waited for, in the order in which they ended.
+        network: The links between nodes: what makes them slow, lossy, cut.
+        guests: Agents of the user's own.
     """
 
     def __init__(
@@ -162,12 +99,24 @@ class Stage:
         weather: Weather | None = None,
         directory: Dht | None = None,
         config: NodeConfig = CONFIG,
+        answers: Answers | None = None,
     ) -> None:
+        """Make a stage without nodes.
+
+        Args:
+            world: Time and chance.
+            weather: All links when nothing is wrong; the default is mild.
+            directory: The DHT, if it is to be another than the simple one.
+            config: What nodes are told.
+            answers: Where recorded agents have theirs from; by default, their files.
+        """
         self.world = world
         self.mesh = SimMesh(world, weather=weather, directory=directory)
         self.book = CallBook()
         self.backroom = Backroom()
         self.watch = Watch(self.mesh, self.book)
+        self.network = Wires(self.mesh, self._peer)
+        self.guests = Guests(self.book, answers or Answers())
         self.ends: list[JobEnd] = []
         self._config = config
         self._starting: dict[str, trio.Event] = {}
@@ -189,13 +138,15 @@ class Stage:
         They are up when :meth:`ready` returns; :meth:`submit` waits for that by itself.
         """
         offers = list(agents)
-        taken = [one for one in (*self.mesh.members, *self._starting) if one.startswith(name)]
-        fresh = (f"{name}{i}" for i in range(len(taken) + n))
-        names = list(islice((one for one in fresh if one not in taken), n))
+        names = fresh_names(name, n, (*self.mesh.members, *self._starting))
         for one in names:
-            self._starting[one] = trio.Event()
-            self.world.nursery.start_soon(self._start, one, offers, place)
+            self.start(one, offers, place)
         return names
+
+    def start(self, name: str, offers: Sequence[Offer], place: Place) -> None:
+        """Start one node under a name that is free, as :meth:`add` does."""
+        self._starting[name] = trio.Event()
+        self.world.nursery.start_soon(self._start, name, offers, place)
 
     async def _start(self, name: str, offers: Sequence[Offer], place: Place) -> None:
         # One after another, in the order in which they were added: the first is who the
@@ -221,7 +172,7 @@ class Stage:
         if isinstance(offer, Hireable):
             rng = self.world.random(part)
             return offer.hire(Post(node, rng, self.book, self.backroom))
-        return offer
+        return self.guests.host(offer, node)
 
     async def ready(self) -> None:
         """Wait until every node that was added is up."""
@@ -231,6 +182,10 @@ class Stage:
     def up(self) -> list[str]:
         """Return the names of the nodes that run, in the order in which they were added."""
         return [name for name, member in self.mesh.members.items() if member.life is not None]
+
+    def working(self) -> list[str]:
+        """Return the names of the nodes in which an agent runs, in the order of the calls."""
+        return list(dict.fromkeys(name for name, _ in self.book.running))
 
     def node(self, name: str) -> Node:
         """Return the running node called ``name``.
@@ -246,8 +201,30 @@ class Stage:
 
     # --- what goes wrong ---
 
+    def later(self, after_s: float, call: Callable[..., object], *args: object) -> None:
+        """Call ``call(*args)`` in ``after_s`` seconds, whatever else happens meanwhile."""
+        self.world.nursery.start_soon(self._call_later, after_s, call, args)
+
+    async def _call_later(
+        self, after_s: float, call: Callable[..., object], args: Sequence[object]
+    ) -> None:
+        await trio.sleep(after_s)
+        call(*args)
+
+    def _peer(self, name: str) -> str:
+        """Return the PeerId of ``name``.
+
+        Raises:
+            Down: It isn't up yet, or there never was one.
+        """
+        if name not in self.mesh.members:
+            hint = "isn't up yet: await mesh.ready()" if name in self._starting else "is nobody"
+            raise Down(f"{name} {hint}")
+        return self.mesh.peer(name)
+
     def crash(self, name: str, *, for_s: float | None = None) -> None:
         """Kill ``name``; it comes back from its disk after ``for_s``, if that is given."""
+        self._peer(name)
         self.mesh.crash(name)
         if for_s is not None:
             self.world.nursery.start_soon(self._come_back, name, for_s)
@@ -259,7 +236,7 @@ class Stage:
 
     def freeze(self, name: str, *, for_s: float | None = None) -> None:
         """Stop ``name`` as SIGSTOP would, for ``for_s`` or until :meth:`heal`."""
-        peer = self.mesh.peer(name)
+        peer = self._peer(name)
         self.world.network.freeze(peer)
         if for_s is not None:
             due_s = trio.current_time() + for_s
@@ -270,7 +247,7 @@ class Stage:
 
         Who is named nowhere reaches everyone; a single island is cut from all the others.
         """
-        named = [[self.mesh.peer(name) for name in island] for island in islands]
+        named = [[self._peer(name) for name in island] for island in islands]
         if len(named) == 1:
             here = set(named[0])
             named.append([m.peer for m in self.mesh.members.values() if m.peer not in here])
@@ -283,8 +260,7 @@ class Stage:
         """Undo whatever is wrong with links and nodes, and start who is down."""
         network, mesh = self.world.network, self.mesh
         network.partition()
-        network.mend_all()
-        network.set_weather(mesh.fair)
+        self.network.mend()
         for member in list(mesh.members.values()):
             if member.life is None and not member.retired:
                 await mesh.restart(member.name)
@@ -308,9 +284,9 @@ class Stage:
             **terms: See :class:`JobTerms`.
         """
         await self.ready()
-        graph = _graph(work, inputs or {})
+        graph = graph_of(work, inputs or {})
         self._jobs += 1
-        owned = _Owned(
+        owned = Owned(
             by=terms.get("by") or self._next_broker(),
             key=f"job-{self._jobs}",
             terms=Terms(
@@ -334,7 +310,7 @@ class Stage:
         return up[self._turn % len(up)]
 
     async def _await_end(
-        self, owned: _Owned, graph: TaskGraph, inputs: dict[str, JsonValue]
+        self, owned: Owned, graph: TaskGraph, inputs: dict[str, JsonValue]
     ) -> JobEnd:
         with trio.move_on_after(owned.terms.deadline_s + 2 * SLACK_S):
             while not owned.job:
@@ -347,17 +323,17 @@ class Stage:
                     await trio.sleep(_POLL_S)
                 except MeshError as exc:
                     if trio.current_time() - owned.begun_s >= owned.terms.deadline_s:
-                        return _refused(owned, exc.code, str(exc))
+                        return refused(owned, exc.code, str(exc))
                     owned.unheard = f"{exc.code}: {exc}"
                     await trio.sleep(_POLL_S)
             while True:
                 try:
-                    return await self.mesh.ask(owned.by, lambda node: _end(node, owned))
+                    return await self.mesh.ask(owned.by, lambda node: end_at(node, owned))
                 except (Down, MeshError) as exc:
                     owned.unheard = f"{type(exc).__name__}: {exc}"
                 await trio.sleep(_POLL_S)
         if not owned.job:
-            return _refused(owned, "", owned.unheard)
+            return refused(owned, "", owned.unheard)
         self.watch.troubles.append(
             f"job {owned.job} of {owned.by} has not ended {2 * SLACK_S:g} s after its"
             f" deadline ({owned.unheard or 'it says nothing'})"
@@ -421,57 +397,8 @@ class Stage:
         return [*check_ending(ending), *check_receipts(self.mesh, ending)]
 
 
-async def _end(node: Node, owned: _Owned) -> JobEnd:
-    """Wait at ``node`` for the end of a job."""
-    state = await node.wait(owned.job)
-    assert state.done is not None
-    outputs = await node.outputs(owned.job) if state.done.state == "completed" else None
-    right = None if owned.wanted is None or outputs is None else outputs == owned.wanted
-    return JobEnd(
-        owned.job,
-        owned.by,
-        state.done.state,
-        code=state.done.code,
-        text=state.done.text,
-        outputs=outputs,
-        cost_mc=state.spent_mc,
-        begun_s=owned.begun_s,
-        ended_s=trio.current_time(),
-        right=right,
-    )
-
-
-def _refused(owned: _Owned, code: str, text: str) -> JobEnd:
-    return JobEnd(
-        "",
-        owned.by,
-        "refused",
-        code=code,
-        text=text,
-        begun_s=owned.begun_s,
-        ended_s=trio.current_time(),
-    )
-
-
-def _graph(work: str | TaskGraph | GraphBuilder, inputs: Mapping[str, JsonValue]) -> TaskGraph:
-    """Return the graph of ``work``: itself, or one call whose outputs are the job's."""
-    if isinstance(work, GraphBuilder):
-        return work.build()
-    if isinstance(work, TaskGraph):
-        return work
-    return call_graph(work, inputs)
-
-
-def call_graph(capability: str, inputs: Mapping[str, JsonValue]) -> TaskGraph:
-    """Return a graph of one call, whose output object is the job's ``result``."""
-    return TaskGraph(
-        name=capability,
-        subtasks=[
-            SubTask(
-                id="call",
-                capability=capability,
-                inputs={name: Source(kind="input", name=name) for name in inputs},
-            )
-        ],
-        outputs={"result": Source(kind="task", name="call", pointer="")},
-    )
+def fresh_names(name: str, n: int, taken: Iterable[str]) -> list[str]:
+    """Return ``n`` names that begin with ``name`` and are not ``taken``."""
+    here = {one: None for one in taken if one.startswith(name)}
+    fresh = (f"{name}{i}" for i in range(len(here) + n))
+    return list(islice((one for one in fresh if one not in here), n))

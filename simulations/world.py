@@ -7,11 +7,11 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   (:meth:`World.random`), so that one part's draws don't shift another's.
 * **Order of tasks.**  Trio shuffles the ready tasks on purpose.  It has a switch
   that sorts them first (by age) and shuffles with a ``Random`` of its own, made for
-  Hypothesis; both names are private.  They are touched in :func:`_pinned` only,
-  which refuses to start if either has gone.  The sets of tasks inside Trio (who
-  waits for an event, who is in a nursery, who is cancelled with it) iterate in the
-  order of addresses, which differ between processes; but each is only used to make
-  all its members ready for the same round, which is then sorted.
+  Hypothesis; both names are private.  They are touched in :func:`_pinned`, which
+  refuses to start if either has gone, and :func:`standing_still` only.  The sets of
+  tasks inside Trio (who waits for an event, who is in a nursery, who is cancelled with
+  it) iterate in the order of addresses, which differ between processes; but each is only
+  used to make all its members ready for the same round, which is then sorted.
 * **Garbage.**  When Python's cyclic collector starts depends on all that the process
   ever allocated, and a collected async generator becomes a task of Trio's.  So the
   collector runs after fixed numbers of rounds, and at no other time.
@@ -177,6 +177,18 @@ def _pinned(seed: int) -> Iterator[None]:
     before = names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"]
     names["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
     names["_r"] = Random(f"{seed}/tasks")
+    try:
+        yield
+    finally:
+        names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
+
+
+@contextmanager
+def standing_still() -> Iterator[None]:
+    """Let another thread run Trio meanwhile: it takes nothing of the world's chance."""
+    names = vars(trio_run)
+    before = names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"]
+    names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = False, Random()
     try:
         yield
     finally:

@@ -13,6 +13,9 @@ from inspect import isgenerator
 import pytest
 from hypothesis import settings
 
+#: Runs suites of users' tests within a test (tests/simulations/test_pytest_plugin.py).
+pytest_plugins = ("pytester",)
+
 #: The longest a test of whole processes may take, unless it says otherwise.
 E2E_TIMEOUT_S = 240
 

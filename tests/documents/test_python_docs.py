@@ -61,6 +61,14 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(meshnode, name).__doc__
 
 
-def test_importing_the_package_does_not_import_libp2p() -> None:
-    program = "import meshnode, sys; assert 'libp2p' not in sys.modules; meshnode.TaskGraph"
+def test_only_what_needs_a_node_imports_libp2p() -> None:
+    program = (
+        "import sys, meshnode"
+        "; from meshnode import agent, Agent, AgentCall, AgentSpec, Chunk, Output"
+        "; from meshnode import JobFailed, MeshError, NodeConfig, Place, TaskGraph"
+        "; assert 'libp2p' not in sys.modules"
+        "; from meshnode import Node, Job, JobResult; assert 'libp2p' in sys.modules"
+        "; import meshnode.public as public"
+        "; assert all(getattr(public, n) is getattr(meshnode, n) for n in meshnode.__all__)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def script() -> str:
-    """Return the page's shell blocks; the graph among them becomes its file."""
+    """Return the page's shell blocks; the graph and the test become their files."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -23,6 +23,8 @@ def script() -> str:
     for language, text in BLOCKS:
         if language == "toml":
             lines.append(f"cat > colours.toml <<'END'\n{text}END")
+        elif language == "python":
+            lines.append(f"cat > test_fifty.py <<'END'\n{text}END")
         else:
             lines.append(text.replace("8099", str(port)))
     # The page's last line ends the server by its number in an interactive shell.
@@ -53,3 +55,4 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert (tmp_path / "answer" / "outputs.json").is_file(), said
     assert "signatures" in done.stdout, said
     assert "is offered no longer" in done.stdout, said
+    assert "1 passed" in done.stdout, said

@@ -117,7 +117,8 @@ def test_the_wheel_says_its_licence_and_its_extras(wheel: Path) -> None:
         licence = archive.read(info.replace("METADATA", "licenses/LICENSE"))
     assert metadata["License-Expression"] == "MIT"
     assert licence == (ROOT / "LICENSE").read_bytes()
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "llm", "mcp", "specialists"}
+    extras = {"dev", "llm", "mcp", "pytest", "specialists"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
 
 
 def test_our_packages_are_imported_from_the_clean_environment(

@@ -11,9 +11,11 @@ docstring.  What kind of function it is decides how it runs:
   end, and its thread counts against ``concurrency_max`` until then.  So a node is never
   flooded with abandoned threads, and a function that never returns blocks this agent
   and nothing else.  Work that must really stop belongs into a child process
-  (:class:`~meshnode.adapters.agents.command.CommandAgent`).
+  (:class:`~meshnode.adapters.agents.command.CommandAgent`).  In a simulation there are
+  no threads, and it runs in place (:meth:`FunctionAgent.inline`).
 """
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -84,7 +86,9 @@ class FunctionAgent(Generic[P, R]):
         self._prepare = terms.pop("prepare", None)
         self._signature = read_signature(function, terms.pop("returns", None))
         self._spec = _spec(function, capability, terms, self._signature[:2])
-        self._threads = trio.CapacityLimiter(self._spec.concurrency_max)
+        self._threads: trio.CapacityLimiter | None = trio.CapacityLimiter(
+            self._spec.concurrency_max
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as if it had never been decorated."""
@@ -100,6 +104,16 @@ class FunctionAgent(Generic[P, R]):
         """Modules that must be importable before the first run."""
         return self._needs
 
+    def inline(self) -> "FunctionAgent[P, R]":
+        """Return one that runs a plain function in place, and not in a thread.
+
+        It holds up everything else meanwhile: what a simulation wants, whose time stands
+        still then, and a node doesn't.
+        """
+        twin = copy.copy(self)
+        twin._threads = None  # noqa: SLF001 - it is one of us
+        return twin
+
     async def open(self) -> None:
         """Check that what it needs is installed, then load it.
 
@@ -109,7 +123,10 @@ class FunctionAgent(Generic[P, R]):
         require(self._spec.name, self._needs, hint=self._install_hint)
         if self._prepare is not None:
             try:
-                await trio.to_thread.run_sync(self._prepare)
+                if self._threads is None:
+                    self._prepare()
+                else:
+                    await trio.to_thread.run_sync(self._prepare)
             except Exception as error:
                 raise self._failed(error) from error
 
@@ -131,6 +148,8 @@ class FunctionAgent(Generic[P, R]):
         try:
             if inspect.iscoroutinefunction(self._function):
                 result = await cast("Callable[[], Awaitable[object]]", bound)()
+            elif self._threads is None:
+                result = cast("Callable[[], object]", bound)()
             else:
                 result = await trio.to_thread.run_sync(
                     self._in_thread, bound, abandon_on_cancel=True, limiter=self._threads

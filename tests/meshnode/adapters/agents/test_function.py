@@ -358,3 +358,34 @@ def test_load_function_finds_agents_and_factories_and_explains_what_is_neither(
     }.items():
         with pytest.raises(ConfigError, match=says):
             load_function(target)
+
+
+def which_thread(text: str) -> str:
+    """Tell where it runs."""
+    return f"{text}: {threading.current_thread() is threading.main_thread()}"
+
+
+async def test_inline_a_plain_function_runs_in_place_and_nothing_else_changes() -> None:
+    prepared: list[bool] = []
+
+    def prepare() -> None:
+        prepared.append(threading.current_thread() is threading.main_thread())
+
+    made = FunctionAgent(which_thread, "text.place@1", prepare=prepare)
+    inline = made.inline()
+    assert inline.spec is made.spec
+    assert inline("a") == "a: True"
+    results = []
+    for each in (made, inline):
+        await each.open()
+        results.append((await run(each, {"text": "a"}))[1].value)
+    assert results == ["a: False", "a: True"]
+    assert prepared == [False, True]
+
+
+async def test_inline_a_function_fails_its_own_call() -> None:
+    def fail(text: str) -> str:
+        raise ValueError(text)
+
+    with pytest.raises(AgentError, match="fail raised ValueError: no"):
+        await run(FunctionAgent(fail, "text.failure@1").inline(), {"text": "no"})
