@@ -15,14 +15,15 @@ from meshnode.ports import JsonValue
 from meshnode.services.directory import validate_record
 from protocol.graph import Check, Source, SubTask, TaskGraph
 from simulations import faults
-from simulations.agents import Act, Skill
+from simulations.agents import Skill
+from simulations.casting import cast, enter
 from simulations.directory import LIKE_KADEMLIA, SimDirectory
 from simulations.faults import Fault, Schedule
 from simulations.mesh import CONFIG, NETWORK, Dht
 from simulations.outcome import Outcome
 from simulations.recorder import Recorder
-from simulations.scenario import SKILLS, FaultKind, Group, Load, Scenario
-from simulations.stage import Offer, Stage, call_graph
+from simulations.scenario import SKILLS, FaultKind, Load, Scenario
+from simulations.stage import Stage, call_graph
 from simulations.world import World, run
 
 #: From the start of the nodes to that of the load: records have to get round, seconds.
@@ -77,12 +78,12 @@ class _Play:
             config=_config(scenario),
         )
         self._recorder = Recorder(self._stage, minutes=scenario.minutes)
-        self._kinds: dict[str, tuple[tuple[str, ...], str]] = {}
+        self._people = cast(scenario, world.random("population"))
 
     async def run(self) -> Outcome:
         """Play it."""
         stage, scenario = self._stage, self._scenario
-        self._populate()
+        enter(stage, list(self._people.values()))
         await stage.ready()
         await trio.sleep(WARM_S)
         async with self._going_wrong(), trio.open_nursery() as asking:
@@ -101,36 +102,10 @@ class _Play:
             troubles=tuple(troubles),
             figures=self._recorder.figures(),
             windows=self._recorder.windows(),
-            dots=self._recorder.dots(self._kinds),
+            dots=self._recorder.dots(self._people),
             lines=self._recorder.lines(),
             stories=await self._recorder.stories(),
         )
-
-    # --- who is there ---
-
-    def _populate(self) -> None:
-        scenario, chance = self._scenario, self._world.random("population")
-        names = [f"n{i}" for i in range(scenario.nodes)]
-        offers: dict[str, list[Offer]] = {name: [] for name in names}
-        taken: dict[str, list[str]] = {name: [] for name in names}  # names of its agents
-        for group in scenario.agents:
-            offer = Act(SKILLS[group.skill], group.temper, name=group.name or group.skill)
-            free = [name for name in names if offer.name not in taken[name]]
-            for name in chance.sample(free, min(len(free), _members(group, scenario.nodes))):
-                offers[name].append(offer)
-                taken[name].append(offer.name)
-                skills, role = self._kinds.get(name, ((), "honest"))
-                bad = role if group.role == "honest" else group.role
-                self._kinds[name] = ((*skills, group.skill), bad)
-        hidden = set(chance.sample(names[1:], round(scenario.nat_share * (len(names) - 1))))
-        skew_s = scenario.mishaps.skew_s if scenario.mishaps else 0.0
-        for name in names:
-            self._stage.add(
-                offers[name],
-                skew_ms=round(chance.uniform(-skew_s, skew_s) * 1000),
-                listens=name not in hidden,
-                joins=scenario.catalogue,
-            )
 
     # --- what is asked ---
 
@@ -152,10 +127,10 @@ class _Play:
     def _brokers(self, load: Load, chance: Random) -> list[str]:
         if load.by:
             return list(load.by)
-        names = list(self._stage.mesh.members)
-        chance.shuffle(names)
-        names.sort(key=lambda name: len(self._kinds.get(name, ((), ""))[0]))
-        return names[: load.brokers] if load.brokers else names
+        honest = [one.name for one in self._people.values() if one.role == "honest"]
+        chance.shuffle(honest)
+        honest.sort(key=lambda name: len(self._people[name].skills))
+        return honest[: load.brokers] if load.brokers else honest
 
     async def _one(self, load: Load, by: str, part: str) -> None:
         graph, inputs, wanted = work(load, self._world.random(part))
@@ -235,10 +210,6 @@ class _Play:
             share = figures["busiest_share"]
             most = expect.busiest_max
             yield f"the busiest tenth had {share:.2%} of the calls, expected {most:.2%}"
-
-
-def _members(group: Group, nodes: int) -> int:
-    return group.count or max(1, round(group.share * nodes))
 
 
 def _directory(scenario: Scenario, world: World) -> Dht:

@@ -5,7 +5,7 @@ nodes has millions of them.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from meshnode.errors import MeshError
 from meshnode.services.events import Happening
 from protocol.journal import Event
+from simulations.casting import Character
 from simulations.mesh import Down
 from simulations.outcome import STORIES_MAX, Dot, Line, Story, Window, quantile
 from simulations.stage import JobEnd, Stage
@@ -115,21 +116,24 @@ class Recorder:
             "busiest_share": _mean([share for share in self._shares if share]),
         }
 
-    def dots(self, kinds: dict[str, tuple[tuple[str, ...], str]]) -> tuple[Dot, ...]:
-        """Return the nodes; ``kinds`` has each one's skills and role."""
+    def dots(self, people: Mapping[str, Character]) -> tuple[Dot, ...]:
+        """Return the nodes, and who of ``people`` they are."""
         brokered = Counter(end.by for end in self._stage.ends)
         up = set(self._stage.up())
-        return tuple(
-            Dot(
-                name=name,
-                skills=kinds.get(name, ((), ""))[0],
-                role=kinds.get(name, ((), "honest"))[1],
-                up=name in up,
-                brokered=brokered[name],
-                served=self._served[name],
+        dots = []
+        for name in self._stage.mesh.members:
+            one = people.get(name) or people.get(name.partition(".")[0]) or Character(name)
+            dots.append(
+                Dot(
+                    name=name,
+                    skills=tuple(one.skills),
+                    role=one.role,
+                    up=name in up,
+                    brokered=brokered[name],
+                    served=self._served[name],
+                )
             )
-            for name in self._stage.mesh.members
-        )
+        return tuple(dots)
 
     def lines(self) -> tuple[Line, ...]:
         """Return who worked for whom, most first."""

@@ -50,16 +50,18 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Agents of one kind.
 
     Attributes:
-        skill: What they can do.
-        role: How they behave, by name (:data:`simulations.adversaries.ROLES`).
+        skill: What they can do; empty for a part that needs no agent, such as a flooder's.
+        role: The part that they play, by name (:data:`simulations.roles.ROLES`).
+        knobs: How they play it, such as ``{every_s = 30}``.
         share: Of the nodes, how many have one; 0 to 1.
         count: The same as a number, which counts before ``share``.
         temper: How well.
         name: Of each agent, by default the skill's.
     """
 
-    skill: str
+    skill: str = ""
     role: str = "honest"
+    knobs: dict[str, float | int | str | bool] = msgspec.field(default_factory=dict)
     share: float = 1.0
     count: int = 0
     temper: Temper = msgspec.field(default_factory=Temper)
@@ -252,5 +254,5 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
 def _unknown_skills(scenario: Scenario) -> Iterator[str]:
     parts = [("agents", group.skill) for group in scenario.agents]
     for part, skill in (*parts, *(("load", load.skill) for load in scenario.load)):
-        if skill not in SKILLS:
+        if skill not in SKILLS and (skill or part == "load"):
             yield f"{part}: there is no skill {skill!r}; there are {', '.join(SKILLS)}"
