@@ -8,6 +8,12 @@ settings.  The operations are those of ``adapters/kad_directory.py``, step by st
 its numbers (:class:`Rules`); ``tests/simulations/test_kademlia_calibration.py`` holds
 this model against that code.
 
+What the model leaves out: requests of one operation see the tables as they were when it
+began, and those of several names are walked one name after the other, so they learn from
+each other a little sooner; addresses don't lapse (the real ones do after an hour or
+two); no limit of a server's on rates, sizes or subnets is there; who is dialled by two
+at once has one connection.
+
 In a world::
 
     kademlia = SimKademlia(world.random("directory"), validate, delay_s=…, reaches=…)
@@ -149,6 +155,14 @@ class SimKademlia:
     def node(self, peer: str) -> KadNode | None:
         """Return the node of ``peer``, if it lives."""
         return self._population.nodes.get(self._population.key(peer))
+
+    def record_key(self, peer: str) -> int:
+        """Return where the record of ``peer`` belongs: an adversary wants to stand there."""
+        return self._population.record_key(peer)
+
+    def name_key(self, name: str) -> int:
+        """Return where those who are listed under ``name`` belong."""
+        return self._population.name_key(name)
 
     def corrupt(self, peer: str, answering: Answering | None) -> None:
         """Let ``answering`` answer for a node; None makes it honest again.

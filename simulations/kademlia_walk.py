@@ -127,7 +127,7 @@ class Walk:
             while waiting and len(running) < self._rules.parallel_max:
                 key = waiting.pop()
                 end_s, answer = self._in_lane(key, trips, ask)
-                heappush(running, (end_s, len(waiting), key, answer))
+                heappush(running, (end_s, -len(waiting), key, answer))  # the earlier first
             if not running:
                 return
             end_s, _, key, answer = heappop(running)
@@ -140,22 +140,26 @@ class Walk:
 
     def _ask_round(self, batch: Sequence[int], target: int) -> dict[int, None]:
         """Ask all of ``batch`` for the nearest they know; return whom they named."""
-        node, trips = self._node, self._rules.request_trips
-        named: dict[int, None] = {}
-        slowest_s = 0.0
-        for key in batch:
+        node = self._node
+        ended: list[tuple[float, int, int, KadNode | None]] = []
+        for order, key in enumerate(batch):
             self.finds += 1
             node.meet(key)
-            other, took_s = self._call(key, trips)
-            slowest_s = max(slowest_s, took_s)
+            other, took_s = self._call(key, self._rules.request_trips)
+            ended.append((took_s, order, key, other))
+        # In the order in which they end: who refuses is forgotten before the others name
+        # it again, and so it stays in the table.
+        ended.sort(key=lambda end: end[:2])
+        named: dict[int, None] = {}
+        for took_s, _, key, other in ended:
             if other is not None:
-                told = [k for k in other.nearest(node, target) if k != node.key]
-                named.update(dict.fromkeys(told))
-                for k in told:
-                    node.hear_of(k)
+                for told in other.nearest(node, target):
+                    if told != node.key:
+                        named[told] = None
+                        node.hear_of(told)
             elif took_s < self._rules.request_s:
                 node.table.forget(key)
-        self.wait(slowest_s)
+        self.wait(ended[-1][0])
         return named
 
     def _in_lane(

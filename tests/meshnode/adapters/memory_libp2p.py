@@ -1,8 +1,8 @@
 """The real DHT without sockets: py-libp2p and our adapters, over connections in memory.
 
 Noise, yamux, multistream, identify and the DHT are what they are in a process; only TCP
-is replaced, by queues whose bytes take a fixed time on Trio's clock.  So fifty real
-nodes run in virtual time in one process, and what they do can be counted.
+is replaced, by queues whose bytes take a fixed time on Trio's ``MockClock``.  So fifty
+real nodes run in virtual time in one process, and what they do can be counted.
 
 Addresses look like TCP's on loopback, because the adapters take no others; nothing is
 bound.  A killed node ends as a process does: its connections break, its port refuses.
