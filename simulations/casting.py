@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from meshnode.errors import InputInvalid
 from simulations.agents import Act
+from simulations.answering import Eclipsing, Replaying
+from simulations.dht import KademliaDht
 from simulations.rogues import Conduct
-from simulations.roles import Part, Whitewasher, read_part
+from simulations.roles import Eclipser, Part, Poisoner, Whitewasher, read_part
 from simulations.ruses import Disguise, Ruse
 from simulations.scenario import SKILLS, Group, Scenario
 from simulations.stage import Offer, Place, Stage
@@ -23,6 +26,7 @@ class Character:
         role: The part that it plays, by name.
         place: What :meth:`Stage.add` is told of it.
         plot: Who adds it instead, if its part needs that.
+        poison: What it does to the DHT.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Character:
     role: str = "honest"
     place: Place = field(default_factory=Place)
     plot: Whitewasher | None = None
+    poison: Poisoner | None = None
 
 
 def cast(scenario: Scenario, rng: Random) -> Mapping[str, Character]:
@@ -75,6 +80,8 @@ def _join(character: Character, group: Group, part: Part) -> None:
         character.place["conduct"] = part.role
     if isinstance(part.role, Whitewasher):
         character.plot = part.role
+    if isinstance(part.role, Poisoner):
+        character.poison = part.role
     if not group.skill:
         return
     act = Act(SKILLS[group.skill], group.temper, name=group.name or group.skill)
@@ -84,7 +91,12 @@ def _join(character: Character, group: Group, part: Part) -> None:
 
 
 def enter(stage: Stage, people: Sequence[Character]) -> None:
-    """Start everybody; :meth:`Stage.ready` waits until they are up."""
+    """Start everybody; :meth:`Stage.ready` waits until they are up.
+
+    Raises:
+        InputInvalid: Somebody is to poison a DHT that there is not.
+    """
+    _poison(stage, [one for one in people if one.poison is not None])
     for one in people:
         if one.plot is not None:
             stage.world.nursery.start_soon(
@@ -93,3 +105,18 @@ def enter(stage: Stage, people: Sequence[Character]) -> None:
         else:
             (name,) = stage.add(one.offers, name="n", **one.place)
             assert name == one.name, f"{one.name} was to start as that, not as {name}"
+
+
+def _poison(stage: Stage, poisoners: Sequence[Character]) -> None:
+    if not poisoners:
+        return
+    dht = stage.mesh.directory
+    if not isinstance(dht, KademliaDht):
+        raise InputInvalid(
+            f"role {poisoners[0].role} needs a DHT", hint='say directory = "kademlia"'
+        )
+    peers = {one.name: stage.mesh.identity(one.name).peer for one in poisoners}
+    eclipsers = [peers[one.name] for one in poisoners if isinstance(one.poison, Eclipser)]
+    for one in poisoners:
+        eclipses = isinstance(one.poison, Eclipser)
+        dht.corrupt(peers[one.name], Eclipsing(eclipsers) if eclipses else Replaying())

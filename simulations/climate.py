@@ -74,6 +74,8 @@ class Climate:
 
     def weather(self, one: str, other: str) -> Weather:
         """Return the weather from ``one`` to ``other``, places and accesses included."""
+        if self._is_plain:
+            return self._weather  # the same for all: nothing is kept for a million pairs
         weather = self._known.get((one, other))
         if weather is None:
             weather = self._work_out(one, other)
@@ -94,6 +96,10 @@ class Climate:
         """Return what all that reaches ``peer`` goes through, or None for no limit."""
         pipe = self._pipes_of(peer)[1]
         return pipe if pipe.bytes_per_s < inf else None
+
+    @property
+    def _is_plain(self) -> bool:
+        return self._weather.geography is None and not (self._special or self._accesses)
 
     def _work_out(self, one: str, other: str) -> Weather:
         weather = self._special.get((one, other), self._weather)

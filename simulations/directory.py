@@ -89,7 +89,7 @@ class SimDirectory:
         self._providers: dict[str, dict[str, float]] = {}
         self._unreached: dict[str, None] = {}
 
-    def port(self, peer: str) -> "SimDirectoryPort":
+    def port(self, peer: str, *, listens: bool = True) -> "SimDirectoryPort":  # noqa: ARG002 - all are alike here
         """Return ``peer``'s way into the directory."""
         return SimDirectoryPort(self, peer)
 

@@ -37,9 +37,9 @@ class Eclipse:
     accomplices: list[str] = field(default_factory=list)
     names: Sequence[str] = ()
 
-    def port(self, peer: str) -> Directory:
+    def port(self, peer: str, *, listens: bool = True) -> Directory:
         """See :class:`simulations.mesh.Dht`."""
-        return _Port(self, peer, self.directory.port(peer))
+        return _Port(self, peer, self.directory.port(peer, listens=listens))
 
     def gone(self, peer: str) -> None:
         """See :class:`simulations.mesh.Dht`."""

@@ -59,8 +59,8 @@ T = TypeVar("T")
 class Dht(Protocol):
     """The directory of a world, real lookups or not."""
 
-    def port(self, peer: str) -> Directory:
-        """Return the way of ``peer`` into it, from now on: it is up."""
+    def port(self, peer: str, *, listens: bool) -> Directory:
+        """Return the way of ``peer`` into it, from now on: it is up, and may answer others."""
 
     def gone(self, peer: str) -> None:
         """Note that ``peer`` has gone without a word."""
@@ -246,7 +246,7 @@ class SimMesh:
             joins: Whether it dials the first member, if its config names nobody; else it
                 finds others by the DHT alone.
         """
-        identity = self._identity(name)
+        identity = self.identity(name)
         first = next(iter(self.members.values()), None)
         if joins and first is not None and not config.join:
             address = self.world.network.transport(first.peer).addresses()[0]
@@ -301,7 +301,8 @@ class SimMesh:
             self.world.trace.note(f"disk full {name}")
             life.store.fail_next(count=count)
 
-    def _identity(self, name: str) -> Identity:
+    def identity(self, name: str) -> Identity:
+        """Return the keys that ``name`` has, or will have."""
         seed, sealing = (
             sha256(f"{self.world.seed}/{name}/{use}".encode()).digest() for use in "sx"
         )
@@ -318,7 +319,7 @@ class SimMesh:
         ports = Ports(
             identity=member.identity,
             transport=self.world.network.transport(member.peer, listens=member.listens),
-            directory=self.directory.port(member.peer),
+            directory=self.directory.port(member.peer, listens=member.listens),
             store=store,
             clock=member.clock,
             entropy=self.world.entropy(part),

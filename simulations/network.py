@@ -199,6 +199,11 @@ class SimNetwork:
         there = [i for i, island in enumerate(self._islands) if target in island]
         return not here or not there or bool(set(here) & set(there))
 
+    def answers(self, one: str, other: str) -> bool:
+        """Tell whether ``other`` would answer ``one`` now, were it up."""
+        frozen = (self._hosts[peer].frozen for peer in (one, other) if peer in self._hosts)
+        return self.passes(one, other) and self.passes(other, one) and not any(frozen)
+
     def connected(self, one: str, other: str) -> bool:
         """Tell whether ``one`` believes in a connection to ``other``."""
         return other in self._hosts[one].links

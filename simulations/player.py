@@ -17,6 +17,7 @@ from protocol.graph import Check, Source, SubTask, TaskGraph
 from simulations import faults
 from simulations.agents import Skill
 from simulations.casting import cast, enter
+from simulations.dht import KademliaDht
 from simulations.directory import LIKE_KADEMLIA, SimDirectory
 from simulations.faults import Fault, Schedule
 from simulations.mesh import CONFIG, NETWORK, Dht
@@ -214,6 +215,8 @@ class _Play:
 
 def _directory(scenario: Scenario, world: World) -> Dht:
     validate = validate_record(NETWORK, world.clock())
+    if scenario.directory == "kademlia":
+        return KademliaDht(world, validate)
     lossiness = LIKE_KADEMLIA if scenario.directory == "lossy" else None
     return SimDirectory(
         world.random("directory"), validate, lossiness=lossiness, trace=world.trace

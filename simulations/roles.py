@@ -52,7 +52,25 @@ class Whitewasher(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 await stage.mesh.retire(one)
 
 
-Role = Ruse | Conduct | Whitewasher
+class Eclipser(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Answers lookups of the DHT with accomplices only, and keeps nothing of what it takes.
+
+    See :class:`simulations.answering.Eclipsing`.  It gains whoever finds others by the DHT
+    alone; catalogues between neighbours, and lookups on several ways, make it useless.
+    """
+
+
+class StaleReplayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Serves the first record of each peer that it ever had, whatever came after.
+
+    See :class:`simulations.answering.Replaying`.  It sends others to addresses and agents of
+    the past.  Records carry a sequence and lapse, so several answers, or time, undo it.
+    """
+
+
+#: What is played at the DHT, by a node that is honest otherwise.
+Poisoner = Eclipser | StaleReplayer
+Role = Ruse | Conduct | Whitewasher | Poisoner
 
 #: Name in a file -> what is made with its knobs.
 ROLES: Final[Mapping[str, type[Role]]] = MappingProxyType(
@@ -83,6 +101,8 @@ ROLES: Final[Mapping[str, type[Role]]] = MappingProxyType(
         "flooder": nuisances.Flooder,
         "replayer": nuisances.Replayer,
         "whitewasher": Whitewasher,
+        "eclipser": Eclipser,
+        "stale_replayer": StaleReplayer,
     }
 )
 
@@ -148,7 +168,8 @@ def enter(
     Args:
         stage: Where.
         acts: What they could do honestly.
-        *roles: Ruses, the outermost first; a conduct; a plot.
+        *roles: Ruses, the outermost first; a conduct; a plot.  What is played at the DHT
+            is a scenario's (:mod:`simulations.casting`).
         n: How many.
         name: Their names begin so.
 

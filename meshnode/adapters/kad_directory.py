@@ -217,7 +217,7 @@ class KadDirectory:
                 for attempt in range(ATTEMPTS):
                     await self._pause(attempt)
                     await self._rejoin()
-                    peers = await self._closest(key.encode())
+                    peers = await self._closest(place_of(key))
                     taken = await self._store(key.encode(), record, peers)
                     if taken:
                         break
@@ -279,7 +279,7 @@ class KadDirectory:
                 for attempt in range(ATTEMPTS):
                     await self._pause(attempt)
                     await self._rejoin()
-                    await self._ask_closest(key.encode(), ask)
+                    await self._ask_closest(place_of(key), ask)
                     if found:
                         break
         return max(found)[1] if found else None
@@ -413,13 +413,20 @@ class KadDirectory:
         return f"/{NAMESPACE}/{self._network}/{peer}"
 
     def _name_key(self, name: str) -> bytes:
-        """Return a SHA-256 multihash, which any DHT node takes as a provider key."""
-        text = f"{NAMESPACE}/{self._network}/cap/{name}"
-        return b"\x12\x20" + hashlib.sha256(text.encode()).digest()
+        return place_of(f"{NAMESPACE}/{self._network}/cap/{name}")
 
     async def _pause(self, attempt: int) -> None:
         if attempt:
             await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.5))
+
+
+def place_of(key: str) -> bytes:
+    """Return where an entry belongs: a SHA-256 multihash of its key.
+
+    Any DHT node takes one as a provider key, and as what a lookup is for.  Of other keys
+    of more than 50 bytes, such as those of records, py-libp2p's server ignores lookups.
+    """
+    return b"\x12\x20" + hashlib.sha256(key.encode()).digest()
 
 
 def parse_bootstrap(address: str) -> tuple[ID, Multiaddr]:

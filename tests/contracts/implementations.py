@@ -6,6 +6,8 @@ Each is a module with two async context managers of the same shape:
   which reaches every other through ``open(peer, protocol, addresses=other.addresses())``;
 * ``directories(count)`` yields ``count`` :class:`Participant` of one directory.
 
+A module may have only one of them; the lists at the end say which suites it is for.
+
 A suite neither sleeps nor reads a clock, so it holds for virtual time and for
 real sockets alike; what takes too long there is a failure (:data:`LIMIT_S`).
 """
@@ -46,10 +48,14 @@ Directories = Callable[[int], AbstractAsyncContextManager[Sequence[Participant]]
 _MODULES: Final = {
     "simulated": "tests.contracts.simulated_ports",
     "libp2p": "tests.contracts.libp2p_ports",
+    "kademlia": "tests.contracts.kademlia_ports",
 }
+#: Those that are directories and nothing else.
+_NO_TRANSPORTS: Final = ("kademlia",)
 
-#: The names of those that exist.
-IMPLEMENTATIONS: Final = tuple(name for name, module in _MODULES.items() if find_spec(module))
+#: The names of those that exist: directories, and those that have transports, too.
+DIRECTORIES: Final = tuple(name for name, module in _MODULES.items() if find_spec(module))
+IMPLEMENTATIONS: Final = tuple(name for name in DIRECTORIES if name not in _NO_TRANSPORTS)
 
 
 def implementation(name: str) -> ModuleType:

@@ -27,21 +27,23 @@ async def transports(peers: int) -> AsyncIterator[Sequence[Transport]]:
 async def directories(peers: int) -> AsyncIterator[Sequence[Participant]]:
     """Yield participants of one lossy simulated directory."""
     lossiness = Lossiness(miss_chance=0.2, publish_failure_chance=0.2)
-    directory = SimDirectory(Random(peers), _sequence, lossiness=lossiness)
+    directory = SimDirectory(Random(peers), sequence_of, lossiness=lossiness)
     yield [_participant(directory, f"peer-{next(_numbers)}") for _ in range(peers)]
 
 
 def _participant(directory: SimDirectory, peer: str) -> Participant:
-    return Participant(peer, directory.port(peer), lambda sequence: _record(peer, sequence))
+    return Participant(
+        peer, directory.port(peer), lambda sequence: made_up_record(peer, sequence)
+    )
 
 
-def _record(peer: str, sequence: int) -> bytes:
+def made_up_record(peer: str, sequence: int) -> bytes:
     """Return what stands for a signed record here."""
     return f"{peer} {sequence} signed".encode()
 
 
-def _sequence(peer: str, record: bytes) -> int | None:
-    """Refuse what :func:`_record` did not make for ``peer``."""
+def sequence_of(peer: str, record: bytes) -> int | None:
+    """Refuse what :func:`made_up_record` did not make for ``peer``."""
     parts = record.decode().split(" ")
     if len(parts) != 3 or parts[0] != peer or parts[2] != "signed":
         return None

@@ -12,7 +12,7 @@ import trio
 
 from meshnode.errors import Unreachable
 from tests.contracts.implementations import (
-    IMPLEMENTATIONS,
+    DIRECTORIES,
     LIMIT_S,
     Directories,
     Participant,
@@ -23,7 +23,7 @@ NAME = "text.summarization@1"
 ROUNDS_MAX = 8
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=DIRECTORIES)
 def directories(request: pytest.FixtureRequest) -> Directories:
     """The way to get participants of the implementation under test."""
     made: Directories = implementation(request.param).directories

@@ -12,9 +12,11 @@ import trio.testing
 
 from meshnode.errors import MeshError
 from meshnode.ports import Stream
+from simulations.kademlia import SimKademlia
 from simulations.network import SimTransport, Weather
 from simulations.weather import WORLD
 from simulations.world import World
+from tests.contracts.simulated_ports import made_up_record, sequence_of
 
 MANY = 50
 
@@ -191,6 +193,34 @@ async def _get_into_trouble(world: World, weather: Weather) -> None:
         rng.choice(faults)(one, other)
 
 
+async def kademlia_in_trouble(world: World) -> None:
+    """Nodes of a DHT that publish, look up, crash and come back, on a bad network."""
+    rng = world.random("trouble")
+    dht = SimKademlia(
+        world.random("kademlia"),
+        sequence_of,
+        delay_s=lambda _one, _other: rng.uniform(0.01, 0.2),
+        reaches=lambda _one, _other: rng.random() < 0.97,
+        trace=world.trace,
+    )
+    world.nursery.start_soon(dht.run)
+    peers = [f"n{i}" for i in range(60)]
+    for peer in peers:
+        dht.join(peer, peers[:2])
+    for sequence in range(120):
+        peer, asker = rng.choice(peers), rng.choice(peers)
+        if sequence % 4 == 0:
+            dht.crash(asker, silent=rng.random() < 0.5)
+            await trio.sleep(rng.uniform(0, 60))
+            dht.join(asker, peers[:2])
+        try:
+            await dht.port(peer).publish(made_up_record(peer, sequence), ["all", f"x{peer}"])
+        except MeshError as exc:
+            world.trace.note(f"{peer}: {exc}")
+        world.trace.note(f"{await dht.port(asker).record(peer)!r}")
+        world.trace.note(f"{list(await dht.port(asker).providers('all'))}")
+
+
 async def order_of_a_set(world: World) -> None:
     """A scenario that breaks the rule: it must differ, or the tests see nothing."""
     for name in {f"name {i}" for i in range(MANY)}:
@@ -205,4 +235,5 @@ SOUND: tuple[Callable[[World], Awaitable[None]], ...] = (
     generators_left_as_garbage,
     mesh_in_trouble,
     world_in_trouble,
+    kademlia_in_trouble,
 )

@@ -14,7 +14,12 @@ from trio._core import _run as trio_run
 from simulations import world
 from simulations.world import World
 from tests.simulations import determinism_scenarios
-from tests.simulations.determinism_scenarios import SOUND, mesh_in_trouble, order_of_a_set
+from tests.simulations.determinism_scenarios import (
+    SOUND,
+    kademlia_in_trouble,
+    mesh_in_trouble,
+    order_of_a_set,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +71,7 @@ def test_a_scenario_that_hangs_on_the_hash_seed_is_told_apart(
 
 @pytest.mark.parametrize(
     "scenario",
-    [determinism_scenarios.cancelled_together, mesh_in_trouble],
+    [determinism_scenarios.cancelled_together, mesh_in_trouble, kademlia_in_trouble],
     ids=lambda scenario: scenario.__name__,
 )
 def test_another_seed_gives_another_run(scenario: world.Scenario) -> None:

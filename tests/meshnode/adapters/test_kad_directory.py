@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from libp2p.kad_dht.kad_dht import DHTMode
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
@@ -23,6 +24,7 @@ from meshnode.errors import ConfigError, Unreachable
 from protocol.keys import Identity
 from tests.contracts.libp2p_ports import bootstrap_address, judge_record, make_record
 from tests.meshnode.adapters.libp2p_nodes import NAME, child, seed
+from tests.meshnode.adapters.memory_libp2p import address_of, memory_transport, open_wire
 
 EXPIRED = b"expired"
 
@@ -47,6 +49,23 @@ async def nodes(count: int) -> AsyncIterator[Sequence[KadDirectory]]:
                     open_directory(transport, "test", judge, bootstrap=bootstrap)
                 )
             )
+            bootstrap = bootstrap or [bootstrap_address(transport)]
+        yield made
+
+
+@asynccontextmanager
+async def memory_nodes(count: int) -> AsyncIterator[Sequence[KadDirectory]]:
+    """Run what :func:`nodes` runs in virtual time."""
+    async with AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(open_wire(delay_s=0.05))
+        made: list[KadDirectory] = []
+        bootstrap: list[str] = []
+        for number in range(count):
+            transport = await stack.enter_async_context(
+                memory_transport(wire, seed(f"n{number}"), address_of(number))
+            )
+            directory = open_directory(transport, "test", judge, bootstrap=bootstrap)
+            made.append(await stack.enter_async_context(directory))
             bootstrap = bootstrap or [bootstrap_address(transport)]
         yield made
 
@@ -184,6 +203,18 @@ async def test_who_has_gone_is_not_told_every_name(monkeypatch: pytest.MonkeyPat
     assert deaf in told
     assert events.count("directory.announcement_failed") == 1
     assert listed == [peer_of(asker)]
+
+
+async def test_a_record_is_looked_for_at_those_whom_others_name(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with memory_nodes(3) as (first, holder, asker):
+        await trio.sleep(10)  # they have looked around: nobody knew of anybody
+        absent = Identity(seed("absent"), seed("absent")).peer
+        holder.dht.value_store.put(key_of(absent).encode(), make_record(absent, 1))
+        await first.dht.routing_table.add_peer(pid(peer_of(holder)))
+        assert asker.dht.routing_table.get_peer_ids() == [pid(peer_of(first))]
+        assert await asker.record(absent) == make_record(absent, 1)
 
 
 async def test_publishing_alone_is_unreachable() -> None:

@@ -320,7 +320,7 @@ def test_what_is_held_for_another_broker_is_no_input_for_who_knows_its_hash(
         hand = await meet(mesh, agent)
         artifacts = mesh.node("b").artifacts
         secret = canonical("the other broker's")
-        owner = mesh._identity("c").peer
+        owner = mesh.identity("c").peer
         ref = await artifacts.put(secret, job="job", broker=owner)
         if forget:
             artifacts._memory.clear()

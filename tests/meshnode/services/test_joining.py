@@ -32,7 +32,7 @@ def sighting(node: Node) -> Sighting:
 
 def alone(mesh: SimMesh, name: str) -> str:
     """Return an address to join at which nobody is."""
-    return f"{NOWHERE}/p2p/{mesh._identity(name).peer}"
+    return f"{NOWHERE}/p2p/{mesh.identity(name).peer}"
 
 
 def test_whom_it_sees_it_meets_and_a_node_that_is_not_there_hinders_nothing() -> None:
@@ -42,13 +42,13 @@ def test_whom_it_sees_it_meets_and_a_node_that_is_not_there_hinders_nothing() ->
         b = await mesh.start("b", config=lonely)
         await trio.sleep(20)
         assert not a.sessions.connected()
-        a.joining.seen(Sighting(mesh._identity("nobody").peer, (NOWHERE,)))
+        a.joining.seen(Sighting(mesh.identity("nobody").peer, (NOWHERE,)))
         a.joining.seen(Sighting(a.peer, (NOWHERE,)))
         a.joining.seen(sighting(b))
         await until(lambda: b.peer in a.sessions.connected(), within_s=30)
         assert told(a, "mdns.not_reached")
         assert [row["peer"] for row in told(a, "mdns.not_reached")] == [
-            mesh._identity("nobody").peer
+            mesh.identity("nobody").peer
         ] * len(told(a, "mdns.not_reached"))
 
     play(story)

@@ -115,7 +115,7 @@ def test_another_provider_is_found_beside_those_that_refuse() -> None:
 )
 def test_the_owner_says_who_may_call(callers: tuple[str, ...], expected: list[bool]) -> None:
     async def story(mesh: SimMesh) -> None:
-        stranger = mesh._identity("stranger").peer
+        stranger = mesh.identity("stranger").peer
         named = [stranger if caller == "stranger" else caller for caller in callers]
         a = await mesh.start("a", agents=lambda: [TextAgent()], config=calling(*named))
         await invited(mesh, "a", "invited")
