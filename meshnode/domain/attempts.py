@@ -28,7 +28,7 @@ _TOLD_MAX: Final = 3
 
 _BUSY: Final = "node.busy"
 #: Failures after which the same peer isn't asked for this unit again.
-_DISQUALIFYING: Final = frozenset(
+DISQUALIFYING: Final = frozenset(
     {
         "agent.failed",
         "agent.timeout",
@@ -39,7 +39,7 @@ _DISQUALIFYING: Final = frozenset(
     }
 )
 #: Failures of awards that nobody took.
-_UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
+UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
 #: What it means that all who were called refuse for the same reason.
 _UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
 
@@ -64,12 +64,12 @@ class Barred:
 def is_try(attempt: Attempt) -> bool:
     """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
     error = attempt.error
-    return error is not None and bool(attempt.award) and error.code not in _UNTRIED
+    return error is not None and bool(attempt.award) and error.code not in UNTRIED
 
 
 def unfit(unit: Unit) -> set[str]:
     """Return the peers that aren't asked for ``unit`` again: it failed there, or won't fit."""
-    out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
+    out = {f.peer for f in unit.failures() if f.code in DISQUALIFYING}
     for attempt in unit.attempts:
         for peer, refusal in attempt.refusals.items():
             if refusal.reason == admission.ITEMS:

@@ -184,6 +184,17 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
     return _Planner(state, now_ms, view).steps()
 
 
+def pause_ms(tries: int, *, tried: bool) -> int:
+    """Return how long a unit rests before its next attempt.
+
+    Args:
+        tries: Attempts at which a contractor failed.
+        tried: The last attempt was one of them; else nobody took it up.
+    """
+    pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
+    return pause if tried else max(pause, BUSY_PAUSE_MS)
+
+
 def _ending(state: JobState) -> Iterator[Step]:
     """Close what is open, then finish."""
     if state.cancelled is None:
@@ -360,12 +371,11 @@ class _Planner:
                 )
             )
             return False
-        pause_ms = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-        if failures and not is_try(unit.attempts[-1]):
-            pause_ms = max(pause_ms, BUSY_PAUSE_MS)
-        if failures and self.now_ms < unit.ended_ms + pause_ms:
-            self._wake(unit.ended_ms + pause_ms)
-            return False
+        if failures:
+            pause = pause_ms(tries, tried=is_try(unit.attempts[-1]))
+            if self.now_ms < unit.ended_ms + pause:
+                self._wake(unit.ended_ms + pause)
+                return False
         return self._choose(task, unit)
 
     def _choose(self, task: SubTask, unit: Unit) -> bool:
