@@ -41,12 +41,10 @@ from simulations.market_arrivals import Arrival
 from simulations.market_choice import Choice, Evidence, Outcome, Policy
 from simulations.market_figures import Counter
 from simulations.market_ledger import Ledger, Payment
-from simulations.market_parties import Attempt, Broker, Contractor, Task
+from simulations.market_parties import OFFER_S, Attempt, Broker, Contractor, Task
 
 #: A broker looks again after this if nobody had room, seconds (services/job_runner.py).
 _POLL_S: Final = 1.0
-#: A peer that gave no answer is the last choice for this long, seconds (services/market.py).
-_TROUBLE_S: Final = 30.0
 #: An award may take so much longer than its agent allows itself (services/contracts.py).
 _SLACK_S: Final = 30.0
 #: After that, the broker waits so much longer for an answer (services/awards.py).
@@ -158,12 +156,15 @@ class Market:
         self.now_s = 0.0
         self._rules = rules
         self._policy = policy
-        self._offering: dict[int, list[Contractor]] = {}
-        for contractor in self.contractors:
-            self._offering.setdefault(contractor.trader.capability, []).append(contractor)
-        self._by_peer = {contractor.peer: contractor for contractor in self.contractors}
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._order = count()  # breaks ties, so that events are never compared
+        self._offering: dict[int, list[Contractor]] = {}
+        offering = Random(f"{seed}/offering")
+        for contractor in self.contractors:
+            self._offering.setdefault(contractor.trader.capability, []).append(contractor)
+            renewed_s = OFFER_S * (0.5 + 0.5 * offering.random())
+            self._at(renewed_s, self._renew, contractor)
+        self._by_peer = {contractor.peer: contractor for contractor in self.contractors}
         self._deadlines: deque[Task] = deque()
         self._open = 0
         self._hash = sha256()
@@ -277,22 +278,18 @@ class Market:
 
     def _candidates(self, task: Task, broker: Broker) -> list[Candidate]:
         """Return who could do it: has room, and hasn't failed at it unless all others have."""
-        sessions, trouble_s, now_s = broker.sessions, broker.trouble_s, self.now_s
-        failed = task.failed
-        fresh: list[Candidate] = []
-        tried: list[Candidate] = []
-        for contractor in self._drawn(task.capability):
-            if contractor.cards_until_s <= now_s:
-                contractor.renew(now_s)
-            peer = contractor.peer
-            troubled = peer in trouble_s and trouble_s[peer] > now_s
-            card = contractor.cards[2 * troubled + (peer in sessions)]
-            if peer not in failed:
-                fresh.append(card)
-            elif not failed[peer]:
-                tried.append(card)
+        sessions, troubled = broker.sessions, broker.troubled(self.now_s)
+        cards = [
+            each.troubled_cards[each.peer in sessions]
+            if each.peer in troubled
+            else each.cards[each.peer in sessions]
+            for each in self._drawn(task.capability)
+        ]
+        if failed := task.failed:
+            cards = [card for card in cards if not failed.get(card.peer)]
+            cards = [card for card in cards if card.peer not in failed] or cards
         load = broker.load
-        return [card for card in fresh or tried if has_room(card, load)]
+        return [card for card in cards if has_room(card, load)]
 
     def _drawn(self, capability: int) -> Sequence[Contractor]:
         offering = self._offering.get(capability, [])
@@ -406,7 +403,7 @@ class Market:
         """The broker has waited long enough for an answer, and withdraws the award."""
         task = attempt.task
         if task.attempt is attempt:
-            task.broker.trouble_s[attempt.candidate.peer] = self.now_s + _TROUBLE_S
+            task.broker.distrust(attempt.candidate.peer, self.now_s)
             self._withdraw(task)
             self._missed(attempt, "session.timeout")
 
@@ -445,9 +442,14 @@ class Market:
 
     # --- what is known of whom ---
 
+    def _renew(self, contractor: Contractor) -> None:
+        """An agent's offer is renewed: all brokers see the latency that it has now."""
+        contractor.renew()
+        self._at(self.now_s + OFFER_S, self._renew, contractor)
+
     def _blame(self, contractor: Contractor, peer: str) -> None:
         """Hold something against an agent, if it still is who it was."""
-        if contractor.peer == peer and contractor.blame(self.now_s):
+        if contractor.peer == peer and contractor.blame():
             self._by_peer[contractor.peer] = contractor
 
     def _learn(self, attempt: Attempt, outcome: Outcome) -> None:

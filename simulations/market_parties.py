@@ -4,7 +4,7 @@ They are told the time and never schedule anything; :mod:`simulations.market_loo
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from random import Random
 from typing import Final, Literal
 
@@ -13,6 +13,8 @@ from simulations.market_agents import Conduct, Trader
 
 #: An agent's offer is renewed about so often: a broker's idea of its latency is as old.
 OFFER_S: Final = 480.0
+#: A peer that gave no answer is the last choice for this long, seconds (services/market.py).
+TROUBLE_S: Final = 30.0
 #: Weight of the newest run in an agent's own mean of its latency, as at a node.
 _NEWEST: Final = 0.2
 #: Awards that a contractor holds, waiting ones included; one more is refused.
@@ -27,19 +29,18 @@ class Broker:
     Attributes:
         number: Index.
         load: Agent id -> its own units outstanding there.
-        trouble_s: Peer that failed lately -> until when it is the last choice.
         sessions: Peers that it has an open session with, the latest used last.
         paid_mc: For accepted results.
     """
 
-    __slots__ = ("load", "number", "paid_mc", "sessions", "trouble_s")
+    __slots__ = ("_trouble_s", "load", "number", "paid_mc", "sessions")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.load: dict[str, int] = {}
-        self.trouble_s: dict[str, float] = {}
         self.sessions: dict[str, None] = {}
         self.paid_mc = 0
+        self._trouble_s: dict[str, float] = {}  # peer -> until when, the soonest first
 
     def connect(self, peer: str, *, sessions_max: int) -> bool:
         """Use the session with ``peer``; tell whether it had to be opened first."""
@@ -52,6 +53,21 @@ class Broker:
         if len(sessions) > sessions_max:
             del sessions[next(iter(sessions))]
         return True
+
+    def distrust(self, peer: str, now_s: float) -> None:
+        """Take ``peer`` only if there is nobody else, for a while."""
+        self._trouble_s.pop(peer, None)
+        self._trouble_s[peer] = now_s + TROUBLE_S
+
+    def troubled(self, now_s: float) -> Container[str]:
+        """Return who is the last choice now."""
+        until_s = self._trouble_s
+        while until_s:
+            soonest = next(iter(until_s))
+            if until_s[soonest] > now_s:
+                break
+            del until_s[soonest]
+        return until_s
 
     def release(self, agent_id: str) -> None:
         """Count a unit there no longer."""
@@ -154,8 +170,8 @@ class Contractor:
         trader: How it was made.
         number: Index.
         peer: PeerId that it has now.
-        cards: As brokers see it, by twice trouble plus session.
-        cards_until_s: When what it declares is renewed.
+        cards: As brokers see it, without and with a session.
+        troubled_cards: The same, for those whom it gave no answer.
         earned_mc: Under all its keys.
         executions: Runs begun.
         utilisation: Of its slots in the last window that was closed, 0 to 1.
@@ -163,7 +179,6 @@ class Contractor:
     """
 
     __slots__ = (
-        "_agent_name",
         "_blamed",
         "_busy_slot_s",
         "_capability_name",
@@ -174,12 +189,12 @@ class Contractor:
         "_since_s",
         "births",
         "cards",
-        "cards_until_s",
         "earned_mc",
         "executions",
         "number",
         "peer",
         "trader",
+        "troubled_cards",
         "utilisation",
     )
 
@@ -199,30 +214,31 @@ class Contractor:
         self._mean_ms = trader.mean_s * 1000
         self._busy_slot_s = 0.0
         self._since_s = 0.0
-        self.renew(0.0)
+        self.renew()
 
     # --- what it declares ---
 
-    def renew(self, now_s: float) -> None:
+    def renew(self) -> None:
         """Declare its latency anew: its own mean, or what it would like it to be."""
-        self.cards_until_s = now_s + OFFER_S
-        told_ms = max(1, int(self._mean_ms * self.trader.behaviour.claimed_share))
-        self.cards = tuple(
-            Candidate(
-                peer=self.peer,
-                agent="worker",
-                capability=self._capability_name,
-                price_mc=self.trader.price_mc,
-                latency_ms=told_ms,
-                concurrency=self.trader.concurrency,
-                alive=alive,
-                troubled=troubled,
-            )
+        self.cards, self.troubled_cards = (
+            tuple(self._card(troubled=troubled, alive=alive) for alive in (False, True))
             for troubled in (False, True)
-            for alive in (False, True)
         )
 
-    def blame(self, now_s: float) -> bool:
+    def _card(self, *, troubled: bool, alive: bool) -> Candidate:
+        trader = self.trader
+        return Candidate(
+            peer=self.peer,
+            agent="worker",
+            capability=self._capability_name,
+            price_mc=trader.price_mc,
+            latency_ms=max(1, int(self._mean_ms * trader.behaviour.claimed_share)),
+            concurrency=trader.concurrency,
+            alive=alive,
+            troubled=troubled,
+        )
+
+    def blame(self) -> bool:
         """A broker holds something against it; tell whether it takes a new key for that."""
         self._blamed += 1
         if self._blamed != self.trader.behaviour.reborn_after:
@@ -230,7 +246,7 @@ class Contractor:
         self._blamed = 0
         self.births += 1
         self.peer = f"agent-{self.number}.{self.births}"
-        self.renew(now_s)
+        self.renew()
         return True
 
     # --- awards ---
