@@ -78,7 +78,7 @@ class Delays:
     planning: int = 2
     taking: int = 1
     finishing: int = 1
-    settling: int = 2
+    settling: int = 1
 
     def draw(self, rng: Random, *, wires: int, commits: int) -> float:
         """Return what so many messages and commits one after the other take, seconds."""

@@ -1,4 +1,4 @@
-"""A simulated market: the same on one seed, no money from nowhere, and moved by what it should."""
+"""A simulated market is the same on one seed, conserves money, and moves as it should."""
 
 import os
 import subprocess
