@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from meshnode.domain.matching import Candidate, rank
+from meshnode.domain.matching import Candidate, first
 
 #: What a broker comes to know of an award: paid for; what came back was refused; its
 #: contractor failed, and said so; it was never heard of; it had no room; the answer was
@@ -83,7 +83,7 @@ class ByFinish:
 
     def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
         """See :meth:`Policy.choose`."""
-        return rank(candidates, key=choice.key, calls=1, load=choice.load)[0][0]
+        return first(candidates, key=choice.key, calls=1, load=choice.load)
 
     def learn(self, evidence: Evidence) -> None:
         """Remember nothing: trouble is in the candidates already."""

@@ -6,7 +6,7 @@ the same pure functions as a broker (who has room, in which order, when to try a
 whom not), and everything around them is reduced to what moves a market:
 
 * Every task is a job of one single call.  An agent is its node; its record is known to
-  all, and a broker looks at a sample of those who offer what it needs.
+  all, and a broker looks at a sample, drawn for each task, of those who offer what it needs.
 * A broker sees what a broker sees: declared prices, the latency that an agent says it has
   (as old as its offer), its own load, who failed it lately, whom it has a session with.
 * Awards go out under standing offers.  They wait at their contractor for a slot, in the
@@ -110,7 +110,7 @@ class Rules:
 
     candidates_max: int = 32
     attempts_max: int = 4
-    deadline_s: float = 60.0
+    deadline_s: float = 120.0
     caught_chance: float = 0.0
     noticed_chance: float = 0.3
     notice_s: float = 30.0
@@ -230,7 +230,7 @@ class Market:
         self._open += 1
         deadline_s = self.now_s + self._rules.deadline_s
         broker = self.brokers[arrival.broker]
-        task = Task(number, broker, arrival.capability, self.now_s, deadline_s)
+        task = Task(number, broker, arrival, self._drawn(arrival.capability), deadline_s)
         if not self._deadlines:
             self._at(deadline_s, self._expire, None)
         self._deadlines.append(task)
@@ -268,7 +268,7 @@ class Market:
                 broker.number, task.capability, f"task-{task.number}", broker.load, self.now_s
             )
             chosen = self._policy.choose(choice, candidates)
-        elif self._is_hopeless(task):
+        elif all(task.failed.get(each.peer) for each in task.drawn):
             self._fail(task, "providers.failed")
             return
         if chosen is None:
@@ -283,7 +283,7 @@ class Market:
             each.troubled_cards[each.peer in sessions]
             if each.peer in troubled
             else each.cards[each.peer in sessions]
-            for each in self._drawn(task.capability)
+            for each in task.drawn
         ]
         if failed := task.failed:
             cards = [card for card in cards if not failed.get(card.peer)]
@@ -296,13 +296,6 @@ class Market:
         if len(offering) <= self._rules.candidates_max:
             return offering
         return self._sampling.sample(offering, self._rules.candidates_max)
-
-    def _is_hopeless(self, task: Task) -> bool:
-        """Tell whether everybody who could do it has failed at it for good."""
-        offering = self._offering.get(task.capability, [])
-        return len(offering) <= len(task.failed) and all(
-            task.failed.get(contractor.peer) for contractor in offering
-        )
 
     # --- awards ---
 

@@ -4,12 +4,13 @@ They are told the time and never schedule anything; :mod:`simulations.market_loo
 """
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from random import Random
 from typing import Final, Literal
 
 from meshnode.domain.matching import Candidate
 from simulations.market_agents import Conduct, Trader
+from simulations.market_arrivals import Arrival
 
 #: An agent's offer is renewed about so often: a broker's idea of its latency is as old.
 OFFER_S: Final = 480.0
@@ -85,6 +86,7 @@ class Task:
         number: In order of arrival.
         broker: Whose it is.
         capability: What it needs.
+        drawn: Whom its broker looks at: a sample of those who offer that.
         arrived_s: When it came.
         deadline_s: When it has failed.
         tries: Attempts at which a contractor failed.
@@ -101,6 +103,7 @@ class Task:
         "broker",
         "capability",
         "deadline_s",
+        "drawn",
         "executions",
         "failed",
         "idle",
@@ -110,12 +113,18 @@ class Task:
     )
 
     def __init__(
-        self, number: int, broker: Broker, capability: int, arrived_s: float, deadline_s: float
+        self,
+        number: int,
+        broker: Broker,
+        arrival: Arrival,
+        drawn: Sequence["Contractor"],
+        deadline_s: float,
     ) -> None:
         self.number = number
         self.broker = broker
-        self.capability = capability
-        self.arrived_s = arrived_s
+        self.drawn = drawn
+        self.capability = arrival.capability
+        self.arrived_s = arrival.at_s
         self.deadline_s = deadline_s
         self.tries = 0
         self.idle = 0
