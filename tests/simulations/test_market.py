@@ -33,7 +33,7 @@ from simulations.market_agents import (
     Conduct,
     Trader,
 )
-from simulations.market_arrivals import Crowd, arrivals
+from simulations.market_arrivals import Arrival, Crowd, arrivals
 from simulations.market_choice import AtRandom, ByFinish, Choice, Evidence
 from simulations.market_figures import MarketResult
 from simulations.market_ledger import Ledger, Payment
@@ -311,6 +311,23 @@ def test_slots_are_as_busy_as_the_work_that_comes() -> None:
     busy = [window.utilisation for window in market.counter.windows[1:-2]]
     assert len(busy) > 10
     assert mean(busy) == pytest.approx(0.4, rel=0.05)
+
+
+def test_what_is_cancelled_at_its_deadline_runs_no_more_and_makes_room() -> None:
+    trader = Trader(0, Behaviour("plain", Conduct()), (10.0, 10.0), concurrency=1)
+    market = Market(
+        [trader],
+        brokers=9,
+        rules=Rules(deadline_s=15.0),
+        policy=AtRandom(Random(1)),
+        seed="cancelled",
+    )
+    at_once = [Arrival(0.0, 0, broker) for broker in range(5)]
+    market.run([*at_once, Arrival(16.0, 0, 5), Arrival(60.0, 0, 6)])
+    # The second began after 10 s and was stopped after 15, three never began.
+    assert market.counter.failures == {"deadline": 4}
+    assert market.counter.executions == 4
+    assert max(market.counter.latencies_s) < 10.5, "the sixth didn't wait for the second's end"
 
 
 # --- money --------------------------------------------------------------------------------
