@@ -6,6 +6,7 @@ accepted is right it hears only when the broker does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Final, Literal, Protocol
 
@@ -24,21 +25,19 @@ class Evidence(msgspec.Struct, frozen=True):
 
     Attributes:
         broker: Index of who learns it.
-        peer: PeerId of the contractor.
+        candidate: The contractor, as it was when it was chosen.
         capability: Index of what it was to do.
         outcome: What became of it.
         at_s: When it is learned, seconds.
         took_s: From the award to the answer, seconds.
-        price_mc: Of the award.
     """
 
     broker: int
-    peer: str
+    candidate: Candidate
     capability: int
     outcome: Outcome
     at_s: float
     took_s: float
-    price_mc: int
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -89,6 +88,56 @@ class ByFinish:
         """Remember nothing: trouble is in the candidates already."""
 
 
+class ByTurnaround:
+    """As :class:`ByFinish`, but by what this broker has seen itself, where it has.
+
+    An agent says how long it runs; how long one waits for it only its brokers know.  So
+    each keeps a running mean of the time from award to answer, and takes who had no room,
+    or gave no answer, for slow.  What it saw is forgotten after a while: else who was busy
+    once would never be asked again.
+    """
+
+    name = "by_turnaround"
+
+    #: Weight of the newest answer in the mean.
+    NEWEST: Final = 0.3
+    #: What was seen counts for so long, seconds.
+    KEPT_S: Final = 60.0
+    #: Who had no room is taken for at least so slow.
+    FULL_MS: Final = 20_000
+
+    def __init__(self, rng: Random) -> None:
+        del rng  # nothing is left to chance
+        # Broker -> peer -> as it was seen there, until when; the oldest first.
+        self._seen: dict[int, dict[str, tuple[Candidate, float]]] = {}
+
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+        """See :meth:`Policy.choose`."""
+        seen = self._seen.setdefault(choice.broker, {})
+        while seen and next(iter(seen.values()))[1] < choice.now_s:
+            del seen[next(iter(seen))]
+        known = [
+            seen[c.peer][0] if c.peer in seen and not c.troubled else c for c in candidates
+        ]
+        best = first(known, key=choice.key, calls=1, load=choice.load)
+        return next(c for c in candidates if c.peer == best.peer)
+
+    def learn(self, evidence: Evidence) -> None:
+        """Take in how long an award took."""
+        if evidence.outcome == "noticed":
+            return
+        seen, card = self._seen[evidence.broker], evidence.candidate
+        took_ms = int(evidence.took_s * 1000)
+        before = seen.pop(card.peer, None)
+        before_ms = before[0].latency_ms if before else took_ms
+        if evidence.outcome in {"busy", "no_answer"}:
+            latency_ms = max(self.FULL_MS, took_ms, before_ms)
+        else:
+            latency_ms = max(1, int(before_ms + self.NEWEST * (took_ms - before_ms)))
+        until_s = evidence.at_s + self.KEPT_S
+        seen[card.peer] = (replace(card, latency_ms=latency_ms, alive=True), until_s)
+
+
 class AtRandom:
     """Anyone: what every other policy has to beat."""
 
@@ -110,5 +159,5 @@ class AtRandom:
 PolicyMaker = Callable[[Random], Policy]
 
 POLICIES: Final[Mapping[str, PolicyMaker]] = {
-    policy.name: policy for policy in (ByFinish, AtRandom)
+    policy.name: policy for policy in (ByFinish, ByTurnaround, AtRandom)
 }

@@ -33,6 +33,7 @@ from itertools import count
 from random import Random
 from typing import Any, Final
 
+from meshnode.config import HostConfig
 from meshnode.domain.attempts import DISQUALIFYING, UNTRIED
 from meshnode.domain.matching import Candidate, has_room
 from meshnode.domain.steps import BUSY_ATTEMPTS_MAX, pause_ms
@@ -103,6 +104,7 @@ class Rules:
         caught_chance: Of a wrong result being found out before it is accepted.
         noticed_chance: Of one that was accepted being found out later.
         notice_s: How much later, on the mean.
+        awards_max: That one contractor holds, waiting ones included (config.HostConfig).
         sessions_max: That one broker keeps open; the one used longest ago is closed.
         window_s: Length of the spans of time that figures are given for.
         delays: What takes time beside the work.
@@ -114,6 +116,7 @@ class Rules:
     caught_chance: float = 0.0
     noticed_chance: float = 0.3
     notice_s: float = 30.0
+    awards_max: int = HostConfig().awards_max
     sessions_max: int = 256
     window_s: float = 10.0
     delays: Delays = field(default_factory=Delays)
@@ -150,7 +153,12 @@ class Market:
         self.ledger = Ledger()
         self.brokers = [Broker(number) for number in range(brokers)]
         self.contractors = [
-            Contractor(number, trader, capability_name=f"work.c{trader.capability}@1")
+            Contractor(
+                number,
+                trader,
+                capability_name=f"work.c{trader.capability}@1",
+                awards_max=rules.awards_max,
+            )
             for number, trader in enumerate(traders)
         ]
         self.now_s = 0.0
@@ -446,15 +454,14 @@ class Market:
             self._by_peer[contractor.peer] = contractor
 
     def _learn(self, attempt: Attempt, outcome: Outcome) -> None:
-        candidate, task = attempt.candidate, attempt.task
+        task, took_s = attempt.task, self.now_s - attempt.awarded_s
         self._policy.learn(
             Evidence(
                 task.broker.number,
-                candidate.peer,
+                attempt.candidate,
                 task.capability,
                 outcome,
                 self.now_s,
-                self.now_s - attempt.awarded_s,
-                candidate.price_mc,
+                took_s,
             )
         )

@@ -18,8 +18,6 @@ OFFER_S: Final = 480.0
 TROUBLE_S: Final = 30.0
 #: Weight of the newest run in an agent's own mean of its latency, as at a node.
 _NEWEST: Final = 0.2
-#: Awards that a contractor holds, waiting ones included; one more is refused.
-AWARDS_MAX: Final = 64
 
 Fate = Literal["right", "wrong", "error", "hang"]
 
@@ -188,6 +186,7 @@ class Contractor:
     """
 
     __slots__ = (
+        "_awards_max",
         "_blamed",
         "_busy_slot_s",
         "_capability_name",
@@ -207,7 +206,9 @@ class Contractor:
         "utilisation",
     )
 
-    def __init__(self, number: int, trader: Trader, *, capability_name: str) -> None:
+    def __init__(
+        self, number: int, trader: Trader, *, capability_name: str, awards_max: int
+    ) -> None:
         self.number = number
         self.trader = trader
         self.peer = f"agent-{number}"
@@ -216,6 +217,7 @@ class Contractor:
         self.utilisation = 0.0
         self.births = 0
         self._capability_name = capability_name
+        self._awards_max = awards_max
         self._blamed = 0
         self._held = 0
         self._running = 0
@@ -262,7 +264,7 @@ class Contractor:
 
     def take(self, attempt: Attempt, now_s: float, rng: Random) -> bool:
         """Take an award; tell whether there was room."""
-        if self._held >= AWARDS_MAX:
+        if self._held >= self._awards_max:
             attempt.state = "over"
             return False
         self._held += 1

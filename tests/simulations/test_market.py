@@ -34,7 +34,7 @@ from simulations.market_agents import (
     Trader,
 )
 from simulations.market_arrivals import Arrival, Crowd, arrivals
-from simulations.market_choice import AtRandom, ByFinish, Choice, Evidence
+from simulations.market_choice import AtRandom, ByFinish, ByTurnaround, Choice, Evidence
 from simulations.market_figures import MarketResult
 from simulations.market_ledger import Ledger, Payment
 from simulations.market_loop import Market, Rules
@@ -197,7 +197,9 @@ def test_what_is_caught_is_not_paid_and_done_again() -> None:
     assert result.error_share == 0
     assert result.executions_per_task > 3
     rejected = [evidence for evidence in witness.heard if evidence.outcome == "rejected"]
-    paid_mc = sum(each.price_mc for each in witness.heard if each.outcome == "accepted")
+    paid_mc = sum(
+        each.candidate.price_mc for each in witness.heard if each.outcome == "accepted"
+    )
     assert paid_mc == result.paid_mc
     assert len(rejected) > SMALL.tasks
 
@@ -221,7 +223,7 @@ def test_a_silent_agent_is_waited_for_and_then_the_last_choice() -> None:
         for candidate in candidates
         if candidate.troubled
     ]
-    assert set(shunned) == {each.peer for each in unheard}
+    assert set(shunned) == {each.candidate.peer for each in unheard}
     assert result.success_share > 0.99
 
 
@@ -232,6 +234,14 @@ def test_an_overclaimer_gets_more_than_its_share_and_makes_tasks_late() -> None:
     honest = simulate_market(only(HONEST, load=0.2, tasks=8_000))
     assert mixed.work["overclaiming"] > 0.2
     assert mixed.latency_mean_s > honest.latency_mean_s
+
+
+def test_who_measures_is_not_taken_in_for_long() -> None:
+    mix = [(HONEST, 0.8), (OVERCLAIMING, 0.2)]
+    options = replace(SMALL, mix=mix, load=0.1, tasks=8_000, brokers=2)
+    told, seen = (simulate_market(replace(options, policy=p)) for p in (ByFinish, ByTurnaround))
+    assert seen.work["overclaiming"] < 0.75 * told.work["overclaiming"]
+    assert seen.latency_mean_s < 0.75 * told.latency_mean_s
 
 
 def test_a_whitewasher_is_back_under_a_new_key_that_nobody_has_a_session_with() -> None:
