@@ -24,7 +24,7 @@ limit on one award's time counts when the award is begun, not while it waits.
 ``tests/simulations/test_market_and_mesh.py`` holds it against real nodes.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -173,8 +173,8 @@ class Market:
             renewed_s = OFFER_S * (0.5 + 0.5 * offering.random())
             self._at(renewed_s, self._renew, contractor)
         self._by_peer = {contractor.peer: contractor for contractor in self.contractors}
-        self._deadlines: deque[Task] = deque()
-        self._open = 0
+        self._open: OrderedDict[int, Task] = OrderedDict()  # by number: by deadline, too
+        self._expires = False  # the next deadline is in the heap
         self._hash = sha256()
         self._sampling = Random(f"{seed}/sampling")
         self._running = Random(f"{seed}/running")
@@ -235,32 +235,36 @@ class Market:
     def _arrive(self, arrival: Arrival) -> None:
         number = self.counter.arrived
         self.counter.arrived += 1
-        self._open += 1
         deadline_s = self.now_s + self._rules.deadline_s
         broker = self.brokers[arrival.broker]
         task = Task(number, broker, arrival, self._drawn(arrival.capability), deadline_s)
-        if not self._deadlines:
+        self._open[number] = task
+        if not self._expires:
+            self._expires = True
             self._at(deadline_s, self._expire, None)
-        self._deadlines.append(task)
         self._place(task)
 
     def _expire(self, _: None) -> None:
         """End the tasks whose time is up; look again when that of the next one is.
 
-        All have the same time, so they are in order, and most have ended before.
+        All have the same time, so the first to come is the first to go.
         """
-        waiting = self._deadlines
-        while waiting and (waiting[0].over or waiting[0].deadline_s <= self.now_s):
-            task = waiting.popleft()
-            if not task.over:
-                self._withdraw(task)
-                self._fail(task, "deadline")
-        if waiting:
-            self._at(waiting[0].deadline_s, self._expire, None)
+        self._expires = False
+        while self._open:
+            task = next(iter(self._open.values()))
+            if task.deadline_s > self.now_s:
+                self._expires = True
+                self._at(task.deadline_s, self._expire, None)
+                return
+            self._withdraw(task)
+            self._fail(task, "deadline")
+
+    def _end(self, task: Task) -> None:
+        task.over = True
+        del self._open[task.number]
 
     def _fail(self, task: Task, code: str) -> None:
-        task.over = True
-        self._open -= 1
+        self._end(task)
         self.counter.fail(code)
         self._note(code.encode(), task, -1)
 
@@ -383,8 +387,7 @@ class Market:
     def _accept(self, attempt: Attempt, *, is_wrong: bool) -> None:
         task, contractor = attempt.task, attempt.contractor
         price_mc = attempt.candidate.price_mc
-        task.over = True
-        self._open -= 1
+        self._end(task)
         task.broker.paid_mc += price_mc
         contractor.earned_mc += price_mc
         self.ledger.add(Payment(task.number, task.broker.number, contractor.number, price_mc))
