@@ -34,9 +34,9 @@ from random import Random
 from typing import Any, Final
 
 from meshnode.config import HostConfig
-from meshnode.domain.attempts import DISQUALIFYING, UNTRIED
+from meshnode.domain.attempts import DISQUALIFYING, UNTRIED, pause_ms
 from meshnode.domain.matching import Candidate, has_room
-from meshnode.domain.steps import BUSY_ATTEMPTS_MAX, pause_ms
+from meshnode.domain.steps import BUSY_ATTEMPTS_MAX
 from simulations.market_agents import Trader
 from simulations.market_arrivals import Arrival
 from simulations.market_choice import Choice, Evidence, Outcome, Policy

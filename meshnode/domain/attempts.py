@@ -21,6 +21,10 @@ CODES: Final = {
     admission.CLOSED: "access.closed",
     admission.QUOTA: "access.quota",
 }
+#: Pause before attempt n+1: doubles from the first to the last of these.
+BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
+#: Pause after an attempt that nobody took up, at least.
+BUSY_PAUSE_MS: Final = 500
 #: While all that are known refuse this broker, somebody else may be found, milliseconds.
 BARRED_GRACE_MS: Final = 3_000
 #: Refusals of those who are told, of all that refuse.
@@ -65,6 +69,17 @@ def is_try(attempt: Attempt) -> bool:
     """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
     error = attempt.error
     return error is not None and bool(attempt.award) and error.code not in UNTRIED
+
+
+def pause_ms(tries: int, *, tried: bool) -> int:
+    """Return how long a unit rests before its next attempt.
+
+    Args:
+        tries: Attempts at which a contractor failed.
+        tried: The last attempt was one of them; else nobody took it up.
+    """
+    pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
+    return pause if tried else max(pause, BUSY_PAUSE_MS)
 
 
 def unfit(unit: Unit) -> set[str]:

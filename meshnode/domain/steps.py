@@ -15,9 +15,11 @@ from typing import Final, Literal
 
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
+    BUSY_PAUSE_MS,
     Barred,
     is_try,
     no_proposal,
+    pause_ms,
     refused_by_all,
     soonest_ms,
     unfit,
@@ -36,11 +38,8 @@ CFP_WINDOW_MS: Final = 2_000
 CALLED_MAX: Final = 4
 #: How long a capability may have no provider before the job fails for it.
 PROVIDER_GRACE_MS: Final = 20_000
-#: Pause before attempt n+1: doubles from the first to the last of these.
-BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
 #: Refusals for being busy, and calls without an answer, don't count as attempts, but they end.
 BUSY_ATTEMPTS_MAX: Final = 60
-BUSY_PAUSE_MS: Final = 500
 #: Of a journal's events so many are left for ending the job: a longer journal is none.
 EVENTS_RESERVED: Final = 5_000
 #: An award under a standing offer must reach the contractor before the offer lapses.
@@ -182,17 +181,6 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
     if state.seq >= EVENTS_MAX - EVENTS_RESERVED:
         return [End("journal.full", f"the job has {state.seq} events: split it into several")]
     return _Planner(state, now_ms, view).steps()
-
-
-def pause_ms(tries: int, *, tried: bool) -> int:
-    """Return how long a unit rests before its next attempt.
-
-    Args:
-        tries: Attempts at which a contractor failed.
-        tried: The last attempt was one of them; else nobody took it up.
-    """
-    pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-    return pause if tried else max(pause, BUSY_PAUSE_MS)
 
 
 def _ending(state: JobState) -> Iterator[Step]:
