@@ -301,7 +301,8 @@ class Market:
             cards = [card for card in cards if not failed.get(card.peer)]
             cards = [card for card in cards if card.peer not in failed] or cards
         load = broker.load
-        return [card for card in cards if has_room(card, load)]
+        # Who has nothing of this broker's has room; few of those drawn have.
+        return [card for card in cards if card.agent_id not in load or has_room(card, load)]
 
     def _drawn(self, capability: int) -> Sequence[Contractor]:
         offering = self._offering.get(capability, [])

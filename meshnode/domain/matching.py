@@ -122,15 +122,10 @@ def first(
         calls: See there.
         load: See there.
     """
-    lowest: tuple[bool, int] | None = None
-    found: list[Candidate] = []
-    for candidate in candidates:
-        cost_ms = finish_ms(candidate, calls, load) + MS_PER_MC * candidate.price_mc * calls
-        place = (candidate.troubled, cost_ms)
-        if lowest is None or place < lowest:
-            lowest, found = place, [candidate]
-        elif place == lowest:
-            found.append(candidate)
+    fit = [candidate for candidate in candidates if not candidate.troubled] or candidates
+    costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
+    lowest_ms = min(costs_ms)
+    found = [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
     return found[0] if len(found) == 1 else min(found, key=lambda c: _rendezvous(key, c))
 
 
