@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar, cast, runtime_checkable
 import trio
 
 from meshnode.errors import AgentError
-from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
+from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Measures, Output
 
 T = TypeVar("T")
 
@@ -106,6 +106,7 @@ class Temper:
         timeout_s: What it declares as its longest run.
         price_mc: What it asks for one call.
         concurrency_max: Calls at once.
+        declared_ms: What it says of one call before any was run; 0 for nothing.
     """
 
     latency_s: tuple[float, float] = (0.2, 0.8)
@@ -117,6 +118,7 @@ class Temper:
     timeout_s: float = 5.0
     price_mc: int = 2
     concurrency_max: int = 2
+    declared_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,9 @@ class SimAgent:
             concurrency_max=temper.concurrency_max,
             timeout_s=temper.timeout_s,
             deterministic=True,
+            measures=Measures(
+                samples=int(temper.declared_ms > 0), latency_ms=temper.declared_ms
+            ),
         )
 
     @property

@@ -21,6 +21,10 @@ CODES: Final = {
     admission.CLOSED: "access.closed",
     admission.QUOTA: "access.quota",
 }
+#: Pause before attempt n+1: doubles from the first to the last of these.
+BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
+#: Pause after an attempt that nobody took up, at least.
+BUSY_PAUSE_MS: Final = 500
 #: While all that are known refuse this broker, somebody else may be found, milliseconds.
 BARRED_GRACE_MS: Final = 3_000
 #: Refusals of those who are told, of all that refuse.
@@ -28,7 +32,7 @@ _TOLD_MAX: Final = 3
 
 _BUSY: Final = "node.busy"
 #: Failures after which the same peer isn't asked for this unit again.
-_DISQUALIFYING: Final = frozenset(
+DISQUALIFYING: Final = frozenset(
     {
         "agent.failed",
         "agent.timeout",
@@ -39,7 +43,7 @@ _DISQUALIFYING: Final = frozenset(
     }
 )
 #: Failures of awards that nobody took.
-_UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
+UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
 #: What it means that all who were called refuse for the same reason.
 _UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
 
@@ -64,12 +68,23 @@ class Barred:
 def is_try(attempt: Attempt) -> bool:
     """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
     error = attempt.error
-    return error is not None and bool(attempt.award) and error.code not in _UNTRIED
+    return error is not None and bool(attempt.award) and error.code not in UNTRIED
+
+
+def pause_ms(tries: int, *, tried: bool) -> int:
+    """Return how long a unit rests before its next attempt.
+
+    Args:
+        tries: Attempts at which a contractor failed.
+        tried: The last attempt was one of them; else nobody took it up.
+    """
+    pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
+    return pause if tried else max(pause, BUSY_PAUSE_MS)
 
 
 def unfit(unit: Unit) -> set[str]:
     """Return the peers that aren't asked for ``unit`` again: it failed there, or won't fit."""
-    out = {f.peer for f in unit.failures() if f.code in _DISQUALIFYING}
+    out = {f.peer for f in unit.failures() if f.code in DISQUALIFYING}
     for attempt in unit.attempts:
         for peer, refusal in attempt.refusals.items():
             if refusal.reason == admission.ITEMS:

@@ -6,8 +6,9 @@ with the same view don't all run to the same node.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from typing import Final
 
 from meshnode.domain.facts import Ranked
@@ -43,6 +44,7 @@ class Candidate:
         troubled: It failed lately: last choice.
         asked: It was asked for an offer a moment ago, and has not answered yet.
         queue_ms: How long what was awarded there lately waited behind the work of others.
+        agent_id: The agent's name in the mesh: ``peer/name``.
     """
 
     peer: str
@@ -59,10 +61,16 @@ class Candidate:
     asked: bool = False
     queue_ms: int = 0
 
-    @property
-    def agent_id(self) -> str:
-        """The agent's name in the mesh: ``peer/name``."""
-        return f"{self.peer}/{self.agent}"
+    agent_id: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Name it once: a broker looks its load up by that again and again."""
+        object.__setattr__(self, "agent_id", f"{self.peer}/{self.agent}")
+
+
+#: Whether it is in trouble, then its time and price; the candidate, its time, its price.
+_Row = tuple[tuple[bool, int], Candidate, int, int]
+_PLACE: Final = itemgetter(0)
 
 
 def matches(query: str, name: str) -> bool:
@@ -78,7 +86,8 @@ def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
 def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     """Return the expected time until ``candidate`` is finished, from now."""
     latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
-    waiting = load.get(candidate.agent_id, 0) // max(1, candidate.concurrency)
+    out = load.get(candidate.agent_id)
+    waiting = out // max(1, candidate.concurrency) if out else 0
     dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
     call_ms = 0 if candidate.offer else CALL_GUESS_MS
     return latency_ms * calls * (1 + waiting) + candidate.queue_ms + dial_ms + call_ms
@@ -99,16 +108,43 @@ def rank(
     for candidate in candidates:
         time_ms = finish_ms(candidate, calls, load)
         price_mc = candidate.price_mc * calls
-        place = (
-            candidate.troubled,
-            time_ms + MS_PER_MC * price_mc,
-            _rendezvous(key, candidate.peer),
-            candidate.agent,
-        )
-        ranked = Ranked(peer=candidate.peer, price_mc=price_mc, finish_ms=time_ms)
-        rows.append((place, candidate, ranked))
-    rows.sort(key=lambda row: row[0])
-    return [(candidate, ranked) for _, candidate, ranked in rows]
+        place = (candidate.troubled, time_ms + MS_PER_MC * price_mc)
+        rows.append((place, candidate, time_ms, price_mc))
+    rows.sort(key=_PLACE)
+    _break_ties(rows, key)
+    return [
+        (candidate, Ranked(peer=candidate.peer, price_mc=price_mc, finish_ms=time_ms))
+        for _, candidate, time_ms, price_mc in rows
+    ]
+
+
+def first(
+    candidates: Sequence[Candidate], *, key: str, calls: int, load: Mapping[str, int]
+) -> Candidate:
+    """Return the first of :func:`rank`, for who needs neither the others nor why.
+
+    Args:
+        candidates: One at least; as for :func:`rank`, like what follows.
+        key: See there.
+        calls: See there.
+        load: See there.
+    """
+    fit = [candidate for candidate in candidates if not candidate.troubled] or candidates
+    costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
+    lowest_ms = min(costs_ms)
+    found = [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
+    return found[0] if len(found) == 1 else min(found, key=lambda c: _rendezvous(key, c))
+
+
+def _break_ties(rows: list[_Row], key: str) -> None:
+    """Put rows of equal place in the order of their hashes; only those are hashed."""
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end < len(rows) and rows[end][0] == rows[start][0]:
+            continue
+        if end - start > 1:
+            rows[start:end] = sorted(rows[start:end], key=lambda row: _rendezvous(key, row[1]))
+        start = end
 
 
 def why_lost(ranked: Sequence[Ranked], winner: str, loser: str) -> str:
@@ -150,5 +186,6 @@ def best_offer(candidates: Sequence[Candidate], now_ms: int, margin_ms: int) -> 
     return [c for c in candidates if c.offer and c.offer_expires_ms > now_ms + margin_ms]
 
 
-def _rendezvous(key: str, peer: str) -> bytes:
-    return sha256(f"{key}\0{peer}".encode()).digest()
+def _rendezvous(key: str, candidate: Candidate) -> tuple[bytes, str]:
+    drawn = sha256(f"{key}\0{candidate.peer}".encode()).digest()
+    return drawn, candidate.agent

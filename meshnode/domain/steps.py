@@ -16,9 +16,11 @@ from typing import Final, Literal
 
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
+    BUSY_PAUSE_MS,
     Barred,
     is_try,
     no_proposal,
+    pause_ms,
     refused_by_all,
     soonest_ms,
     unfit,
@@ -37,11 +39,8 @@ CFP_WINDOW_MS: Final = 2_000
 CALLED_MAX: Final = 4
 #: How long a capability may have no provider before the job fails for it.
 PROVIDER_GRACE_MS: Final = 20_000
-#: Pause before attempt n+1: doubles from the first to the last of these.
-BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
 #: Refusals for being busy, and calls without an answer, don't count as attempts, but they end.
 BUSY_ATTEMPTS_MAX: Final = 60
-BUSY_PAUSE_MS: Final = 500
 #: Of a journal's events so many are left for ending the job: a longer journal is none.
 EVENTS_RESERVED: Final = 5_000
 #: An offer that was asked for is waited for, and looked for again after this.
@@ -364,12 +363,11 @@ class _Planner:
                 )
             )
             return False
-        pause_ms = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-        if failures and not is_try(unit.attempts[-1]):
-            pause_ms = max(pause_ms, BUSY_PAUSE_MS)
-        if failures and self.now_ms < unit.ended_ms + pause_ms:
-            self._wake(unit.ended_ms + pause_ms)
-            return False
+        if failures:
+            pause = pause_ms(tries, tried=is_try(unit.attempts[-1]))
+            if self.now_ms < unit.ended_ms + pause:
+                self._wake(unit.ended_ms + pause)
+                return False
         return self._choose(task, unit)
 
     def _choose(self, task: SubTask, unit: Unit) -> bool:

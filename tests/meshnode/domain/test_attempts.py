@@ -3,7 +3,15 @@
 import pytest
 
 from meshnode.domain.admission import CLOSED, ITEMS, NOT_ALLOWED, PAUSED, QUOTA
-from meshnode.domain.attempts import BARRED_GRACE_MS, CODES, Barred, is_try, refused_by_all
+from meshnode.domain.attempts import (
+    BARRED_GRACE_MS,
+    BUSY_PAUSE_MS,
+    CODES,
+    Barred,
+    is_try,
+    pause_ms,
+    refused_by_all,
+)
 from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
 from meshnode.domain.steps import Call, End, GiveUp, View, Wake, next_steps
 from protocol.graph import Source, SubTask
@@ -130,3 +138,11 @@ def test_strangers_are_told_to_get_an_invite_and_others_what_each_owner_says() -
     assert code == "access.quota", "who is back first matters most"
     assert "soonest!: used up" in text
     assert "and 8 more" in text
+
+
+def test_each_try_rests_longer_than_the_last_and_the_busy_are_left_alone() -> None:
+    pauses = [pause_ms(tries, tried=True) for tries in range(7)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] == 0
+    assert pauses[4] == pauses[6] == 5_000
+    assert [pause_ms(tries, tried=False) for tries in (0, 4)] == [BUSY_PAUSE_MS, 5_000]

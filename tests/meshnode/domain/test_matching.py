@@ -1,6 +1,7 @@
 """Matching and batching: an order that doesn't depend on chance, and sums that add up."""
 
 from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from meshnode.domain.matching import (
     batch_sizes,
     best_offer,
     finish_ms,
+    first,
     has_room,
     matches,
     rank,
@@ -59,6 +61,30 @@ def test_the_order_is_by_the_facts_and_not_by_who_came_first(
     first = rank(crowd, key="job/unit", calls=calls, load=load)
     assert first == rank(shuffled, key="job/unit", calls=calls, load=load)
     assert sorted(c.peer for c, _ in first) == sorted(c.peer for c in crowd)
+
+
+@given(crowds.filter(bool), loads, st.integers(1, 3), st.integers(0, 3))
+def test_the_first_is_the_first_of_all(
+    crowd: list[Candidate], load: dict[str, int], calls: int, alike: int
+) -> None:
+    crowd += [replace(each, peer=f"{each.peer}/{n}") for each in crowd for n in range(alike)]
+    chosen = first(crowd, key="job/unit", calls=calls, load=load)
+    assert chosen == rank(crowd, key="job/unit", calls=calls, load=load)[0][0]
+
+
+@given(crowds, loads, st.integers(1, 50))
+def test_a_tie_is_broken_by_a_hash_of_job_unit_and_peer(
+    crowd: list[Candidate], load: dict[str, int], calls: int
+) -> None:
+    def place(row: tuple[Candidate, Ranked]) -> tuple[bool, int, bytes, str]:
+        one, told = row
+        drawn = sha256(f"job/unit\0{one.peer}".encode()).digest()
+        return one.troubled, told.finish_ms + MS_PER_MC * told.price_mc, drawn, one.agent
+
+    # Of each, some that differ by their peers alone.
+    crowd += [replace(each, peer=f"{each.peer}/{n}") for each in crowd for n in range(3)]
+    rows = rank(crowd, key="job/unit", calls=calls, load=load)
+    assert rows == sorted(rows, key=place)
 
 
 @given(crowds, loads, st.integers(1, 50))
