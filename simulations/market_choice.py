@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from meshnode.domain.matching import Candidate, first
+from meshnode.domain.queues import Queues
 
 #: What a broker comes to know of an award: paid for; what came back was refused; its
 #: contractor failed, and said so; it was never heard of; it had no room; the answer was
@@ -30,6 +31,8 @@ class Evidence(msgspec.Struct, frozen=True):
         outcome: What became of it.
         at_s: When it is learned, seconds.
         took_s: From the award to the answer, seconds.
+        run_s: Of that, the run, as the answer says; 0 if there was none.
+        ahead: This broker's units there when it was awarded.
     """
 
     broker: int
@@ -38,6 +41,8 @@ class Evidence(msgspec.Struct, frozen=True):
     outcome: Outcome
     at_s: float
     took_s: float
+    run_s: float
+    ahead: int
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -73,19 +78,40 @@ class Policy(Protocol):
 
 
 class ByFinish:
-    """As a broker of today: who would be finished first, price turned into time."""
+    """As a broker of today: who would be finished first, price turned into time.
+
+    What it learned of waiting behind others (:mod:`meshnode.domain.queues`) counts in.
+    """
 
     name = "by_finish"
 
     def __init__(self, rng: Random) -> None:
         del rng  # nothing is left to chance
+        self._queues: dict[int, Queues] = {}
 
     def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
         """See :meth:`Policy.choose`."""
-        return first(candidates, key=choice.key, calls=1, load=choice.load)
+        queues = self._queues.get(choice.broker)
+        if queues is None:
+            return first(candidates, key=choice.key, calls=1, load=choice.load)
+        known = []
+        for card in candidates:
+            wait_ms = queues.wait_ms(card.agent_id, now_s=choice.now_s)
+            known.append(replace(card, queue_ms=wait_ms) if wait_ms else card)
+        best = first(known, key=choice.key, calls=1, load=choice.load)
+        return next(card for card in candidates if card.peer == best.peer)
 
     def learn(self, evidence: Evidence) -> None:
-        """Remember nothing: trouble is in the candidates already."""
+        """Learn how long it waited; trouble is in the candidates already."""
+        if evidence.outcome in {"accepted", "rejected"}:
+            run_ms = round(evidence.run_s * 1000)
+            self._queues.setdefault(evidence.broker, Queues()).saw(
+                evidence.candidate.agent_id,
+                took_ms=round(evidence.took_s * 1000),
+                run_ms=run_ms,
+                ahead_ms=evidence.ahead * run_ms,
+                now_s=evidence.at_s,
+            )
 
 
 class ByTurnaround:

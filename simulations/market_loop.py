@@ -317,7 +317,8 @@ class Market:
         broker, delays = task.broker, self._rules.delays
         attempt = task.attempt = Attempt(task, contractor, candidate, self.now_s)
         load, agent_id = broker.load, candidate.agent_id
-        load[agent_id] = load.get(agent_id, 0) + 1
+        attempt.ahead = load.get(agent_id, 0)
+        load[agent_id] = attempt.ahead + 1
         is_new = broker.connect(candidate.peer, sessions_max=self._rules.sessions_max)
         is_first = task.tries + task.idle == 0
         delay_s = delays.draw(
@@ -350,6 +351,7 @@ class Market:
             left_s = attempt.received_s + contractor.trader.timeout_s + _SLACK_S - self.now_s
             if length_s > left_s:
                 attempt.fate, length_s = "hang", max(0.0, left_s)
+            attempt.run_s = length_s
             self._at(self.now_s + length_s, self._finish, attempt)
 
     def _finish(self, attempt: Attempt) -> None:
@@ -467,5 +469,7 @@ class Market:
                 outcome,
                 self.now_s,
                 took_s,
+                attempt.run_s,
+                attempt.ahead,
             )
         )

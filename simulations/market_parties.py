@@ -144,15 +144,19 @@ class Attempt:
         begun_s: When it was begun; -1 until then.
         state: Where it is at its contractor.
         fate: What its run comes to.
+        ahead: Units of the same broker that were there before it.
+        run_s: How long its run takes.
     """
 
     __slots__ = (
+        "ahead",
         "awarded_s",
         "begun_s",
         "candidate",
         "contractor",
         "fate",
         "received_s",
+        "run_s",
         "state",
         "task",
     )
@@ -168,6 +172,8 @@ class Attempt:
         self.begun_s = -1.0
         self.state: Literal["sent", "waiting", "running", "mute", "over"] = "sent"
         self.fate: Fate = "right"
+        self.ahead = 0
+        self.run_s = 0.0
 
 
 class Contractor:

@@ -285,11 +285,8 @@ class Awards:
         if result.state != "completed":
             return self._not_completed(unit, attempt, result)
         run_ms = result.metering.run_ms
-        self._market.queues.saw(
-            f"{attempt.peer}/{attempt.agent}",
-            took_ms=round((trio.current_time() - sent_s) * 1000),
-            run_ms=run_ms,
-            ahead_ms=ahead * run_ms,
+        self._market.finished(
+            f"{attempt.peer}/{attempt.agent}", sent_s=sent_s, run_ms=run_ms, ahead=ahead
         )
         return Delivered(
             unit=unit.name,

@@ -14,12 +14,12 @@ import trio
 
 from meshnode.domain.attempts import CODES, Barred
 from meshnode.domain.matching import Candidate, matches
+from meshnode.domain.queues import Queues
 from meshnode.domain.steps import View
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
-from meshnode.services.queues import Queues
 from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
@@ -95,7 +95,7 @@ class Market:
         self._sessions = sessions
         self._finder = finder
         self._host = host
-        self.queues = Queues()
+        self._queues = Queues()
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
@@ -189,7 +189,7 @@ class Market:
             alive=peer in alive or peer == self._context.peer,
             troubled=troubled_s is not None and trio.current_time() < troubled_s + _TROUBLE_S,
             asked=trio.current_time() < self._asking_s.get(peer, 0.0),
-            queue_ms=self.queues.wait_ms(f"{peer}/{capability.agent}"),
+            queue_ms=self.wait_ms(f"{peer}/{capability.agent}"),
         )
 
     # --- load and trouble ---
@@ -242,6 +242,28 @@ class Market:
             return bar
         del self._barred[record.peer]
         return None
+
+    def finished(self, agent: str, *, sent_s: float, run_ms: int, ahead: int) -> None:
+        """Learn from a result how long work waits at an agent behind that of others.
+
+        Args:
+            agent: Its id.
+            sent_s: When it was awarded, on Trio's clock.
+            run_ms: How long the run took.
+            ahead: Units of this broker that were there before it.
+        """
+        now_s = trio.current_time()
+        self._queues.saw(
+            agent,
+            took_ms=round((now_s - sent_s) * 1000),
+            run_ms=run_ms,
+            ahead_ms=ahead * run_ms,
+            now_s=now_s,
+        )
+
+    def wait_ms(self, agent: str) -> int:
+        """Return how long an award to ``agent`` would wait behind those of others."""
+        return self._queues.wait_ms(agent, now_s=trio.current_time())
 
     def spent(self, peer: str, agent: str) -> None:
         """Forget an offer that its maker no longer stands by."""

@@ -141,7 +141,7 @@ def shorter_runs(traders: Sequence[Trader], coming: Sequence[Arrival], seed: str
     ("play", "figure"),
     [
         (partial(play_market, market=Unqueued), "latency"),
-        (partial(play_market, policy=Blind), "work"),
+        (partial(play_market, policy=Blind), "latency"),
         (partial(play_market, policy=AtRandom), "work"),
         (half_the_errors, "success"),
         (shorter_runs, "latency"),

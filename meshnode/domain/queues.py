@@ -9,8 +9,6 @@ took before it.  That is remembered, and forgotten within some seconds, since qu
 from dataclasses import dataclass
 from typing import Final
 
-import trio
-
 #: A wait counts half after so long, seconds.
 HALF_LIFE_S: Final = 10.0
 #: How much the latest wait weighs against those before it.
@@ -33,7 +31,9 @@ class Queues:
     def __init__(self) -> None:
         self._waits: dict[str, _Wait] = {}
 
-    def saw(self, agent: str, *, took_ms: int, run_ms: int, ahead_ms: int) -> None:
+    def saw(
+        self, agent: str, *, took_ms: int, run_ms: int, ahead_ms: int, now_s: float
+    ) -> None:
         """Note that an award was done.
 
         Args:
@@ -41,20 +41,24 @@ class Queues:
             took_ms: From the award to its result.
             run_ms: Of that, the run itself.
             ahead_ms: What this broker's own work there took before it, as far as it knew.
+            now_s: On a clock that never jumps.
         """
         fresh_ms = max(0, took_ms - run_ms - ahead_ms - _WAY_MS)
-        before_ms = self.wait_ms(agent)
+        before_ms = self.wait_ms(agent, now_s=now_s)
         self._waits.pop(agent, None)
         if fresh_ms or before_ms:
             wait_ms = before_ms + _WEIGHT * (fresh_ms - before_ms)
-            self._waits[agent] = _Wait(wait_ms, trio.current_time())
+            self._waits[agent] = _Wait(wait_ms, now_s)
         if len(self._waits) > _AGENTS_MAX:
             del self._waits[next(iter(self._waits))]
 
-    def wait_ms(self, agent: str) -> int:
+    def wait_ms(self, agent: str, *, now_s: float) -> int:
         """Return how long an award there would wait behind others', as far as is known."""
         seen = self._waits.get(agent)
         if seen is None:
             return 0
-        age_s = trio.current_time() - seen.seen_s
-        return int(seen.wait_ms * 0.5 ** (age_s / HALF_LIFE_S))
+        age_s = now_s - seen.seen_s
+        wait_ms = int(seen.wait_ms * 0.5 ** (age_s / HALF_LIFE_S))
+        if not wait_ms:
+            del self._waits[agent]
+        return wait_ms
