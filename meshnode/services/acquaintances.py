@@ -55,6 +55,13 @@ class Acquaintances:
         self._is_member = is_member
         self._addresses = addresses
         self._met: _Met = {}  # the latest first
+        self._somebody = trio.Event()
+        sessions.on_change(self._session_changed)
+
+    def _session_changed(self, _peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
+        if opened:
+            self._somebody.set()
+            self._somebody = trio.Event()
 
     @property
     def met(self) -> Mapping[str, Sequence[str]]:
@@ -83,6 +90,8 @@ class Acquaintances:
                 await self.note()
             except StoreError as exc:
                 self._emit("acquaintances.unsaved", why=str(exc))
+            if not self._sessions.connected():
+                await self._somebody.wait()
             await trio.sleep(_LOOK_S)
 
     async def note(self) -> None:

@@ -74,6 +74,8 @@ class Advice:
             if trouble and trouble != self._told:
                 self._emit("clock.off", why=trouble)
             self._told = trouble
+            if not self._sessions.connected():
+                await self._somebody.wait()
             with trio.move_on_after(_LOOK_S):
                 await self._somebody.wait()
                 await trio.sleep(_SOON_S)

@@ -39,6 +39,8 @@ _OUTRUN_GAP_S: Final = 5.0
 #: Part of its lifetime after which a record is signed anew.
 _RENEW_AT: Final = (0.4, 0.5)
 _LEAVE_S: Final = 2.0
+#: Where no neighbour waits for news, it is looked for no more often than this, seconds.
+_LOOK_S: Final = 60.0
 #: First wait of a node without neighbours before it asks the DHT again, seconds.
 _COMPANY_S: Final = 1.0
 _JITTER: Final = (0.75, 1.25)
@@ -228,7 +230,7 @@ class DirectoryService:
         """Renew the own record when it is time or something changed; drop expired ones."""
         while True:
             now_ms = self._intake.now_ms()
-            wait_s = min(self._config.digest_interval_s, (self._renew_at_ms - now_ms) / 1000)
+            wait_s = min(self._look_s, (self._renew_at_ms - now_ms) / 1000)
             with trio.move_on_after(max(wait_s, _RENEW_GAP_S)):
                 await self._changed.wait()
             for peer in self._catalogue.sweep(now_ms=self._intake.now_ms()):
@@ -241,6 +243,12 @@ class DirectoryService:
                     self._emit("directory.record_unsaved", why=str(exc))
                     self._changed.set()
                 await trio.sleep(_RENEW_GAP_S)
+
+    @property
+    def _look_s(self) -> float:
+        """How often to look for what lapsed, and for what is to be told anew."""
+        interval_s = self._config.digest_interval_s
+        return interval_s if self._exchange is not None else max(interval_s, _LOOK_S)
 
     def _is_due(self) -> bool:
         return not self._left and (

@@ -102,11 +102,18 @@ class Joining:
             self.tried.set()
             nursery.start_soon(self._look_for_those_met)
             while True:
-                await self._alone()
+                await self._alone(self.told)
                 await self._join()
 
-    async def _alone(self) -> None:
-        """Wait until nobody is there, and then a little: who hangs up at once is left alone."""
+    async def _alone(self, others: Mapping[str, object]) -> None:
+        """Wait until nobody is there, and then a little: who hangs up at once is left alone.
+
+        Where there are no ``others`` to dial either, only a session that ends is a reason to
+        look again: it is those one has met that are remembered.
+        """
+        await trio.lowlevel.checkpoint()
+        if not others:
+            await self._lost.wait()
         while self._sessions.connected():
             await self._lost.wait()
         await trio.sleep(AGAIN_S)
@@ -126,13 +133,13 @@ class Joining:
                     break
                 if peer not in self.told:
                     await self._dial(peer, addresses, "node.not_met_again")
-            await self._alone()
+            await self._alone(self._met())
 
     async def _look_nearby(self) -> None:
         while True:
             self._news, self._stir = trio.Event(), trio.Event()
             await self._meet_nearby()
-            if self._sessions.connected():
+            if self._sessions.connected() or not self._nearby:
                 await self._stir.wait()
             with trio.move_on_after(AGAIN_S):
                 await self._news.wait()

@@ -70,6 +70,9 @@ class Retention:
         store = self._store
         if await store.read(RETENTION, DATED) is not None:
             return
+        if not await store.scan(RECEIPTS, count_max=1):
+            await store.commit(Put(RETENTION, DATED, b""))
+            return
         times = await store.scan(RECEIPT_TIMES, count_max=_TIMES_MAX)
         dated = {key.partition("/")[2] for key, _ in times}
         undated: list[str] = []

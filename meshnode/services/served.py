@@ -34,6 +34,8 @@ ROWS_MAX: Final = 256
 _OPEN_MAX: Final = 4_096
 #: How often what was counted is written down, seconds.
 _FLUSH_S: Final = 30.0
+#: What is old is looked for this often where nothing is counted, seconds.
+_FORGET_S: Final = 3_600.0
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
 
 Key = tuple[int, str, str]  # hour, caller, capability
@@ -51,6 +53,7 @@ class Served:
         self._counts: dict[int, int] = {}  # hour -> rows
         self._named: dict[int, set[str]] = {}  # hour -> whose rows
         self._unsaved: dict[Key, None] = {}
+        self._counted = trio.Event()
         self._uses: dict[str, Use] = {}
         self._everyone = Use()
         # Proposal's hash -> whose it is, what for, and when it lapses.
@@ -135,6 +138,7 @@ class Served:
             tally = self._add(key, Tally())
         tally.last_ms = now_ms
         self._unsaved[key] = None
+        self._counted.set()
         return key, tally
 
     def _add(self, key: Key, tally: Tally) -> Tally:
@@ -178,6 +182,10 @@ class Served:
     async def run(self) -> None:
         """Write down what was counted now and then, and forget what is old, until cancelled."""
         while True:
+            if not (self._unsaved or self._open):
+                self._counted = trio.Event()
+                with trio.move_on_after(_FORGET_S):
+                    await self._counted.wait()
             await trio.sleep(_FLUSH_S)
             try:
                 await self.flush()
