@@ -23,6 +23,7 @@ from protocol.errors import ProtocolError
 from protocol.journal import decode_event
 from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
+from simulations.checkers import kind_of
 from simulations.mesh import NETWORK, Member, SimMesh
 
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
@@ -104,10 +105,9 @@ def read_books(mesh: SimMesh) -> Books:
 def _read_journal(books: Books, member: Member, job: str, entries: list[bytes]) -> None:
     account = books.jobs.setdefault((member.peer, job), Account(member.name))
     for body in entries[1:]:
-        event = decode_event(body)
-        if event.kind not in _KINDS:
+        if kind_of(body) not in _KINDS:
             continue
-        fact = from_event(event)
+        fact = from_event(decode_event(body))
         if isinstance(fact, Planned):
             account.budget_mc = fact.budget_mc
         elif isinstance(fact, Charged):

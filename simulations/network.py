@@ -195,14 +195,18 @@ class SimNetwork:
         """Tell whether bytes get from ``source`` to ``target`` now, cuts considered."""
         if (source, target) in self._one_way:
             return False
+        if not self._islands:
+            return True
         here = [i for i, island in enumerate(self._islands) if source in island]
         there = [i for i, island in enumerate(self._islands) if target in island]
         return not here or not there or bool(set(here) & set(there))
 
     def answers(self, one: str, other: str) -> bool:
         """Tell whether ``other`` would answer ``one`` now, were it up."""
-        frozen = (self._hosts[peer].frozen for peer in (one, other) if peer in self._hosts)
-        return self.passes(one, other) and self.passes(other, one) and not any(frozen)
+        there = self._hosts.get(other)
+        if there is not None and there.frozen:
+            return False
+        return self.passes(one, other) and self.passes(other, one)
 
     def connected(self, one: str, other: str) -> bool:
         """Tell whether ``one`` believes in a connection to ``other``."""

@@ -128,14 +128,16 @@ class Market:
 
     def candidates(self, query: str) -> list[Candidate]:
         """Return who offers ``query`` as far as is known here, this node included."""
-        alive = frozenset(self._sessions.connected())
+        own = self._context.peer
+        alive = frozenset((own, *self._sessions.connected()))
+        now = self._context.clock.now_ms(), trio.current_time()
         found = [
-            self._candidate(record.peer, capability, alive)
+            self._candidate(record.peer, capability, alive, now)
             for record, capability in self._finder.providers(query)
-            if record.peer != self._context.peer and self._bar(record) is None
+            if record.peer != own and self._bar(record) is None
         ]
         found += [
-            self._candidate(self._context.peer, capability, alive)
+            self._candidate(own, capability, alive, now)
             for capability in self._host.capabilities()
             if matches(query, capability.name)
         ]
@@ -169,9 +171,12 @@ class Market:
         names |= {c.name for c in self._host.capabilities()}
         return list(get_close_matches(query, sorted(names), n=_NEAREST_MAX, cutoff=0.0))
 
-    def _candidate(self, peer: str, capability: Capability, alive: frozenset[str]) -> Candidate:
+    def _candidate(
+        self, peer: str, capability: Capability, alive: frozenset[str], now: tuple[int, float]
+    ) -> Candidate:
+        """Return what is known of one agent ``now``: Unix milliseconds, and on Trio's clock."""
+        now_ms, now_s = now
         offer = self._offers.get((peer, capability.agent))
-        now_ms = self._context.clock.now_ms()
         if offer is not None and offer.expires_ms <= now_ms:
             offer = None
         latency_ms = offer.offer.latency_ms if offer else capability.measured.latency_ms
@@ -186,10 +191,10 @@ class Market:
             offer=offer.envelope if offer else b"",
             offer_expires_ms=offer.expires_ms if offer else 0,
             items_max=offer.offer.items_max if offer else 1_000,
-            alive=peer in alive or peer == self._context.peer,
-            troubled=troubled_s is not None and trio.current_time() < troubled_s + _TROUBLE_S,
-            asked=trio.current_time() < self._asking_s.get(peer, 0.0),
-            queue_ms=self.wait_ms(f"{peer}/{capability.agent}"),
+            alive=peer in alive,
+            troubled=troubled_s is not None and now_s < troubled_s + _TROUBLE_S,
+            asked=now_s < self._asking_s.get(peer, 0.0),
+            queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),
         )
 
     # --- load and trouble ---
