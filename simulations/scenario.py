@@ -233,6 +233,9 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
     if not 0 < scenario.minutes <= _MINUTES_MAX:
         yield f"minutes is {scenario.minutes:g}: say more than 0, and a month at most"
     yield from _unknown_skills(scenario)
+    names = [group.name or group.skill for group in scenario.agents]
+    for name in sorted({one for one in names if names.count(one) > 1}):
+        yield f"agents: two groups are called {name!r}: give one another name"
     for group in scenario.agents:
         if not 0 <= group.share <= 1:
             yield f"agents: share is {group.share:g}: say 0 to 1"

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,6 +14,8 @@ from simulations.outcome import Outcome
 from simulations.runs.takes import Take, play_take
 from simulations.runs.workers import Told, play_here, play_takes
 from tests.simulations.runs.tiny import BREAKS, FAILS, LONG, TINY, nobody, takes
+
+ROOT = Path(__file__).parents[3]
 
 
 def workers_of_mine() -> list[psutil.Process]:
@@ -130,3 +135,32 @@ def test_an_interrupt_is_not_an_outcome() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         play_take(takes(TINY, 1)[0], interrupt)
+
+
+PARENT = """
+import sys
+from simulations.runs.workers import play_takes
+from tests.simulations.runs.tiny import LONG, takes
+def told(*far):
+    print(*far, flush=True)
+for outcome in play_takes(takes(LONG, 1, 2), workers=2, told=told):
+    raise AssertionError(outcome)
+"""
+
+
+def test_when_the_parent_is_killed_its_workers_end() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    with parent:
+        try:
+            assert parent.stdout is not None
+            parent.stdout.readline()
+            children = psutil.Process(parent.pid).children()
+        finally:
+            parent.kill()
+    assert len(children) == 2
+    assert psutil.wait_procs(children, timeout=10)[1] == []
