@@ -37,6 +37,7 @@ _Workers = Annotated[
 _Limit = Annotated[
     float, typer.Option(metavar="SECONDS", min=0.1, help="Real time a seed may take.")
 ]
+_Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report: one page.")]
 _Resume = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Keep outcomes there, and play only what is missing."),
@@ -86,6 +87,7 @@ def simulate(
     seeds: _Seeds = 1,
     workers: _Workers = 0,
     limit: _Limit = _LIMIT_S,
+    html: _Html = None,
     resume: _Resume = None,
     trace: _Trace = None,
     lines: _Lines = 0,
@@ -101,7 +103,7 @@ def simulate(
     Examples:
       meshnode simulate
       meshnode simulate flash-crowd
-      meshnode simulate flash-crowd --nodes 100 --minutes 10
+      meshnode simulate flash-crowd --nodes 100 --minutes 10 --html report.html
       meshnode simulate flash-crowd --seeds 200 --resume night.jsonl
       meshnode simulate flash-crowd --seed 17 --lines 40
       meshnode simulate mine.toml --seeds 8 --json
@@ -124,7 +126,7 @@ def simulate(
     )
     _refuse_contradictions(wish, traced=bool(trace or lines), resumed=resume is not None)
     kept = deque[str](maxlen=lines or None) if trace or lines else None
-    _play(wish, resume=resume, as_json=as_json, lines=kept, trace=trace)
+    _play(wish, html=html, resume=resume, as_json=as_json, lines=kept, trace=trace)
 
 
 def _minutes(minutes: float) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ def _refuse_contradictions(wish: _Wish, *, traced: bool, resumed: bool) -> None:
 def _play(
     wish: _Wish,
     *,
+    html: Path | None,
     resume: Path | None,
     as_json: bool,
     lines: deque[str] | None,
@@ -181,9 +184,11 @@ def _play(
                     view.ended(outcome)
         except KeyboardInterrupt:
             _interrupted(wish, summary, resume)
+    if html is not None:
+        _write_report(html, wish, summary)
     if trace is not None:
         _write(trace, "".join(f"{line}\n" for line in lines or ()))
-    view.conclude(summary, lines=() if trace else lines or (), trace=trace)
+    view.conclude(summary, html=html, lines=() if trace else lines or (), trace=trace)
     if summary.failed():
         raise typer.Exit(1)
 
@@ -232,6 +237,13 @@ def _interrupted(wish: _Wish, summary: "Summary", resume: Path | None) -> NoRetu
         told="cli.interrupted",
         status=INTERRUPTED,
     )
+
+
+def _write_report(path: Path, wish: _Wish, summary: "Summary") -> None:
+    from meshnode.cli.version import own_version
+    from simulations.report import page
+
+    _write(path, page(wish.scenario, summary.in_order(), made_by=f"meshnode {own_version()}"))
 
 
 def _write(path: Path, text: str) -> None:

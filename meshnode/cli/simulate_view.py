@@ -102,7 +102,9 @@ class View:
 
     # --- the end ---
 
-    def conclude(self, summary: Summary, *, lines: Iterable[str], trace: Path | None) -> None:
+    def conclude(
+        self, summary: Summary, *, html: Path | None, lines: Iterable[str], trace: Path | None
+    ) -> None:
         """Print figures, and whoever failed with the command that plays it again."""
         if self._as_json:
             sys.stdout.buffer.write(
@@ -120,8 +122,9 @@ class View:
             self._tell_failed(outcome)
         print_()
         print_(plain(self._verdict(summary)), markup=False, soft_wrap=True)
-        if trace is not None:
-            print_(f"trace: {trace}", markup=False, soft_wrap=True)
+        for what, path in (("report", html), ("trace", trace)):
+            if path is not None:
+                print_(f"{what}: {path}", markup=False, soft_wrap=True)
 
     def _tell_failed(self, outcome: Outcome) -> None:
         print_ = self._out.print
@@ -228,4 +231,5 @@ def show_list(*, as_json: bool) -> None:
     out.print(table(("scenario", "nodes", "minutes", "story"), rows, right="nodes minutes"))
     first = next(iter(found), "FILE.toml")
     out.print(f"\nplay one:   meshnode simulate {first}", markup=False)
+    out.print(f"see it:     meshnode simulate {first} --html report.html", markup=False)
     out.print("your own:   meshnode simulate mine.toml (docs/simulation.md)", markup=False)

@@ -162,6 +162,17 @@ def test_the_trace_of_one_seed_is_told(
     assert "for one seed" in refused.err
 
 
+def test_a_report_is_written(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    said = run(capsys, *here("fails.toml", "--seeds", "2", "--html", "report.html"))
+    assert said.status == 1, "written all the same"
+    assert "report: report.html" in said.out
+    text = (folder / "report.html").read_text("utf-8")
+    assert "2 of 2 failed" in text
+    assert "meshnode simulate fails.toml --seed 1" in text
+    refused = run(capsys, *here("tiny.toml", "--html", "no/where.html"))
+    assert "error: no/where.html can't be written: No such file" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -209,9 +220,12 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
         text=True,
         cwd=folder,
     )
-    children = wait_for_workers(process)
-    process.send_signal(how)
-    out, err = process.communicate(timeout=30)
+    try:
+        children = wait_for_workers(process)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out == ""
     (line,) = err.splitlines()
