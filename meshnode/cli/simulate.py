@@ -42,6 +42,9 @@ _Resume = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Keep outcomes there, and play only what is missing."),
 ]
+_Cluster = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Play on a Dask cluster: tcp://HOST:PORT.")
+]
 _Trace = Annotated[
     Path | None, typer.Option(metavar="FILE", help="One seed: write its trace there.")
 ]
@@ -63,6 +66,7 @@ class _Wish:
     changed: Sequence[str]
     workers: int
     limit_s: float
+    cluster: str
 
     def takes(self, missing: Sequence[int]) -> Iterator["Take"]:
         """Yield what is played of ``missing``."""
@@ -89,6 +93,7 @@ def simulate(
     limit: _Limit = _LIMIT_S,
     html: _Html = None,
     resume: _Resume = None,
+    cluster: _Cluster = "",
     trace: _Trace = None,
     lines: _Lines = 0,
     list_: _List = False,
@@ -107,6 +112,7 @@ def simulate(
       meshnode simulate flash-crowd --seeds 200 --resume night.jsonl
       meshnode simulate flash-crowd --seed 17 --lines 40
       meshnode simulate mine.toml --seeds 8 --json
+      meshnode simulate mine.toml --seeds 5000 --cluster tcp://10.0.0.1:8786
 
     The exit status is 0 if all that must hold holds for every seed, 1 if not.
     docs/simulation.md says what a FILE.toml may hold.
@@ -123,6 +129,7 @@ def simulate(
         changed=[*(("--nodes", nodes) if nodes else ()), *_minutes(minutes)],
         workers=workers,
         limit_s=limit,
+        cluster=cluster,
     )
     _refuse_contradictions(wish, traced=bool(trace or lines), resumed=resume is not None)
     kept = deque[str](maxlen=lines or None) if trace or lines else None
@@ -148,10 +155,10 @@ def _scenario(which: str, nodes: int, minutes: float) -> "Scenario":
 def _refuse_contradictions(wish: _Wish, *, traced: bool, resumed: bool) -> None:
     from meshnode.cli.failure import CommandFailed
 
-    if traced and (len(wish.seeds) > 1 or resumed):
+    if traced and (len(wish.seeds) > 1 or wish.cluster or resumed):
         raise CommandFailed(
             "--trace and --lines are for one seed, played here and now",
-            hint="give --seed S, without --seeds and --resume",
+            hint="give --seed S, without --seeds, --resume and --cluster",
         )
 
 
@@ -215,6 +222,10 @@ def _outcomes(
     if lines is not None:
         (take,) = takes
         yield play_take(take, partial(view.told, take.seed), lines=lines)
+    elif wish.cluster:
+        from simulations.runs.cluster import play_on_cluster
+
+        yield from play_on_cluster(takes, wish.cluster, limit_s=wish.limit_s)
     elif wish.workers == 1:
         yield from play_here(takes, told=view.told, limit_s=wish.limit_s)
     else:
