@@ -27,6 +27,7 @@ In Python or as a TOML file, which says the same::
 What can be said is what the classes below hold; anything else is refused by name.
 """
 
+import tomllib
 from collections.abc import Iterator
 from typing import Final, Literal
 
@@ -34,10 +35,14 @@ import msgspec
 
 from meshnode.errors import ConfigError
 from simulations.agents import ECHO, JOIN, SUM, UPPER, Skill, Temper
+from simulations.complaints import complaints, retold
 from simulations.weather import Weather
 
 #: What an agent can be in a scenario; each can be computed again by who checks.
 SKILLS: Final[dict[str, Skill]] = {skill.name: skill for skill in (ECHO, UPPER, JOIN, SUM)}
+
+#: How an agent can behave.
+ROLES: Final = ("honest",)
 
 _MINUTES_MAX: Final = 31 * 24 * 60
 
@@ -51,7 +56,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         skill: What they can do.
-        role: How they behave, by name (:data:`simulations.adversaries.ROLES`).
+        role: How they behave, by name (:data:`ROLES`).
         share: Of the nodes, how many have one; 0 to 1.
         count: The same as a number, which counts before ``share``.
         temper: How well.
@@ -207,12 +212,16 @@ def parse_scenario(text: str, *, where: str) -> Scenario:
     Raises:
         ConfigError: It is no TOML, or says what a scenario can't; names the place.
     """
+    hint = "docs/simulation.md lists what a scenario may say"
     try:
-        scenario = msgspec.toml.decode(text, type=Scenario)
-    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
-        raise ConfigError(
-            f"{where}: {exc}", hint="docs/simulation.md lists what a scenario may say"
-        ) from exc
+        value = tomllib.loads(text)
+        for wrong in complaints(value, Scenario):
+            raise ConfigError(f"{where}: {wrong}", hint=hint)
+        scenario = msgspec.convert(value, Scenario)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{where} is not TOML: {exc}", hint=hint) from exc
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{where}: {retold(exc, Scenario)}", hint=hint) from exc
     return checked(scenario, where=where)
 
 
@@ -243,7 +252,14 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
             yield f"agents: {group.count} have {group.skill}, of {scenario.nodes} nodes"
     if any(load.per_minute <= 0 or load.items < 1 for load in scenario.load):
         yield "load: per_minute and items must be more than 0"
+    yield from _wrong_faults(scenario)
+
+
+def _wrong_faults(scenario: Scenario) -> Iterator[str]:
+    nodes = {f"n{i}" for i in range(scenario.nodes)}
     for fault in scenario.faults:
+        for name in sorted(set(fault.who) - nodes):
+            yield f"faults: there is no node {name!r}: they are n0 to n{scenario.nodes - 1}"
         if not fault.who and not 0 < fault.share <= 1 and fault.kind != "burst":
             yield f"faults: {fault.kind} at {fault.at_s:g} s befalls nobody: say who or share"
 
@@ -253,3 +269,6 @@ def _unknown_skills(scenario: Scenario) -> Iterator[str]:
     for part, skill in (*parts, *(("load", load.skill) for load in scenario.load)):
         if skill not in SKILLS:
             yield f"{part}: there is no skill {skill!r}; there are {', '.join(SKILLS)}"
+    for group in scenario.agents:
+        if group.role not in ROLES:
+            yield f"agents: there is no role {group.role!r}; there are {', '.join(ROLES)}"

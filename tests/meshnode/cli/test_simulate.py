@@ -202,7 +202,7 @@ def wait_for_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     while True:
         assert process.poll() is None, "it ended by itself"
         children: list[psutil.Process] = parent.children()
-        with suppress(psutil.ZombieProcess):  # git, which was asked for the commit
+        with suppress(psutil.NoSuchProcess):  # git, which was asked for the commit
             if any("simulations.runs.worker" in one.cmdline() for one in children):
                 return children
 
