@@ -4,6 +4,7 @@ Whoever plays many of them wants an outcome for each, whatever happens: a take t
 is a failed outcome that says where, and not an exception that ends the others.
 """
 
+import gc
 import platform
 import traceback
 from collections import deque
@@ -65,6 +66,10 @@ def play_take(
         return unplayed(take, _report(group))
     except Exception as exc:  # noqa: BLE001 - reported, as this take's failure
         return unplayed(take, _report(exc))
+    finally:
+        # A world is full of cycles, and the next one freezes what it finds: without this,
+        # each seed of a process leaves ten megabytes.
+        gc.collect()
 
 
 def unplayed(take: Take, why: str) -> Outcome:

@@ -236,6 +236,18 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+@pytest.mark.parametrize("how", ["--workers", "--lines"])
+def test_an_interrupt_ends_a_seed_that_is_played_in_this_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(
+        simulate_view.View, "told", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    said = run(capsys, "simulate", "long.toml", how, "1")
+    assert said.status == 130
+    assert said.err.startswith("error: interrupted after 0 of 1 seeds")
+
+
 def test_json_is_json_whatever_is_in_the_story(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Whatever becomes of a process, each take has its outcome, and none is left behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simulations.mesh import SimMesh
 from simulations.outcome import Outcome
 from simulations.runs.takes import Take, play_take
 from simulations.runs.workers import Told, play_here, play_takes
+from simulations.world import World
 from tests.simulations.runs.tiny import BREAKS, FAILS, LONG, TINY, nobody, takes
 
 ROOT = Path(__file__).parents[3]
@@ -127,6 +130,12 @@ def test_how_far_a_take_is_is_told() -> None:
     assert done == sorted(done)
     assert far[-1][2] == pytest.approx(12)
     assert max(done) > 11
+
+
+def test_nothing_of_a_world_is_left_behind() -> None:
+    for take in takes(TINY, 1, 2):
+        play_take(take)
+    assert [one for one in gc.get_objects() if isinstance(one, World | SimMesh)] == []
 
 
 def test_an_interrupt_is_not_an_outcome() -> None:
