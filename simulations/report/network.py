@@ -21,6 +21,8 @@ NAMED_MAX: Final = 40
 #: Lines that are drawn, the busiest; more are a grey area.
 LINES_MAX: Final = 800
 _TOLD_MAX: Final = 400
+#: Where even the busiest line has fewer awards than these, no line is a thick one.
+_FEW_AWARDS: Final = 6
 _CIRCLE: Final = 232.0
 _SUNFLOWER: Final = 300.0
 _GOLDEN: Final = pi * (3 - sqrt(5))
@@ -114,12 +116,12 @@ def _places(dots: Sequence[Dot]) -> Iterator[tuple[str, Place]]:
 def _sizes(count: int) -> tuple[float, float]:
     """Return the radius of who served nobody, and what is added for who served most."""
     apart = _SUNFLOWER * sqrt(pi / count)  # from a seed of the sunflower to the next
-    return 0.28 * apart, 0.5 * apart
+    return 0.25 * apart, 0.3 * apart
 
 
 def _line(line: Line, places: Mapping[str, Place], most: int, *, told: bool) -> Markup:
     (x1, y1), (x2, y2) = places[line.broker], places[line.contractor]
-    share = line.awards / most
+    share = line.awards / max(most, _FEW_AWARDS)
     text = f"{line.contractor} served {line.broker} {line.awards:,} times" if told else None
     return tag(
         "line",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Final
 
-from simulations.outcome import Dot, Outcome, Story, quantile
+from simulations.outcome import Dot, Outcome, Story, Window, quantile
 from simulations.report import curves, network
 from simulations.report.markup import Markup, joined, tag
 from simulations.report.numbers import exact, moment, percent, short, span
@@ -114,7 +114,7 @@ def _tiles(outcomes: Sequence[Outcome]) -> Markup | None:
         ("Completed", percent(figure("completed_share")), many),
         ("Took, p95", span(figure("took_p95_s")), f"p50 {span(figure('took_p50_s'))}"),
         ("Cost of a job", f"{short(figure('cost_mean_mc'))} mc", "mean of the completed"),
-        ("Jobs", short(figure("jobs")), f"{short(figure('awards_per_job'))} awards for each"),
+        ("Jobs", short(figure("jobs")), f"awards for each: {short(figure('awards_per_job'))}"),
         ("Wrong outputs", percent(figure("wrong_share")), "of the completed"),
         ("Busiest tenth", percent(figure("busiest_share")), "of the running calls"),
     )
@@ -175,7 +175,7 @@ def _over_time(scenario: Scenario, outcomes: Sequence[Outcome]) -> Markup | None
     ]
     return joined(
         tag("h2", "Over time"),
-        tag("p", _how_to_read(rows, length_s, marks), class_="soft"),
+        tag("p", _how_to_read(rows, marks), class_="soft"),
         tag("div", drawn, class_="plots"),
     )
 
@@ -191,10 +191,8 @@ def _plot(
     return tag("figure", tag("h3", title), drawn, class_="card")
 
 
-def _how_to_read(
-    rows: Sequence[Sequence[object]], length_s: float, marks: Sequence[Mark]
-) -> str:
-    part_s = length_s / len(rows[0])
+def _how_to_read(rows: Sequence[Sequence[Window]], marks: Sequence[Mark]) -> str:
+    part_s = rows[0][0].at_s
     text = f"Minutes from the start of the load; a point stands for {span(part_s)}."
     if len(rows) > 1:
         part = "90 % of them" if len(rows) >= curves.MANY_SEEDS else "all of them"
