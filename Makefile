@@ -7,6 +7,12 @@ BIN := .venv/bin
 # Processes of the first test pass; the second starts meshes of processes, one at a time.
 TEST_WORKERS ?= 2
 
+# What is played at night, and how: virtual minutes, seeds, processes (0: one on each core).
+SCENARIO ?= rough-weather
+MINUTES ?= 60
+SEEDS ?= 5000
+WORKERS ?= 0
+
 .PHONY: help
 help: ## list the recipes
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +55,12 @@ types: setup ## run mypy, strict
 .PHONY: layers
 layers: setup ## see that imports keep to the layers
 	@$(BIN)/lint-imports
+
+.PHONY: simulate-night
+simulate-night: setup ## play thousands of seeds of a troubled mesh, and go on from where that stopped
+	@$(BIN)/meshnode simulate $(SCENARIO) --minutes $(MINUTES) --seeds $(SEEDS) \
+	    --workers $(WORKERS) --resume .simulations/$(SCENARIO)-$(MINUTES).jsonl \
+	    --html .simulations/$(SCENARIO)-$(MINUTES).html
 
 .PHONY: wheel
 wheel: setup ## build the wheel into dist/

@@ -29,6 +29,7 @@ from simulations.mesh import Member, SimMesh
 BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
     {
         "artifacts._memory": 64 * 1024 * 1024,  # bytes, of which each has one at least
+        "artifacts._granted": 4_096,
         "artifacts._sound": 4_096,
         "broker._ended": 32,
         "broker._journals": 64,  # as many that have ended, and those that run

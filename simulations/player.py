@@ -1,6 +1,8 @@
 """Play a scenario: start its nodes, ask, let things go wrong, and see what came of it."""
 
 import math
+import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -40,7 +42,14 @@ _OVERTIME_S: Final = 600.0
 Progress = Callable[[float, float], None]
 
 
-def play(scenario: Scenario, *, seed: int, progress: Progress | None = None) -> Outcome:
+def play(
+    scenario: Scenario,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    replay: str = "",
+    lines: deque[str] | None = None,
+) -> Outcome:
     """Play ``scenario`` with ``seed`` and return what came of it.
 
     What must hold and does not is among the outcome's troubles; an exception is a bug of
@@ -50,17 +59,31 @@ def play(scenario: Scenario, *, seed: int, progress: Progress | None = None) -> 
         scenario: See :func:`simulations.scenario.checked`.
         seed: Fixes everything.
         progress: Told now and then how far it is.
+        replay: The command that plays it again, where the scenario's name is not enough.
+        lines: Gets the last lines of the trace, as many as it can hold.
     """
     outcomes: list[Outcome] = []
-    replay = f"meshnode simulate {scenario.name!r} --seed {seed} --nodes {scenario.nodes}"
+    again = f"meshnode simulate {scenario.name!r} --seed {seed} --nodes {scenario.nodes}"
 
     async def main(world: World) -> None:
         outcomes.append(await _Play(scenario, world, progress).run())
 
     limit_s = scenario.minutes * 60 + _OVERTIME_S
-    result = run(main, seed=seed, weather=scenario.weather, limit_s=limit_s, replay=replay)
+    result = run(
+        main,
+        seed=seed,
+        weather=scenario.weather,
+        limit_s=limit_s,
+        lines_max=0 if lines is None else lines.maxlen or sys.maxsize,
+        replay=replay or again,
+    )
+    if lines is not None:
+        lines.extend(result.lines)
     return msgspec.structs.replace(
-        outcomes[0], digest=result.digest, virtual_s=round(result.elapsed_s, 3), replay=replay
+        outcomes[0],
+        digest=result.digest,
+        virtual_s=round(result.elapsed_s, 3),
+        replay=replay or again,
     )
 
 

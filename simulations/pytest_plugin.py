@@ -1,4 +1,4 @@
-"""The pytest plugin: many-node meshes in users' own tests (docs/simulation.md).
+"""The pytest plugin: many-node meshes in users' own tests (docs/testing.md).
 
 ::
 

@@ -27,13 +27,16 @@ In Python or as a TOML file, which says the same::
 What can be said is what the classes below hold; anything else is refused by name.
 """
 
+import tomllib
 from collections.abc import Iterator
 from typing import Final, Literal
 
 import msgspec
 
-from meshnode.errors import ConfigError
+from meshnode.errors import ConfigError, InputInvalid
 from simulations.agents import ECHO, JOIN, SUM, UPPER, Skill, Temper
+from simulations.complaints import complaints, retold
+from simulations.roles import read_part
 from simulations.weather import Weather
 
 #: What an agent can be in a scenario; each can be computed again by who checks.
@@ -213,12 +216,16 @@ def parse_scenario(text: str, *, where: str) -> Scenario:
     Raises:
         ConfigError: It is no TOML, or says what a scenario can't; names the place.
     """
+    hint = "docs/simulation.md lists what a scenario may say"
     try:
-        scenario = msgspec.toml.decode(text, type=Scenario)
-    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
-        raise ConfigError(
-            f"{where}: {exc}", hint="docs/simulation.md lists what a scenario may say"
-        ) from exc
+        value = tomllib.loads(text)
+        for wrong in complaints(value, Scenario):
+            raise ConfigError(f"{where}: {wrong}", hint=hint)
+        scenario = msgspec.convert(value, Scenario)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{where} is not TOML: {exc}", hint=hint) from exc
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{where}: {retold(exc, Scenario)}", hint=hint) from exc
     return checked(scenario, where=where)
 
 
@@ -239,6 +246,9 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
     if not 0 < scenario.minutes <= _MINUTES_MAX:
         yield f"minutes is {scenario.minutes:g}: say more than 0, and a month at most"
     yield from _unknown_skills(scenario)
+    names = [group.name or group.skill for group in scenario.agents]
+    for name in sorted({one for one in names if names.count(one) > 1}):
+        yield f"agents: two groups are called {name!r}: give one another name"
     for group in scenario.agents:
         if not 0 <= group.share <= 1:
             yield f"agents: share is {group.share:g}: say 0 to 1"
@@ -246,7 +256,14 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
             yield f"agents: {group.count} have {group.skill}, of {scenario.nodes} nodes"
     if any(load.per_minute <= 0 or load.items < 1 for load in scenario.load):
         yield "load: per_minute and items must be more than 0"
+    yield from _wrong_faults(scenario)
+
+
+def _wrong_faults(scenario: Scenario) -> Iterator[str]:
+    nodes = {f"n{i}" for i in range(scenario.nodes)}
     for fault in scenario.faults:
+        for name in sorted(set(fault.who) - nodes):
+            yield f"faults: there is no node {name!r}: they are n0 to n{scenario.nodes - 1}"
         if not fault.who and not 0 < fault.share <= 1 and fault.kind != "burst":
             yield f"faults: {fault.kind} at {fault.at_s:g} s befalls nobody: say who or share"
 
@@ -256,3 +273,8 @@ def _unknown_skills(scenario: Scenario) -> Iterator[str]:
     for part, skill in (*parts, *(("load", load.skill) for load in scenario.load)):
         if skill not in SKILLS and (skill or part == "load"):
             yield f"{part}: there is no skill {skill!r}; there are {', '.join(SKILLS)}"
+    for group in scenario.agents:
+        try:
+            read_part({"role": group.role, **group.knobs})
+        except InputInvalid as exc:
+            yield f"agents: {exc}; there are {exc.hint}"

@@ -209,7 +209,7 @@ class Trial:
         self._verdict = RealTime(
             f"a socket, a process or a thread is waited for (by {where}), which takes real"
             " time, and virtual time has passed meanwhile; answers of what is outside can be"
-            " recorded: docs/simulation.md"
+            " recorded: docs/testing.md"
         )
         scope.cancel()
 

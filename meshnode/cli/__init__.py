@@ -30,6 +30,7 @@ from meshnode.cli import (
     peers,
     review,
     service,
+    simulate,
     up,
     verify,
     version,
@@ -65,6 +66,7 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "demo": review.demo,
     "bench": bench.bench,
     "service": service.service,
+    "simulate": simulate.simulate,
     "version": version.version,
 }
 

@@ -30,9 +30,12 @@ class CommandFailed(MeshError):
 
     code = "cli.failed"
 
-    def __init__(self, message: str, *, hint: str = "", told: str = "cli.failed") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", told: str = "cli.failed", status: int = FAILED
+    ) -> None:
         super().__init__(message, hint=hint)
         self.told = told
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def describe(error: BaseException) -> Failure:
     usage = getattr(error, "format_message", None)
     match error:
         case CommandFailed():
-            return Failure(error.told, str(error), error.hint)
+            return Failure(error.told, str(error), error.hint, status=error.status)
         case MeshError():
             return Failure(error.code, str(error), error.hint)
         case RemoteProtocolError():

@@ -12,15 +12,10 @@ def version(*, as_json: Json = False) -> None:
     Example:
       meshnode version --json
     """
-    from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as version_of
 
-    try:
-        own = version_of("meshnode")
-    except PackageNotFoundError:
-        own = "unknown"  # it runs without being installed
     parts = {
-        "version": own,
+        "version": own_version(),
         "libp2p": version_of("libp2p"),
         "python": platform.python_version(),
     }
@@ -30,3 +25,14 @@ def version(*, as_json: Json = False) -> None:
         print(
             f"meshnode {parts['version']} (libp2p {parts['libp2p']}, Python {parts['python']})"
         )
+
+
+def own_version() -> str:
+    """Return the version of this package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    try:
+        return version_of("meshnode")
+    except PackageNotFoundError:
+        return "unknown"  # it runs without being installed

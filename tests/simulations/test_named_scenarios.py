@@ -1,0 +1,62 @@
+"""What scenarios there are is what files there are."""
+
+from pathlib import Path
+
+import pytest
+
+from meshnode.errors import ConfigError
+from simulations import scenarios
+from simulations.scenarios import first_sentence, named, names, scenario_at
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_scenario_can_be_played_and_tells_its_story(name: str) -> None:
+    scenario = named(name)
+    assert "given" in scenario.story.lower()
+    assert len(first_sentence(scenario.story)) < 100
+    assert named(name.replace("-", "_")) == scenario
+
+
+def test_modules_and_files_are_found() -> None:
+    assert {"flash-crowd", "slow-network"} <= set(names())
+    assert "five-nodes" not in names(), "it is none of ours to play"
+    assert named("Flash Crowd") == named("flash-crowd")
+
+
+def test_an_unknown_name_is_told_with_what_is_near() -> None:
+    with pytest.raises(ConfigError, match="no scenario 'flash-cowd'") as caught:
+        named("flash-cowd")
+    assert caught.value.hint == "did you mean flash-crowd?"
+    with pytest.raises(ConfigError) as caught:
+        named("xyz")
+    assert caught.value.hint == f"there are: {', '.join(names())}"
+
+
+def test_a_file_beside_the_modules_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own.toml").write_text('name = "mine"\nstory = "Given one."\n')
+    monkeypatch.setattr(scenarios, "__path__", [*scenarios.__path__, str(tmp_path)])
+    assert "my-own" in names()
+    assert named("my-own").name == "mine"
+
+
+def test_a_users_file_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml can't be read: No such file"):
+        scenario_at(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        scenario_at(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize(
+    ("story", "sentence"),
+    [
+        ("One.", "One."),
+        ("At 0.5 s it\nbegins. Then it ends.", "At 0.5 s it begins."),
+        ("no end", "no end"),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence_is_the_first(story: str, sentence: str) -> None:
+    assert first_sentence(story) == sentence
