@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshnode.errors import ConfigError
 from simulations import scenarios
+from simulations.player import play
 from simulations.scenarios import first_sentence, named, names, scenario_at
 
 
@@ -15,6 +17,29 @@ def test_a_scenario_can_be_played_and_tells_its_story(name: str) -> None:
     assert "given" in scenario.story.lower()
     assert len(first_sentence(scenario.story)) < 100
     assert named(name.replace("-", "_")) == scenario
+
+
+#: Played with many seeds elsewhere, or too long to be played whole with every commit.
+ELSEWHERE = {"rough-weather", "thousand-nodes"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", [name for name in names() if name not in ELSEWHERE])
+def test_what_a_story_claims_holds(name: str) -> None:
+    outcome = play(named(name), seed=0)
+    assert outcome.passed, (outcome.replay, outcome.troubles)
+
+
+@pytest.mark.timeout(300)
+def test_a_thousand_nodes_are_a_hundred_for_a_tenth_of_the_time_here() -> None:
+    full = named("thousand-nodes")
+    loads = tuple(msgspec.structs.replace(load, jobs_max=5, brokers=10) for load in full.load)
+    expect = msgspec.structs.replace(full.expect, jobs_min=10)
+    few = msgspec.structs.replace(full, nodes=100, minutes=6, load=loads, expect=expect)
+    outcome = play(few, seed=0)
+    assert outcome.passed, outcome.troubles
+    assert outcome.figures["awards"] >= 100
+    assert len({dot.up for dot in outcome.dots} | {w.up < 100 for w in outcome.windows}) == 2
 
 
 def test_modules_and_files_are_found() -> None:
