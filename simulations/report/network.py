@@ -2,9 +2,8 @@
 
 Up to some forty nodes stand on a circle and have their names.  More of them lie like the
 seeds of a sunflower, the busiest in the middle: even, without overlap, quick for thousands,
-and herding shows as a few large dots in the middle with all lines going there.  A layout by
-forces was tried and given up: where everybody may work for everybody it is a ball, too, and
-costs seconds.
+and herding shows as a few large dots in the middle with all lines going there.  Where
+everybody may work for everybody a layout by forces would be a ball, too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
