@@ -138,12 +138,13 @@ class _Play:
         brokers = self._brokers(load, chance)
         begun_s = trio.current_time()
         await trio.sleep(load.from_s)
-        until_s = begun_s + (load.until_s or self._length_s)
+        length_s = min(load.until_s or self._length_s, self._length_s)
         async with trio.open_nursery() as jobs:
             for number in count() if not load.jobs_max else range(load.jobs_max):
-                await trio.sleep(chance.expovariate(load.per_minute / 60))
-                if trio.current_time() >= until_s:
+                gap_s = chance.expovariate(load.per_minute / 60)
+                if trio.current_time() + gap_s >= begun_s + length_s:
                     break
+                await trio.sleep(gap_s)
                 up = [name for name in brokers if self._stage.mesh.up(name)] or brokers
                 by = up[number % len(up)]
                 jobs.start_soon(self._one, load, by, f"{part}/{number}")

@@ -129,6 +129,8 @@ def _name(kind: shapes.Type) -> str:
     match kind:
         case shapes.LiteralType():
             return ", ".join(f'`"{one}"`' for one in kind.values)
+        case shapes.DictType():
+            return "table"
         case shapes.VarTupleType():
             return f"list of {_name(kind.item_type)}"
         case shapes.TupleType():

@@ -82,7 +82,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         per_minute: Jobs a minute, on average, from all brokers together.
         jobs_max: No more than so many; 0 for no end.
         from_s: When it begins, seconds.
-        until_s: When it ends; 0 for the scenario's end.
+        until_s: When it ends, with the scenario at the latest; 0 for its end.
         brokers: How many nodes broker jobs, drawn from those without agents first; 0 for all.
         by: Their names, instead.
         deadline_s: Of each job.
@@ -246,9 +246,6 @@ def _complaints(scenario: Scenario) -> Iterator[str]:
     if not 0 < scenario.minutes <= _MINUTES_MAX:
         yield f"minutes is {scenario.minutes:g}: say more than 0, and a month at most"
     yield from _unknown_skills(scenario)
-    names = [group.name or group.skill for group in scenario.agents]
-    for name in sorted({one for one in names if names.count(one) > 1}):
-        yield f"agents: two groups are called {name!r}: give one another name"
     for group in scenario.agents:
         if not 0 <= group.share <= 1:
             yield f"agents: share is {group.share:g}: say 0 to 1"

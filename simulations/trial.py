@@ -164,6 +164,9 @@ class Trial:
         except ExceptionGroup as exc:
             raise _only(exc) from None
         except Exception as exc:
+            if isinstance(exc, trio.TooSlowError) and isinstance(self._verdict, RealTime):
+                # The thread was not back when virtual time was over: years in a moment.
+                exc = self._verdict
             if exc is self._verdict:  # no line of the test's own: what led there tells nothing
                 raise exc.with_traceback(None) from exc.__cause__
             raise

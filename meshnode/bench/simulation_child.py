@@ -41,7 +41,7 @@ def _scenario(name: str, nodes: int, minutes: float, seed: int) -> dict[str, obj
     loads = tuple(
         msgspec.structs.replace(
             load,
-            jobs_max=round(load.jobs_max * share),
+            jobs_max=max(1, round(load.jobs_max * share)),
             per_minute=load.per_minute * nodes / full.nodes,
             brokers=max(1, round(load.brokers * nodes / full.nodes)),
         )

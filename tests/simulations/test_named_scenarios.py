@@ -51,7 +51,7 @@ def test_modules_and_files_are_found() -> None:
 def test_an_unknown_name_is_told_with_what_is_near() -> None:
     with pytest.raises(ConfigError, match="no scenario 'flash-cowd'") as caught:
         named("flash-cowd")
-    assert caught.value.hint == "did you mean flash-crowd?"
+    assert caught.value.hint == "did you mean flash-crowd or flood?"
     with pytest.raises(ConfigError) as caught:
         named("xyz")
     assert caught.value.hint == f"there are: {', '.join(names())}"

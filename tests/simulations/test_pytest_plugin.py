@@ -244,7 +244,7 @@ class TestThatOverrides:
         ("async def test_it(mesh, nursery): pass", "the fixture 'nursery' needs an event loop"),
         (
             "@pytest.mark.mesh(weather='bad')\nasync def test_it(mesh): pass",
-            "there is no weather 'bad'; there are calm, mild",
+            "there is no weather 'bad'; there are calm, lan, mild, rough, world",
         ),
         (
             "@pytest.mark.mesh(sed=1)\nasync def test_it(mesh): pass",

@@ -21,7 +21,6 @@ WRONG = {
     HEAD + "[[agents]]\nskill = 'upper'\n[[agents]]\nskil = 'sum'": (
         "[[agents]] no. 2: there is no key 'skil'; did you mean 'skill'?"
     ),
-    HEAD + "[[agents]]\nshare = 0.5": "[[agents]] no. 1: skill is missing",
     HEAD + "[[agents]]\nskill = 'upper'\ntemper = { slow_chanc = 1 }": (
         "[[agents]] no. 1, temper: there is no key 'slow_chanc'; did you mean 'slow_chance'?"
     ),
@@ -48,10 +47,10 @@ WRONG = {
     ),
     HEAD + "[[load]]\nskill = 'fly'": "load: there is no skill 'fly'; there are echo",
     HEAD + "[[agents]]\nskill = 'sum'\nrole = 'thief'": (
-        "agents: there is no role 'thief'; there are honest"
+        "agents: there is no role 'thief'; there are babbler, baiter, boaster, camouflaged"
     ),
-    HEAD + "[[agents]]\nskill = 'sum'\n[[agents]]\nskill = 'sum'": (
-        "agents: two groups are called 'sum': give one another name"
+    HEAD + "[[agents]]\nskill = 'sum'\nrole = 'slow'\nknobs = {cunning = 1}": (
+        "agents: role slow: Object contains unknown field `cunning`; there are its knobs: more_s"
     ),
     HEAD + "nodes = 0": "nodes is 0",
     HEAD + "minutes = 0": "minutes is 0",

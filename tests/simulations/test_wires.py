@@ -95,5 +95,8 @@ async def test_all_of_it_is_undone_at_once(mesh: Stage, healed: str) -> None:
 def test_presets_have_names() -> None:
     assert named_weather("calm") is CALM
     assert named_weather("mild") == Weather()
-    with pytest.raises(LookupError, match="there is no weather 'awful'; there are calm, mild"):
+    with pytest.raises(
+        LookupError,
+        match="there is no weather 'awful'; there are calm, lan, mild, rough, world",
+    ):
         named_weather("awful")

@@ -1,4 +1,4 @@
-"""What a result says of waiting, and what its broker learns from that."""
+"""What a result says of waiting, and what its broker learns from that (a MockClock's time)."""
 
 import trio
 
