@@ -47,7 +47,7 @@ def _scenario(name: str, nodes: int, minutes: float, seed: int) -> dict[str, obj
         )
         for load in full.load
     )
-    expect = msgspec.structs.replace(full.expect, jobs_min=1)
+    expect = msgspec.structs.replace(full.expect, jobs_min=0)
     scenario = msgspec.structs.replace(
         full, nodes=nodes, minutes=minutes, load=loads, expect=expect
     )

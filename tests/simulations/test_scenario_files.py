@@ -50,7 +50,7 @@ WRONG = {
         "agents: there is no role 'thief'; there are babbler, baiter, boaster, camouflaged"
     ),
     HEAD + "[[agents]]\nskill = 'sum'\nrole = 'slow'\nknobs = {cunning = 1}": (
-        "agents: role slow: Object contains unknown field `cunning`; there are its knobs: more_s"
+        "agents: role slow: Object contains unknown field `cunning`; there are its knobs: m"
     ),
     HEAD + "nodes = 0": "nodes is 0",
     HEAD + "minutes = 0": "minutes is 0",
