@@ -8,7 +8,7 @@ import pytest
 from meshnode.bench import simulation
 from simulations.outcome import Outcome
 
-TINY = ((20, 1), (200, 400), 2)
+TINY = ((60, 4), (200, 400), 2)
 
 
 def unheard(*_: object) -> None:
@@ -22,7 +22,7 @@ def test_everything_is_played_and_every_figure_is_there(
     monkeypatch.setattr(simulation, "QUICK", TINY)
     figures = {figure.id: figure for figure in simulation.run(unheard, quick=True)}
     assert set(figures) == {"P8", "P8.memory", "P9", "R3", "R3.repeat"}
-    assert figures["P8"].goal == pytest.approx(120 * 20 / 1000 / 60)
+    assert figures["P8"].goal == pytest.approx(120 * 60 * 4 / 1000 / 60)
     assert figures["P9"].goal == pytest.approx(300 * 400 / 1_000_000)
     assert (figures["R3"].value, figures["R3"].n) == (0, 2)
     assert (figures["R3.repeat"].value, figures["R3.repeat"].n) == (0, 2)
