@@ -293,16 +293,22 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
 # --- who is there --------------------------------------------------------------------
 
 
-async def check_answers(mesh: SimMesh, *, timeout_s: float = 5.0) -> list[str]:
+async def check_answers(mesh: SimMesh, *, timeout_s: float = 8.0) -> list[str]:
     """Every node answers its owner and its neighbour: each is asked by the one before it.
 
     As many questions as nodes, all at once.  Who can't be dialled is asked by its owner
-    alone.
+    alone.  Who doesn't answer is asked once more: a connection that hangs half open is
+    found out by the first question.
     """
     up = [member for member in mesh.members.values() if member.life is not None]
     found: dict[str, str] = {}
 
     async def ask(asker: Member, asked: Member) -> None:
+        await ask_once(asker, asked)
+        if found.pop(asked.name, None) is not None:
+            await ask_once(asker, asked)
+
+    async def ask_once(asker: Member, asked: Member) -> None:
         with trio.move_on_after(timeout_s):
             try:
                 await mesh.ask(asked.name, lambda node: node.broker.jobs())

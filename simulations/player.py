@@ -111,6 +111,7 @@ class _Play:
         await stage.ready()
         await trio.sleep(WARM_S)
         async with self._going_wrong(), trio.open_nursery() as asking:
+            asking.start_soon(trio.sleep, self._length_s)  # what goes wrong goes on
             for i, load in enumerate(scenario.load):
                 asking.start_soon(self._ask, load, f"load/{i}")
         await stage.heal()

@@ -63,8 +63,8 @@ class Eclipser(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class StaleReplayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Serves the first record of each peer that it ever had, whatever came after.
 
-    See :class:`simulations.answering.Replaying`.  It sends others to addresses and agents of
-    the past.  Records carry a sequence and lapse, so several answers, or time, undo it.
+    See :class:`simulations.answering.Replaying`.  It gains that others go
+    where somebody was.  Records carry a sequence and lapse, so time undoes it.
     """
 
 

@@ -6,12 +6,17 @@ something is worse than a red one.
 """
 
 import os
+import signal
 import warnings
 from collections.abc import Generator
 from inspect import isgenerator
 
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell: tests of Ctrl-C would test nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Runs suites of users' tests within a test (tests/simulations/test_pytest_plugin.py).
 pytest_plugins = ("pytester",)

@@ -206,9 +206,9 @@ def endless(patch: pytest.MonkeyPatch) -> None:
     """
     honest = Broker._take
 
-    async def patient(self: Broker, graph: Any, inputs: Any, terms: Terms, *named: Any) -> str:
+    async def patient(self: Broker, graph: Any, inputs: Any, terms: Terms, **named: Any) -> str:
         late = replace(terms, deadline_s=10 * terms.deadline_s)
-        return await honest(self, graph, inputs, late, *named)
+        return await honest(self, graph, inputs, late, **named)
 
     patch.setattr(Broker, "_take", patient)
 

@@ -176,7 +176,10 @@ def test_a_report_is_written(capsys: pytest.CaptureFixture[str], folder: Path) -
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("flash-cowd",), "there is no scenario 'flash-cowd' (did you mean flash-crowd?)"),
+        (
+            ("flash-cowd",),
+            "there is no scenario 'flash-cowd' (did you mean flash-crowd or flood?)",
+        ),
         (("none.toml",), "none.toml can't be read: No such file"),
         (("flash-crowd", "--nodes", "-2"), "nodes is -2"),
         (("flash-crowd", "--minutes", "1e9"), "minutes is 1e+09"),

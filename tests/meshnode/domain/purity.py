@@ -6,6 +6,7 @@ functions to forget one of: what isn't known to be pure is reported.
 C code that calls C code by itself (``functools.partial(time.time)``) isn't heard.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,10 +48,13 @@ def outside_calls(act: Callable[[], object]) -> list[str]:
             if module in OUTSIDE or name in OUTSIDE_NAMES or kind.__name__ in OUTSIDE_TYPES:
                 seen.append(f"{module or kind.__name__}.{name}")
 
-    before = sys.getprofile()
+    before, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # who listens to collections looks at clocks
     sys.setprofile(hear)
     try:
         act()
     finally:
         sys.setprofile(before)
+        if collects:
+            gc.enable()
     return [call for call in seen if call != "sys.setprofile"]
