@@ -35,6 +35,8 @@ from simulations.mesh import NETWORK, Down, Member, SimMesh
 _BUGS: Final = frozenset({"session.bug", "job.stalled", "job.unreadable", "award.bug"})
 
 _AWARDED: Final = "awarded"
+#: A node doesn't dial again at once whom it could not dial, seconds.
+_AGAIN_S: Final = 2.0
 
 
 class _Kind(msgspec.Struct):
@@ -306,6 +308,7 @@ async def check_answers(mesh: SimMesh, *, timeout_s: float = 8.0) -> list[str]:
     async def ask(asker: Member, asked: Member) -> None:
         await ask_once(asker, asked)
         if found.pop(asked.name, None) is not None:
+            await trio.sleep(_AGAIN_S)
             await ask_once(asker, asked)
 
     async def ask_once(asker: Member, asked: Member) -> None:

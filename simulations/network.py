@@ -415,6 +415,8 @@ class SimTransport(Host):
             limit_s = network.weather(self.peer, target.peer).dial_limit_s
             await link.lost(self.peer, limit_s)
             answers = False
+            if self.links.get(target.peer) is link:
+                link.leave(self, "nothing was answered")  # and the next question dials anew
         if self.links.get(target.peer) is not link:
             raise StreamLost(f"the connection to {target.peer} broke")
         if not answers or target.links.get(self.peer) is not link:

@@ -237,7 +237,7 @@ FIVE_NODES: Final = (
     Mutant("cancel acknowledged early", _hasty_cancel, (1,), "and it runs"),
     Mutant("reservations kept", _reserved, (1,), "are reserved after the end"),
     Mutant("slots kept", _slot, (0,), "slots for upper free"),
-    Mutant("receipts sent once", _undelivered, (0,), "was never given its receipt"),
+    Mutant("receipts sent once", _undelivered, (11,), "was never given its receipt"),
     Mutant("a key for each life", _two_jobs, (0,), "the same key gave another job"),
-    Mutant("a full disk believed", _unread, (54,), "signs other events than these"),
+    Mutant("a full disk believed", _unread, (30,), "signs other events than these"),
 )
