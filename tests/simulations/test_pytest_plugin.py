@@ -43,6 +43,13 @@ def test_without_a_mesh():
 """
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pytest's summaries be those that users see: in CI they repeat every message."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def play(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     """Run a suite with one file, in this process."""
     pytester.makepyfile(test_it=AGENT + test)
