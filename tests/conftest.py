@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Generator
 from inspect import isgenerator
 
+import httpcore  # noqa: F401 - httpx loads it late; within a run in a run it would be another
 import pytest
 from hypothesis import settings
 
