@@ -117,7 +117,7 @@ def test_the_wheel_says_its_licence_and_its_extras(wheel: Path) -> None:
         licence = archive.read(info.replace("METADATA", "licenses/LICENSE"))
     assert metadata["License-Expression"] == "MIT"
     assert licence == (ROOT / "LICENSE").read_bytes()
-    extras = {"dev", "llm", "mcp", "pytest", "specialists"}
+    extras = {"cluster", "dev", "llm", "mcp", "pytest", "specialists"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
 
 
