@@ -11,7 +11,8 @@ from meshnode.domain.job import JobState
 from meshnode.node import Node
 from meshnode.ports import JsonValue
 from meshnode.services.broker import Terms
-from protocol.graph import Source, SubTask, TaskGraph
+from protocol.graph import TaskGraph
+from simulations.graphs import call_graph
 
 
 class JobTerms(TypedDict, total=False):
@@ -126,18 +127,3 @@ def graph_of(
     if isinstance(work, TaskGraph):
         return work
     return call_graph(work, inputs)
-
-
-def call_graph(capability: str, inputs: Mapping[str, JsonValue]) -> TaskGraph:
-    """Return a graph of one call, whose output object is the job's ``result``."""
-    return TaskGraph(
-        name=capability,
-        subtasks=[
-            SubTask(
-                id="call",
-                capability=capability,
-                inputs={name: Source(kind="input", name=name) for name in inputs},
-            )
-        ],
-        outputs={"result": Source(kind="task", name="call", pointer="")},
-    )

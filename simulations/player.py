@@ -15,18 +15,18 @@ import trio
 from meshnode.config import DirectoryConfig, NodeConfig
 from meshnode.ports import JsonValue
 from meshnode.services.directory import validate_record
-from protocol.graph import Check, Source, SubTask, TaskGraph
+from protocol.graph import TaskGraph
 from simulations import faults
-from simulations.agents import Skill
 from simulations.casting import cast, enter
 from simulations.dht import KademliaDht
 from simulations.directory import LIKE_KADEMLIA, SimDirectory
 from simulations.faults import Fault, Schedule
+from simulations.graphs import call_graph, map_graph, pipeline_graph
 from simulations.mesh import CONFIG, NETWORK, Dht
 from simulations.outcome import Outcome
 from simulations.recorder import Recorder
 from simulations.scenario import SKILLS, FaultKind, Load, Scenario
-from simulations.stage import Stage, call_graph
+from simulations.stage import Stage
 from simulations.world import World, run
 
 #: From the start of the nodes to that of the load: records have to get round, seconds.
@@ -302,48 +302,3 @@ def work(
         return call_graph(skill.capability, inputs), inputs, {"result": skill.apply(inputs)}
     wanted: list[JsonValue] = [skill.compute(word) for word in words]
     return map_graph(skill), {"words": list(words)}, {"texts": wanted}
-
-
-def map_graph(skill: Skill) -> TaskGraph:
-    """Return a graph of one map over the job's ``words``, one sub-task for each."""
-    return TaskGraph(
-        name=f"map of {skill.name}",
-        subtasks=[
-            SubTask(
-                id="each",
-                capability=skill.capability,
-                inputs={skill.input_field: Source(kind="input", name="words")},
-                each=[skill.input_field],
-                batch_items_max=1,
-            )
-        ],
-        outputs={"texts": Source(kind="task", name="each", pointer=f"/{skill.output_field}")},
-    )
-
-
-def pipeline_graph() -> TaskGraph:
-    """Return a graph of two maps behind each other, and a join over both."""
-    upper = Source(kind="task", name="upper", pointer="/text")
-    echo = Source(kind="task", name="echo", pointer="/text")
-    return TaskGraph(
-        name="pipeline",
-        subtasks=[
-            SubTask(
-                id="upper",
-                capability="text.upper",
-                inputs={"text": Source(kind="input", name="words")},
-                each=["text"],
-                batch_items_max=5,
-            ),
-            SubTask(
-                id="echo",
-                capability="text.echo@1",
-                inputs={"text": upper},
-                each=["text"],
-                batch_items_max=5,
-                checks=[Check(kind="quoted", output="/text", input="/text")],
-            ),
-            SubTask(id="join", capability="text.join", inputs={"texts": echo}),
-        ],
-        outputs={"text": Source(kind="task", name="join", pointer="/text")},
-    )

@@ -31,7 +31,7 @@ from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
 from simulations.answers import Answers
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.guests import Guests
-from simulations.jobs import JobEnd, JobTerms, Owned, call_graph, end_at, graph_of, refused
+from simulations.jobs import JobEnd, JobTerms, Owned, end_at, graph_of, refused
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
 from simulations.money import check_money
 from simulations.rogues import Conduct
@@ -39,7 +39,7 @@ from simulations.weather import Weather
 from simulations.wires import Wires
 from simulations.world import World
 
-__all__ = ["Broken", "JobEnd", "JobTerms", "Offer", "Place", "Stage", "call_graph"]
+__all__ = ["Broken", "JobEnd", "JobTerms", "Offer", "Place", "Stage"]
 
 #: What a node can be given: a skill (of one who behaves well), what an agent is hired from
 #: (an act: a skill and how it is done; or a disguise, :mod:`simulations.ruses`), an agent

@@ -16,6 +16,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+import msgspec
 import trio
 
 from meshnode.domain.job import JobState
@@ -39,6 +40,7 @@ from simulations.agents import (
 from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
 from simulations.directory import LIKE_KADEMLIA
 from simulations.faults import Schedule, carry_out, draw_schedule, heal
+from simulations.graphs import pipeline_graph
 from simulations.mesh import Down, SimMesh
 from simulations.money import check_money
 from simulations.stage import Broken
@@ -99,37 +101,20 @@ def draw_story(rng: Random) -> Story:
 
 
 def graph() -> TaskGraph:
-    """Return the job's plan."""
-    upper = Source(kind="task", name="upper", pointer="/text")
-    echo = Source(kind="task", name="echo", pointer="/text")
-    return TaskGraph(
+    """Return the job's plan: a pipeline, and a sum beside it."""
+    pipeline = pipeline_graph(echo_items_max=8)
+    total = SubTask(
+        id="sum",
+        capability="math.sum@1",
+        inputs={"numbers": Source(kind="input", name="numbers")},
+        checks=[Check(kind="recompute")],
+    )
+    return msgspec.structs.replace(
+        pipeline,
         name="five nodes",
-        subtasks=[
-            SubTask(
-                id="upper",
-                capability="text.upper",
-                inputs={"text": Source(kind="input", name="words")},
-                each=["text"],
-                batch_items_max=5,
-            ),
-            SubTask(
-                id="echo",
-                capability="text.echo@1",
-                inputs={"text": upper},
-                each=["text"],
-                batch_items_max=8,
-                checks=[Check(kind="quoted", output="/text", input="/text")],
-            ),
-            SubTask(id="join", capability="text.join", inputs={"texts": echo}),
-            SubTask(
-                id="sum",
-                capability="math.sum@1",
-                inputs={"numbers": Source(kind="input", name="numbers")},
-                checks=[Check(kind="recompute")],
-            ),
-        ],
+        subtasks=[*pipeline.subtasks, total],
         outputs={
-            "text": Source(kind="task", name="join", pointer="/text"),
+            **pipeline.outputs,
             "total": Source(kind="task", name="sum", pointer="/total"),
         },
     )
