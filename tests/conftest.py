@@ -1,8 +1,8 @@
 """What holds for every test: no flaky timers, and in CI nothing skips.
 
-A test skips where an optional program of the machine is missing.  In CI (``CI`` is set)
-everything must be there, so a skip there is a failure: a suite that quietly stops testing
-something is worse than a red one.
+No test of ours skips (tests/tidy holds that).  Whatever else does, a plugin or a module, is a
+failure in CI (``CI`` is set): a suite that quietly stops testing something is worse than a
+red one.
 """
 
 import os
