@@ -25,8 +25,12 @@ setup: ## make .venv: system packages, pinned dependencies, models
 demo: setup ## run the main job on a local mesh of real processes
 	@$(BIN)/meshnode demo $(DEMO)
 
+.PHONY: setup-tests
+setup-tests: ## the same, and what only tests need: js-libp2p, from npm
+	@bash .ci/setup tests
+
 .PHONY: test
-test: setup ## run the whole test suite
+test: setup-tests ## run the whole test suite
 	@status=0; \
 	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist worksteal --ignore tests/e2e || status=$$?; \
 	$(BIN)/pytest -q tests/e2e || status=$$?; \
