@@ -10,7 +10,7 @@ import trio.testing
 from meshnode.errors import Unreachable
 from simulations.answering import Eclipsing, Replaying
 from simulations.kademlia import Operation, Rules, SimKademlia
-from simulations.kademlia_node import Kept
+from simulations.kademlia_node import KadNode, Kept
 from simulations.kademlia_table import key_of, nearest
 from simulations.trace import Trace
 from tests.contracts.simulated_ports import made_up_record, sequence_of
@@ -258,9 +258,8 @@ async def test_a_node_learns_whom_it_is_told_of_and_who_asks_it_twice(
     assert key_of("n1") in third.table, "the first one named it"
 
 
-async def test_who_refuses_is_dropped_by_the_first_request_and_comes_back_by_hearsay(
-    autojump_clock: Clock,
-) -> None:
+async def bereaved(*, silent: bool) -> tuple[Mesh, KadNode, Sequence[str]]:
+    """Return a mesh, one that knows it well, and the three nearest to n30, which have died."""
     mesh = Mesh(40)
     await mesh.meet()
     await mesh.meet()
@@ -268,7 +267,14 @@ async def test_who_refuses_is_dropped_by_the_first_request_and_comes_back_by_hea
     assert asker is not None
     dead = mesh.nearest("n30", 3)
     for peer in dead:
-        mesh.dht.crash(peer)
+        mesh.dht.crash(peer, silent=silent)
+    return mesh, asker, dead
+
+
+async def test_who_refuses_is_dropped_by_the_first_request_and_comes_back_by_hearsay(
+    autojump_clock: Clock,
+) -> None:
+    mesh, asker, dead = await bereaved(silent=False)
     assert all(key_of(peer) in asker.table for peer in dead), "until it asks them"
     await mesh.record("n1", "n30")
     (*_, done) = mesh.operations
@@ -277,14 +283,7 @@ async def test_who_refuses_is_dropped_by_the_first_request_and_comes_back_by_hea
 
 
 async def test_who_says_nothing_costs_three_seconds_and_stays(autojump_clock: Clock) -> None:
-    mesh = Mesh(40)
-    await mesh.meet()
-    await mesh.meet()
-    asker = mesh.dht.node("n1")
-    assert asker is not None
-    dead = mesh.nearest("n30", 3)
-    for peer in dead:
-        mesh.dht.crash(peer, silent=True)
+    mesh, asker, dead = await bereaved(silent=True)
     await mesh.record("n1", "n30")
     (*_, done) = mesh.operations
     assert done.elapsed_s > 3
