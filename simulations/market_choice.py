@@ -94,11 +94,16 @@ class ByFinish:
         queues = self._queues.get(choice.broker)
         if queues is None:
             return first(candidates, key=choice.key, calls=1, load=choice.load)
-        known = []
-        for card in candidates:
-            wait_ms = queues.wait_ms(card.agent_id, now_s=choice.now_s)
-            known.append(replace(card, queue_ms=wait_ms) if wait_ms else card)
+        seen = queues.agents  # few of those drawn have been seen to let anybody wait
+        known = [
+            replace(card, queue_ms=queues.wait_ms(card.agent_id, now_s=choice.now_s))
+            if card.agent_id in seen
+            else card
+            for card in candidates
+        ]
         best = first(known, key=choice.key, calls=1, load=choice.load)
+        if best.agent_id not in seen:
+            return best
         return next(card for card in candidates if card.peer == best.peer)
 
     def learn(self, evidence: Evidence) -> None:

@@ -6,6 +6,7 @@ the time from an award to its result, less the run itself, less what this broker
 took before it.  That is remembered, and forgotten within some seconds, since queues are.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,11 @@ class Queues:
 
     def __init__(self) -> None:
         self._waits: dict[str, _Wait] = {}
+
+    @property
+    def agents(self) -> Collection[str]:
+        """Ids of those where work has waited, some of them long ago."""
+        return self._waits.keys()
 
     def saw(
         self, agent: str, *, took_ms: int, run_ms: int, ahead_ms: int, now_s: float
