@@ -22,6 +22,7 @@ from meshnode.node import Node
 from meshnode.ports import JsonValue
 from meshnode.services.bodies import OFFERS, RECEIPT_ROW, RECEIPTS, OffersBody
 from meshnode.services.events import Happening
+from meshnode.services.receipts import DUE
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.journal import decode_event
@@ -33,6 +34,9 @@ from simulations.mesh import NETWORK, Down, Member, SimMesh
 
 #: Events that say that a node is wrong, and not the world.
 _BUGS: Final = frozenset({"session.bug", "job.stalled", "job.unreadable", "award.bug"})
+
+#: How long nobody may have anything to do before all is at rest, seconds.
+QUIET_S: Final = 4.0
 
 _AWARDED: Final = "awarded"
 #: A node doesn't dial again at once whom it could not dial, seconds.
@@ -290,6 +294,17 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
         for agent, spec in node.host.specs().items():
             if node.host.free(agent) != spec.concurrency_max:
                 yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"
+
+
+async def come_to_rest(mesh: SimMesh, book: CallBook, *, limit_s: float) -> None:
+    """Wait until all has been quiet for a while, but no longer than ``limit_s``."""
+    quiet_s = 0.0
+    with trio.move_on_after(limit_s):
+        while quiet_s < QUIET_S:
+            await trio.sleep(1.0)
+            due = any(member.disk.tables.get(DUE) for member in mesh.members.values())
+            is_quiet = not due and not any(check_rest(mesh, book))
+            quiet_s = quiet_s + 1.0 if is_quiet else 0.0
 
 
 # --- who is there --------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """The jobs of a stage: what their owner asked for, and how they went."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypedDict
 
 import trio
 
 from meshnode.domain.graph_builder import TaskGraph as GraphBuilder
-from meshnode.domain.job import JobState
 from meshnode.node import Node
 from meshnode.ports import JsonValue
 from meshnode.services.broker import Terms
@@ -76,13 +75,11 @@ class Owned:
     """A job that somebody waits for."""
 
     by: str
-    key: str
     terms: Terms
     wanted: Mapping[str, JsonValue] | None
     begun_s: float
     job: str = ""
     unheard: str = ""  # why nobody has taken it yet
-    state: JobState | None = field(default=None, repr=False)
 
 
 async def end_at(node: Node, owned: Owned) -> JobEnd:

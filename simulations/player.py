@@ -199,8 +199,8 @@ class _Play:
             found += _faults(trouble.kind, trouble.at_s, who, trouble.for_s)
         found += self._comings_and_goings(names, chance)
         if scenario.mishaps is not None:
-            count = round(scenario.mishaps.per_minute * scenario.minutes)
-            found += faults.draw_faults(chance, names, count=count, within_s=self._length_s)
+            drawn = round(scenario.mishaps.per_minute * scenario.minutes)
+            found += faults.draw_faults(chance, names, count=drawn, within_s=self._length_s)
         return Schedule(tuple(sorted(found, key=lambda fault: (fault.at_s, fault.kind))))
 
     def _comings_and_goings(self, names: Sequence[str], chance: Random) -> Iterator[Fault]:

@@ -25,11 +25,18 @@ from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
-from meshnode.services.receipts import DUE
 from protocol.graph import TaskGraph
+from simulations import faults
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
 from simulations.answers import Answers
-from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
+from simulations.checkers import (
+    Ending,
+    Watch,
+    check_ending,
+    check_receipts,
+    check_rest,
+    come_to_rest,
+)
 from simulations.guests import Guests
 from simulations.jobs import JobEnd, JobTerms, Owned, end_at, graph_of, refused
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
@@ -48,8 +55,6 @@ __all__ = ["Broken", "JobEnd", "JobTerms", "Offer", "Place", "Stage"]
 Offer = Skill | Hireable | Agent | Callable[[], Agent]
 
 _POLL_S: Final = 0.5
-#: How long nobody may have anything to do before all is at rest, seconds.
-QUIET_S: Final = 4.0
 #: After the last fault: leases lapse, hung agents time out, receipts arrive; seconds.
 REST_S: Final = 60.0
 #: From a job's deadline to its end: every cancel is acknowledged or given up; seconds.
@@ -145,16 +150,17 @@ class Stage:
 
     def start(self, name: str, offers: Sequence[Offer], place: Place) -> None:
         """Start one node under a name that is free, as :meth:`add` does."""
+        before = next(reversed(self._starting.values()), None)
         self._starting[name] = trio.Event()
-        self.world.nursery.start_soon(self._start, name, offers, place)
+        self.world.nursery.start_soon(self._start, name, offers, place, before)
 
-    async def _start(self, name: str, offers: Sequence[Offer], place: Place) -> None:
+    async def _start(
+        self, name: str, offers: Sequence[Offer], place: Place, before: trio.Event | None
+    ) -> None:
         # One after another, in the order in which they were added: the first is who the
         # others join.
-        for other, up in list(self._starting.items()):
-            if other == name:
-                break
-            await up.wait()
+        if before is not None:
+            await before.wait()
         options = {"config": self._config, **place}
         if "conduct" in place:
             self.mesh.makers[name] = place["conduct"].make
@@ -258,13 +264,8 @@ class Stage:
 
     async def heal(self) -> None:
         """Undo whatever is wrong with links and nodes, and start who is down."""
-        network, mesh = self.world.network, self.mesh
-        network.partition()
         self.network.mend()
-        for member in list(mesh.members.values()):
-            if member.life is None and not member.retired:
-                await mesh.restart(member.name)
-            network.thaw(member.peer)
+        await faults.heal(self.mesh)
 
     # --- jobs ---
 
@@ -288,7 +289,6 @@ class Stage:
         self._jobs += 1
         owned = Owned(
             by=terms.get("by") or self._next_broker(),
-            key=f"job-{self._jobs}",
             terms=Terms(
                 budget_mc=terms.get("budget_mc", 100_000),
                 deadline_s=terms.get("deadline_s", 60.0),
@@ -363,13 +363,7 @@ class Stage:
 
     async def rest(self, rest_s: float = REST_S) -> None:
         """Wait until all has been quiet for a while, or for ``rest_s``."""
-        quiet_s = 0.0
-        with trio.move_on_after(rest_s):
-            while quiet_s < QUIET_S:
-                await trio.sleep(1.0)
-                due = any(m.disk.tables.get(DUE) for m in self.mesh.members.values())
-                is_quiet = not due and not any(check_rest(self.mesh, self.book))
-                quiet_s = quiet_s + 1.0 if is_quiet else 0.0
+        await come_to_rest(self.mesh, self.book, limit_s=rest_s)
 
     async def troubles(self) -> list[str]:
         """Return all that must not be, one line each: of jobs, money, journals and nodes."""

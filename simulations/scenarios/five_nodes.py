@@ -24,7 +24,6 @@ from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
-from meshnode.services.receipts import DUE
 from protocol.graph import Check, Source, SubTask, TaskGraph
 from simulations.agents import (
     ECHO,
@@ -37,7 +36,14 @@ from simulations.agents import (
     Temper,
     draw_temper,
 )
-from simulations.checkers import Ending, Watch, check_ending, check_receipts, check_rest
+from simulations.checkers import (
+    Ending,
+    Watch,
+    check_ending,
+    check_receipts,
+    check_rest,
+    come_to_rest,
+)
 from simulations.directory import LIKE_KADEMLIA
 from simulations.faults import Schedule, carry_out, draw_schedule, heal
 from simulations.graphs import pipeline_graph
@@ -65,7 +71,6 @@ DEADLINE_S: Final = 90.0
 SLACK_S: Final = 25.0
 #: After the last fault: leases lapse, hung agents time out, receipts arrive.
 REST_S: Final = 40.0
-QUIET_S: Final = 4.0
 _POLL_S: Final = 0.5
 _SKEW_MS_MAX: Final = 20_000
 _CANCEL_CHANCE: Final = 0.12
@@ -206,17 +211,6 @@ async def cancel(mesh: SimMesh, job: str, after_s: float) -> None:
         await trio.sleep(_POLL_S)
 
 
-async def come_to_rest(mesh: SimMesh, book: CallBook) -> None:
-    """Wait until all has been quiet for a while, or for as long as that may take."""
-    quiet_s = 0.0
-    with trio.move_on_after(REST_S):
-        while quiet_s < QUIET_S:
-            await trio.sleep(1.0)
-            due = any(member.disk.tables.get(DUE) for member in mesh.members.values())
-            is_quiet = not due and not any(check_rest(mesh, book))
-            quiet_s = quiet_s + 1.0 if is_quiet else 0.0
-
-
 async def ending(mesh: SimMesh, job: str, story: Story, state: JobState) -> Ending:
     """Gather what the checkers look at."""
     assert state.done is not None
@@ -256,7 +250,7 @@ async def five_nodes(world: World) -> None:
         state = await await_end(mesh, job, limit_s=DEADLINE_S + 2 * SLACK_S)
         nursery.cancel_scope.cancel()
     await heal(mesh)
-    await come_to_rest(mesh, book)
+    await come_to_rest(mesh, book, limit_s=REST_S)
     troubles = [*watch.troubles, *check_rest(mesh, book)]
     if await submit(mesh, story) != job:
         troubles.append("the same key gave another job")
