@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -40,7 +41,9 @@ from meshnode.gateway.http import serve_http
 from meshnode.gateway.mcp import McpDoor
 from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports, is_local
-from meshnode.ports import Agent, Directory, Emit, JsonValue, Sighting
+from meshnode.ports import Agent, Directory, Emit, JsonValue, Sighting, Store
+from meshnode.services import crash_points
+from meshnode.services.crash_points import CrashPoint, MortalStore, read_crash_point
 from meshnode.services.directory import validate_record
 from protocol.keys import Identity
 
@@ -79,7 +82,7 @@ async def open_node(
         StoreError: The home is in use by another node, or its store can't be used.
         MeshError: A port is taken; names the address.
     """
-    home = config.home_path
+    home, doom = config.home_path, _doom()
     clock, entropy = SystemClock(), SystemEntropy()
     hosted = [*agents_of(config), *agents]
     passphrase = find_passphrase(config.keys.passphrase_file)
@@ -99,7 +102,8 @@ async def open_node(
         _directory(config, transport, clock, server=server) as directory,
         aclosing(ChildEmbedder()) as embedder,
     ):
-        ports = Ports(identity, transport, directory, store, clock, entropy, rng, embedder)
+        kept: Store = store if doom is None else MortalStore(store, _die, doom)
+        ports = Ports(identity, transport, directory, kept, clock, entropy, rng, embedder)
         node = Node(config, ports, hosted)
         late.append(node.events.emit)
         async with trio.open_nursery() as nursery:
@@ -108,6 +112,19 @@ async def open_node(
                 nursery.start_soon(_look_around, node, config)
             yield node
             nursery.cancel_scope.cancel()
+
+
+def _doom() -> CrashPoint | None:
+    """Return where this process is to die, if somebody wants to see what that does."""
+    said = os.environ.get(crash_points.VARIABLE, "")
+    return read_crash_point(said, where=f"${crash_points.VARIABLE}") if said else None
+
+
+def _die(point: CrashPoint) -> None:
+    """End at once, as a loss of power would have it."""
+    sys.stderr.write(f"meshnode: dies {point}, as ${crash_points.VARIABLE} says\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @asynccontextmanager

@@ -4,19 +4,29 @@ Every fault heals, so that what a job may be asked for is clear: to have ended b
 deadline whatever happened, and to come to rest after the last of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 from typing_extensions import override
 
+from meshnode.services.crash_points import LABELS, read_crash_point
 from simulations.mesh import Down, SimMesh
 
 Kind = Literal[
-    "break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk", "leave"
+    "break",
+    "half_open",
+    "split",
+    "one_way",
+    "freeze",
+    "crash",
+    "crash_at",
+    "burst",
+    "disk",
+    "leave",
 ]
 
 #: How often each comes, against the others.
@@ -32,6 +42,10 @@ SHARES: dict[Kind, int] = {
 }
 
 
+#: A crash point is drawn among the next so many commits of its kind.
+_COMMITS_MAX: Final = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong.
@@ -42,17 +56,20 @@ class Fault:
         who: Whom it befalls: one node, two, or an island.
         for_s: How long, seconds; of no meaning to a broken link or a full disk.  Infinite:
             until all is healed.
+        point: The crash point of a ``crash_at``, which counts from ``at_s``.
     """
 
     at_s: float
     kind: Kind
     who: tuple[str, ...]
     for_s: float = 0.0
+    point: str = ""
 
     @override
     def __str__(self) -> str:
+        where = f" {self.point}" if self.point else ""
         lasts = f" for {self.for_s:.1f} s" if 0 < self.for_s < inf else ""
-        return f"{self.at_s:.2f} s {self.kind} {'+'.join(self.who)}{lasts}"
+        return f"{self.at_s:.2f} s {self.kind} {'+'.join(self.who)}{where}{lasts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +98,25 @@ def draw_schedule(
 
 
 def draw_faults(
-    rng: Random, names: Sequence[str], *, count: int, within_s: float
+    rng: Random,
+    names: Sequence[str],
+    *,
+    count: int,
+    within_s: float,
+    shares: Mapping[Kind, int] = SHARES,
 ) -> list[Fault]:
-    """Draw ``count`` faults that begin ``within_s``, by time."""
+    """Draw ``count`` faults that begin ``within_s``, by time, of kinds as in ``shares``."""
     faults = [
-        _draw_fault(rng, names, round(rng.uniform(0.0, within_s), 3)) for _ in range(count)
+        _draw_fault(rng, names, round(rng.uniform(0.0, within_s), 3), shares)
+        for _ in range(count)
     ]
     return sorted(faults, key=lambda fault: (fault.at_s, fault.kind))
 
 
-def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
-    kind = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
+def _draw_fault(
+    rng: Random, names: Sequence[str], at_s: float, shares: Mapping[Kind, int]
+) -> Fault:
+    kind = rng.choices(list(shares), weights=list(shares.values()))[0]
     # Short enough for nobody to notice, or long enough for everybody to.
     for_s = round(rng.choice((rng.uniform(0.2, 4.0), rng.uniform(11.0, 30.0))), 2)
     match kind:
@@ -106,12 +131,23 @@ def _draw_fault(rng: Random, names: Sequence[str], at_s: float) -> Fault:
             return Fault(at_s, kind, (rng.choice(list(names)),))
         case "burst":
             return Fault(at_s, kind, (), for_s)
+        case "crash_at":
+            return Fault(at_s, kind, (rng.choice(list(names)),), for_s, draw_point(rng))
         case _:
             return Fault(at_s, kind, (rng.choice(list(names)),), for_s)
 
 
+def draw_point(rng: Random) -> str:
+    """Draw a crash point: any label, any side, one of the next commits."""
+    side, number = rng.choice(("before", "after")), rng.randint(1, _COMMITS_MAX)
+    return f"{side}:{rng.choice(LABELS)}#{number}"
+
+
 async def carry_out(mesh: SimMesh, schedule: Schedule) -> None:
-    """Let everything in ``schedule`` happen; returns when the last fault has healed."""
+    """Let everything in ``schedule`` happen; returns when the last fault has healed.
+
+    With a crash point that nobody reaches, it does not return.
+    """
     begun_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for fault in schedule.faults:  # by time: a task for each from the start would be many
@@ -143,6 +179,8 @@ async def _happen(mesh: SimMesh, fault: Fault) -> None:
             network.thaw(*peers)
         case "crash" | "leave":
             await _go(mesh, fault)
+        case "crash_at":
+            await _go_at(mesh, fault)
         case "burst":
             network.set_weather(replace(mesh.fair, latency_s=0.4, jitter_s=0.6))
             await trio.sleep(fault.for_s)
@@ -163,9 +201,21 @@ async def _go(mesh: SimMesh, fault: Fault) -> None:
             return
     else:
         mesh.crash(name)
+    await _come_back(mesh, fault)
+
+
+async def _go_at(mesh: SimMesh, fault: Fault) -> None:
+    """Have a node die when it gets there, which may be never."""
+    gone = trio.Event()
+    mesh.crash_at(fault.who[0], read_crash_point(fault.point), gone.set)
+    await gone.wait()
+    await _come_back(mesh, fault)
+
+
+async def _come_back(mesh: SimMesh, fault: Fault) -> None:
     await trio.sleep(fault.for_s)
-    if not mesh.up(name):
-        await mesh.restart(name)
+    if not mesh.up(fault.who[0]):
+        await mesh.restart(fault.who[0])
 
 
 async def heal(mesh: SimMesh) -> None:
@@ -175,6 +225,7 @@ async def heal(mesh: SimMesh) -> None:
     network.mend_all()
     network.set_weather(mesh.fair)
     for member in mesh.members.values():
+        mesh.spare(member.name)
         if member.life is None and not member.retired:
             await mesh.restart(member.name)
         network.thaw(member.peer)

@@ -20,8 +20,10 @@ import trio
 from typing_extensions import override
 
 from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
+from meshnode.errors import MeshError
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent, Directory
+from meshnode.services.crash_points import CrashPoint, MortalStore
 from meshnode.services.directory import validate_record
 from meshnode.services.events import Happening, Onlooker
 from protocol.keys import Identity
@@ -77,6 +79,7 @@ class Life:
     Attributes:
         node: The real thing.
         store: Its use of the disk.
+        mortal: What the node has for that: there it can die while it writes.
         scope: What a crash cancels.
         askers: Calls from outside that a crash ends.
         crashed: It was killed on purpose: what its tasks raise is of no interest.
@@ -84,6 +87,7 @@ class Life:
 
     node: Node
     store: MemoryStore
+    mortal: MortalStore
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     askers: dict[trio.CancelScope, None] = field(default_factory=dict)
     crashed: bool = False
@@ -103,6 +107,7 @@ class Member:
         listens: Whether it can be dialled.
         lives: How many there were.
         life: The present one, or None.
+        doom: Where it is to die next, in this life or another, and whom to tell then.
         retired: It has gone for good.
     """
 
@@ -115,6 +120,7 @@ class Member:
     listens: bool = True
     lives: int = 0
     life: Life | None = None
+    doom: tuple[CrashPoint, Callable[[], None]] | None = None
     retired: bool = False
 
     @property
@@ -207,6 +213,10 @@ class SimMesh:
             life.askers[scope] = None
             try:
                 return await question(life.node)
+            except MeshError as exc:
+                if life.crashed:  # in the middle of the question: no answer is its own
+                    raise Down(name) from exc
+                raise
             finally:
                 del life.askers[scope]
         raise Down(name)
@@ -276,6 +286,32 @@ class SimMesh:
             asker.cancel()
         self.world.trace.note(f"crash {name}")
 
+    def crash_at(self, name: str, point: CrashPoint, then: Callable[[], None]) -> None:
+        """Kill ``name`` when it reaches ``point``, counted from now, and call ``then``.
+
+        If it dies of something else before that, the next life reaches it.
+        """
+        member = self.members[name]
+        member.doom = (point, then)
+        if member.life is not None:
+            member.life.mortal.dies_at(point)
+
+    def spare(self, name: str) -> None:
+        """Let ``name`` pass every crash point."""
+        member = self.members[name]
+        member.doom = None
+        if member.life is not None:
+            member.life.mortal.dies_at(None)
+
+    def _die(self, member: Member, point: CrashPoint) -> None:
+        """Crash ``member``, in the middle of one of its own commits."""
+        then = member.doom[1] if member.doom is not None else None
+        member.doom = None
+        self.world.trace.note(f"{member.name} dies {point}")
+        self.crash(member.name)
+        if then is not None:
+            then()
+
     async def leave(self, name: str) -> None:
         """Have ``name`` finish what it does and say goodbye, and stop it.
 
@@ -316,17 +352,19 @@ class SimMesh:
         store = MemoryStore(
             member.disk, chance=self.world.random(f"{part}/disk"), latency_s=_DISK_S
         )
+        doom = member.doom and member.doom[0]
+        mortal = MortalStore(store, lambda point: self._die(member, point), doom)
         ports = Ports(
             identity=member.identity,
             transport=self.world.network.transport(member.peer, listens=member.listens),
             directory=self.directory.port(member.peer, listens=member.listens),
-            store=store,
+            store=mortal,
             clock=member.clock,
             entropy=self.world.entropy(part),
             rng=self.world.random(f"{part}/rng"),
         )
         node = self.makers.get(member.name, Node)(member.config, ports, member.agents())
-        life = member.life = Life(node, store)
+        life = member.life = Life(node, store, mortal)
         node.events.add(_Watcher(lambda happening: self._tell(member, life, happening)))
         started = trio.Event()
         self.world.nursery.start_soon(self._run, member, life, started)

@@ -25,7 +25,7 @@ from simulations.graphs import call_graph, map_graph, pipeline_graph
 from simulations.mesh import CONFIG, NETWORK, Dht
 from simulations.outcome import Outcome
 from simulations.recorder import Recorder
-from simulations.scenario import SKILLS, FaultKind, Load, Scenario
+from simulations.scenario import SKILLS, Load, Scenario, Trouble
 from simulations.stage import Stage
 from simulations.world import World, run
 
@@ -183,8 +183,10 @@ class _Play:
 
     async def _tell(self) -> None:
         begun_s = trio.current_time()
-        while self._progress is not None:
-            self._progress(min(trio.current_time() - begun_s, self._length_s), self._length_s)
+        while True:  # with nobody to tell it too: one task more is another order of tasks
+            passed_s = min(trio.current_time() - begun_s, self._length_s)
+            if self._progress is not None:
+                self._progress(passed_s, self._length_s)
             await trio.sleep(self._length_s / 200)
 
     def _schedule(self) -> Schedule:
@@ -196,11 +198,17 @@ class _Play:
             who = trouble.who or tuple(
                 chance.sample(names, max(1, round(trouble.share * len(names))))
             )
-            found += _faults(trouble.kind, trouble.at_s, who, trouble.for_s)
+            if trouble.kind == "crash_at":
+                found += _crashes_at(trouble, who, chance)
+            else:
+                found += _faults(trouble.kind, trouble.at_s, who, trouble.for_s)
         found += self._comings_and_goings(names, chance)
         if scenario.mishaps is not None:
             drawn = round(scenario.mishaps.per_minute * scenario.minutes)
-            found += faults.draw_faults(chance, names, count=drawn, within_s=self._length_s)
+            shares = dict.fromkeys(scenario.mishaps.kinds, 1) or faults.SHARES
+            found += faults.draw_faults(
+                chance, names, count=drawn, within_s=self._length_s, shares=shares
+            )
         return Schedule(tuple(sorted(found, key=lambda fault: (fault.at_s, fault.kind))))
 
     def _comings_and_goings(self, names: Sequence[str], chance: Random) -> Iterator[Fault]:
@@ -268,7 +276,7 @@ def _config(scenario: Scenario) -> NodeConfig:
 
 
 def _faults(
-    kind: FaultKind, at_s: float, who: tuple[str, ...], for_s: float
+    kind: faults.Kind, at_s: float, who: tuple[str, ...], for_s: float
 ) -> Iterator[Fault]:
     """Return a trouble as faults: one for all who are named, or one for each."""
     match kind:
@@ -280,6 +288,12 @@ def _faults(
         case _:
             for name in who:
                 yield Fault(at_s, kind, (name,), for_s or math.inf)
+
+
+def _crashes_at(trouble: Trouble, who: Sequence[str], chance: Random) -> Iterator[Fault]:
+    for name in who:
+        point = trouble.point or faults.draw_point(chance)
+        yield Fault(trouble.at_s, trouble.kind, (name,), trouble.for_s or math.inf, point)
 
 
 def work(

@@ -34,8 +34,10 @@ from typing import Final, Literal
 import msgspec
 
 from meshnode.errors import ConfigError, InputInvalid
+from meshnode.services.crash_points import LABELS, read_crash_point
 from simulations.agents import ECHO, JOIN, SUM, UPPER, Skill, Temper
 from simulations.complaints import complaints, retold
+from simulations.faults import Kind
 from simulations.roles import read_part
 from simulations.weather import Weather
 
@@ -43,10 +45,6 @@ from simulations.weather import Weather
 SKILLS: Final[dict[str, Skill]] = {skill.name: skill for skill in (ECHO, UPPER, JOIN, SUM)}
 
 _MINUTES_MAX: Final = 31 * 24 * 60
-
-FaultKind = Literal[
-    "break", "half_open", "split", "one_way", "freeze", "crash", "burst", "disk", "leave"
-]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,13 +109,16 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         who: Whom it befalls, by name; empty to draw ``share`` of the nodes.
         share: See ``who``.
         for_s: How long; of no meaning to a broken link or a full disk.
+        point: Of ``crash_at``: where they die, counted from ``at_s``, such as
+            ``after:award.taken#2``; by default each has one drawn.
     """
 
     at_s: float
-    kind: FaultKind
+    kind: Kind
     who: tuple[str, ...] = ()
     share: float = 0.0
     for_s: float = 0.0
+    point: str = ""
 
 
 class Churn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,10 +143,13 @@ class Mishaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         per_minute: How many begin a minute, on average.
+        kinds: Which, equally often; by default all but ``crash_at`` and ``leave``, the
+            likelier ones more often.
         skew_s: Clocks are wrong by up to so much, either way, seconds.
     """
 
     per_minute: float = 2.0
+    kinds: tuple[Kind, ...] = ()
     skew_s: float = 0.0
 
 
@@ -263,6 +267,12 @@ def _wrong_faults(scenario: Scenario) -> Iterator[str]:
             yield f"faults: there is no node {name!r}: they are n0 to n{scenario.nodes - 1}"
         if not fault.who and not 0 < fault.share <= 1 and fault.kind != "burst":
             yield f"faults: {fault.kind} at {fault.at_s:g} s befalls nobody: say who or share"
+        if fault.point and fault.kind != "crash_at":
+            yield f"faults: {fault.kind} at {fault.at_s:g} s has no point: say crash_at"
+        try:
+            read_crash_point(fault.point or f"after:{LABELS[0]}")
+        except ConfigError as exc:
+            yield f"faults: {exc.line()}"
 
 
 def _unknown_skills(scenario: Scenario) -> Iterator[str]:

@@ -25,6 +25,7 @@ from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
 from meshnode.services.broker import Terms
+from meshnode.services.crash_points import read_crash_point
 from protocol.graph import TaskGraph
 from simulations import faults
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
@@ -228,12 +229,30 @@ class Stage:
             raise Down(f"{name} {hint}")
         return self.mesh.peer(name)
 
-    def crash(self, name: str, *, for_s: float | None = None) -> None:
-        """Kill ``name``; it comes back from its disk after ``for_s``, if that is given."""
+    def crash(self, name: str, *, for_s: float | None = None, at: str = "") -> None:
+        """Kill ``name``; it comes back from its disk after ``for_s``, if that is given.
+
+        Args:
+            name: Of the node.
+            for_s: Seconds that it is down; for good, or until :meth:`heal`, if None.
+            at: Not now, but when it reaches this crash point, such as
+                ``after:award.taken`` (:mod:`meshnode.services.crash_points`).
+
+        Raises:
+            ConfigError: There is no such crash point; lists those there are.
+            Down: There is no such node.
+        """
         self._peer(name)
-        self.mesh.crash(name)
-        if for_s is not None:
-            self.world.nursery.start_soon(self._come_back, name, for_s)
+
+        def come_back() -> None:
+            if for_s is not None:
+                self.world.nursery.start_soon(self._come_back, name, for_s)
+
+        if at:
+            self.mesh.crash_at(name, read_crash_point(at), come_back)
+        else:
+            self.mesh.crash(name)
+            come_back()
 
     async def _come_back(self, name: str, after_s: float) -> None:
         await trio.sleep(after_s)

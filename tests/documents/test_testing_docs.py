@@ -31,11 +31,12 @@ def test_the_examples_pass(pytester: pytest.Pytester) -> None:
         "test_crash.py",
         "test_partition.py",
         "test_summary.py",
+        "test_crash_points.py",
     ]
     with serving() as model:
         for name, source in BLOCKS:
             (pytester.path / name).write_text(source.replace(URL, model.url))
-        pytester.runpytest_inprocess("--record-answers").assert_outcomes(passed=5)
+        pytester.runpytest_inprocess("--record-answers").assert_outcomes(passed=6)
         assert model.asked == ["Name a colour."]
         assert (pytester.path / "answers" / "llama.json").is_file()
         pytester.runpytest_inprocess("test_summary.py").assert_outcomes(passed=1)
@@ -64,7 +65,7 @@ def test_what_a_mesh_can_do_is_there() -> None:
         name for name in re.findall(r"[` ]\.(\w+)\(", told) if not hasattr(Wires, name)
     ] == []
     known = {*JobTerms.__annotations__, *Place.__annotations__, *JobEnd.__dataclass_fields__}
-    known |= {"name", "for_s", "between", "agents", "n"}
+    known |= {"name", "for_s", "at", "between", "agents", "n"}
     described = " ".join(cell for row in rows("The fixture") for cell in row)
     arguments = re.findall(r"(\w+)=", described)
     assert [name for name in arguments if name not in known] == []

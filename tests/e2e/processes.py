@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -64,8 +65,10 @@ def running(home: Path, *args: str) -> Iterator[NodeProcess]:
 
 
 @contextmanager
-def start(home: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a node without waiting for it."""
+def start(
+    home: Path, *args: str, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a node without waiting for it, with ``env`` beside what is in the environment."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "stderr.txt").open("w") as errors:
         process = subprocess.Popen(
@@ -73,7 +76,7 @@ def start(home: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
         )
     try:
         yield process

@@ -1,9 +1,11 @@
 """A broker that is killed mid-job goes on from its journal when it is started again."""
 
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
 from meshnode.domain.provenance import verify_provenance
 from tests.e2e.processes import NodeProcess, await_ready, mesh, start
@@ -38,6 +40,37 @@ def follow(desk: NodeProcess, job: str, kind: str) -> None:
             if f'"kind":"{kind}"' in line.replace(" ", ""):
                 return
     raise AssertionError(f"no {kind} event among {seen[-5:]}")
+
+
+@pytest.mark.parametrize("point", ["before:job.charged#3", "after:job.awarded#5"])
+def test_a_broker_that_dies_where_it_was_told_goes_on(tmp_path: Path, point: str) -> None:
+    home = tmp_path / "desk"
+    with mesh(tmp_path, [("--with", "security_audit")] * 2) as (seed, *_), ExitStack() as stack:
+        doomed = {"MESHNODE_CRASH_AT": point}
+        first = stack.enter_context(start(home, "up", "--join", seed.invite, env=doomed))
+        desk = await_ready(first, home)
+        desk.api("GET", "/api/agents", params={"capability": "code.security_audit"})
+        files = [{"path": f"f{n}.py", "text": f"{CODE}\n# {n}\n"} for n in range(24)]
+        body = {"graph": GRAPH, "inputs": {"files": files}, "deadline_s": 120}
+        job = desk.api("POST", "/api/jobs", json=body).json()["job"]
+        assert first.wait(60) == -signal.SIGKILL
+        assert f"dies {point}" in (home / "stderr.txt").read_text()
+
+        again = stack.enter_context(start(home, "up", "--join", seed.invite))
+        desk = await_ready(again, home)
+        follow(desk, job, "done")
+        status = desk.api("GET", f"/api/jobs/{job}").json()
+        assert status["state"] == "completed", status["error"]
+        proved = verify_provenance(desk.api("GET", f"/api/jobs/{job}/provenance").content)
+        assert proved.cost_mc == 5 * len(files), "every file is charged once"
+
+
+def test_a_crash_point_that_is_none_is_told(tmp_path: Path) -> None:
+    with start(tmp_path, "up", env={"MESHNODE_CRASH_AT": "after:lunch"}) as process:
+        assert process.wait(30) == 1
+        assert process.stdout is not None
+        told = process.stdout.read()
+    assert "$MESHNODE_CRASH_AT: there is no crash point at 'lunch'" in told
 
 
 def test_a_killed_broker_goes_on_with_its_job_after_a_restart(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """What scenarios there are is what files there are."""
 
+from collections import deque
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 
 from meshnode.errors import ConfigError
-from simulations import scenarios
+from meshnode.services.crash_points import LABELS, read_crash_point
+from simulations import faults, scenarios
 from simulations.player import play
+from simulations.scenario import Trouble
 from simulations.scenarios import first_sentence, named, names, scenario_at
 
 
@@ -40,6 +44,34 @@ def test_a_thousand_nodes_are_a_hundred_for_a_tenth_of_the_time_here() -> None:
     assert outcome.passed, outcome.troubles
     assert outcome.figures["awards"] >= 100
     assert len({dot.up for dot in outcome.dots} | {w.up < 100 for w in outcome.windows}) == 2
+
+
+def test_a_written_crash_point_is_reached_and_a_drawn_one_is_another_each_time() -> None:
+    shares: dict[faults.Kind, int] = {"crash_at": 1}
+    drawn = faults.draw_faults(Random(3), ["a", "b"], count=60, within_s=9, shares=shares)
+    assert {fault.kind for fault in drawn} == {"crash_at"}
+    points = {read_crash_point(fault.point) for fault in drawn}
+    assert len({point.label for point in points}) > len(LABELS) / 2
+    assert {point.number for point in points} == {1, 2, 3}
+
+    trouble = Trouble(at_s=5, kind="crash_at", share=1.0, for_s=3, point="after:award.taken")
+    story = msgspec.structs.replace(
+        named("crash-points"), nodes=5, minutes=1, mishaps=None, faults=(trouble,)
+    )
+    lines = deque[str](maxlen=100_000)
+    outcome = play(story, seed=2, lines=lines)
+    assert outcome.passed, outcome.troubles
+    died = [line for line in lines if "dies after:award.taken#1" in line]
+    assert len(died) == 3, "each contractor at its first award, and never again"
+
+
+def test_who_looks_on_changes_nothing() -> None:
+    story = msgspec.structs.replace(named("crash-points"), minutes=1)
+    told: list[float] = []
+    watched = play(story, seed=1, progress=lambda passed_s, _: told.append(passed_s))
+    assert told == sorted(told)
+    assert len(told) > 100
+    assert watched.digest == play(story, seed=1).digest
 
 
 def test_modules_and_files_are_found() -> None:

@@ -36,11 +36,17 @@ WRONG = {
     HEAD + "catalogue = 'no'": "catalogue: expected true or false, got text",
     HEAD + "directory = 'dns'": "directory: say one of kademlia, lossy, perfect",
     HEAD + "[[faults]]\nat_s = 1\nkind = 'fire'": (
-        "[[faults]] no. 1, kind: say one of break, burst, crash, disk, freeze, half_open, leave"
+        "[[faults]] no. 1, kind: say one of break, burst, crash, crash_at, disk, freeze"
     ),
     HEAD + "[[faults]]\nat_s = 1\nkind = 'crash'": "befalls nobody: say who or share",
     HEAD + "[[faults]]\nat_s = 1\nkind = 'crash'\nwho = ['n20']": (
         "faults: there is no node 'n20': they are n0 to n19"
+    ),
+    HEAD + "[[faults]]\nat_s = 1\nkind = 'crash_at'\nwho = ['n2']\npoint = 'after:lunch'": (
+        "faults: there is no crash point at 'lunch' (there are job.planned, "
+    ),
+    HEAD + "[[faults]]\nat_s = 1\nkind = 'crash'\nwho = ['n2']\npoint = 'after:job.done'": (
+        "faults: crash at 1 s has no point: say crash_at"
     ),
     HEAD + "[[agents]]\nskill = 'fly'": (
         "agents: there is no skill 'fly'; there are echo, upper, join, sum"
