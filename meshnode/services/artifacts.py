@@ -108,6 +108,7 @@ class Artifacts:
         self._kept_bytes: int | None = None  # on disk, as far as is known; None before a look
         self._kept_for: Counter[str] = Counter()  # of those, by broker
         self._counting = trio.Lock()
+        self._stir = trio.Event()  # something was kept since the last look
         self._addresses: AddressesOf = _no_addresses
         self._offset_ms: OffsetOf = _no_offset
 
@@ -116,10 +117,14 @@ class Artifacts:
         self._transport.serve(PROTOCOL, self._serve, per_peer_max=_STREAMS_PER_PEER)
         while True:
             await trio.sleep(_GARBAGE_S)
+            self._stir = trio.Event()
             try:
                 await self.collect_garbage()
             except StoreError as exc:
                 self._emit("artifact.garbage_kept", why=str(exc))
+                continue
+            if not self._kept_bytes:
+                await self._stir.wait()  # where nothing is kept, nothing lapses
 
     # --- holding ---
 
@@ -184,6 +189,7 @@ class Artifacts:
                 raise Busy(lacking, retry_after_ms=int(_GARBAGE_S * 1000))
             self._kept_bytes = (self._kept_bytes or 0) + size
             self._kept_for[broker] += size
+            self._stir.set()
 
     def _lacking(self, size: int, broker: str) -> str:
         """Return which room ``size`` bytes more don't fit into, or nothing."""

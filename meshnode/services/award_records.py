@@ -39,6 +39,8 @@ _UNSETTLED_MS: Final = 7 * 24 * 3_600_000
 _JOB_MS_MAX: Final = 7 * 24 * 3_600_000
 
 
+#: So many awards are looked through at once.
+_PART_MAX: Final = 1_000
 #: Awards, results and epochs in memory, and the largest result among them, bytes.
 _REMEMBERED_MAX: Final = 512
 _REMEMBERED_BYTES_MAX: Final = 32 * 1024
@@ -151,6 +153,11 @@ class AwardRecords:
 
     async def _awards(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every award: in parts, so that many of them are never in memory at once."""
+        some = await self._store.scan(_AWARDS, count_max=_PART_MAX)
+        if len(some) < _PART_MAX:
+            for row in some:
+                yield row
+            return
         for part in "0123456789abcdef":  # a hash begins with any of them
             for row in await self._store.scan(_AWARDS, part, count_max=1_000_000):
                 yield row

@@ -287,6 +287,28 @@ def test_an_artifact_that_another_job_still_wants_stays() -> None:
     scene(story)
 
 
+def test_who_keeps_nothing_rests_until_there_is_something_to_lapse() -> None:
+    async def story(here: Scene) -> None:
+        collect = here.maker.artifacts.collect_garbage
+        looks: list[float] = []
+
+        async def counted_at_maker() -> int:
+            looks.append(trio.current_time())
+            return await collect()
+
+        here.maker.artifacts.collect_garbage = counted_at_maker  # type: ignore[method-assign]
+        await trio.sleep(LIFETIME_S + 61)
+        assert await here.maker.artifacts.local(NAME) is None
+        seen = len(looks)
+        await trio.sleep(3_600)
+        assert len(looks) <= seen + 1, "nothing is there"
+        await here.maker.artifacts.put(DATA, job="later", broker=here.broker.peer)
+        await trio.sleep(LIFETIME_S + 61)
+        assert await here.maker.artifacts._store.scan("artifact") == []
+
+    scene(story)
+
+
 def test_a_disk_that_refuses_garbage_collection_ends_nothing() -> None:
     async def story(here: Scene) -> None:
         await trio.sleep(LIFETIME_S - 30)

@@ -11,7 +11,7 @@ from meshnode.domain.values import canonical
 from meshnode.errors import NotFound, StoreError
 from meshnode.node import Node, Terms
 from meshnode.ports import Delete
-from meshnode.services import retention
+from meshnode.services import award_records, retention
 from meshnode.services.bodies import RECEIPTS, AwardBody
 from meshnode.services.receipts import RECEIPT_TIMES
 from meshnode.services.retention import DATED, RECEIPT_S_MIN, RETENTION
@@ -214,5 +214,23 @@ def test_an_epoch_is_remembered_while_its_job_may_run_and_not_for_ever() -> None
         days_later(mesh, node, 15)
         await records.forget_old()
         assert await records._store.scan("epoch") == []
+
+    play(story)
+
+
+def test_however_many_awards_there_are_each_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent())
+        node = mesh.node("b")
+        records = node.contractor._records
+        for _ in range(7):
+            await hand.send(hand.award(await hand.offer()))
+        rows = await records._store.scan("award")
+        for part_max in (3, 7, 8):  # more than one part holds, as many, and fewer
+            monkeypatch.setattr(award_records, "_PART_MAX", part_max)
+            assert [row async for row in records._awards()] == rows
+        assert len(rows) == 7
 
     play(story)
