@@ -22,6 +22,7 @@ from simulations.dht import KademliaDht
 from simulations.directory import LIKE_KADEMLIA, SimDirectory
 from simulations.faults import Fault, Schedule
 from simulations.graphs import call_graph, map_graph, pipeline_graph
+from simulations.growth import Sizes, grown, look
 from simulations.mesh import CONFIG, NETWORK, Dht
 from simulations.outcome import Outcome
 from simulations.recorder import Recorder
@@ -37,6 +38,10 @@ _FEW_NODES: Final = 50
 _LASTING_S: Final = 7200.0
 #: Virtual time that a scenario may take beyond its load, seconds.
 _OVERTIME_S: Final = 600.0
+
+#: What a node may hold for each other one, and for all of them, that it hadn't halfway.
+_KEPT_PER_PEER: Final = 2
+_KEPT_MAX: Final = 256
 
 #: ``progress(done_s, all_s)``: virtual time of the load, seconds; may raise to stop.
 Progress = Callable[[float, float], None]
@@ -102,6 +107,7 @@ class _Play:
             config=_config(scenario),
         )
         self._recorder = Recorder(self._stage, minutes=scenario.minutes)
+        self._halfway: Sizes | None = None
         self._people = cast(scenario, world.random("population"))
 
     async def run(self) -> Outcome:
@@ -111,12 +117,13 @@ class _Play:
         await stage.ready()
         await trio.sleep(WARM_S)
         async with self._going_wrong(), trio.open_nursery() as asking:
+            asking.start_soon(self._look_halfway)
             asking.start_soon(trio.sleep, self._length_s)  # what goes wrong goes on
             for i, load in enumerate(scenario.load):
                 asking.start_soon(self._ask, load, f"load/{i}")
         await stage.heal()
         await stage.rest()
-        troubles = [*await stage.troubles(), *self._unmet()]
+        troubles = [*await stage.troubles(), *self._leaks(), *self._unmet()]
         return Outcome(
             scenario=scenario.name,
             seed=self._world.seed,
@@ -131,6 +138,19 @@ class _Play:
             lines=self._recorder.lines(),
             stories=await self._recorder.stories(),
         )
+
+    async def _look_halfway(self) -> None:
+        await trio.sleep(self._length_s / 2)
+        self._halfway = look(self._stage.mesh)
+
+    def _leaks(self) -> Iterator[str]:
+        """Yield what is more at rest than it was halfway, a line each.
+
+        Who has come to know others since then may have a few things more for each of them.
+        """
+        assert self._halfway is not None
+        slack = min(_KEPT_PER_PEER * self._scenario.nodes, _KEPT_MAX)
+        yield from grown(self._halfway, look(self._stage.mesh), slack=slack)
 
     # --- what is asked ---
 

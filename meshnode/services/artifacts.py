@@ -70,6 +70,9 @@ class _Meta(msgspec.Struct, frozen=True):
     broker: str = ""  # whose room it takes: of the job that it was first kept for
 
 
+_META_ROW: Final = msgspec.msgpack.Decoder(_Meta)
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An artifact to fetch.
@@ -120,11 +123,10 @@ class Artifacts:
             self._stir = trio.Event()
             try:
                 await self.collect_garbage()
+                if not self._kept_bytes:
+                    await self._stir.wait()  # where nothing is kept, nothing lapses
             except StoreError as exc:
                 self._emit("artifact.garbage_kept", why=str(exc))
-                continue
-            if not self._kept_bytes:
-                await self._stir.wait()  # where nothing is kept, nothing lapses
 
     # --- holding ---
 
@@ -157,7 +159,7 @@ class Artifacts:
         key = name.hex()
         expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)
         there = await self._store.read(_META, key)
-        payer = broker if there is None else _meta(there).broker
+        payer = broker if there is None else _META_ROW.decode(there).broker
         writes: list[Write] = [
             Put(_META, key, msgspec.msgpack.encode(_Meta(len(data), expires_ms, payer))),
             Put(_GRANT, _grant(name, broker, job), b""),
@@ -238,11 +240,10 @@ class Artifacts:
             _expect(size, len(data), artifact)
             self._memory.move_to_end(artifact)
             return data
-        key = artifact.hex()
-        raw = await self._store.read(_META, key)
+        raw = await self._store.read(_META, key := artifact.hex())
         if raw is None:
             return None
-        _expect(size, _meta(raw).size, artifact)
+        _expect(size, _META_ROW.decode(raw).size, artifact)
         chunks = await self._store.scan(_CHUNK, f"{key}/", count_max=1_000_000)
         data = b"".join(chunk for _, chunk in chunks)
         if digest(data) != artifact:
@@ -266,7 +267,7 @@ class Artifacts:
         gone = 0
         kept: Counter[str] = Counter()
         for key, raw in await self._store.scan(_META, count_max=1_000_000):
-            meta = _meta(raw)
+            meta = _META_ROW.decode(raw)
             if meta.expires_ms > now_ms:
                 kept[meta.broker] += meta.size
                 continue
@@ -391,7 +392,7 @@ class Artifacts:
         if raw is None:
             await stream.send(not_held(ErrorCode.NOT_FOUND, "it is not held here"))
             return
-        size = _meta(raw).size
+        size = _META_ROW.decode(raw).size
         with trio.move_on_after(2 * _HEADER_S + size / _RATE_MIN):
             await stream.send(encode_message(Found(size)))
             if (data := self._memory.get(fetch.artifact)) is not None:
@@ -474,10 +475,6 @@ class Artifacts:
             raise ArtifactError("the ticket is not from the broker of a job that has it")
 
 
-def _meta(raw: bytes) -> _Meta:
-    return msgspec.msgpack.decode(raw, type=_Meta)
-
-
 def _grant(artifact: bytes, broker: str, job: str) -> str:
     """Return the key of what says that a job has an artifact."""
     return f"{artifact.hex()}/{broker}/{job}"
@@ -491,8 +488,8 @@ def _note(noted: OrderedDict[K, None], key: K) -> None:
 
 def _expect(size: int | None, found: int, artifact: bytes) -> None:
     if size is not None and size != found:
-        name = artifact.hex()[:12]
-        raise ArtifactError(f"artifact {name} has {found} bytes, not {size} as was said")
+        told = f"artifact {artifact.hex()[:12]} has {found} bytes, not {size} as was said"
+        raise ArtifactError(told)
 
 
 def _no_addresses(_: str) -> tuple[str, ...]:

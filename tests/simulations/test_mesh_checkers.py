@@ -17,11 +17,13 @@ from meshnode.services.market import Market
 from meshnode.services.receipts import Receipts
 from meshnode.services.served import Served
 from meshnode.services.workbench import Workbench
+from simulations import player
 from simulations.agents import UPPER, Act
 from simulations.checkers import check_answers
 from simulations.growth import BOUNDED, grown, look, tables
 from simulations.money import check_money, read_books
 from simulations.rogues import Repudiator, Welsher
+from simulations.scenario import Load, Scenario
 from simulations.stage import Stage
 from tests.simulations.mischief import DEAR, ask, known, play
 
@@ -215,6 +217,21 @@ def test_a_table_that_nobody_has_told_of_is_seen(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Receipts, "deliver", noting)
     (line,) = growth_of()
     assert line == "receipts._noted grew at 1 nodes: 12 to 24 at broker0"
+
+
+def test_every_scenario_looks_for_what_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load(per_minute=60, by=("n0",))
+    busy = Scenario(name="busy", story="", nodes=3, minutes=1, load=(load,))
+    assert player.play(busy, seed=0).troubles == ()
+    honest = Receipts.deliver
+
+    def noting(self: Receipts, award: bytes, peer: str, acceptance: bytes) -> None:
+        self.__dict__.setdefault("_noted", []).append(award)
+        honest(self, award, peer, acceptance)
+
+    monkeypatch.setattr(Receipts, "deliver", noting)
+    (trouble,) = player.play(busy, seed=0).troubles
+    assert trouble.startswith("receipts._noted grew at 1 nodes: ")
 
 
 def test_rows_that_are_no_history_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
