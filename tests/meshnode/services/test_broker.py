@@ -29,6 +29,7 @@ from tests.meshnode.services.worlds import (
     never,
     play,
     shouting,
+    slow_disk,
     start,
     told,
     until,
@@ -71,8 +72,7 @@ def test_nothing_is_sent_before_what_it_follows_from_is_on_the_disk(
 
     async def story(mesh: SimMesh) -> None:
         a, _ = await start(mesh, a=[], b=[TextAgent(concurrency_max=8)])
-        store = a._ports.store
-        store._latency_s = (0.5, 0.5)  # type: ignore[attr-defined]  # the simulated store's
+        slow_disk(mesh, "a", 0.5)
 
         async def request(
             self: Sessions, peer: str, method: str, body: bytes, **options: Any
@@ -97,8 +97,7 @@ def test_nothing_is_sent_before_what_it_follows_from_is_on_the_disk(
 def test_a_consumer_is_awarded_in_the_commit_that_charges_its_producer() -> None:
     async def story(mesh: SimMesh) -> None:
         a, _ = await start(mesh, a=[], b=[TextAgent()])
-        store = a._ports.store
-        store._latency_s = (0.5, 0.5)  # type: ignore[attr-defined]  # the simulated store's
+        slow_disk(mesh, "a", 0.5)
         first = shouting()
         again = SubTask(
             id="again",

@@ -18,7 +18,7 @@ from protocol.graph import encode_graph
 from protocol.journal import read_export
 from simulations.mesh import SimMesh
 from simulations.store import MemoryDisk
-from tests.meshnode.services.worlds import play, shouting
+from tests.meshnode.services.worlds import play, shouting, slow_disk
 
 JOB = "0123456789"
 LOG = f"job/{JOB}"
@@ -177,8 +177,7 @@ def test_what_can_not_follow_is_refused_with_all_that_came_with_it() -> None:
 def test_nothing_is_told_before_it_is_durable() -> None:
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        store = journal._context.store
-        store._latency_s = (1.0, 1.0)  # type: ignore[attr-defined]  # the simulated store's
+        slow_disk(mesh, "a", 1.0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(record, journal)
             await trio.sleep(0.5)
@@ -202,7 +201,7 @@ def test_nothing_is_told_before_it_is_durable() -> None:
 def test_a_caller_that_goes_away_leaves_a_whole_journal() -> None:
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        journal._context.store._latency_s = (1.0, 1.0)  # type: ignore[attr-defined]  # the simulated store's
+        slow_disk(mesh, "a", 1.0)
         with trio.move_on_after(0.5):
             await journal.record(Done(state="cancelled"))
         assert journal.done == Done(state="cancelled")
@@ -237,10 +236,12 @@ def test_facts_that_no_longer_apply_are_dropped_in_turn() -> None:
 class Counting:
     """A journal's store that counts its commits, each of them slow."""
 
-    def __init__(self, journal: JobJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, mesh: SimMesh, journal: JobJournal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.commits: list[tuple[Write, ...]] = []
+        slow_disk(mesh, "a", 1.0)
         store = journal._context.store
-        store._latency_s = (1.0, 1.0)  # type: ignore[attr-defined]  # the simulated store's
         honest = store.commit
 
         async def commit(*writes: Write) -> None:
@@ -256,7 +257,7 @@ def test_what_comes_while_the_disk_writes_is_one_commit(
 ) -> None:
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        counting = Counting(journal, monkeypatch)
+        counting = Counting(mesh, journal, monkeypatch)
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(journal.record, Cancelled(reason=f"{number}"))
@@ -274,7 +275,7 @@ def test_a_fact_that_can_not_follow_takes_none_along_that_can(
 
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        Counting(journal, monkeypatch)
+        Counting(mesh, journal, monkeypatch)
         told: list[str] = []
 
         async def record(reason: str) -> None:
@@ -302,7 +303,7 @@ def test_a_fact_whose_caller_went_away_before_its_turn_is_not_recorded(
 ) -> None:
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        Counting(journal, monkeypatch)
+        Counting(mesh, journal, monkeypatch)
 
         async def hasty() -> None:
             with trio.move_on_after(0.5):
@@ -321,7 +322,7 @@ def test_a_fact_whose_caller_went_away_before_its_turn_is_not_recorded(
 def test_what_follows_from_what_follows_is_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(mesh: SimMesh) -> None:
         journal = await journal_on(mesh)
-        counting = Counting(journal, monkeypatch)
+        counting = Counting(mesh, journal, monkeypatch)
         durable: list[int] = []
 
         async def decide(state: JobState) -> tuple[list[Fact], list[Write]]:

@@ -160,3 +160,10 @@ async def until(claim: Callable[[], bool], *, within_s: float = 30.0) -> float:
 def told(node: Node, name: str) -> list[dict[str, object]]:
     """Return the fields of every recent event of that name."""
     return [dict(event.fields) for event in node.events.recent if event.name == name]
+
+
+def slow_disk(mesh: SimMesh, name: str, commit_s: float) -> None:
+    """Let each commit of the node called ``name`` take so long, until it is restarted."""
+    life = mesh.members[name].life
+    assert life is not None
+    life.store._latency_s = (commit_s, commit_s)
