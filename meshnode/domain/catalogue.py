@@ -16,6 +16,7 @@ honest node never signs two.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import Final
 
 import msgspec
@@ -40,6 +41,8 @@ from protocol.signing import peek
 GONE_MS: Final = 2 * limits.SKEW_MS_MAX
 #: How long a source isn't asked again for what there was no room for.
 DECLINED_MS: Final = 300_000
+#: Questions of which it is remembered who was found.
+_FOUND_MAX: Final = 64
 
 _RECORD: Final = msgspec.msgpack.Decoder(NodeRecord)
 
@@ -132,6 +135,15 @@ class _Memory:
     until_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Who offers something, as it stays from one time to another unless a record changes."""
+
+    since_ms: int
+    until_ms: float
+    rows: list[tuple[NodeRecord, Capability]]
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The newest record of each peer that counts.
@@ -151,6 +163,7 @@ class Catalogue:
     _index: dict[str, dict[str, None]] = field(default_factory=dict)
     _gone: dict[str, _Memory] = field(default_factory=dict)
     _declined: dict[str, dict[str, _Memory]] = field(default_factory=dict)
+    _found: dict[CapabilityName, _Found] = field(default_factory=dict)
 
     # --- taking ---
 
@@ -269,11 +282,13 @@ class Catalogue:
         share.size_bytes += len(held.envelope)
         self._size_bytes += len(held.envelope)
         self._gone.pop(peer, None)
+        self._found.clear()
         for prefix in _prefixes(held):
             self._index.setdefault(prefix, {})[peer] = None
 
     def _remove(self, peer: str) -> None:
         held = self._held.pop(peer)
+        self._found.clear()
         share = self._shares[held.source]
         share.records -= 1
         share.size_bytes -= len(held.envelope)
@@ -314,11 +329,13 @@ class Catalogue:
         """Note that a dial failed: ``peer`` comes last, and first goes if room is short."""
         if (held := self._held.get(peer)) is not None:
             held.demotions += 1
+            self._found.clear()
 
     def revive(self, peer: str) -> None:
         """Note that there is a session with ``peer``: whatever failed before is over."""
-        if (held := self._held.get(peer)) is not None:
+        if (held := self._held.get(peer)) is not None and held.demotions:
             held.demotions = 0
+            self._found.clear()
 
     # --- knowing ---
 
@@ -343,17 +360,33 @@ class Catalogue:
     def providers(
         self, query: CapabilityName, *, now_ms: int
     ) -> list[tuple[NodeRecord, Capability]]:
-        """Return who offers what ``query`` covers: undemoted first, by PeerId, by agent."""
-        rows = [
-            (held.demotions > 0, peer, capability.agent, held.record, capability)
+        """Return who offers what ``query`` covers: undemoted first, by PeerId, by agent.
+
+        A job asks the same again at every turn, so what was found is kept while it holds.
+        """
+        found = self._found.get(query)
+        if found is None or not found.since_ms <= now_ms < found.until_ms:
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
+            found = self._found[query] = self._find(query, now_ms)
+        return list(found.rows)
+
+    def _find(self, query: CapabilityName, now_ms: int) -> _Found:
+        holding = [
+            held
             for peer in self._index.get(query.path, {})
             for held in [self._held[peer]]
             if _counts(held.record, now_ms)
+        ]
+        rows = [
+            (held.demotions > 0, held.record.peer, capability.agent, held.record, capability)
+            for held in holding
             for name, capability in held.offers
             if query.covers(name)
         ]
         rows.sort(key=lambda row: row[:3])
-        return [(record, capability) for *_, record, capability in rows]
+        until_ms = min((_counts_until_ms(held.record) for held in holding), default=inf)
+        return _Found(now_ms, until_ms, [(record, able) for *_, record, able in rows])
 
     # --- comparing ---
 
@@ -417,7 +450,11 @@ def has_left(record: NodeRecord) -> bool:
 
 def _counts(record: NodeRecord, now_ms: int) -> bool:
     """Tell whether ``record`` would still be taken: the rule of :func:`open_record`."""
-    return now_ms < record.expires_ms + limits.SKEW_MS_MAX
+    return now_ms < _counts_until_ms(record)
+
+
+def _counts_until_ms(record: NodeRecord) -> int:
+    return record.expires_ms + limits.SKEW_MS_MAX
 
 
 def _still(memories: dict[str, _Memory], now_ms: int) -> dict[str, _Memory]:

@@ -6,6 +6,7 @@ and the latest before the rest: enough to find one, too few to be worth filling 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Final
 
 import msgspec
@@ -23,9 +24,11 @@ MET_MAX: Final = 16
 #: Addresses that are remembered of each, and characters of one.
 _ADDRESSES_MAX: Final = 4
 _ADDRESS_SIZE_MAX: Final = 256
-#: How often is looked who is there, seconds; the first time is soon after the start.
+#: When is looked who is there, seconds: soon after the start, so long after somebody came,
+#: and now and then for those who have moved meanwhile.
 _FIRST_S: Final = 2.0
 _LOOK_S: Final = 30.0
+_AGAIN_S: Final = 600.0
 
 _Met = dict[str, tuple[str, ...]]
 _DECODER: Final = msgspec.msgpack.Decoder(_Met)
@@ -86,12 +89,13 @@ class Acquaintances:
         """Note who is there, now and then, until cancelled."""
         await trio.sleep(_FIRST_S)
         while True:
+            somebody = self._somebody
             try:
                 await self.note()
             except StoreError as exc:
                 self._emit("acquaintances.unsaved", why=str(exc))
-            if not self._sessions.connected():
-                await self._somebody.wait()
+            with trio.move_on_after(_AGAIN_S if self._sessions.connected() else inf):
+                await somebody.wait()
             await trio.sleep(_LOOK_S)
 
     async def note(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import pytest
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from meshnode.domain.catalogue import Catalogue, Outcome, Room, Verdict
@@ -333,6 +333,45 @@ def test_providers_are_found_by_name_prefix_and_version() -> None:
         f"{two} text.summarization@2",
     }
     assert found("text.trans") == set()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["offer", "demote", "revive", "sweep", "wait", "clock back"]),
+        st.integers(1, 4),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300)
+@given(STEPS)
+def test_what_was_found_is_what_would_be_found_anew(steps: list[tuple[str, int]]) -> None:
+    held, now_ms, sequence = catalogue(), NOW_MS, 4
+    for number in range(1, 5):
+        offer(held, envelope(number, number, names=("text.a0@1",)))
+    for step, number in steps:
+        match step:
+            case "offer":
+                sequence += 1
+                names = (f"text.a{sequence % 2}@1",)
+                record = envelope(number, sequence, names=names, issued_ms=now_ms)
+                offer(held, record, now_ms=now_ms)
+            case "demote":
+                held.demote(peer(number))
+            case "revive":
+                held.revive(peer(number))
+            case "sweep":
+                held.sweep(now_ms=now_ms)
+            case "wait":
+                now_ms += LIFETIME_MS // 2
+            case _:
+                now_ms -= LIFETIME_MS // 2
+        for query in ("text", "text.a0@1"):
+            name = CapabilityName.parse(query)
+            found = held.providers(name, now_ms=now_ms)
+            assert found == held._find(name, now_ms).rows
+            found.clear()  # the caller's own
 
 
 def test_an_update_changes_what_a_peer_is_found_under() -> None:
