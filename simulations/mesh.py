@@ -229,6 +229,11 @@ class SimMesh:
         """Return the PeerId of ``name``, up or down."""
         return self.members[name].peer
 
+    @property
+    def network_id(self) -> str:
+        """Which mesh it is."""
+        return NETWORK
+
     def name(self, peer: str) -> str:
         """Return who has the PeerId ``peer``."""
         return self._names[peer]

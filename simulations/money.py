@@ -24,7 +24,7 @@ from protocol.journal import decode_event
 from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.checkers import kind_of
-from simulations.mesh import NETWORK, Member, SimMesh
+from simulations.estate import Estate, Holder
 
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
 _KINDS: Final = frozenset({Planned.KIND, Charged.KIND})
@@ -64,6 +64,7 @@ class Books:
     """All of a mesh's money.
 
     Attributes:
+        network_id: Which mesh.
         paid: Award -> what its broker's receipt says.
         got: Award -> what its contractor's receipt says.
         jobs: (PeerId, job id) -> account.
@@ -71,6 +72,7 @@ class Books:
         troubles: What could not be read.
     """
 
+    network_id: str
     paid: dict[str, Payment] = field(default_factory=dict)
     got: dict[str, Payment] = field(default_factory=dict)
     jobs: dict[tuple[str, str], Account] = field(default_factory=dict)
@@ -88,9 +90,9 @@ class Books:
         return sum(payment.paid_mc for payment in self.got.values())
 
 
-def read_books(mesh: SimMesh) -> Books:
+def read_books(mesh: Estate) -> Books:
     """Return what the disks of ``mesh`` say."""
-    books = Books()
+    books = Books(mesh.network_id)
     for member in mesh.members.values():
         for log, entries in member.disk.logs.items():
             if log.startswith("job/"):
@@ -102,7 +104,7 @@ def read_books(mesh: SimMesh) -> Books:
     return books
 
 
-def _read_journal(books: Books, member: Member, job: str, entries: list[bytes]) -> None:
+def _read_journal(books: Books, member: Holder, job: str, entries: list[bytes]) -> None:
     account = books.jobs.setdefault((member.peer, job), Account(member.name))
     for body in entries[1:]:
         if kind_of(body) not in _KINDS:
@@ -112,18 +114,20 @@ def _read_journal(books: Books, member: Member, job: str, entries: list[bytes]) 
             account.budget_mc = fact.budget_mc
         elif isinstance(fact, Charged):
             account.charged_mc += fact.paid_mc
-            accepted = read_message(fact.acceptance, Acceptance, network=NETWORK)
+            accepted = read_message(fact.acceptance, Acceptance, network=books.network_id)
             account.keys[fact.key] += accepted.verdict != "rejected"
 
 
-def _read_receipt(books: Books, member: Member, award: str, raw: bytes) -> None:
+def _read_receipt(books: Books, member: Holder, award: str, raw: bytes) -> None:
     row = decode_as(raw, RECEIPT_ROW)
     try:
-        accepted = read_message(row.acceptance, Acceptance, network=NETWORK)
+        accepted = read_message(row.acceptance, Acceptance, network=books.network_id)
         head = accepted.h
         payment = Payment(head.issuer, head.audience, head.job, accepted.paid_mc)
         if head.issuer == member.peer:
-            check_receipt(row.award, row.result, row.receipt, row.acceptance, network=NETWORK)
+            check_receipt(
+                row.award, row.result, row.receipt, row.acceptance, network=books.network_id
+            )
             books.paid[award] = payment
             account = books.jobs.setdefault((member.peer, head.job), Account(member.name))
             account.paid_mc += accepted.paid_mc
@@ -133,7 +137,7 @@ def _read_receipt(books: Books, member: Member, award: str, raw: bytes) -> None:
         books.troubles.append(f"{member.name}: the receipt of {award[:12]} is none: {exc}")
 
 
-def check_money(mesh: SimMesh) -> Iterator[str]:
+def check_money(mesh: Estate) -> Iterator[str]:
     """Every millicredit that was paid was got, none twice, and no job spent too much."""
     books = read_books(mesh)
     yield from books.troubles
@@ -156,7 +160,7 @@ def check_money(mesh: SimMesh) -> Iterator[str]:
         yield f"brokers paid {books.paid_mc} mc, contractors got {books.got_mc} mc"
 
 
-def _check_contracts(mesh: SimMesh, books: Books) -> Iterator[str]:
+def _check_contracts(mesh: Estate, books: Books) -> Iterator[str]:
     for award, payment in books.paid.items():
         name = mesh.name(payment.contractor)
         got = books.got.get(award)
@@ -173,7 +177,7 @@ def _check_contracts(mesh: SimMesh, books: Books) -> Iterator[str]:
             yield f"{name} got {payment.paid_mc} mc for {award[:12]} that nobody paid"
 
 
-def _check_earnings(mesh: SimMesh, books: Books) -> Iterator[str]:
+def _check_earnings(mesh: Estate, books: Books) -> Iterator[str]:
     """What a node counts as earned is in its receipts; its own business doesn't count."""
     got_mc: Counter[str] = Counter()
     for payment in books.got.values():

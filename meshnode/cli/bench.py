@@ -17,6 +17,16 @@ _Given = dict[str, str | bool]
 
 #: From here on digits are grouped.
 _GROUPED: Final = 10_000
+_NAMES: Final = (
+    "artifact",
+    "broker",
+    "contract",
+    "plan",
+    "session",
+    "simulation",
+    "startup",
+    "survive",
+)
 #: Benches that an option is for.
 _OPTIONS: Final = {
     "agents": ("plan",),
@@ -28,7 +38,7 @@ _OPTIONS: Final = {
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import artifact, contract, plan, session, simulation, startup
+    from meshnode.bench import artifact, contract, plan, session, simulation, startup, survive
 
     return {
         "artifact": artifact.run,
@@ -38,15 +48,14 @@ def _benches() -> Mapping[str, _Bench]:
         "session": session.run,
         "simulation": simulation.run,
         "startup": startup.run,
+        "survive": survive.run,
     }
 
 
 def bench(
     name: Annotated[
         str,
-        typer.Argument(
-            help="Which: artifact, broker, contract, plan, session, simulation, startup."
-        ),
+        typer.Argument(help=f"Which: {', '.join(_NAMES)}."),
     ],
     *,
     quick: Annotated[bool, typer.Option(help="At most a minute, fewer measurements.")] = False,
@@ -83,6 +92,7 @@ def bench(
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
+    survive   what is lost when nodes are killed at random, and at every crash point
 
     What users would pick instead is measured in the same run, in turns with ours: on a
     machine that others use, ratios hold and milliseconds don't.  Those packages go into

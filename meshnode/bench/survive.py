@@ -1,0 +1,125 @@
+"""R1, R2 and R5: what is lost when nodes die.
+
+``R1``: nodes of a mesh of real processes, of any role, killed with SIGKILL at random
+while jobs are done.  ``R2``: nodes that die at every labelled crash point
+(:mod:`meshnode.services.crash_points`).  ``R5``: a store whose process is killed while it
+writes, and whose log is cut short.  Afterwards an auditor reads all stores.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from meshnode.bench.figures import Figure, Told
+from meshnode.bench.survive_jobs import Survived, kill_at_points, kill_at_random
+from meshnode.bench.survive_store import store_figures
+from meshnode.services.crash_points import LABELS
+
+#: Jobs and kills of R1, times that each point of R2 is tried, kills of R5.
+FULL: Final = (1_000, 500, 3, 1_000)
+QUICK: Final = (12, 6, 0, 20)
+_SEED: Final = 1
+_GOAL_S: Final = 60.0
+#: What an ordinary job of a broker comes to; the others need a story of their own, and are
+#: reached in virtual time (``tests/simulations/test_crash_points.py``).
+_RARE: Final = frozenset(
+    {
+        "job.called",
+        "job.proposed",
+        "job.refused",
+        "job.progressed",
+        "job.failed",
+        "job.cancelled",
+    }
+)
+_DESK: Final = tuple(
+    label for label in LABELS if label.startswith("job.") and label not in _RARE
+)
+_WORKER: Final = ("award.taken", "result.kept", "receipt.kept")
+#: In the short form, each once.
+_FEW: Final = (("desk", "after:job.awarded"), ("worker", "after:result.kept"))
+
+
+def run(told: Told, *, quick: bool) -> list[Figure]:
+    """Measure.
+
+    Args:
+        told: Called with what is being measured.
+        quick: A fraction of everything.
+
+    Raises:
+        MeshError: A node does not come up.
+    """
+    jobs, kills, times, store_kills = QUICK if quick else FULL
+    points = list(_FEW) if quick else _points() * times
+    return [
+        *_random_figures(told, jobs, kills),
+        *_point_figures(told, points),
+        *store_figures(told, kills=store_kills, seed=_SEED),
+    ]
+
+
+def _points() -> list[tuple[str, str]]:
+    desk = [("desk", label) for label in (*_DESK, "receipt.kept", "acceptance.settled")]
+    worker = [("worker", label) for label in _WORKER]
+    return [
+        (role, f"{side}:{label}")
+        for role, label in (*desk, *worker)
+        for side in ("before", "after")
+    ]
+
+
+def _random_figures(told: Told, jobs: int, kills: int) -> list[Figure]:
+    def progress(done: int, killed: int) -> None:
+        told("kill -9 at random", min(done / jobs, killed / kills, 1.0))
+
+    with tempfile.TemporaryDirectory() as folder:
+        play = partial(
+            kill_at_random, Path(folder), jobs=jobs, kills=kills, seed=_SEED, progress=progress
+        )
+        found = trio.run(play)
+    roles = ", ".join(f"{count} of a {role}" for role, count in sorted(found.kills.items()))
+    note = f"{_states(found)}; killed: {roles}"
+    return [
+        *_figures("R1", found, note),
+        Figure(
+            id="R1.ended", value=found.last_end_s, unit="s", goal=_GOAL_S, n=1,
+            note="from the last kill until every job had ended",
+        ),
+    ]  # fmt: skip
+
+
+def _point_figures(told: Told, points: list[tuple[str, str]]) -> list[Figure]:
+    def progress(done: int, _: int) -> None:
+        told("crash points", done / len(points))
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = trio.run(partial(kill_at_points, Path(folder), points, progress=progress))
+    missed = sorted({point for _, point in points} - set(found.reached))
+    deaths = f"died {found.reached.total()} times at {len(found.reached)} points"
+    never = f"; never reached: {', '.join(missed)}" if missed else ""
+    return _figures("R2", found, f"{_states(found)}; {deaths}{never}")
+
+
+def _figures(name: str, found: Survived, note: str) -> list[Figure]:
+    lost = len(found.lost) + found.wrong
+    troubles = len(found.troubles) + found.unsettled
+    why = f"; {found.lost[0]}" if found.lost else ""
+    first = found.troubles[0] if found.troubles else "the stores of all nodes agree"
+    return [
+        Figure(
+            id=name, value=lost, unit="jobs lost or wrong", goal=0, n=found.jobs,
+            note=note + why,
+        ),
+        Figure(
+            id=f"{name}.audit", value=troubles, unit="troubles", goal=0, n=found.jobs,
+            note=f"{first}; {found.unsettled} receipts not delivered",
+        ),
+    ]  # fmt: skip
+
+
+def _states(found: Survived) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))

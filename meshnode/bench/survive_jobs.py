@@ -1,0 +1,201 @@
+"""R1 and R2: jobs on a mesh whose nodes die at random, or where they are told to.
+
+Jobs are asked for with idempotency keys, by a program that knows nothing but the homes:
+it asks again while a node is down.  When all is over the stores of all nodes are read by
+an auditor that trusts none of them (:mod:`meshnode.bench.survive_audit`).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import trio
+
+from meshnode.bench.survive_audit import audit, due
+from meshnode.bench.survive_mesh import Place, RealMesh, real_mesh
+from meshnode.services.crash_points import VARIABLE
+
+#: Jobs at work at once, and who kills at once.
+_JOBS_AT_ONCE: Final = 6
+_KILLERS: Final = 2
+_WORDS: Final = 6
+_DEADLINE_S: Final = 240
+_POLL_S: Final = 0.4
+#: After a job's deadline it must have ended; so much later it is lost, seconds.
+_SLACK_S: Final = 60.0
+#: A killed node is down for so long, and the next one dies so much later, seconds.
+_DOWN_S: Final = (0.05, 1.0)
+_PAUSE_S: Final = (0.0, 1.0)
+#: Receipts that are due are delivered within this once all are up, seconds.
+_SETTLE_S: Final = 90.0
+_TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+
+_GRAPH: Final = {
+    "name": "shouts",
+    "subtasks": {
+        "shouts": {
+            "capability": "bench.shout@1",
+            "each": ["text"],
+            "inputs": {"text": "@words"},
+            "batch_items_max": 1,
+        }
+    },
+    "outputs": {"texts": "shouts"},
+}
+
+#: Is told how many jobs and kills there were.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Survived:
+    """What came of it.
+
+    Attributes:
+        jobs: How many were taken.
+        states: How they ended.
+        wrong: Completed with other outputs than the right ones.
+        lost: That did not end in time, or of which their broker knows nothing.
+        kills: By role.
+        last_end_s: From the last kill until every job had ended.
+        unsettled: Receipts that were not delivered in time.
+        troubles: What the auditor found.
+        reached: Crash point -> how often somebody died there.
+    """
+
+    jobs: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+    lost: list[str] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+    last_end_s: float = 0.0
+    unsettled: int = 0
+    troubles: list[str] = field(default_factory=list)
+    reached: Counter[str] = field(default_factory=Counter)
+
+
+async def kill_at_random(
+    folder: Path, *, jobs: int, kills: int, seed: int, progress: Progress
+) -> Survived:
+    """Do ``jobs`` or more while ``kills`` nodes or more are killed, of whatever role."""
+    found, rng = Survived(), Random(seed)  # noqa: S311 - draws, no secrets
+    async with real_mesh(folder, desks=2, workers=4) as mesh:
+
+        def enough() -> bool:
+            progress(found.jobs, found.kills.total())
+            return found.jobs >= jobs and found.kills.total() >= kills
+
+        async def ask() -> None:
+            while not enough():
+                number = found.jobs
+                found.jobs += 1
+                await _job(mesh.desks[number % len(mesh.desks)], f"job-{number}", found)
+
+        async def kill() -> None:
+            while found.kills.total() < kills:
+                await _kill_one(mesh, found, rng)
+                await trio.sleep(rng.uniform(*_PAUSE_S))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_JOBS_AT_ONCE):
+                nursery.start_soon(ask)
+            async with trio.open_nursery() as killing:
+                for _ in range(_KILLERS):
+                    killing.start_soon(kill)
+            killed_s = trio.current_time()
+        found.last_end_s = trio.current_time() - killed_s
+        await _settle(mesh, found)
+    found.troubles += audit(folder)
+    return found
+
+
+async def _kill_one(mesh: RealMesh, found: Survived, rng: Random) -> None:
+    place = rng.choice([place for place in mesh.places if not place.busy])
+    place.busy = True
+    await place.kill()
+    await trio.sleep(rng.uniform(*_DOWN_S))
+    await place.start()
+    place.busy = False
+    found.kills[place.name.rstrip("0123456789")] += 1
+
+
+async def kill_at_points(
+    folder: Path, points: list[tuple[str, str]], *, progress: Progress
+) -> Survived:
+    """Do a job for each of ``points``, in which one node dies there.
+
+    Args:
+        folder: An empty one.
+        points: (role: ``desk`` or ``worker``, crash point).
+        progress: Is told how far it is.
+    """
+    found = Survived()
+    async with real_mesh(folder, desks=1, workers=3) as mesh:
+        for number, (role, point) in enumerate(points):
+            progress(number, found.reached.total())
+            doomed = mesh.desks[0] if role == "desk" else mesh.workers[0]
+            await doomed.kill()
+            await doomed.start({VARIABLE: point})
+            found.jobs += 1
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_come_back, doomed, point, found)
+                await _job(mesh.desks[0], f"job-{number}", found)
+                await _settle(mesh, found)
+                nursery.cancel_scope.cancel()
+        await _settle(mesh, found)
+    found.troubles += audit(folder)
+    return found
+
+
+async def _come_back(place: Place, point: str, found: Survived) -> None:
+    """Start ``place`` again when it has died."""
+    assert place.process is not None
+    await place.process.wait()
+    with trio.CancelScope(shield=True):
+        await place.gone()
+        found.reached[point] += 1
+        await place.start()
+
+
+async def _job(desk: Place, key: str, found: Survived) -> None:
+    """Have one job done at ``desk``, whatever happens to it meanwhile."""
+    words = [f"{key} word {number}" for number in range(_WORDS)]
+    body = {
+        "graph": _GRAPH,
+        "inputs": {"words": words},
+        "deadline_s": _DEADLINE_S,
+        "idempotency_key": key,
+    }
+    status: dict[str, Any] = {}
+    with trio.move_on_after(_DEADLINE_S + _SLACK_S):
+        code, taken = await desk.ask("POST", "/api/jobs", body)
+        if code not in {200, 201}:
+            found.lost.append(f"{key}: refused: {taken}")
+            return
+        while status.get("state") not in _TERMINAL:
+            await trio.sleep(_POLL_S)
+            code, status = await desk.ask("GET", f"/api/jobs/{taken['job']}")
+            if code != 200:  # noqa: PLR2004 - HTTP: it knows nothing of what it took
+                found.lost.append(f"{key}: {status}")
+                return
+        found.states[status["state"]] += 1
+        if status["state"] == "completed":
+            _, outputs = await desk.ask("GET", f"/api/jobs/{taken['job']}/outputs")
+            found.wrong += outputs.get("texts") != [word.upper() for word in words]
+        return
+    found.lost.append(f"{key}: not ended: {status.get('state', 'never taken')}")
+
+
+async def _settle(mesh: RealMesh, found: Survived) -> None:
+    """Wait until no receipt is due any more."""
+    with trio.move_on_after(_SETTLE_S):
+        while _due(mesh):  # noqa: ASYNC110 - another process's file: it calls nobody
+            await trio.sleep(_POLL_S)
+    found.unsettled += _due(mesh)
+
+
+def _due(mesh: RealMesh) -> int:
+    return sum(due(place.home) for place in mesh.desks)

@@ -1,0 +1,192 @@
+"""A mesh of real processes whose nodes are killed and started again, each where it was.
+
+Every node keeps its home and its port through all its lives.  Whoever asks one asks
+again while it is down, as a program would that has nothing but the node's home.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import create_server
+from types import MappingProxyType
+from typing import Any, Final
+
+import httpx
+import trio
+
+from meshnode.adapters.running_file import HTTP_FILE, read_running
+from meshnode.errors import ConfigError, MeshError
+
+_READY_S: Final = 60.0
+_STOP_S: Final = 20.0
+_AGAIN_S: Final = 0.3
+_ANSWER_S: Final = 10.0
+#: Function that the contractors host.
+_FUNCTION: Final = "meshnode.bench.survive_agent:shout"
+
+#: What a node is started with beside the environment of this process.
+Env = Mapping[str, str]
+_NOTHING: Final[Env] = MappingProxyType({})
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A node through all its lives.
+
+    Attributes:
+        name: Of it.
+        home: Its folder.
+        args: What ``meshnode`` is told at every start.
+        process: Of the present life.
+        lives: How many there were.
+        busy: Somebody is killing or starting it.
+    """
+
+    name: str
+    home: Path
+    args: tuple[str, ...]
+    process: trio.Process | None = None
+    lives: int = 0
+    busy: bool = False
+
+    async def start(self, env: Env = _NOTHING) -> dict[str, Any]:
+        """Start it; return its ready line.
+
+        Raises:
+            MeshError: It doesn't come up; says what it said last.
+        """
+        log = self.home.with_suffix(".log")
+        with log.open("ab") as errors:
+            self.process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "meshnode", *self.args, "--home", str(self.home)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                # Its standard input ends when this process does, however that goes.
+                env={**os.environ, "MESHNODE_WITH_STDIN": "1", **env},
+            )
+        self.lives += 1
+        line = b""
+        with trio.move_on_after(_READY_S):
+            assert self.process.stdout is not None
+            async for data in self.process.stdout:
+                line += data
+                if b"\n" in line:
+                    break
+        said = json.loads(line.split(b"\n")[0]) if b"\n" in line else {}
+        if said.get("event") != "ready" and not env:
+            tail = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+            why = f"{said or ' '.join(tail) or 'no word'}"
+            raise MeshError(f"{self.name} did not come up in life {self.lives}: {why}")
+        return dict(said)
+
+    async def kill(self) -> None:
+        """End it as a loss of power would."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            await self.gone()
+
+    async def gone(self) -> int:
+        """Wait until it has died; return how."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        status = await process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                await pipe.aclose()
+        return status
+
+    async def stop(self) -> None:
+        """End it in order, or not, if that takes too long."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        with trio.move_on_after(_STOP_S):
+            await self.gone()
+        await self.kill()
+
+    async def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Return status and answer of its HTTP interface, as soon as it has one.
+
+        Raises:
+            TooSlowError: By the caller's own deadline only.
+        """
+        while True:
+            try:
+                running = read_running(self.home / HTTP_FILE)
+                if running is not None:
+                    token = (self.home / "token").read_text("ascii").strip()
+                    async with httpx.AsyncClient(timeout=_ANSWER_S) as client:
+                        answer = await client.request(
+                            method,
+                            f"{running['url']}{path}",
+                            json=body,
+                            headers={"Authorization": f"Bearer {token}"},
+                        )
+                    return answer.status_code, answer.json()
+            except (OSError, ConfigError, ValueError, httpx.HTTPError):
+                pass  # it is down, or died while it answered
+            await trio.sleep(_AGAIN_S)
+
+
+@dataclass(slots=True)
+class RealMesh:
+    """A seed, brokers and contractors.
+
+    Attributes:
+        seed: Who the others join.
+        desks: Nodes without agents, which broker.
+        workers: Nodes with one.
+    """
+
+    seed: Place
+    desks: list[Place] = field(default_factory=list)
+    workers: list[Place] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[Place]:
+        """All of them."""
+        return [self.seed, *self.desks, *self.workers]
+
+
+@asynccontextmanager
+async def real_mesh(folder: Path, *, desks: int, workers: int) -> AsyncIterator[RealMesh]:
+    """Run a mesh under ``folder`` for as long as the context lasts.
+
+    Raises:
+        MeshError: A node does not come up.
+    """
+    seed = Place("seed", folder / "seed", ("bootstrap", "--json", *_listen()))
+    mesh = RealMesh(seed)
+    try:
+        invite = str((await seed.start())["invite"])
+        join = ("up", "--json", "--join", invite)
+        for number in range(desks):
+            name = f"desk{number}"
+            mesh.desks.append(Place(name, folder / name, (*join, *_listen())))
+        for number in range(workers):
+            name = f"worker{number}"
+            args = (*join, *_listen(), "--function", _FUNCTION)
+            mesh.workers.append(Place(name, folder / name, args))
+        async with trio.open_nursery() as nursery:
+            for place in (*mesh.desks, *mesh.workers):
+                nursery.start_soon(place.start)
+        yield mesh
+    finally:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for place in mesh.places:
+                    nursery.start_soon(place.stop)
+
+
+def _listen() -> tuple[str, str]:
+    """Return the option for a port that is free now."""
+    with create_server(("127.0.0.1", 0)) as server:
+        return "--listen", f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}"
