@@ -1,9 +1,10 @@
-"""R1, R2 and R5: what is lost when nodes die.
+"""R1, R2, R4 and R5: what is lost when nodes die, or can't reach each other.
 
 ``R1``: nodes of a mesh of real processes, of any role, killed with SIGKILL at random
 while jobs are done.  ``R2``: nodes that die at every labelled crash point
-(:mod:`meshnode.services.crash_points`).  ``R5``: a store whose process is killed while it
-writes, and whose log is cut short.  Afterwards an auditor reads all stores.
+(:mod:`meshnode.services.crash_points`).  ``R4``: a mesh that is cut in half.  ``R5``: a
+store whose process is killed while it writes, and whose log is cut short.  Afterwards an
+auditor reads all stores.
 """
 
 import tempfile
@@ -15,12 +16,13 @@ import trio
 
 from meshnode.bench.figures import Figure, Told
 from meshnode.bench.survive_jobs import Survived, kill_at_points, kill_at_random
+from meshnode.bench.survive_partition import partition_figures
 from meshnode.bench.survive_store import store_figures
 from meshnode.services.crash_points import LABELS
 
-#: Jobs and kills of R1, times that each point of R2 is tried, kills of R5.
-FULL: Final = (1_000, 500, 3, 1_000)
-QUICK: Final = (12, 6, 0, 20)
+#: Jobs and kills of R1, times that each point of R2 is tried, seeds of R4, kills of R5.
+FULL: Final = (1_000, 500, 3, 20, 1_000)
+QUICK: Final = (12, 6, 0, 2, 20)
 _SEED: Final = 1
 _GOAL_S: Final = 60.0
 #: What an ordinary job of a broker comes to; the others need a story of their own, and are
@@ -53,11 +55,12 @@ def run(told: Told, *, quick: bool) -> list[Figure]:
     Raises:
         MeshError: A node does not come up.
     """
-    jobs, kills, times, store_kills = QUICK if quick else FULL
+    jobs, kills, times, cuts, store_kills = QUICK if quick else FULL
     points = list(_FEW) if quick else _points() * times
     return [
         *_random_figures(told, jobs, kills),
         *_point_figures(told, points),
+        *partition_figures(told, seeds=cuts),
         *store_figures(told, kills=store_kills, seed=_SEED),
     ]
 

@@ -11,6 +11,7 @@ import trio
 
 from meshnode.bench.survive_audit import audit
 from meshnode.bench.survive_jobs import Survived, kill_at_points, kill_at_random
+from meshnode.bench.survive_partition import cut_in_half
 from meshnode.bench.survive_store import store_figures
 
 
@@ -74,6 +75,15 @@ def test_a_job_survives_nodes_that_die_where_they_are_told(tmp_path: Path) -> No
     assert found.reached == {"after:job.awarded": 1, "after:result.kept": 1}
     assert found.states == {"completed": 2}
     assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
+
+
+@pytest.mark.timeout(300)
+def test_a_mesh_that_was_cut_in_half_loses_nothing() -> None:
+    healed = cut_in_half(seed=1)
+    assert len(healed.ends) > 20
+    assert healed.lost == 0
+    cut = [end for end in healed.ends if healed.healed_s - 60 < end.begun_s < healed.healed_s]
+    assert cut, "jobs were asked for while it was cut"
 
 
 @pytest.mark.timeout(300)
