@@ -10,12 +10,34 @@ Durations are Trio's clock (a ``MockClock`` replaces it); wall time is
 come from :class:`Entropy`.
 """
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from meshnode.errors import StoreError
+from meshnode.writes import (
+    KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Append,
+    Delete,
+    Put,
+    Write,
+    check_table,
+    check_text,
+    check_write,
+)
+
+#: What a store is told stands in a module of its own, and is had from here.
+__all__ = [
+    "KEY_BYTES_MAX",
+    "VALUE_BYTES_MAX",
+    "Append",
+    "Delete",
+    "Put",
+    "Write",
+    "check_table",
+    "check_text",
+    "check_write",
+]
 
 #: What JSON can hold.  Agents take and return these; on the wire they travel as
 #: RFC 8785 bytes.
@@ -182,80 +204,6 @@ class Directory(Protocol):
 
 
 # --- store -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Set ``table[key]`` to ``value``."""
-
-    table: str
-    key: str
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Remove ``table[key]``; nothing happens if it isn't there."""
-
-    table: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Add entry number ``seq`` to the append-only ``log``, from 0 and without gaps."""
-
-    log: str
-    seq: int
-    value: bytes
-
-
-Write = Put | Delete | Append
-
-#: Longest key or name of a log, and longest value, of every store.
-KEY_BYTES_MAX: Final = 512
-VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
-_TABLE_NAME: Final = re.compile(r"[a-z_]{1,32}")
-
-
-def check_write(write: Write) -> None:
-    """Refuse a write that no store takes.
-
-    Raises:
-        StoreError: Says what is wrong with it.
-    """
-    match write:
-        case Put(table, key, value):
-            check_table(table)
-            check_text("key", key)
-            _check_value(value)
-        case Delete(table, key):
-            check_table(table)
-            check_text("key", key)
-        case Append(log, _, value):
-            check_text("log", log)
-            _check_value(value)
-
-
-def check_table(table: str) -> None:
-    """Refuse what can't name a table."""
-    if _TABLE_NAME.fullmatch(table) is None:
-        raise StoreError(f"table {table!r} must match {_TABLE_NAME.pattern}")
-
-
-def check_text(what: str, text: str) -> None:
-    """Refuse what can't be a key or name a log."""
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise StoreError(f"{what} {text!r} is not valid Unicode text") from None
-    if not 1 <= size <= KEY_BYTES_MAX:
-        raise StoreError(f"{what} of {size} bytes, allowed are 1 to {KEY_BYTES_MAX}")
-
-
-def _check_value(value: bytes) -> None:
-    if len(value) > VALUE_BYTES_MAX:
-        raise StoreError(f"value of {len(value)} bytes exceeds {VALUE_BYTES_MAX} bytes")
 
 
 class Store(Protocol):
