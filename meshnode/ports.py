@@ -17,26 +17,32 @@ from typing import Protocol, runtime_checkable
 from meshnode.writes import (
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
+    Add,
     Append,
     Delete,
+    Once,
     Put,
     Write,
     check_table,
     check_text,
     check_write,
+    read_sum,
 )
 
 #: What a store is told stands in a module of its own, and is had from here.
 __all__ = [
     "KEY_BYTES_MAX",
     "VALUE_BYTES_MAX",
+    "Add",
     "Append",
     "Delete",
+    "Once",
     "Put",
     "Write",
     "check_table",
     "check_text",
     "check_write",
+    "read_sum",
 ]
 
 #: What JSON can hold.  Agents take and return these; on the wire they travel as
@@ -219,7 +225,8 @@ class Store(Protocol):
         not undo a write that was already handed over.
 
         Raises:
-            StoreError: An ``Append`` with the wrong ``seq``, or the disk refused.
+            StoreError: An ``Append`` with the wrong ``seq``, an ``Add`` to what is no sum, or
+                the disk refused.
         """
 
     async def read(self, table: str, key: str) -> bytes | None:

@@ -36,12 +36,40 @@ class Append:
     value: bytes
 
 
-Write = Put | Delete | Append
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add ``amount`` to the whole number in ``table[key]``, which is 0 if it isn't there.
+
+    The store adds, and not its caller, so that concurrent commits of which one fails
+    can't lose each other's amounts.  Sums have tables of their own; :func:`read_sum` reads
+    a cell.
+    """
+
+    table: str
+    key: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Set ``table[key]`` to ``value`` and apply ``writes``, unless ``table[key]`` is there.
+
+    What is done again with the same key changes nothing, whatever the rest of its commit.
+    """
+
+    table: str
+    key: str
+    value: bytes
+    writes: tuple[Put | Add, ...] = ()
+
+
+Write = Put | Delete | Append | Add | Once
 
 #: Longest key or name of a log, and longest value, of every store.
 KEY_BYTES_MAX: Final = 512
 VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
 _TABLE_NAME: Final = re.compile(r"[a-z_]{1,32}")
+_SUM: Final = re.compile(rb"-?[0-9]{1,100}")
 
 
 def check_write(write: Write) -> None:
@@ -61,6 +89,28 @@ def check_write(write: Write) -> None:
         case Append(log, _, value):
             check_text("log", log)
             _check_value(value)
+        case Add(table, key):
+            check_table(table)
+            check_text("key", key)
+        case Once(table, key, value, writes):
+            check_table(table)
+            check_text("key", key)
+            _check_value(value)
+            for inner in writes:
+                check_write(inner)
+
+
+def read_sum(value: bytes | None) -> int:
+    """Return the number in a cell that :class:`Add` makes: decimal digits, 0 for no cell.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    if value is None:
+        return 0
+    if _SUM.fullmatch(value) is None:
+        raise StoreError(f"{value[:20]!r} is no sum")
+    return int(value)
 
 
 def check_table(table: str) -> None:

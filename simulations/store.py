@@ -36,7 +36,18 @@ from random import Random
 import trio
 
 from meshnode.errors import StoreError
-from meshnode.ports import Append, Delete, Put, Write, check_table, check_text, check_write
+from meshnode.ports import (
+    Add,
+    Append,
+    Delete,
+    Once,
+    Put,
+    Write,
+    check_table,
+    check_text,
+    check_write,
+    read_sum,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,12 @@ class _Contents:
                     self.tables.get(table, {}).pop(key, None)
                 case Append(log, _, value):
                     self.logs.setdefault(log, []).append(value)
+                case Add(table, key, amount):
+                    cells = self.tables.setdefault(table, {})
+                    cells[key] = b"%d" % (read_sum(cells.get(key)) + amount)
+                case Once(table, key, value, inner):
+                    if key not in self.tables.get(table, {}):
+                        self.apply([Put(table, key, value), *inner])
                 case _DropLog(log):
                     self.logs.pop(log, None)
 
@@ -108,6 +125,8 @@ class _Contents:
         """Return why ``writes`` can't be applied, or None."""
         after: dict[str, int] = {}
         for write in writes:
+            if isinstance(write, Add | Once) and (error := self._no_sum(write)) is not None:
+                return error
             if isinstance(write, Append):
                 tail = after.get(write.log, len(self.logs.get(write.log, ())))
                 if write.seq != tail:
@@ -117,6 +136,16 @@ class _Contents:
                         hint="read the log again: someone else has written to it",
                     )
                 after[write.log] = tail + 1
+        return None
+
+    def _no_sum(self, write: Add | Once) -> StoreError | None:
+        """Return why what is there can't be added to, or None."""
+        for one in (write,) if isinstance(write, Add) else write.writes:
+            if isinstance(one, Add):
+                try:
+                    read_sum(self.tables.get(one.table, {}).get(one.key))
+                except StoreError as error:
+                    return error
         return None
 
 

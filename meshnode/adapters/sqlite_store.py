@@ -41,7 +41,18 @@ from meshnode.adapters.sqlite_file import (
     trouble,
 )
 from meshnode.errors import StoreError
-from meshnode.ports import Append, Delete, Put, Write, check_table, check_text, check_write
+from meshnode.ports import (
+    Add,
+    Append,
+    Delete,
+    Once,
+    Put,
+    Write,
+    check_table,
+    check_text,
+    check_write,
+    read_sum,
+)
 
 T = TypeVar("T")
 
@@ -316,9 +327,28 @@ def _misfit(
                         hint="read the log again: someone else has written to it",
                     )
                 after[log] = tail + 1
+            case Add() | Once():
+                if (error := _no_sum(connection, write)) is not None:
+                    return error
             case Put() | Delete() | _DropLog():
                 pass
     return None
+
+
+def _no_sum(connection: sqlite3.Connection, write: Add | Once) -> StoreError | None:
+    """Return why what is there can't be added to, None if it can."""
+    for one in (write,) if isinstance(write, Add) else write.writes:
+        if isinstance(one, Add):
+            try:
+                read_sum(_cell(connection, one.table, one.key))
+            except StoreError as error:
+                return error
+    return None
+
+
+def _cell(connection: sqlite3.Connection, table: str, key: str) -> bytes | None:
+    row = connection.execute(_READ, (table, key)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _write_one(connection: sqlite3.Connection, write: Write | _DropLog) -> None:
@@ -331,5 +361,12 @@ def _write_one(connection: sqlite3.Connection, write: Write | _DropLog) -> None:
         case Append(log, seq, value):
             sql = "INSERT INTO entry (log, seq, value) VALUES (?, ?, ?)"
             connection.execute(sql, (log, seq, value))
+        case Add(table, key, amount):
+            total = read_sum(_cell(connection, table, key)) + amount
+            _write_one(connection, Put(table, key, b"%d" % total))
+        case Once(table, key, value, writes):
+            if _cell(connection, table, key) is None:
+                for inner in (Put(table, key, value), *writes):
+                    _write_one(connection, inner)
         case _DropLog(log):
             connection.execute("DELETE FROM entry WHERE log = ?", (log,))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.errors import StoreError
-from meshnode.ports import Append, Delete, Put, Store, Write
+from meshnode.ports import Add, Append, Delete, Once, Put, Store, Write, read_sum
 from simulations.store import MemoryDisk, MemoryStore
 
 LIMIT_S = 60.0
@@ -73,6 +73,54 @@ async def test_the_writes_of_one_commit_apply_in_their_order(home: Open) -> None
     async with home() as store:
         await store.commit(Put("t", "k", b"1"), Delete("t", "k"), Put("t", "k", b"2"))
         assert await store.read("t", "k") == b"2"
+
+
+async def test_sums_add_up_whoever_adds(home: Open) -> None:
+    async with home() as store:
+        async with trio.open_nursery() as nursery:
+            for amount in range(-5, 50):
+                nursery.start_soon(store.commit, Add("sum", "k", amount))
+        assert read_sum(await store.read("sum", "k")) == sum(range(-5, 50))
+        await store.commit(Add("sum", "k", -(2**80)), Add("sum", "new", 0))
+    async with home() as store:
+        assert read_sum(await store.read("sum", "k")) == sum(range(-5, 50)) - 2**80
+        assert await store.read("sum", "new") == b"0"
+        assert read_sum(await store.read("sum", "none")) == 0
+
+
+async def test_what_is_no_sum_is_not_added_to_and_the_commit_is_refused(home: Open) -> None:
+    add = Add("t", "k", 1)
+    async with home() as store:
+        await store.commit(Put("t", "k", b"v"))
+        for write in (add, Once("t", "other", b"", (Put("t", "more", b""), add))):
+            with pytest.raises(StoreError, match="is no sum"):
+                await store.commit(Put("t", "beside", b""), write)
+        assert await store.scan("t") == [("k", b"v")]
+
+
+async def test_what_is_done_once_is_not_done_again(home: Open) -> None:
+    def once(value: bytes) -> Once:
+        return Once("key", "k", value, (Put("t", "k", value), Add("sum", "k", 3)))
+
+    async with home() as store:
+        await store.commit(once(b"1"), once(b"2"), Put("t", "beside", b"1"))
+        await store.commit(once(b"3"), Put("t", "beside", b"2"))
+        assert await store.scan("key") == [("k", b"1")]
+        assert await store.scan("t") == [("beside", b"2"), ("k", b"1")]
+        assert await store.read("sum", "k") == b"3"
+        await store.commit(Delete("key", "k"), once(b"4"))
+        assert (await store.read("t", "k"), await store.read("sum", "k")) == (b"4", b"6")
+
+
+async def test_what_is_added_in_a_commit_that_fails_is_not_added(home: Open) -> None:
+    async with home() as store:
+        await store.commit(Add("sum", "k", 1))
+        with pytest.raises(StoreError):
+            await store.commit(
+                Once("key", "k", b"", (Add("sum", "k", 2),)), Append("l", 7, b"")
+            )
+        assert await store.read("sum", "k") == b"1"
+        assert await store.scan("key") == []
 
 
 async def test_a_commit_of_nothing_is_no_error(home: Open) -> None:
@@ -292,6 +340,11 @@ async def test_an_open_store_cannot_be_opened_twice(home: Open) -> None:
         Append("", 0, b""),
         Append("l" * 513, 0, b""),
         Append("log", 0, bytes(VALUE_BYTES_MAX + 1)),
+        Add("Upper", "k", 1),
+        Add("t", "", 1),
+        Once("t", "", b""),
+        Once("t", "k", bytes(VALUE_BYTES_MAX + 1)),
+        Once("t", "k", b"", (Put("t", "", b""),)),
     ],
     ids=lambda write: f"{type(write).__name__}",
 )
@@ -329,10 +382,16 @@ _TABLES = st.sampled_from(["a", "b"])
 _KEYS = st.sampled_from(["k", "k/1", "k/2", "l", "é"])
 _LOGS = st.sampled_from(["x", "y"])
 _VALUES = st.binary(max_size=4)
+_PUTS = st.builds(Put, _TABLES, _KEYS, _VALUES)
+_ADDS = st.builds(Add, st.just("sums"), _KEYS, st.integers(-9, 9))
 _WRITES = st.one_of(
-    st.builds(Put, _TABLES, _KEYS, _VALUES),
+    _PUTS,
     st.builds(Delete, _TABLES, _KEYS),
     st.builds(Append, _LOGS, st.integers(0, 3), _VALUES),
+    _ADDS,
+    st.builds(
+        Once, _TABLES, _KEYS, _VALUES, st.lists(st.one_of(_PUTS, _ADDS), max_size=2).map(tuple)
+    ),
 )
 _STEPS = st.one_of(
     st.lists(_WRITES, min_size=1, max_size=4).map(tuple),
@@ -343,7 +402,7 @@ _STEPS = st.one_of(
 
 class Model:
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, bytes]] = {"a": {}, "b": {}}
+        self.tables: dict[str, dict[str, bytes]] = {"a": {}, "b": {}, "sums": {}}
         self.logs: dict[str, list[bytes]] = {"x": [], "y": []}
 
     def commit(self, writes: tuple[Write, ...]) -> bool:
@@ -359,8 +418,22 @@ class Model:
                     if seq != len(logs[log]):
                         return False
                     logs[log].append(value)
+                case Add():
+                    self._put(tables, write)
+                case Once(table, key, value, inner):
+                    if key not in tables[table]:
+                        tables[table][key] = value
+                        for one in inner:
+                            self._put(tables, one)
         self.tables, self.logs = tables, logs
         return True
+
+    def _put(self, tables: dict[str, dict[str, bytes]], write: Put | Add) -> None:
+        cells = tables[write.table]
+        if isinstance(write, Put):
+            cells[write.key] = write.value
+        else:
+            cells[write.key] = b"%d" % (int(cells.get(write.key, b"0")) + write.amount)
 
 
 async def _follow(home: Open, steps: list[tuple[Write, ...] | str | None]) -> None:
