@@ -29,6 +29,7 @@ FILES: Final = {
     "session": ("50-sessions.md", wire.session_cases),
     "contracts": ("60-contracts.md", signed.contract_cases),
     "receipts": ("60-contracts.md", signed.receipt_cases),
+    "settlements": ("65-settlements.md", signed.settlement_cases),
     "artifacts": ("70-artifacts.md", wire.artifact_cases),
     "journal": ("80-journal.md", signed.journal_cases),
 }

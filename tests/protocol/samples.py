@@ -47,6 +47,7 @@ from protocol.messages import (
 )
 from protocol.receipts import Acceptance, Receipt
 from protocol.records import CallLimits, Capability, Measured, NodeRecord, Sample
+from protocol.settlements import Payment, PaymentAnswer
 
 NETWORK: Final = "test-net"
 NOW_MS: Final = 1_800_000_000_000
@@ -228,7 +229,7 @@ def messages() -> dict[type[Message], Message]:
             items=8,
         ),
         StandingOffer(
-            h=changed(answered, job="", subtask="", idempotency_key=""),
+            h=idle(answered),
             agent="bandit",
             capability=capability,
             price_mc=90,
@@ -245,8 +246,16 @@ def messages() -> dict[type[Message], Message]:
         Ticket(h=asked, artifact=digest(OUTPUT), holder=BROKER.peer),
         receipt(finished.award, finished.result),
         acceptance(finished.award, finished.receipt),
+        Payment(h=idle(asked), amount_mc=300, method="manual", reference="transfer 17"),
+        PaymentAnswer(h=idle(answered), payment=digest(b"payment"), state="noted"),
     ]
     return {type(message): message for message in made}
+
+
+def idle(head: Header) -> Header:
+    """``head`` of a message that is about no job."""
+    made: Header = changed(head, job="", subtask="", idempotency_key="")
+    return made
 
 
 def signer_of(message: Message) -> Identity:

@@ -22,6 +22,7 @@ from protocol import (
     records,
     session,
     session_frames,
+    settlements,
     signing,
 )
 from protocol.errors import ErrorCode, RemoteProtocolError
@@ -43,6 +44,7 @@ MODULES = (
     receipts,
     records,
     session_frames,
+    settlements,
     signing,
 )
 

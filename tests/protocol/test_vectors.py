@@ -29,6 +29,7 @@ from protocol.keys import Identity, peer_id, public_key, verify
 from protocol.messages import Message
 from protocol.receipts import Acceptance, Receipt, check_receipt
 from protocol.session import SessionMachine
+from protocol.settlements import Payment, PaymentAnswer
 from protocol.signing import unseal
 from tests.protocol.make_vectors import FILES, FOLDER, vectors
 from tests.protocol.samples import NOW_MS
@@ -140,6 +141,8 @@ TYPES: dict[str, type[Message]] = {
         messages.Ticket,
         Receipt,
         Acceptance,
+        Payment,
+        PaymentAnswer,
     )
 }
 
@@ -184,6 +187,7 @@ READERS: dict[str, Read] = {
     "session": read_session,
     "contracts": read_contract,
     "receipts": read_receipt,
+    "settlements": read_contract,
     "artifacts": read_artifact,
     "journal": read_journal,
 }

@@ -11,6 +11,7 @@ from protocol.journal import END, HEAD, MAGIC, export
 from protocol.keys import digest
 from protocol.messages import Award, Cfp, Label, Result
 from protocol.records import CallLimits, Measured, sign_record
+from protocol.settlements import PAYMENT_LIFETIME_MS, Payment, PaymentAnswer
 from protocol.signing import peek, seal
 from tests.protocol import samples
 from tests.protocol.samples import BROKER, CONTRACTOR, NETWORK, NOW_MS, STRANGER, changed
@@ -158,6 +159,8 @@ def contract_cases() -> Iterator[Case]:
     """Task messages, read by their audience at ``now_ms``."""
     made = samples.messages()
     for kind, message in made.items():
+        if kind in {Payment, PaymentAnswer}:
+            continue
         signer = samples.signer_of(message)
         data = seal(signer, kind.TYPE, NETWORK, codec.encode(message))
         yield f"{kind.TYPE}: valid", _reading(kind.TYPE, message.h.audience), data, ok()
@@ -257,6 +260,51 @@ def receipt_cases() -> Iterator[Case]:
     yield case("receipt for a third party", WRONG_AUDIENCE, of_receipt={"h": astray})
     job = samples.header(BROKER, CONTRACTOR, job="job-2")
     yield case("acceptance in another job", MALFORMED, of_acceptance={"h": job})
+
+
+def settlement_cases() -> Iterator[Case]:
+    """Payments and their answers, read by their audience at ``now_ms``."""
+    made = samples.messages()
+    payment, answer = made[Payment], made[PaymentAnswer]
+
+    def sent(message: Any, signer: Any = None, **fields: Any) -> bytes:
+        signer = signer or samples.signer_of(message)
+        return seal(signer, message.TYPE, NETWORK, codec.encode(changed(message, **fields)))
+
+    reading = _reading("payment", CONTRACTOR.peer)
+    expires_ms = NOW_MS + PAYMENT_LIFETIME_MS
+    week = sent(payment, h=changed(payment.h, expires_ms=expires_ms))
+    late = expires_ms + limits.SKEW_MS_MAX
+    yield "a payment", reading, sent(payment), ok()
+    yield "a payment a week later", {**reading, "now_ms": late - 1}, week, ok()
+    yield "a payment after its time", {**reading, "now_ms": late}, week, EXPIRED
+    for_other = _reading("payment", STRANGER.peer)
+    yield "a payment to somebody else", for_other, sent(payment), WRONG_AUDIENCE
+    yield "a payment by another than it says", reading, sent(payment, STRANGER), BAD_SIGNATURE
+    as_answer = _reading("payment_answer", CONTRACTOR.peer)
+    yield "a payment read as an answer", as_answer, sent(payment), UNKNOWN_TYPE
+    bad: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("a payment of nothing", {"amount_mc": 0}),
+        ("a payment of less than nothing", {"amount_mc": -300}),
+        ("a payment of more than a count holds", {"amount_mc": limits.NUMBER_MAX + 1}),
+        ("a payment that nobody can find", {"reference": ""}),
+        ("a reference of 257 characters", {"reference": "r" * 257}),
+        ("a method of 257 characters", {"method": "m" * 257}),
+    )
+    for why, fields in bad:
+        yield why, reading, sent(payment, **fields), MALFORMED
+    reading = _reading("payment_answer", BROKER.peer)
+    for state in ("settled", "noted", "refused"):
+        yield f"it is {state}", reading, sent(answer, state=state), ok()
+    for_other = _reading("payment_answer", CONTRACTOR.peer)
+    yield "an answer to somebody else", for_other, sent(answer), WRONG_AUDIENCE
+    wrong: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("a state that is not", {"state": "paid"}),
+        ("an answer to nothing", {"payment": b""}),
+        ("an answer of 257 characters", {"text": "t" * 257}),
+    )
+    for why, fields in wrong:
+        yield why, reading, sent(answer, **fields), MALFORMED
 
 
 def journal_cases() -> Iterator[Case]:
