@@ -28,6 +28,9 @@ MEMBERS: Final = "members"
 INVITED: Final = "invited"
 ANYONE: Final = "anyone"
 
+#: What ``ledger.settlement`` may be.
+SETTLEMENTS: Final = ("none", "manual")
+
 _DAY: Final = "mon|tue|wed|thu|fri|sat|sun"
 _TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 #: One entry of ``access.hours``: days, a span of the day, or both.
@@ -155,6 +158,25 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     caller_run_s_per_day: float = 0.0
 
 
+class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Credit between this node and each other one, in millicredits; 0 is no limit.
+
+    Attributes:
+        owed_max_mc: What one peer may owe this node, with what it has in work here and
+            hasn't accepted yet: beyond that it is refused until it settles.
+        owing_max_mc: What this node may owe one peer, with what that has in work for it:
+            beyond that others are asked.
+        settlement: ``none`` keeps balances only; ``manual`` lets you say what you paid, and
+            confirm what others say that they paid you.
+        believed: PeerIds whose word that they paid is enough, without your confirming it.
+    """
+
+    owed_max_mc: int = 0
+    owing_max_mc: int = 0
+    settlement: str = "none"
+    believed: tuple[str, ...] = ()
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the node tells of what happens in it.
 
@@ -207,6 +229,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     keys: KeysConfig = KeysConfig()
     quota: QuotaConfig = QuotaConfig()
+    ledger: LedgerConfig = LedgerConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -277,7 +300,10 @@ def _blamed(trouble: str, variables: Mapping[str, str], where: str) -> str:
 
 #: What holds several values: separated by commas in the environment.
 _LISTS: Final = frozenset(
-    {"listen", "join", "specialists", "functions", "callers", "hours", "mdns_interfaces"}
+    {
+        *("listen", "join", "specialists", "functions", "callers", "hours"),
+        *("mdns_interfaces", "believed"),
+    }
 )
 _TOP: Final = frozenset(NodeConfig.__struct_fields__)
 
@@ -360,6 +386,7 @@ def _check(config: NodeConfig, where: str) -> None:
             hint="use 127.0.0.1, or set http.allow_remote = true",
         )
     _check_callers(config.access, where)
+    _check_ledger(config.ledger, where)
     _check_interfaces(config.directory, where)
     _check_log(config.log, where)
     _check_hours(config.access, where)
@@ -395,6 +422,21 @@ def _check_callers(access: AccessConfig, where: str) -> None:
             raise ConfigError(
                 f"{where}: access.callers: {caller[:60]!r} is nobody",
                 hint=f"say {MEMBERS}, {INVITED}, {ANYONE} or a PeerId",
+            ) from exc
+
+
+def _check_ledger(ledger: LedgerConfig, where: str) -> None:
+    if ledger.settlement not in SETTLEMENTS:
+        raise ConfigError(
+            f"{where}: ledger.settlement is {ledger.settlement[:60]!r}",
+            hint=f"say {' or '.join(SETTLEMENTS)}",
+        )
+    for peer in ledger.believed:
+        try:
+            public_key(peer)
+        except Malformed as exc:
+            raise ConfigError(
+                f"{where}: ledger.believed: {peer[:60]!r} is nobody", hint="say PeerIds"
             ) from exc
 
 
@@ -444,9 +486,11 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
             raise ConfigError(
                 f"{where}: {name} is {value}", hint="it must be positive and finite"
             )
-    for name in config.quota.__struct_fields__:
-        value = getattr(config.quota, name)
+    limits = {
+        "ledger.owed_max_mc": config.ledger.owed_max_mc,
+        "ledger.owing_max_mc": config.ledger.owing_max_mc,
+        **{f"quota.{name}": v for name, v in msgspec.structs.asdict(config.quota).items()},
+    }
+    for name, value in limits.items():
         if not 0 <= value < math.inf:
-            raise ConfigError(
-                f"{where}: quota.{name} is {value}", hint="0 for no limit, or more"
-            )
+            raise ConfigError(f"{where}: {name} is {value}", hint="0 for no limit, or more")

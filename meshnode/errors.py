@@ -133,6 +133,12 @@ class KeyReused(MeshError):
     code = "job.key_reused"
 
 
+class NoSettlement(MeshError):
+    """A debt can't be settled so: this node keeps balances only, or the payment failed."""
+
+    code = "ledger.no_settlement"
+
+
 class Cancelled(MeshError):
     """The job was cancelled by its owner, or its deadline passed."""
 

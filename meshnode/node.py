@@ -20,6 +20,7 @@ from meshnode.ports import (
     Embedder,
     Entropy,
     JsonValue,
+    Settlement,
     Started,
     Store,
     Transport,
@@ -45,13 +46,16 @@ from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
+from meshnode.services.ledger import Books, Ledger
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
+from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
 from meshnode.services.retention import Retention
 from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
+from meshnode.services.settlements import Settled, Settlements
 from meshnode.services.signer import Signer
 from protocol.graph import TaskGraph
 from protocol.keys import Identity
@@ -68,6 +72,7 @@ __all__ = [
     "Pause",
     "Plan",
     "Ports",
+    "Settled",
     "Terms",
     "is_local",
 ]
@@ -93,6 +98,7 @@ class Ports:
         entropy: Keys and nonces.
         rng: Chance that need not be secret.
         embedder: What words mean, or None to plan by the words alone.
+        settlement: How debts are paid, or None for what the settings say.
     """
 
     identity: Identity
@@ -103,6 +109,7 @@ class Ports:
     entropy: Entropy
     rng: Random
     embedder: Embedder | None = None
+    settlement: Settlement | None = None
 
 
 class Node:
@@ -153,6 +160,7 @@ class Node:
         self.artifacts.dial_with(self.addresses_of)
         self.artifacts.judge_with(self.sessions.offset_ms)
         self.tallies = Served(context)
+        self.ledger = Ledger(context)
         executor = Executor(
             context, artifacts=self.artifacts, host=self.host, served=self.tallies
         )
@@ -169,7 +177,7 @@ class Node:
             door=self.door,
             host=self.host,
             executor=executor,
-            served=self.tallies,
+            books=Books(self.tallies, self.ledger),
         )
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
@@ -178,6 +186,7 @@ class Node:
         self.receipts = Receipts(context, sessions=self.sessions)
         self.broker = self._broker(context)
         self.retention = Retention(context, broker=self.broker)
+        self.settlements = self._settlements(context)
 
     def _arrival(self) -> Arrival:
         return Arrival(
@@ -200,11 +209,23 @@ class Node:
         tools = Tools(
             market=self.market,
             awards=Awards(context, sessions=self.sessions, market=self.market),
-            contracts=Contracts(context, market=self.market, artifacts=self.artifacts),
+            contracts=Contracts(
+                context, market=self.market, artifacts=self.artifacts, ledger=self.ledger
+            ),
             checking=Checking(context, artifacts=self.artifacts, host=self.host),
             receipts=self.receipts,
         )
         return Broker(context, artifacts=self.artifacts, tools=tools)
+
+    def _settlements(self, context: Context) -> Settlements:
+        return Settlements(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            ledger=self.ledger,
+            port=self._ports.settlement or settlement_of(self.config),
+            paid=self.market.paid,
+        )
 
     def _directory_service(self) -> DirectoryService:
         config, ports = self.config, self._ports
@@ -252,6 +273,8 @@ class Node:
         try:
             async with trio.open_nursery() as nursery:
                 await self.tallies.load()
+                await self.ledger.load()
+                await self.settlements.load()
                 await self.door.load()  # before anybody can ask
                 await nursery.start(self.sessions.run)
                 await self.members.load()
@@ -269,6 +292,7 @@ class Node:
                     self.receipts.run,
                     self.broker.run,
                     self.retention.run,
+                    self.settlements.run,
                 ):
                     nursery.start_soon(service)
                 await nursery.start(self.directory.run)

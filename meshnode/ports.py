@@ -418,6 +418,31 @@ class Embedder(Protocol):
         """
 
 
+# --- settlement ------------------------------------------------------------------
+
+
+class Settlement(Protocol):
+    """How what nodes owe each other is paid, outside the mesh.
+
+    The ledger only hears of it: here a payment is made, or noted that it was, and looked
+    for when another node says that it has made one.
+    """
+
+    @property
+    def method(self) -> str:
+        """Its name, as payments carry it."""
+
+    async def pay(self, peer: str, amount_mc: int, reference: str, /) -> None:
+        """Pay ``peer``, unless that was done before under the same ``reference``.
+
+        Raises:
+            NoSettlement: It isn't paid, and says why.
+        """
+
+    async def came(self, peer: str, amount_mc: int, reference: str, /) -> bool | None:
+        """Tell whether a payment of ``peer`` came; None if only the owner can say."""
+
+
 # --- events ----------------------------------------------------------------------
 
 #: ``emit(name, **fields)``: telemetry, such as ``emit("contract.awarded", peer=…)``.

@@ -30,6 +30,7 @@ from protocol.keys import digest
 from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.agents import CallBook
+from simulations.ledgers import amounts
 from simulations.mesh import NETWORK, Down, Member, SimMesh
 
 #: Events that say that a node is wrong, and not the world.
@@ -286,14 +287,19 @@ def check_rest(mesh: SimMesh, book: CallBook) -> Iterator[str]:
             if not member.retired:
                 yield f"{member.name} is down"
             continue
-        node = member.life.node
-        if node.contractor.active:
-            yield f"{member.name} holds {node.contractor.active} awards"
-        if load := node.market.load():
-            yield f"{member.name} believes in a load of {dict(load)}"
-        for agent, spec in node.host.specs().items():
-            if node.host.free(agent) != spec.concurrency_max:
-                yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"
+        yield from _check_member(member, member.life.node)
+
+
+def _check_member(member: Member, node: Node) -> Iterator[str]:
+    if node.contractor.active:
+        yield f"{member.name} holds {node.contractor.active} awards"
+    if load := node.market.load():
+        yield f"{member.name} believes in a load of {dict(load)}"
+    if (said := node.ledger.balances.amounts()) != (held := amounts(member)):
+        yield f"{member.name} believes in balances of {said}, its disk has {held}"
+    for agent, spec in node.host.specs().items():
+        if node.host.free(agent) != spec.concurrency_max:
+            yield f"{member.name} has {node.host.free(agent)} slots for {agent} free"
 
 
 async def come_to_rest(mesh: SimMesh, book: CallBook, *, limit_s: float) -> None:

@@ -39,6 +39,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._records._finished": 512,
         "contractor._records._taken": 512,
         "contractor._unwanted": 20_000,
+        "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
         "tallies._open": 4_096,
     }
 )
@@ -49,13 +50,17 @@ HISTORY: Final = frozenset(
         "artifact_chunk",
         "artifact_job",
         "award",
+        "balance",
         "job",
         "job_key",
         "journal_head",
+        "ledger",
         "log job",
+        "posting",
         "receipt",
         "receipt_time",
         "result",
+        "settlement",
     }
 )
 

@@ -1,8 +1,9 @@
 """Where the money went: what brokers paid is what contractors were paid, and no more.
 
-Every disk is read once: receipts of both sides, the charges in the journals, and what
-contractors count as earned.  They must tell one story, mesh-wide and job by job.  Nothing
-here asks a node; signatures are checked once for each contract, at the broker's copy.
+Every disk is read: receipts of both sides, the charges in the journals, what contractors
+count as earned, and the ledgers (:mod:`simulations.ledgers`).  They must tell one story,
+mesh-wide and job by job.  Nothing here asks a node; signatures are checked once for each
+contract, at the broker's copy.
 
 It is meant for when all is at rest: a receipt on its way is money that nobody has.
 """
@@ -25,6 +26,7 @@ from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.checkers import kind_of
 from simulations.estate import Estate, Holder
+from simulations.ledgers import check_ledgers
 
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
 _KINDS: Final = frozenset({Planned.KIND, Charged.KIND})
@@ -156,6 +158,7 @@ def check_money(mesh: Estate) -> Iterator[str]:
         if again := [key for key, times in account.keys.items() if times > 1]:
             yield f"job {job} of {account.broker} was charged twice for {again}"
     yield from _check_earnings(mesh, books)
+    yield from check_ledgers(mesh, paid=books.paid, got=books.got)
     if books.paid_mc != books.got_mc:
         yield f"brokers paid {books.paid_mc} mc, contractors got {books.got_mc} mc"
 

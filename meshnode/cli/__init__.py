@@ -23,6 +23,7 @@ from meshnode.cli import (
     invite,
     jobs,
     keys,
+    ledger,
     mcp,
     models,
     node,
@@ -71,7 +72,10 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
 }
 
 #: What a group does without a second word.
-DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {"agents": agents.agents}
+DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {
+    "agents": agents.agents,
+    "ledger": ledger.ledger,
+}
 
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
@@ -104,6 +108,15 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
             "unprotect": keys.unprotect,
             "export": keys.export,
             "import": keys.import_,
+        },
+    ),
+    "ledger": (
+        "Who owes whom; `ledger show` says for which receipts, `ledger settle` what you paid.",
+        {
+            "show": ledger.show,
+            "settle": ledger.settle,
+            "confirm": ledger.confirm,
+            "deny": ledger.deny,
         },
     ),
     "models": (

@@ -1,17 +1,18 @@
 """What became of an attempt that nobody took up: whether it counts, and what is told.
 
 Owners refuse for reasons of their own (60-contracts.md): this broker may not call, the
-node is paused, closed, or has done enough for today.  None of that is a failed try, and
-none of it gets better by asking again at once: who refused so is left alone until it may
-help.
+node is paused, closed, has done enough for today, or is owed enough.  None of that is a
+failed try, and none of it gets better by asking again at once: who refused so is left alone
+until it may help.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshnode.domain import admission
+from meshnode.domain import admission, ledger
 from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.matching import Candidate
 from protocol.graph import SubTask
 
 #: Reason of a refusal -> code of the failure it makes.
@@ -20,6 +21,7 @@ CODES: Final = {
     admission.PAUSED: "access.paused",
     admission.CLOSED: "access.closed",
     admission.QUOTA: "access.quota",
+    ledger.CREDIT: ledger.EXHAUSTED,
 }
 #: Pause before attempt n+1: doubles from the first to the last of these.
 BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
@@ -106,6 +108,24 @@ def no_proposal(attempt: Attempt) -> tuple[str, str]:
     told += f" ({'; '.join(said[:_TOLD_MAX])})" if said else ""
     text = f"none of {len(attempt.called)} candidates proposed: {told}"
     return code or "cfp.unanswered", text
+
+
+def unaffordable(unit: Unit, candidates: Sequence[Candidate], free_mc: int) -> tuple[str, str]:
+    """Return code and text for a unit that none of ``candidates`` can be paid for.
+
+    Args:
+        unit: What was to be awarded.
+        candidates: Who could do it; one at least.
+        free_mc: What is left of the job's budget.
+    """
+    cheapest_mc = min(candidate.price_mc for candidate in candidates) * unit.calls
+    if cheapest_mc > free_mc:
+        return "budget.exceeded", (
+            f"sub-task {unit.name} costs {cheapest_mc} mc or more and {free_mc} mc of the"
+            " budget are left"
+        )
+    within = {c.peer for c in candidates if c.price_mc * unit.calls <= free_mc}
+    return ledger.exhausted(unit.name, within)
 
 
 def refused_by_all(task: SubTask, barred: Sequence[Barred]) -> tuple[str, str]:

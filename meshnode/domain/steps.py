@@ -23,6 +23,7 @@ from meshnode.domain.attempts import (
     pause_ms,
     refused_by_all,
     soonest_ms,
+    unaffordable,
     unfit,
 )
 from meshnode.domain.bindings import list_length
@@ -59,12 +60,14 @@ class View:
             together.
         since_ms: Since when this broker has looked around: its last start.
         barred: Capability query -> who offers it and won't do it for this broker now.
+        credit: PeerId -> what may still be awarded to it, mc; who isn't there has no limit.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
     load: Mapping[str, int] = field(default_factory=dict)
     since_ms: int = 0
     barred: Mapping[str, Sequence[Barred]] = field(default_factory=dict)
+    credit: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,7 @@ class _Planner:
         self.now_ms = now_ms
         self.view = view
         self.load = dict(view.load)
+        self.credit = dict(view.credit)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.out: list[Step] = []
         self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
@@ -404,17 +408,9 @@ class _Planner:
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
         ranked = self._affordable(unit, candidates)
         if not ranked:
-            cheapest = min(c.price_mc for c in candidates) * unit.calls
-            plan = self.state.required_plan
-            if self.free_mc + self.state.spent_mc < plan.budget_mc:
+            if self.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
                 return False  # what is reserved may come back
-            self.out.append(
-                End(
-                    "budget.exceeded",
-                    f"sub-task {unit.name} costs {cheapest} mc or more and"
-                    f" {self.free_mc} mc of the budget are left",
-                )
-            )
+            self.out.append(End(*unaffordable(unit, candidates, self.free_mc)))
             return False
         best = ranked[0][0]
         number = len(unit.attempts)
@@ -440,6 +436,8 @@ class _Planner:
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
         self.free_mc -= cap_mc
+        if candidate.peer in self.credit:
+            self.credit[candidate.peer] -= cap_mc
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
         shown = tuple(row for _, row in ranked[:CALLED_MAX])
         self.out.append(MakeAward(unit.name, number, candidate, proposal, shown, cap_mc))
@@ -447,9 +445,12 @@ class _Planner:
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]
     ) -> list[tuple[Candidate, Ranked]]:
-        within = [c for c in candidates if c.price_mc * unit.calls <= self.free_mc]
+        within = [c for c in candidates if c.price_mc * unit.calls <= self._payable_mc(c.peer)]
         key = f"{self.state.job}/{unit.name}"
         return rank(within, key=key, calls=unit.calls, load=self.load)
+
+    def _payable_mc(self, peer: str) -> int:
+        return min(self.free_mc, self.credit.get(peer, self.free_mc))
 
     def _provider_missing(self, task: SubTask) -> bool:
         """End the job when a capability has had no provider for too long; tell so."""

@@ -153,6 +153,19 @@ def read_pause(data: bytes) -> float | None:
     return for_s
 
 
+def read_payment(data: bytes) -> tuple[int, str]:
+    """Return amount and note of the payment that the owner says was made, mc.
+
+    Raises:
+        BadRequest: Not JSON, an unknown or missing field, or one of the wrong type.
+    """
+    table = _read_object(data)
+    _known(table, ("amount_mc", "note"), "field")
+    if "amount_mc" not in table:
+        raise BadRequest("the body has no 'amount_mc'", hint="how much was paid, millicredits")
+    return _whole(table["amount_mc"], "amount_mc"), _text(table.get("note", ""), "note")
+
+
 def _is_file(value: object) -> bool:
     return (
         isinstance(value, dict)

@@ -311,6 +311,7 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.GraphError, 422),
     (errors.ConfigError, 422),
     (errors.KeyReused, 409),
+    (errors.NoSettlement, 409),
     (errors.Cancelled, 409),
     (errors.JobFailed, 409),
     (errors.AgentTimeout, 504),

@@ -16,7 +16,15 @@ from meshnode.errors import StoreError
 from meshnode.ports import Delete, Put
 from meshnode.services.allowance import Allowance
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.bodies import ACCEPTANCE, AWARD, CANCEL, CFP, DECLINE, OFFERS
+from meshnode.services.bodies import (
+    ACCEPTANCE,
+    AWARD,
+    CANCEL,
+    CFP,
+    DECLINE,
+    OFFERS,
+    PAYMENT,
+)
 from meshnode.services.context import Context
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
@@ -42,6 +50,7 @@ _RATES: Final = {
     DECLINE: (512, 128.0),
     CANCEL: (2_048, 512.0),
     ACCEPTANCE: (2_048, 512.0),
+    PAYMENT: (32, 1.0),
 }
 #: How often full allowances are forgotten, seconds.
 _SWEEP_S: Final = 60.0

@@ -18,6 +18,7 @@ from meshnode.services.bodies import (
     ResultBody,
 )
 from meshnode.services.context import Context
+from meshnode.services.ledger import Ledger
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, Stale
 from protocol.limits import LIFETIME_MS_MAX, SKEW_MS_MAX
@@ -52,7 +53,8 @@ V = TypeVar("V")
 class AwardRecords:
     """See the module."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._store = context.store
         self._clock = context.clock
         self._network = context.network
@@ -113,7 +115,10 @@ class AwardRecords:
             deadline_ms = min(award.h.deadline_ms, award.h.issued_ms + _JOB_MS_MAX)
             settled = await self._store.read(RECEIPTS, key) is not None
             if deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS) <= self._clock.now_ms():
-                await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key))
+                # Its broker never accepted it: that credit is lost, not used up for ever.
+                lost = self._ledger.ending(key)
+                await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key), *lost)
+                self._ledger.ended(key)
                 self._finished.pop(bytes.fromhex(key), None)
                 gone += 1
         return gone

@@ -13,6 +13,7 @@ DECLINE: Final = "decline"
 AWARD: Final = "award"
 CANCEL: Final = "cancel"
 ACCEPTANCE: Final = "acceptance"
+PAYMENT: Final = "payment"
 
 #: What a proposal, an offer or a contractor's half of a receipt may take, and a result:
 #: unknown fields are let pass, and a journal's event must hold two of them.

@@ -30,10 +30,10 @@ from meshnode.services.bodies import (
 )
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
+from meshnode.services.ledger import Books
 from meshnode.services.letters import Letters
 from meshnode.services.proposing import Proposing
 from meshnode.services.receipts import receipt_writes
-from meshnode.services.served import Served
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.workbench import FULL, Workbench
 from protocol.codec import decode_as, encode
@@ -71,7 +71,7 @@ class Contractor:
         door: Admission,
         host: AgentHost,
         executor: Executor,
-        served: Served,
+        books: Books,
     ) -> None:
         self._signer = context.signer
         self._store = context.store
@@ -81,11 +81,13 @@ class Contractor:
         self._door = door
         self._host = host
         self._executor = executor
+        served, ledger = books.served, books.ledger
         self._served = served
+        self._ledger = ledger
         self._letters = Letters(context, sessions=sessions)
-        self._records = AwardRecords(context)
+        self._records = AwardRecords(context, ledger=ledger)
         self._bench = Workbench(
-            context, executor=executor, records=self._records, served=served
+            context, executor=executor, records=self._records, served=served, ledger=ledger
         )
         self._claims: dict[bytes, trio.Event] = {}  # awards that are being looked at
         self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
@@ -210,6 +212,8 @@ class Contractor:
 
     def _no_room(self, award: Award, peer: str) -> No | None:
         no = self._door.refusal(peer, award.items)
+        if no is None:
+            no = self._bench.unpaid(peer, award.price_cap_mc)
         return FULL if no is None and self._bench.is_full(peer) else no
 
     def _check_terms(self, body: AwardBody, award: Award, broker: str) -> None:
@@ -321,11 +325,22 @@ class Contractor:
         broker, paid_mc = acceptance.h.issuer, acceptance.paid_mc
         rejected = int(acceptance.verdict == "rejected")
         self._served.count(broker, capability, earned_mc=paid_mc, rejected=rejected)
+        posting = self._ledger.receipt(
+            "earned",
+            broker,
+            acceptance.award,
+            paid_mc,
+            job=acceptance.h.job,
+            unit=acceptance.h.subtask,
+        )
         try:
-            await self._store.commit(
+            await self._ledger.commit(
+                posting,
                 *receipt_writes(acceptance.award, row, now_ms=self._clock.now_ms()),
                 *self._served.row(broker, capability),
+                *self._ledger.ending(acceptance.award.hex()),
             )
+            self._ledger.ended(acceptance.award.hex())
         except StoreError:
             self._served.count(broker, capability, earned_mc=-paid_mc, rejected=-rejected)
             raise

@@ -3,7 +3,9 @@
 Nothing here is sent; nothing here writes a journal.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from meshnode.domain.bindings import (
@@ -23,7 +25,8 @@ from meshnode.domain.facts import (
     Verified,
 )
 from meshnode.domain.job import Attempt, JobState, Unit, charge_key
-from meshnode.domain.steps import Call, MakeAward
+from meshnode.domain.ledger import Posting
+from meshnode.domain.steps import Call, MakeAward, Step, View
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
 from meshnode.ports import JsonValue, Put, Write
@@ -31,6 +34,7 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
+from meshnode.services.ledger import Ledger
 from meshnode.services.market import Market
 from meshnode.services.receipts import DUE, receipt_writes
 from meshnode.services.signer import Topic
@@ -49,8 +53,11 @@ _ACCEPTANCE_MS: Final = 7 * 24 * 3_600_000
 class Contracts:
     """Makes this broker's side of contracts."""
 
-    def __init__(self, context: Context, *, market: Market, artifacts: Artifacts) -> None:
+    def __init__(
+        self, context: Context, *, market: Market, artifacts: Artifacts, ledger: Ledger
+    ) -> None:
         self._context = context
+        self._ledger = ledger
         self._signer = context.signer
         self._market = market
         self._artifacts = artifacts
@@ -206,7 +213,44 @@ class Contracts:
         return fact, [
             *receipt_writes(award, row, now_ms=self._context.clock.now_ms()),
             Put(DUE, award.hex(), attempt.peer.encode()),
+            *self._ledger.writes(self._posting(state, attempt, fact)),
         ]
+
+    def charged(self, state: JobState, attempt: Attempt, fact: Charged) -> None:
+        """Take a charge that was recorded into what is owed."""
+        self._ledger.committed(self._posting(state, attempt, fact))
+
+    # --- credit ---
+
+    def view(self, view: View) -> View:
+        """Return ``view`` with what may still be awarded to each candidate in it."""
+        if not self._ledger.limits_owing:
+            return view
+        peers = {c.peer for found in view.candidates.values() for c in found}
+        return replace(view, credit=self._ledger.credit(sorted(peers)))
+
+    def promise(self, state: JobState, steps: Sequence[Step]) -> None:
+        """Count what a job has out, and what ``steps`` award, as owed."""
+        if not self._ledger.limits_owing:
+            return
+        out: Counter[str] = Counter()
+        for _, attempt in state.open_attempts():
+            if attempt.award:
+                out[attempt.peer] += attempt.price_cap_mc
+        for step in steps:
+            if isinstance(step, MakeAward):
+                out[step.candidate.peer] += step.price_cap_mc
+        self._ledger.promise(state.job, out)
+
+    def _posting(self, state: JobState, attempt: Attempt, fact: Charged) -> Posting | None:
+        return self._ledger.receipt(
+            "spent",
+            attempt.peer,
+            digest(attempt.award),
+            fact.paid_mc,
+            job=state.job,
+            unit=fact.unit,
+        )
 
     def _holder(self, unit: Unit) -> Holder:
         """After an input could not be had from its maker, this broker's copy serves."""

@@ -44,6 +44,7 @@ class Execution:
         progress_seq: Counts what was reported.
         keeps: What keeps its output: to be committed with its result.
         ended: How it ended, by the name that it is counted under.
+        price_mc: What its result charges.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Execution:
         self.progress_seq = 0
         self.keeps: list[Write] = []
         self.ended: Literal["finished", "failed", "cancelled"] = "failed"
+        self.price_mc = 0
         self.received_s = trio.current_time()
         self.started_s = math.inf  # when the first call of its agent began
         self.scope = trio.CancelScope()
@@ -379,6 +381,7 @@ class Executor:
     def _sign(self, execution: Execution, result: Result) -> tuple[bytes, bytes]:
         envelope = self._signer.sign(result)
         execution.ended = "finished" if result.state == "completed" else result.state
+        execution.price_mc = result.price_mc
         receipt = Receipt(
             h=self._header(execution),
             award=execution.name,

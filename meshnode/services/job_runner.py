@@ -144,10 +144,13 @@ class JobRunner:
                     return settlement.facts, settlement.writes
             self._publish_load()
             view = self._market.view(task.capability for task in state.tasks.values())
+            # Between the look at what others promised and the promise nobody may come.
+            steps = next_steps(state, self._context.clock.now_ms(), self._contracts.view(view))
+            self._contracts.promise(state, steps)
             facts: list[Fact] = []
             writes: list[Write] = []
             work.clear()
-            for step in next_steps(state, self._context.clock.now_ms(), view):
+            for step in steps:
                 if isinstance(step, Wake):
                     wake_ms = min(wake_ms, step.at_ms)
                 elif isinstance(step, Attend | Verify | Stop):
@@ -251,6 +254,7 @@ class JobRunner:
                     self._spawn(key, partial(self._decline, fact))
             elif isinstance(fact, Charged):
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
+                self._contracts.charged(self._journal.state, attempt, fact)
                 self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
 
     # --- work: steps that take time ---

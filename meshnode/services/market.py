@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import trio
 
 from meshnode.domain.attempts import CODES, Barred
+from meshnode.domain.ledger import CREDIT
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.queues import Queues
 from meshnode.domain.steps import View
@@ -232,6 +233,13 @@ class Market:
         records = [record.sequence for record in self._finder.known() if record.peer == peer]
         self._barred[peer] = _Bar(barred, until_s, max(records, default=0))
         self._context.emit("market.barred", peer=peer, reason=refuse.reason, why=refuse.text)
+
+    def paid(self, peer: str) -> None:
+        """Call on ``peer`` again, if it refused for what this node owed it."""
+        bar = self._barred.get(peer)
+        if bar is not None and bar.barred.reason == CREDIT:
+            del self._barred[peer]
+            self._tell()
 
     def barred(self, query: str) -> list[Barred]:
         """Return who offers ``query`` and won't do it for this node now."""

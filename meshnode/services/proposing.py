@@ -86,6 +86,8 @@ class Proposing:
             return No("not_offered", "no such capability here")
         if (no := self._door.refusal(peer, cfp.items)) is not None:
             return no
+        if (no := self._bench.unpaid(peer, spec.price_mc * cfp.items)) is not None:
+            return no
         if self._bench.is_full(peer):
             return FULL
         return _unsuitable(cfp, spec)
@@ -130,6 +132,8 @@ class Proposing:
         if self._bench.draining or self._door.refusal(peer, 1) is not None:
             return encode(OffersBody(offers))  # likewise
         for spec in sorted(self._host.specs().values(), key=lambda spec: spec.name):
+            if self._bench.unpaid(peer, spec.price_mc) is not None:
+                continue  # likewise
             if any(_covers(query, spec.capability) for query in asked):
                 offers.append(self._offer(peer, spec))
                 self._served.count(peer, spec.capability, offered=1)

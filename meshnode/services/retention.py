@@ -1,8 +1,8 @@
 """Forgetting what is past its time, so that a node that runs for years doesn't fill its disk.
 
 Receipts, and this node's ended jobs with their journals, are kept for as long as the
-owner says.  What else is kept has keepers of its own: artifacts, awards and results,
-counts, offers.
+owner says, and the ledger's postings with them; its balances stay.  What else is kept has
+keepers of its own: artifacts, awards and results, counts, offers.
 """
 
 from typing import Final
@@ -14,6 +14,7 @@ from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import RECEIPTS
 from meshnode.services.broker import Broker
 from meshnode.services.context import Context
+from meshnode.services.ledger import POSTINGS, forget_rows
 from meshnode.services.receipts import RECEIPT_TIMES, receipt_time
 
 #: The first look is soon after the start: a laptop may never run for an hour.
@@ -92,7 +93,10 @@ class Retention:
             rows = await self._store.scan(RECEIPT_TIMES, count_max=_ROWS_MAX)
             old = [key for key, _ in rows if int(key.partition("/")[0]) < before_ms]
             writes: list[Write] = [Delete(RECEIPT_TIMES, key) for key in old]
-            writes += [Delete(RECEIPTS, key.partition("/")[2]) for key in old]
+            for award in (key.partition("/")[2] for key in old):
+                writes.append(Delete(RECEIPTS, award))
+                if (place := await self._store.read(POSTINGS, award)) is not None:
+                    writes += forget_rows(award, place)
             if not old:
                 return gone
             await self._store.commit(*writes)

@@ -15,6 +15,7 @@ from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import AwardBody, ResultBody
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
+from meshnode.services.ledger import Ledger
 from meshnode.services.served import Served
 from protocol.codec import encode
 
@@ -32,12 +33,19 @@ class Workbench:
     """
 
     def __init__(
-        self, context: Context, *, executor: Executor, records: AwardRecords, served: Served
+        self,
+        context: Context,
+        *,
+        executor: Executor,
+        records: AwardRecords,
+        served: Served,
+        ledger: Ledger,
     ) -> None:
         self.draining = False
         self._emit = context.emit
         self._config = context.config.host
         self._served = served
+        self._ledger = ledger
         self._executor = executor
         self._records = records
         self._running: dict[bytes, Execution] = {}
@@ -60,6 +68,14 @@ class Workbench:
             or len(self._running) >= self._config.awards_max
             or held >= self._config.per_peer_max
         )
+
+    def unpaid(self, peer: str, more_mc: int) -> No | None:
+        """Return why ``peer`` may not have ``more_mc`` of work on credit, if that is so."""
+        if not self._ledger.limits_owed:
+            return None
+        held = (one for one in self._running.values() if one.broker == peer)
+        working_mc = sum(one.award.price_cap_mc for one in held if one.answer is None)
+        return self._ledger.unwilling(peer, working_mc=working_mc, more_mc=more_mc)
 
     async def take(self, execution: Execution, body: AwardBody) -> None:
         """Write an award down and begin it; it counts as running, and taken, from the call on.
@@ -111,7 +127,9 @@ class Workbench:
             ended = {execution.ended: 1}
             self._served.count(header.issuer, execution.award.capability, **ended)
             row = self._served.row(header.issuer, execution.award.capability)
-            await self._keep(execution, body, [*execution.keeps, *row])
+            due = self._ledger.delivery(execution.name, header.issuer, execution.price_mc)
+            await self._keep(execution, body, [*execution.keeps, *row, *due])
+            self._ledger.delivered(execution.name, header.issuer, execution.price_mc)
             execution.answer = body
         finally:
             self._forget(execution)

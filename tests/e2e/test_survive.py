@@ -42,6 +42,8 @@ def test_jobs_survive_nodes_that_are_killed_at_random(survived: tuple[Path, Surv
     [
         ("receipt", "never got"),
         ("served", "as earned, its receipts say"),
+        ("ledger", "posted nothing for award"),
+        ("balance", "that it owes"),
     ],
 )
 def test_the_auditor_sees_what_one_side_lacks(

@@ -15,8 +15,9 @@ import trio
 
 from meshnode.domain.facts import Charged, Fact
 from meshnode.domain.job import JobState
+from meshnode.domain.ledger import Posting
 from meshnode.errors import MeshError, StoreError
-from meshnode.ports import Put, Write
+from meshnode.ports import Once, Put, Write
 from meshnode.services import artifacts
 from meshnode.services.agents import AgentHost
 from meshnode.services.broker import Broker, Terms
@@ -25,6 +26,7 @@ from meshnode.services.contracts import Contracts
 from meshnode.services.execution import Execution
 from meshnode.services.job_runner import JobRunner
 from meshnode.services.journals import JobJournal
+from meshnode.services.ledger import Ledger
 from meshnode.services.receipts import DUE
 from meshnode.services.sessions import Incoming
 from protocol.messages import Cancel, read_message
@@ -169,6 +171,42 @@ def _undelivered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Contracts, "charge", careless)
 
 
+def _posted_twice(patch: pytest.MonkeyPatch) -> None:
+    """What is owed is taken in when it is written down, and again when that is told."""
+    honest = Contracts.charged
+
+    def eager(self: Contracts, *args: Any) -> None:
+        honest(self, *args)
+        honest(self, *args)
+
+    patch.setattr(Contracts, "charged", eager)
+
+
+def _posted_unkeyed(patch: pytest.MonkeyPatch) -> None:
+    """Postings have no key, where one may be written twice; with a key that is no matter."""
+    honest = Ledger.writes
+
+    def unkeyed(posting: Posting | None) -> list[Write]:
+        return [
+            write
+            for once in [*honest(posting), *honest(posting)]
+            if isinstance(once, Once)
+            for write in (Put(once.table, once.key, once.value), *once.writes)
+        ]
+
+    patch.setattr(Ledger, "writes", staticmethod(unkeyed))
+
+
+def _posted_by_one(patch: pytest.MonkeyPatch) -> None:
+    """A contractor doesn't write down what it is owed."""
+    honest = Ledger.commit
+
+    async def forgetful(self: Ledger, _: Posting | None, *writes: Write) -> None:
+        await honest(self, None, *writes)
+
+    patch.setattr(Ledger, "commit", forgetful)
+
+
 def _two_jobs(patch: pytest.MonkeyPatch) -> None:
     """The key of a job is kept in memory only."""
     honest = Broker.submit
@@ -238,6 +276,9 @@ FIVE_NODES: Final = (
     Mutant("reservations kept", _reserved, (1,), "are reserved after the end"),
     Mutant("slots kept", _slot, (0,), "slots for upper free"),
     Mutant("receipts sent once", _undelivered, (11,), "was never given its receipt"),
+    Mutant("posted twice", _posted_twice, (0,), "believes in balances of"),
+    Mutant("posted without a key", _posted_unkeyed, (0,), "its postings make"),
+    Mutant("posted at one side", _posted_by_one, (0,), "posted nothing for award"),
     Mutant("a key for each life", _two_jobs, (0,), "the same key gave another job"),
     Mutant("a full disk believed", _unread, (30,), "signs other events than these"),
 )

@@ -1,0 +1,415 @@
+"""Settling: what one owner paid another outside the mesh comes off both ledgers, once.
+
+The payer signs a payment and asks until it is answered; the payee posts it when it came,
+by the word of its settlement port, of its owner, or of a payer that its owner believes,
+and answers that it is settled; then the payer posts it.  Both post under the hash of the
+payment, in the commit that says that it is settled, so whatever crashes in between, it is
+once in each ledger in the end.
+
+Specified in protocol/spec/65-settlements.md.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+import trio
+
+from meshnode.domain.ledger import Kind, Posting
+from meshnode.errors import (
+    Busy,
+    InputInvalid,
+    KeyReused,
+    MeshError,
+    NotFound,
+    StoreError,
+)
+from meshnode.ports import Delete, Put, Settlement
+from meshnode.services.admission import Admission
+from meshnode.services.bodies import PAYMENT, TERMS_BYTES_MAX
+from meshnode.services.context import Context
+from meshnode.services.ledger import POSTINGS, Ledger, forget_rows
+from meshnode.services.letters import Letters
+from meshnode.services.retention import RECEIPT_S_MIN
+from meshnode.services.sessions import Incoming, RequestFailed, Sessions
+from meshnode.services.signer import Topic
+from protocol.codec import encode
+from protocol.errors import ErrorCode, Malformed, RemoteProtocolError, TooLarge
+from protocol.keys import digest
+from protocol.limits import HEADER_TEXT_SIZE_MAX, NUMBER_MAX
+from protocol.messages import read_message
+from protocol.settlements import PAYMENT_LIFETIME_MS, Payment, PaymentAnswer
+
+#: Hash of a payment, in hex -> :class:`Settled`.
+SETTLEMENTS: Final = "settlement"
+
+#: An unanswered payment is asked about again after this, seconds.
+_ASK_S: Final = 60.0
+_ASK_TIMEOUT_S: Final = 10.0
+_DIALLED_MS: Final = 24 * 3_600_000
+#: Undecided payments of one payer that are kept, and rows that are looked through.
+_NOTED_MAX: Final = 16
+_ROWS_MAX: Final = 1_000_000
+_FORGET_S: Final = 3_600.0
+
+State = Literal["sent", "noted", "settled", "refused", "lapsed"]
+_OPEN: Final = frozenset({"sent", "noted"})
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment, at either side.
+
+    Attributes:
+        peer: The other side.
+        kind: ``paid`` by this node, or ``received``.
+        amount_mc: How much.
+        reference: What owners call it.
+        state: ``sent`` has no answer; ``noted`` waits for the payee's owner; ``lapsed`` is
+            unknown to the payee, and too old to be told again.
+        at_ms: When it was written down here, Unix time.
+        expires_ms: Until when the payee may settle it, by the payer's clock.
+        envelope: Of the payment.
+        answer: Of the payee's last answer; at the payer only.
+        text: What else there is to say.
+    """
+
+    peer: str
+    kind: Kind
+    amount_mc: int
+    reference: str
+    state: State
+    at_ms: int
+    expires_ms: int
+    envelope: bytes
+    answer: bytes = b""
+    text: str = ""
+
+
+_ROW: Final = msgspec.msgpack.Decoder(Settled)
+
+
+class Settlements:
+    """See the module.  :meth:`load` first, then :meth:`run`."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        door: Admission,
+        ledger: Ledger,
+        port: Settlement,
+        paid: Callable[[str], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            context: This node.
+            sessions: How others are told.
+            door: Who may tell this node.
+            ledger: Where it is posted.
+            port: How payments are made.
+            paid: Told of each peer that says that it got what it was paid.
+        """
+        self._context = context
+        self._sessions = sessions
+        self._door = door
+        self._ledger = ledger
+        self._port = port
+        self._paid = paid
+        self._believed = frozenset(context.config.ledger.believed)
+        self._letters = Letters(context, sessions=sessions)
+        self._rows: dict[str, Settled] = {}  # those that are open, by the payment's hash
+        self._lock = trio.Lock()  # payments are few: one at a time, and never twice
+        self._stir = trio.Event()
+        sessions.handle(PAYMENT, door.limited(self._on_payment, PAYMENT))
+
+    @property
+    def method(self) -> str:
+        """Name of how debts are paid."""
+        return self._port.method
+
+    async def load(self) -> None:
+        """Take up what is open.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        rows = await self.rows()
+        self._rows = {key: row for key, row in rows.items() if row.state in _OPEN}
+
+    async def run(self) -> None:
+        """Ask about what is open, and forget what is old, until cancelled."""
+        forget_s = trio.current_time() + _FORGET_S
+        while True:
+            self._stir = trio.Event()
+            try:
+                for key, row in list(self._rows.items()):
+                    if row.kind == "paid" and self._is_worth_asking(row):
+                        await self._ask(key)
+                if trio.current_time() >= forget_s:
+                    forget_s = trio.current_time() + _FORGET_S
+                    await self.forget_old()
+            except StoreError as exc:
+                self._context.emit("settlement.held_up", why=str(exc))
+            paying = any(row.kind == "paid" for row in self._rows.values())
+            with trio.move_on_after(_ASK_S if paying else _FORGET_S):
+                await self._stir.wait()
+                await trio.sleep(_ASK_S)  # whoever stirred it has asked
+
+    # --- the payer ---
+
+    async def settle(self, peer: str, amount_mc: int, reference: str) -> tuple[str, Settled]:
+        """Pay ``peer``, or note that it was paid; return the payment's hash and how it stands.
+
+        The same reference is the same payment: it is made once, and asked about again.
+
+        Raises:
+            InputInvalid: No amount, or no reference.
+            KeyReused: The reference is that of another amount.
+            NoSettlement: It wasn't paid.
+            StoreError: It can't be written down.
+        """
+        if not 0 < amount_mc <= NUMBER_MAX or peer == self._context.peer:
+            raise InputInvalid(f"{amount_mc} mc can't be paid to {peer}", hint="1 or more")
+        if not 0 < len(reference) <= HEADER_TEXT_SIZE_MAX:
+            raise InputInvalid(
+                "a payment has a note by which the other owner finds it",
+                hint=f"1 to {HEADER_TEXT_SIZE_MAX} characters",
+            )
+        async with self._lock:
+            key = await self._known(peer, amount_mc, reference)
+            if not key:
+                await self._port.pay(peer, amount_mc, reference)
+                key = await self._keep_payment(peer, amount_mc, reference)
+        await self._ask(key)
+        self._stir.set()
+        return key, await self._row(key)
+
+    async def _known(self, peer: str, amount_mc: int, reference: str) -> str:
+        """Return the hash of the payment to ``peer`` of that reference, or nothing."""
+        for key, row in (await self.rows()).items():
+            mine = (row.peer, row.kind, row.reference) == (peer, "paid", reference)
+            if not mine or row.state in {"refused", "lapsed"}:
+                continue
+            if row.amount_mc != amount_mc:
+                raise KeyReused(
+                    f"{reference!r} is the payment of {row.amount_mc} mc to {peer}",
+                    hint="give another note for another payment",
+                )
+            return key
+        return ""
+
+    async def _keep_payment(self, peer: str, amount_mc: int, reference: str) -> str:
+        signer = self._context.signer
+        header = signer.header(peer, Topic(), lifetime_ms=PAYMENT_LIFETIME_MS)
+        envelope = signer.sign(
+            Payment(
+                h=header,
+                amount_mc=amount_mc,
+                method=self._port.method,
+                reference=reference,
+            )
+        )
+        row = Settled(
+            peer=peer,
+            kind="paid",
+            amount_mc=amount_mc,
+            reference=reference,
+            state="sent",
+            at_ms=self._context.clock.now_ms(),
+            expires_ms=header.expires_ms,
+            envelope=envelope,
+        )
+        key = digest(envelope).hex()
+        await self._keep(key, row)
+        return key
+
+    async def _ask(self, key: str) -> None:
+        """Tell the payee of a payment, and write down what it makes of it."""
+        row = self._rows.get(key)
+        if row is None:
+            return
+        state, answer = row.state, b""
+        try:
+            raw = await self._sessions.request(
+                row.peer, PAYMENT, row.envelope, timeout_s=_ASK_TIMEOUT_S
+            )
+            told = self._answer(key, row, raw)
+            state, text, answer = told.state, told.text, raw
+        except RequestFailed as exc:
+            text = str(exc)
+            if exc.failure == ErrorCode.EXPIRED:  # and it was never seen there
+                state = "lapsed"
+        except (MeshError, RemoteProtocolError) as exc:
+            text = str(exc)
+        async with self._lock:
+            await self._turn(key, state, text=text, answer=answer)
+        if state == "settled":
+            self._paid(row.peer)
+
+    def _is_worth_asking(self, row: Settled) -> bool:
+        """Nobody is dialled for ever: after a day, who is away is not."""
+        young = self._context.clock.now_ms() < row.at_ms + _DIALLED_MS
+        return young or row.peer in self._sessions.connected()
+
+    def _answer(self, key: str, row: Settled, raw: bytes) -> PaymentAnswer:
+        if len(raw) > TERMS_BYTES_MAX:
+            raise TooLarge(len(raw), TERMS_BYTES_MAX)
+        answer = read_message(raw, PaymentAnswer, network=self._context.network)
+        if answer.h.issuer != row.peer or answer.payment.hex() != key:
+            raise Malformed("the answer is another's, or to another payment")
+        return answer
+
+    # --- the payee ---
+
+    async def _on_payment(self, incoming: Incoming) -> bytes:
+        """Answer how a payment stands; one that is new is looked for."""
+        key = digest(incoming.body).hex()
+        async with self._lock:
+            raw = await self._context.store.read(SETTLEMENTS, key)
+            row = None if raw is None else _ROW.decode(raw)
+            if row is None or row.kind != "received":
+                payment = self._letters.read(incoming, Payment)
+                row = await self._look(incoming, payment)
+                if row.state != "refused":  # who is refused can't make this node write
+                    await self._keep(key, row)
+        if row.peer != incoming.peer:
+            raise Malformed("a payment comes from its issuer")
+        state: Literal["settled", "noted", "refused"] = "refused"
+        if row.state == "settled" or row.state == "noted":  # noqa: PLR1714 - mypy reads this
+            state = row.state
+        answer = PaymentAnswer(
+            h=self._context.signer.header(
+                incoming.peer, Topic(), lifetime_ms=PAYMENT_LIFETIME_MS
+            ),
+            payment=bytes.fromhex(key),
+            state=state,
+            text=row.text,
+        )
+        return self._context.signer.sign(answer)
+
+    async def _look(self, incoming: Incoming, payment: Payment) -> Settled:
+        """Return how a new payment stands.
+
+        Raises:
+            Malformed: It lives too long.
+            Busy: Too many wait for this owner already.
+        """
+        peer, header = incoming.peer, payment.h
+        if header.expires_ms - header.issued_ms > PAYMENT_LIFETIME_MS:
+            raise Malformed("a payment lives for a week at most")
+        state: State = "refused"
+        text = ""
+        if (no := await self._door.stranger(peer)) is not None:
+            text = no.text
+        elif payment.method != self._port.method:
+            text = f"this node settles by {self._port.method}, not by {payment.method}"
+        else:
+            came = await self._port.came(peer, payment.amount_mc, payment.reference)
+            if came is None and peer in self._believed:
+                came = True
+            if came is not False:
+                state = "settled" if came else "noted"
+        noted = [1 for row in self._rows.values() if (row.peer, row.kind) == (peer, "received")]
+        if state == "noted" and len(noted) >= _NOTED_MAX:
+            raise Busy(f"confirming payments of {peer}", retry_after_ms=int(_ASK_S * 1000))
+        return Settled(
+            peer=peer,
+            kind="received",
+            amount_mc=payment.amount_mc,
+            reference=payment.reference,
+            state=state,
+            at_ms=self._context.clock.now_ms(),
+            expires_ms=header.expires_ms,
+            envelope=incoming.body,
+            text=text[:HEADER_TEXT_SIZE_MAX],
+        )
+
+    async def decide(self, key: str, *, came: bool) -> Settled:
+        """Confirm a payment that is said to have been made to this node, or deny it.
+
+        Raises:
+            NotFound: There is none such that waits for it.
+            StoreError: It can't be written down.
+        """
+        async with self._lock:
+            row = self._rows.get(key)
+            if row is None or row.kind != "received":
+                raise NotFound(
+                    f"no payment {key[:12]!r} waits to be confirmed", hint="meshnode ledger"
+                )
+            if came and self._letters.peer_now_ms(row.peer) >= row.expires_ms:
+                await self._turn(key, "refused", text="it was not confirmed in time")
+                raise NotFound(
+                    f"the payment {key[:12]!r} is over a week old: its payer gave it up",
+                    hint="ask them to say it again",
+                )
+            state: State = "settled" if came else "refused"
+            return await self._turn(key, state, text="" if came else "it did not come")
+
+    # --- both ---
+
+    async def _turn(self, key: str, state: State, *, text: str, answer: bytes = b"") -> Settled:
+        """Write down how a payment that was open stands now; with the lock held."""
+        old = self._rows.get(key)
+        if old is None:
+            return await self._row(key)  # it was decided meanwhile
+        text = text[:HEADER_TEXT_SIZE_MAX]
+        if (state, text) == (old.state, old.text):
+            return old  # each answer is another message; what they say is what matters
+        row: Settled = msgspec.structs.replace(
+            old, state=state, text=text, answer=answer or old.answer
+        )
+        await self._keep(key, row)
+        return row
+
+    async def _keep(self, key: str, row: Settled) -> None:
+        """Write a payment down, and post it with that if it is settled."""
+        posting = None
+        if row.state == "settled":
+            posting = Posting(
+                key=key,
+                peer=row.peer,
+                kind=row.kind,
+                amount_mc=row.amount_mc,
+                at_ms=self._context.clock.now_ms(),
+                note=row.reference,
+            )
+        await self._ledger.commit(posting, Put(SETTLEMENTS, key, encode(row)))
+        if row.state in _OPEN:
+            self._rows[key] = row
+        else:
+            self._rows.pop(key, None)
+        fields = {"peer": row.peer, "amount_mc": row.amount_mc, "state": row.state}
+        self._context.emit(f"settlement.{row.kind}", **fields)
+
+    async def _row(self, key: str) -> Settled:
+        raw = await self._context.store.read(SETTLEMENTS, key)
+        if raw is None:
+            raise NotFound(f"there is no payment {key[:12]!r} here")
+        return _ROW.decode(raw)
+
+    async def rows(self) -> dict[str, Settled]:
+        """Return every payment that is kept, by its hash.
+
+        Raises:
+            StoreError: They can't be read.
+        """
+        found = await self._context.store.scan(SETTLEMENTS, count_max=_ROWS_MAX)
+        return {key: _ROW.decode(raw) for key, raw in found}
+
+    async def forget_old(self) -> None:
+        """Forget what was decided longer ago than history is kept; balances hold it.
+
+        Raises:
+            StoreError: The disk refused; the rest goes the next time.
+        """
+        history_s = max(self._context.config.host.history_s, RECEIPT_S_MIN)
+        before_ms = self._context.clock.now_ms() - round(history_s * 1000)
+        for key, row in (await self.rows()).items():
+            if row.at_ms >= before_ms or row.state in _OPEN:
+                continue
+            place = await self._context.store.read(POSTINGS, key)
+            gone = [] if place is None else forget_rows(key, place)
+            await self._context.store.commit(Delete(SETTLEMENTS, key), *gone)
