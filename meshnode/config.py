@@ -155,6 +155,44 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     caller_run_s_per_day: float = 0.0
 
 
+class InboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Letters for this node's owner, and from him.
+
+    Attributes:
+        letters_max: Letters kept; who writes when there are as many is told to wait.
+        bytes_max: Bytes of those.
+        sender_letters_max: Of those, from one sender.
+        sender_bytes_max: Bytes of those.
+        outbox_letters_max: Own letters that wait to be delivered.
+    """
+
+    letters_max: int = 1_000
+    bytes_max: int = 64 * 1024**2
+    sender_letters_max: int = 100
+    sender_bytes_max: int = 8 * 1024**2
+    outbox_letters_max: int = 1_000
+
+
+class MailboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keeping letters for others who are away; they are sealed, and can't be read here.
+
+    Attributes:
+        enabled: Do so, and tell the mesh.
+        letters_max: Letters kept, all together.
+        bytes_max: Bytes of those.
+        peer_letters_max: Of those, from one node, and for one node.
+        peer_bytes_max: Bytes of those.
+        keep_s: How long one is kept at most.
+    """
+
+    enabled: bool = False
+    letters_max: int = 10_000
+    bytes_max: int = 256 * 1024**2
+    peer_letters_max: int = 500
+    peer_bytes_max: int = 16 * 1024**2
+    keep_s: float = 604_800.0
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the node tells of what happens in it.
 
@@ -207,6 +245,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     keys: KeysConfig = KeysConfig()
     quota: QuotaConfig = QuotaConfig()
+    inbox: InboxConfig = InboxConfig()
+    mailbox: MailboxConfig = MailboxConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -427,18 +467,12 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "directory.digest_interval_s": config.directory.digest_interval_s,
         "directory.provide_interval_s": config.directory.provide_interval_s,
         "directory.neighbours_max": config.directory.neighbours_max,
-        "host.calls_max": config.host.calls_max,
-        "host.awards_max": config.host.awards_max,
-        "host.per_peer_max": config.host.per_peer_max,
-        "host.lease_s": config.host.lease_s,
-        "host.input_bytes_max": config.host.input_bytes_max,
-        "host.inputs_bytes_max": config.host.inputs_bytes_max,
-        "host.run_s_max": config.host.run_s_max,
-        "host.artifact_bytes_max": config.host.artifact_bytes_max,
-        "host.artifact_peer_bytes_max": config.host.artifact_peer_bytes_max,
-        "host.artifact_lifetime_s": config.host.artifact_lifetime_s,
-        "host.history_s": config.host.history_s,
     }
+    for table in ("host", "inbox", "mailbox"):  # all that they hold must be positive
+        settings = getattr(config, table)
+        for name in settings.__struct_fields__:
+            if not isinstance(value := getattr(settings, name), bool):
+                positive[f"{table}.{name}"] = value
     for name, value in positive.items():
         if not 0 < value < math.inf:  # false for NaN too
             raise ConfigError(

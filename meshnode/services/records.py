@@ -66,6 +66,7 @@ class OwnRecord:
         clock: WallClock,
         store: Store,
         lifetime_ms: int,
+        features: Sequence[str] = (),
     ) -> None:
         self.envelope = b""
         self.record: NodeRecord | None = None
@@ -74,6 +75,7 @@ class OwnRecord:
         self._clock = clock
         self._store = store
         self._lifetime_ms = lifetime_ms
+        self._features = list(features)
         self._sequence = 0
 
     async def load(self) -> None:
@@ -132,6 +134,7 @@ class OwnRecord:
             addresses=list(addresses),
             x25519=self._identity.x25519_public,
             capabilities=list(capabilities),
+            features=self._features if addresses else [],  # it has none once it is gone
         )
         envelope = sign_record(self._identity, self._network, record)
         self._sequence = sequence
