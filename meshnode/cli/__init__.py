@@ -20,6 +20,7 @@ from meshnode.cli import (
     bootstrap,
     config,
     down,
+    inbox,
     invite,
     jobs,
     keys,
@@ -71,7 +72,10 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
 }
 
 #: What a group does without a second word.
-DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {"agents": agents.agents}
+DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {
+    "agents": agents.agents,
+    "inbox": inbox.inbox,
+}
 
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
@@ -82,6 +86,10 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",
         {"init": config.init, "check": config.check, "show": config.show},
+    ),
+    "inbox": (
+        "Letters to and from other nodes' owners: show, send, sent, delete.",
+        {"show": inbox.show, "send": inbox.send, "sent": inbox.sent, "delete": inbox.delete},
     ),
     "invites": (
         "The invites of the node that runs here: list, revoke; `meshnode invite` makes one.",
