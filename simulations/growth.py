@@ -39,6 +39,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._records._finished": 512,
         "contractor._records._taken": 512,
         "contractor._unwanted": 20_000,
+        "outbox._ended": 1_000,
         "tallies._open": 4_096,
     }
 )
@@ -49,10 +50,15 @@ HISTORY: Final = frozenset(
         "artifact_chunk",
         "artifact_job",
         "award",
+        "inbox",
+        "inbox_letter",
+        "inbox_seen",
         "job",
         "job_key",
         "journal_head",
         "log job",
+        "outbox",
+        "outbox_letter",
         "receipt",
         "receipt_time",
         "result",

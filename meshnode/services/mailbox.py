@@ -58,6 +58,8 @@ _TELL_S: Final = 5.0
 #: What has expired is looked for no more often than this, seconds.
 _SWEEP_S: Final = 60.0
 _SWEPT_MAX: Final = 500
+#: Records of those who collect here; whoever comes later is sealed to by its own record.
+_KEYS_MAX: Final = 1_000
 _ALL: Final = ""
 
 
@@ -71,7 +73,7 @@ class Mailbox:
         self._sessions = sessions
         self._door = door
         self._keep_ms = round(config.keep_s * 1000)
-        self._keys_max = config.letters_max
+        self._keys = -1  # how many records there are, once that is known
         self._all = Shares(count_max=config.letters_max, bytes_max=config.bytes_max)
         each = {"count_max": config.peer_letters_max, "bytes_max": config.peer_bytes_max}
         self._depositors = Shares(**each)
@@ -233,8 +235,10 @@ class Mailbox:
         if not record or await self._store.read(HELD_KEYS, peer) is not None:
             return
         sealing_key(record, peer=peer, network=self._context.network)
-        known = await self._store.scan(HELD_KEYS, count_max=self._keys_max)
-        if len(known) < self._keys_max:
+        if self._keys < 0:
+            self._keys = len(await self._store.scan(HELD_KEYS, count_max=_KEYS_MAX))
+        if self._keys < _KEYS_MAX:
+            self._keys += 1
             await self._store.commit(Put(HELD_KEYS, peer, record))
 
     def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
@@ -276,7 +280,13 @@ class Mailbox:
                 if self._earliest_ms == limits.NUMBER_MAX:
                     await self._stir.wait()
                 else:
-                    await trio.sleep(max(_SWEEP_S, left_s))
+                    await self._rest(max(_SWEEP_S, left_s))
+
+    async def _rest(self, wait_s: float) -> None:
+        """Wait until something expires; what comes meanwhile may do so earlier."""
+        with trio.move_on_after(wait_s):
+            await self._stir.wait()
+            await trio.sleep(min(wait_s, _SWEEP_S))  # many come together
 
     async def _sweep(self) -> None:
         async with self._turn:

@@ -116,6 +116,7 @@ class OwnRecord:
         """
         now_ms = self._clock.now_ms()
         last_ms = self.record.expires_ms if self.record is not None else 0
+        self._features = []  # it is nothing for others any more
         return await self._sign(now_ms, max(last_ms, now_ms + 1), (), ())
 
     async def _sign(
@@ -134,7 +135,7 @@ class OwnRecord:
             addresses=list(addresses),
             x25519=self._identity.x25519_public,
             capabilities=list(capabilities),
-            features=self._features if addresses else [],  # it has none once it is gone
+            features=self._features,
         )
         envelope = sign_record(self._identity, self._network, record)
         self._sequence = sequence

@@ -201,6 +201,27 @@ def test_it_hands_out_letters_to_their_recipient_and_acks_to_their_depositor() -
     play(story)
 
 
+def test_a_recipient_can_not_sign_in_another_name() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob, box = mesh.node("ada"), mesh.node("bob"), mesh.peer("box0")
+        sealed = b"x" * 100
+        deposit = Deposit(bob.peer, ada.clock.now_ms() + 60_000, sealed)
+        bob.sessions.handle(WAITING, ada.sessions.handler(WAITING))  # type: ignore[arg-type]
+        await ask(ada, box, DEPOSIT, deposit)
+        name = digest(sealed)
+        forged = ada.inbox.refuse(ada.peer, b"", sealed=name, reason="gone")
+        raw = await ask(bob, box, COLLECT, Collect(b"", [forged]))
+        assert [one.sealed for one in read_body(raw, Collected).letters] == [sealed]
+        own = bob.inbox.refuse(ada.peer, b"", sealed=name, reason="gone")
+        raw = await ask(bob, box, COLLECT, Collect(b"", [own]))
+        assert read_body(raw, Collected).letters == []
+        raw = await ask(ada, box, ACKS, Inquiry([name], []))
+        assert read_body(raw, Acks).acks == [own]
+
+    play(story)
+
+
 def test_a_key_is_the_record_that_its_owner_brought() -> None:
     async def story(mesh: SimMesh) -> None:
         await three(mesh)

@@ -170,6 +170,14 @@ def test_a_letter_survives_a_death_on_the_way_round(who: str, label: str, side: 
     assert died == [who]
 
 
+def test_mailboxes_share_recipients_and_everybody_comes_to_the_same_order() -> None:
+    boxes = [f"box{n}" for n in range(8)]
+    orders = [ranked(f"recipient{n}", boxes) for n in range(40)]
+    assert all(sorted(order) == boxes for order in orders)
+    assert len({order[0] for order in orders}) >= 6
+    assert orders == [ranked(f"recipient{n}", reversed(boxes)) for n in range(40)]
+
+
 # --- limits ---
 
 
