@@ -15,191 +15,52 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from meshnode.config_tables import (
+    ANYONE,
+    HOURS,
+    INVITED,
+    MEMBERS,
+    SETTLEMENTS,
+    AccessConfig,
+    DirectoryConfig,
+    HostConfig,
+    HttpConfig,
+    InboxConfig,
+    KeysConfig,
+    LedgerConfig,
+    LogConfig,
+    MailboxConfig,
+    QuotaConfig,
+)
 from meshnode.errors import ConfigError
 from protocol.errors import Malformed
 from protocol.invites import Invite, is_token, read_token
 from protocol.keys import public_key
 from protocol.signing import is_network
 
+#: The tables are had from here.
+__all__ = [
+    "ANYONE",
+    "ENV_PREFIX",
+    "HOURS",
+    "INVITED",
+    "MEMBERS",
+    "SETTLEMENTS",
+    "AccessConfig",
+    "DirectoryConfig",
+    "HostConfig",
+    "HttpConfig",
+    "InboxConfig",
+    "KeysConfig",
+    "LedgerConfig",
+    "LogConfig",
+    "MailboxConfig",
+    "NodeConfig",
+    "QuotaConfig",
+    "parse_config",
+]
+
 ENV_PREFIX: Final = "MESHNODE_"
-
-#: Whom ``access.callers`` may name beside PeerIds.
-MEMBERS: Final = "members"
-INVITED: Final = "invited"
-ANYONE: Final = "anyone"
-
-#: What ``ledger.settlement`` may be.
-SETTLEMENTS: Final = ("none", "manual")
-
-_DAY: Final = "mon|tue|wed|thu|fri|sat|sun"
-_TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-#: One entry of ``access.hours``: days, a span of the day, or both.
-HOURS: Final = re.compile(
-    rf"(?=.)(?:(?P<first>{_DAY})(?:-(?P<last>{_DAY}))?)?(?:(?:^|(?<=[a-z]) )"
-    rf"(?P<opens>{_TIME})-(?P<closes>{_TIME}|24:00))?"
-)
-
-
-class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The local HTTP interface.
-
-    Attributes:
-        host: Address to listen on; loopback unless ``allow_remote``.
-        port: 0 picks a free one.
-        allow_remote: Listen on an address that other machines reach.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    allow_remote: bool = False
-
-
-class DirectoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How this node finds others.
-
-    Attributes:
-        dht: Use the Kademlia DHT.
-        catalogue: Exchange catalogues with neighbours.
-        record_lifetime_s: After this long without renewal our record is worth nothing.
-        neighbours_max: Peers to exchange catalogues with.
-        digest_interval_s: How often neighbours compare what they hold.
-        provide_interval_s: How often the DHT is told again, jittered.
-        mdns: Find nodes of the same mesh on the local network, and be found by them.
-        mdns_interfaces: Addresses of the network interfaces for that; empty for all.
-    """
-
-    dht: bool = True
-    catalogue: bool = True
-    record_lifetime_s: float = 600.0
-    neighbours_max: int = 8
-    digest_interval_s: float = 10.0
-    provide_interval_s: float = 120.0
-    mdns: bool = False
-    mdns_interfaces: tuple[str, ...] = ()
-
-
-class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the machine's owner allows others to use.
-
-    Attributes:
-        calls_max: Agent calls that run at once, all agents together.
-        awards_max: Awards held at once, waiting ones included.
-        per_peer_max: Of those, from one broker.
-        lease_s: An award whose broker is silent for this long is stopped.
-        input_bytes_max: Largest input of one call; an agent may say less, not more.
-        inputs_bytes_max: Inputs in memory, of all awards together; an award waits for room.
-        run_s_max: Longest run of one call; an agent may say less, not more.
-        artifact_bytes_max: Bytes of artifacts kept.
-        artifact_peer_bytes_max: Of those, for the jobs of one broker other than this node.
-        artifact_lifetime_s: How long an artifact is kept.
-        history_s: How long receipts, and ended jobs with their journals, are kept;
-            receipts for eight days at least.
-    """
-
-    calls_max: int = 4
-    awards_max: int = 64
-    per_peer_max: int = 32
-    lease_s: float = 30.0
-    input_bytes_max: int = 64 * 1024**2
-    inputs_bytes_max: int = 512 * 1024**2
-    run_s_max: float = 3_600.0
-    artifact_bytes_max: int = 2 * 1024**3
-    artifact_peer_bytes_max: int = 1024**3
-    artifact_lifetime_s: float = 86_400.0
-    history_s: float = 31_536_000.0
-
-
-class AccessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may have this node work for them, and when.
-
-    Attributes:
-        callers: ``members`` of its mesh, those whom it ``invited`` and who invited it,
-            ``anyone``, or PeerIds; several in a list. The node itself always may.
-        hours: When it works for others, such as ``mon-fri 20:00-08:00`` or ``sat-sun``;
-            several in a list. Nothing said is always.
-        time_zone: Whose clock the hours go by, such as ``Europe/Madrid``; empty takes
-            this machine's.
-    """
-
-    callers: str | tuple[str, ...] = MEMBERS
-    hours: str | tuple[str, ...] = ()
-    time_zone: str = ""
-
-    @property
-    def admitted(self) -> frozenset[str]:
-        """``callers`` as a set."""
-        given = (self.callers,) if isinstance(self.callers, str) else self.callers
-        return frozenset(given)
-
-    @property
-    def opening(self) -> tuple[str, ...]:
-        """``hours`` as a list; empty for always."""
-        return (self.hours,) if isinstance(self.hours, str) else self.hours
-
-
-class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much others may have this node do; 0 is no limit.
-
-    Attributes:
-        calls_per_hour: Calls of agents taken on in a clock hour, all callers together.
-        calls_per_day: Calls taken on in the last 24 clock hours.
-        run_s_per_day: Seconds that agents ran in the last 24 clock hours; what was begun
-            is finished.
-        caller_calls_per_hour: As calls_per_hour, for each caller.
-        caller_calls_per_day: As calls_per_day, for each caller.
-        caller_run_s_per_day: As run_s_per_day, for each caller.
-    """
-
-    calls_per_hour: int = 0
-    calls_per_day: int = 0
-    run_s_per_day: float = 0.0
-    caller_calls_per_hour: int = 0
-    caller_calls_per_day: int = 0
-    caller_run_s_per_day: float = 0.0
-
-
-class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Credit between this node and each other one, in millicredits; 0 is no limit.
-
-    Attributes:
-        owed_max_mc: What one peer may owe this node, with what it has in work here and
-            hasn't accepted yet: beyond that it is refused until it settles.
-        owing_max_mc: What this node may owe one peer, with what that has in work for it:
-            beyond that others are asked.
-        settlement: ``none`` keeps balances only; ``manual`` lets you say what you paid, and
-            confirm what others say that they paid you.
-        believed: PeerIds whose word that they paid is enough, without your confirming it.
-    """
-
-    owed_max_mc: int = 0
-    owing_max_mc: int = 0
-    settlement: str = "none"
-    believed: tuple[str, ...] = ()
-
-
-class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the node tells of what happens in it.
-
-    Attributes:
-        form: ``human``, or ``json``: one object a line, as ``/api/events`` has them.
-        level: ``debug``, ``info`` or ``warning``, and what matters more.
-        file: Where it goes; empty for stderr. A full one is put aside as FILE.1.
-    """
-
-    form: str = "human"
-    level: str = "info"
-    file: str = ""
-
-
-class KeysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The node's secrets.
-
-    Attributes:
-        passphrase_file: File that holds the passphrase of the key file, for a node whose
-            key is protected; as a service, the credential meshnode.passphrase does too.
-    """
-
-    passphrase_file: str = ""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -230,6 +91,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: KeysConfig = KeysConfig()
     quota: QuotaConfig = QuotaConfig()
     ledger: LedgerConfig = LedgerConfig()
+    inbox: InboxConfig = InboxConfig()
+    mailbox: MailboxConfig = MailboxConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -469,18 +332,12 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "directory.digest_interval_s": config.directory.digest_interval_s,
         "directory.provide_interval_s": config.directory.provide_interval_s,
         "directory.neighbours_max": config.directory.neighbours_max,
-        "host.calls_max": config.host.calls_max,
-        "host.awards_max": config.host.awards_max,
-        "host.per_peer_max": config.host.per_peer_max,
-        "host.lease_s": config.host.lease_s,
-        "host.input_bytes_max": config.host.input_bytes_max,
-        "host.inputs_bytes_max": config.host.inputs_bytes_max,
-        "host.run_s_max": config.host.run_s_max,
-        "host.artifact_bytes_max": config.host.artifact_bytes_max,
-        "host.artifact_peer_bytes_max": config.host.artifact_peer_bytes_max,
-        "host.artifact_lifetime_s": config.host.artifact_lifetime_s,
-        "host.history_s": config.host.history_s,
     }
+    for table in ("host", "inbox", "mailbox"):  # all that they hold must be positive
+        settings = getattr(config, table)
+        for name in settings.__struct_fields__:
+            if not isinstance(value := getattr(settings, name), bool):
+                positive[f"{table}.{name}"] = value
     for name, value in positive.items():
         if not 0 < value < math.inf:  # false for NaN too
             raise ConfigError(

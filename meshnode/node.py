@@ -36,19 +36,25 @@ from meshnode.services.awards import Awards
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.broker import Broker, Terms
 from meshnode.services.checking import Checking
+from meshnode.services.collecting import Collecting
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
+from meshnode.services.depositing import Depositing
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.execution import Executor
+from meshnode.services.inbox import Inbox
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Books, Ledger
+from meshnode.services.mail import FEATURE, InboxRow, OutboxRow
+from meshnode.services.mailbox import Mailbox
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
+from meshnode.services.outbox import Outbox
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -65,10 +71,12 @@ from protocol.records import NodeRecord
 __all__ = [
     "Events",
     "Happening",
+    "InboxRow",
     "InviteRow",
     "JobJournal",
     "Node",
     "Onlooker",
+    "OutboxRow",
     "Pause",
     "Plan",
     "Ports",
@@ -171,6 +179,7 @@ class Node:
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
+        self._open_mail(context)
         self.contractor = Contractor(
             context,
             sessions=self.sessions,
@@ -187,6 +196,30 @@ class Node:
         self.broker = self._broker(context)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
+
+    def _open_mail(self, context: Context) -> None:
+        """Wire what letters need; the mailbox, if its owner wants one."""
+        sessions, door = self.sessions, self.door
+        self.inbox = Inbox(context, sessions=sessions, door=door)
+        self.outbox = Outbox(context, sessions=sessions)
+        self.depositing = Depositing(
+            context,
+            sessions=sessions,
+            directory=self.directory,
+            members=self.members,
+            outbox=self.outbox,
+        )
+        self.collecting = Collecting(
+            context,
+            sessions=sessions,
+            door=door,
+            directory=self.directory,
+            members=self.members,
+            inbox=self.inbox,
+        )
+        self.mailbox: Mailbox | None = None
+        if self.config.mailbox.enabled:
+            self.mailbox = Mailbox(context, sessions=sessions, door=door)
 
     def _arrival(self) -> Arrival:
         return Arrival(
@@ -241,6 +274,7 @@ class Node:
             addresses=ports.transport.addresses,
             capabilities=self.host.capabilities,
             store=ports.store,
+            features=(FEATURE,) if config.mailbox.enabled else (),
         )
 
     @property
@@ -290,6 +324,9 @@ class Node:
                     self.contractor.run,
                     self.market.run,
                     self.receipts.run,
+                    self.outbox.run,
+                    self.collecting.run,
+                    *([self.mailbox.run] if self.mailbox is not None else []),
                     self.broker.run,
                     self.retention.run,
                     self.settlements.run,

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import Final
 
 import base58
-from nacl.exceptions import BadSignatureError
+from nacl.bindings import crypto_scalarmult
+from nacl.exceptions import BadSignatureError, CryptoError
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey, VerifyKey
 from typing_extensions import override
@@ -70,9 +71,31 @@ class Identity:
         """Return the 64-byte Ed25519 signature (RFC 8032) of ``message``."""
         return self._signing.sign(message).signature
 
+    def agree(self, public: bytes) -> bytes:
+        """Return the X25519 secret (RFC 7748) that this node shares with ``public``.
+
+        Raises:
+            Malformed: No key of 32 bytes, or one of small order: everyone would know it.
+        """
+        return agree(self._x25519_secret, public)
+
     @override
     def __repr__(self) -> str:
         return f"Identity({self.peer})"
+
+
+def agree(secret: bytes, public: bytes) -> bytes:
+    """Return what the X25519 key ``secret`` shares with ``public``: 32 bytes.
+
+    Raises:
+        Malformed: No key of 32 bytes, or one of small order: everyone would know it.
+    """
+    if len(public) != KEY_SIZE:
+        raise Malformed(f"an X25519 public key has {KEY_SIZE} bytes, not {len(public)}")
+    try:
+        return crypto_scalarmult(secret, public)
+    except CryptoError as exc:
+        raise Malformed("an X25519 key of small order") from exc
 
 
 @lru_cache(maxsize=1024)

@@ -73,3 +73,15 @@ CHUNK_SIZE: Final = 256 * 1024
 EVENT_SIZE_MAX: Final = 240 * 1024  # so that a frame holds it, wrapped
 EVENTS_MAX: Final = 100_000  # of one segment
 SEGMENTS_MAX: Final = 64
+
+# mail (90-mail.md)
+LETTER_BODY_SIZE_MAX: Final = 64 * 1024
+LETTER_SUBJECT_SIZE_MAX: Final = 200  # characters
+LETTER_KIND_SIZE_MAX: Final = 64  # characters
+LETTER_SIZE_MAX: Final = 80 * 1024  # bytes of one letter with its envelope
+LETTER_LIFETIME_MS_MAX: Final = 30 * 24 * 3_600_000
+LETTER_SKEW_MS_MAX: Final = 24 * 3_600_000  # days of life needn't fail for a wrong clock
+LETTER_ACK_SIZE_MAX: Final = 4 * 1024  # bytes of one acknowledgement with its envelope
+SEALED_SIZE_MAX: Final = 100 * 1024  # bytes of a sealed letter, the sender's chain included
+DEPOSITS_MAX: Final = 32  # deposits or acknowledgements that one request names
+COLLECTED_BYTES_MAX: Final = 200 * 1024  # sealed letters in one answer

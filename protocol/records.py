@@ -203,6 +203,25 @@ def open_record(envelope: bytes, *, network: str, now_ms: int) -> NodeRecord:
     return record
 
 
+def sealing_key(envelope: bytes, *, peer: str, network: str) -> bytes:
+    """Return the X25519 key of ``peer`` from a record of it, whether that counts still or not.
+
+    A node can't change its key, so where it is to be found no more may be sealed to.
+
+    Raises:
+        TooLarge: Over :data:`~protocol.limits.RECORD_SIZE_MAX`.
+        RemoteProtocolError: Forged, another's, for another network, or against the rules.
+    """
+    if len(envelope) > limits.RECORD_SIZE_MAX:
+        raise TooLarge(len(envelope), limits.RECORD_SIZE_MAX)
+    parts = unseal(envelope, kind=TYPE, network=network)
+    record = decode_as(parts.p, _DECODER)
+    if record.peer != parts.i or record.peer != peer:
+        raise BadSignature("a record is signed by the node that it describes")
+    _check(record)
+    return record.x25519
+
+
 def _check(record: NodeRecord) -> None:
     """Hold ``record`` against the limits of 30-records.md."""
     lifetime_ms = record.expires_ms - record.issued_ms

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import trio
 from typing_extensions import override
 
-from meshnode.services.crash_points import LABELS, read_crash_point
+from meshnode.services.crash_points import JOB_LABELS, read_crash_point
 from simulations.mesh import Down, SimMesh
 
 Kind = Literal[
@@ -138,9 +138,9 @@ def _draw_fault(
 
 
 def draw_point(rng: Random) -> str:
-    """Draw a crash point: any label, any side, one of the next commits."""
+    """Draw a crash point: any label of a job, any side, one of the next commits."""
     side, number = rng.choice(("before", "after")), rng.randint(1, _COMMITS_MAX)
-    return f"{side}:{rng.choice(LABELS)}#{number}"
+    return f"{side}:{rng.choice(JOB_LABELS)}#{number}"
 
 
 async def carry_out(mesh: SimMesh, schedule: Schedule) -> None:

@@ -40,6 +40,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._records._taken": 512,
         "contractor._unwanted": 20_000,
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
+        "outbox._ended": 1_000,
         "tallies._open": 4_096,
     }
 )
@@ -51,12 +52,17 @@ HISTORY: Final = frozenset(
         "artifact_job",
         "award",
         "balance",
+        "inbox",
+        "inbox_letter",
+        "inbox_seen",
         "job",
         "job_key",
         "journal_head",
         "ledger",
         "log job",
         "posting",
+        "outbox",
+        "outbox_letter",
         "receipt",
         "receipt_time",
         "result",

@@ -20,6 +20,7 @@ from meshnode.cli import (
     bootstrap,
     config,
     down,
+    inbox,
     invite,
     jobs,
     keys,
@@ -75,6 +76,7 @@ COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
 DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {
     "agents": agents.agents,
     "ledger": ledger.ledger,
+    "inbox": inbox.inbox,
 }
 
 #: Commands of several words.
@@ -86,6 +88,10 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",
         {"init": config.init, "check": config.check, "show": config.show},
+    ),
+    "inbox": (
+        "Letters to and from other nodes' owners: show, send, sent, delete.",
+        {"show": inbox.show, "send": inbox.send, "sent": inbox.sent, "delete": inbox.delete},
     ),
     "invites": (
         "The invites of the node that runs here: list, revoke; `meshnode invite` makes one.",

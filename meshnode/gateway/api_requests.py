@@ -7,6 +7,8 @@ known name, numbers are numbers, and JSON is RFC 8259's (no ``NaN``, no name twi
 
 import json
 import re
+from binascii import Error as NotBase64
+from binascii import a2b_base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +25,9 @@ from protocol.limits import NUMBER_MAX
 _SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked")
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
+_LETTER: Final = ("to", "text", "base64", "subject", "kind", "expires_s")
+#: A letter is given up after a week unless said otherwise, seconds.
+LETTER_S: Final = 7 * 86_400.0
 #: An invite is good for a day unless said otherwise, seconds.
 INVITE_S: Final = 86_400.0
 #: A pause ends by itself after at most this, unless it has no end, seconds.
@@ -131,6 +136,46 @@ def read_new_invite(data: bytes) -> NewInvite:
         _text(table.get("name", ""), "name"),
         _whole(table.get("uses", 1), "uses"),
         _number(table.get("expires_s", INVITE_S), "expires_s"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewLetter:
+    """A letter that the owner writes."""
+
+    to: str
+    body: bytes
+    subject: str
+    kind: str
+    expires_s: float
+
+
+def read_new_letter(data: bytes) -> NewLetter:
+    """Return the letter that the body ``data`` holds.
+
+    Raises:
+        BadRequest: Not JSON, an unknown or missing field, or one of the wrong type.
+    """
+    table = _read_object(data)
+    _known(table, _LETTER, "field")
+    if "to" not in table:
+        raise BadRequest("the body has no 'to'", hint="say whom the letter is for")
+    if ("text" in table) == ("base64" in table):
+        raise BadRequest("the body has no 'text', or two", hint="give text, or base64")
+    if "text" in table:
+        body, kind = _text(table["text"], "text").encode(), "text/plain"
+    else:
+        kind = "application/octet-stream"
+        try:
+            body = a2b_base64(_text(table["base64"], "base64"), strict_mode=True)
+        except (NotBase64, ValueError) as exc:
+            raise BadRequest(f"'base64' is none: {exc}", hint="RFC 4648, padded") from exc
+    return NewLetter(
+        to=_text(table["to"], "to"),
+        body=body,
+        subject=_text(table.get("subject", ""), "subject"),
+        kind=_text(table.get("kind", kind), "kind"),
+        expires_s=_number(table.get("expires_s", LETTER_S), "expires_s"),
     )
 
 

@@ -26,6 +26,7 @@ from meshnode.services.bodies import (
     PAYMENT,
 )
 from meshnode.services.context import Context
+from meshnode.services.mail import ACKS, COLLECT, DEPOSIT, KEY, LETTER, WAITING
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
 from meshnode.services.sessions import Handler, Incoming
@@ -51,6 +52,12 @@ _RATES: Final = {
     CANCEL: (2_048, 512.0),
     ACCEPTANCE: (2_048, 512.0),
     PAYMENT: (32, 1.0),
+    LETTER: (256, 8.0),
+    DEPOSIT: (256, 8.0),
+    COLLECT: (64, 2.0),
+    ACKS: (64, 2.0),
+    KEY: (64, 2.0),
+    WAITING: (64, 2.0),
 }
 #: How often full allowances are forgotten, seconds.
 _SWEEP_S: Final = 60.0

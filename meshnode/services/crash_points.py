@@ -36,20 +36,33 @@ _SIDES: Final = ("before", "after")
 _PUT: Final = {
     "artifact": "artifact.kept",
     "award": "award.taken",
+    "inbox_letter": "letter.kept",
     "job": "job.row",
+    "mailbox_sealed": "letter.deposited",
+    "outbox_letter": "letter.written",
     "receipt": "receipt.kept",
     "result": "result.kept",
 }
 #: What is deleted from a table -> its label.
-_DELETED: Final = {"acceptance_due": "acceptance.settled"}
+_DELETED: Final = {
+    "acceptance_due": "acceptance.settled",
+    "mailbox_sealed": "letter.collected",
+    "outbox_due": "letter.settled",
+}
 _JOB_LOG: Final = "job/"
 
-#: What a commit may hold: an event of a job's journal (``job.KIND``), or a row that a job
-#: needs, on its broker or a contractor.
-LABELS: Final = (
+_ROWS: Final = sorted([*_PUT.values(), *_DELETED.values()])
+
+#: What a commit may hold that a job needs: an event of its journal (``job.KIND``), or a row
+#: on its broker or a contractor.
+JOB_LABELS: Final = (
     *(f"job.{kind}" for kind in KINDS),
-    *sorted([*_PUT.values(), *_DELETED.values()]),
+    *(label for label in _ROWS if not label.startswith("letter.")),
 )
+#: What a commit may hold that a letter needs, at its sender, its reader or a mailbox.
+LETTER_LABELS: Final = tuple(label for label in _ROWS if label.startswith("letter."))
+#: All that a commit may hold.
+LABELS: Final = (*JOB_LABELS, *LETTER_LABELS)
 
 
 class _Kind(msgspec.Struct):

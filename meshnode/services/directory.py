@@ -68,8 +68,14 @@ class DirectoryService:
         capabilities: Callable[[], Sequence[Capability]],
         store: Store,
         seeds: Sequence[str] = (),
+        features: Sequence[str] = (),
     ) -> None:
-        """Wire it up; ``seeds`` are PeerIds of nodes that are always worth asking."""
+        """Wire it up.
+
+        ``seeds`` are PeerIds of nodes that are always worth asking, ``features`` what this
+        node is for others beside its agents.
+        """
+        self._features = tuple(features)
         self._peer = identity.peer
         self._config = config
         self._rng = rng
@@ -82,6 +88,7 @@ class DirectoryService:
             clock=clock,
             store=store,
             lifetime_ms=round(config.record_lifetime_s * 1000),
+            features=features,
         )
         self._catalogue = Catalogue(identity.peer, network)
         self._intake = Intake(self._catalogue, clock=clock, emit=emit)
@@ -158,6 +165,33 @@ class DirectoryService:
             return self._catalogue.record(peer, now_ms=self._intake.now_ms())
         await trio.lowlevel.checkpoint()
         return known
+
+    @property
+    def own(self) -> bytes:
+        """This node's record, as it was signed last."""
+        return self._own.envelope
+
+    def on_news(self, listener: Callable[[NodeRecord], None]) -> None:
+        """Call ``listener`` with every record that is news, this node's own included."""
+
+        def heard(outcome: Outcome, _: str) -> None:
+            if outcome.record is not None:
+                listener(outcome.record)
+
+        self._intake.on_news(heard)
+
+    def featuring(self, feature: str) -> Sequence[str]:
+        """Return the peers known here whose record has ``feature``, in order of PeerId."""
+        return [record.peer for record in self.known() if feature in record.features]
+
+    async def search_featuring(self, feature: str, *, timeout_s: float) -> Sequence[str]:
+        """Return the same, after a look into the DHT."""
+        if self._rendezvous is not None:
+            query = CapabilityName.parse(_listed(feature))
+            await self._rendezvous.find(query, timeout_s=timeout_s, patience=_PATIENCE_KNOWN)
+        else:
+            await trio.lowlevel.checkpoint()
+        return self.featuring(feature)
 
     def neighbours(self) -> Sequence[str]:
         """Return with whom catalogues are exchanged, sorted."""
@@ -290,7 +324,8 @@ class DirectoryService:
         self._intake.offer(envelope, source=self._peer)
         if self._rendezvous is not None:
             everybody = (EVERYBODY,) if self._config.catalogue else ()
-            self._rendezvous.tell(envelope, (*everybody, *names_of(capabilities)))
+            named = [_listed(feature) for feature in self._features]
+            self._rendezvous.tell(envelope, (*everybody, *names_of(capabilities), *named))
 
     async def _find_company(self, exchange: Exchange, rendezvous: Rendezvous) -> None:
         """Ask the DHT for others while there is no neighbour, ever more rarely."""
@@ -321,3 +356,8 @@ class DirectoryService:
             self._catalogue.revive(peer)
         else:
             self._lost.set()
+
+
+def _listed(feature: str) -> str:
+    """Return under which name the DHT lists those that have ``feature``."""
+    return f"mesh.{feature}"

@@ -160,6 +160,22 @@ class Members:
             raise Busy("the look at who calls", retry_after_ms=_BUSY_MS)
         return self.is_member(peer)
 
+    def admits(self, peer: str, links: Sequence[bytes]) -> bool:
+        """Tell whether the owner lets ``peer`` call, by the chain that it has shown.
+
+        Nobody is asked: ``peer`` may be away.
+        """
+        if not self.is_member(peer):
+            self._learn(peer, links)
+        standing = self.standing(peer)
+        return (
+            ANYONE in self._callers
+            or peer in self._callers
+            or standing == "self"
+            or (INVITED in self._callers and standing in {"inviter", "invited"})
+            or (MEMBERS in self._callers and standing != "stranger")
+        )
+
     async def meet(self, peer: str) -> bool:
         """Learn the chain of ``peer``, unless it is known to be no stranger.
 

@@ -66,6 +66,7 @@ class OwnRecord:
         clock: WallClock,
         store: Store,
         lifetime_ms: int,
+        features: Sequence[str] = (),
     ) -> None:
         self.envelope = b""
         self.record: NodeRecord | None = None
@@ -74,6 +75,7 @@ class OwnRecord:
         self._clock = clock
         self._store = store
         self._lifetime_ms = lifetime_ms
+        self._features = list(features)
         self._sequence = 0
 
     async def load(self) -> None:
@@ -114,6 +116,7 @@ class OwnRecord:
         """
         now_ms = self._clock.now_ms()
         last_ms = self.record.expires_ms if self.record is not None else 0
+        self._features = []  # it is nothing for others any more
         return await self._sign(now_ms, max(last_ms, now_ms + 1), (), ())
 
     async def _sign(
@@ -132,6 +135,7 @@ class OwnRecord:
             addresses=list(addresses),
             x25519=self._identity.x25519_public,
             capabilities=list(capabilities),
+            features=self._features,
         )
         envelope = sign_record(self._identity, self._network, record)
         self._sequence = sequence

@@ -222,6 +222,39 @@ def test_an_owner_pauses_resumes_and_sees_who_was_served(
     )
 
 
+def test_owners_write_to_each_other(nodes: list[NodeProcess], tmp_path: Path) -> None:
+    worker, desk = nodes[1], nodes[-1]
+    (tmp_path / "notes.bin").write_bytes(b"\xff\x00 notes")
+    send = ("inbox", "send", worker.peer[-8:])
+    first = command(*send, "Shall we share it?", "--subject", "the GPU", *at(desk))
+    assert "is on its way" in first.stdout, first.stderr
+    sent = told(command(*send, "--file", tmp_path / "notes.bin", *at(desk), "--json"))
+    shown = ""
+    for _ in range(60):  # a command takes its time
+        shown = command("inbox", "sent", *at(desk)).stdout
+        if "waiting" not in shown:
+            break
+    else:
+        pytest.fail(shown)
+    assert shown.count("delivered") == 2
+
+    listed = told(command("inbox", *at(worker), "--json"))
+    assert listed["unread"] == 2
+    (one,) = [row["id"] for row in listed["letters"] if row["subject"] == "the GPU"]
+    shown = command("inbox", "show", one[:10], *at(worker)).stdout
+    assert f"from: {desk.peer}" in shown
+    assert shown.endswith("Shall we share it?\n")
+    out = tmp_path / "out.bin"
+    command("inbox", "show", sent["id"], "--out", out, *at(worker))
+    assert out.read_bytes() == b"\xff\x00 notes"
+    assert told(command("inbox", *at(worker), "--json"))["unread"] == 0
+    assert "is deleted" in command("inbox", "delete", one[:10], *at(worker)).stdout
+    assert "there is no letter" in refusal(command("inbox", "show", one, *at(worker)))
+    assert "there is no peer 'nobody'" in refusal(
+        command("inbox", "send", "nobody", "hello", *at(desk))
+    )
+
+
 def test_a_graph_that_can_not_be_done_is_refused_naming_the_thing(
     nodes: list[NodeProcess], files: Path
 ) -> None:

@@ -108,6 +108,12 @@ WRONG = {
     "a quota that is no number": (
         "[quota]\nrun_s_per_day = nan", "quota.run_s_per_day is nan", "0 for no limit",
     ),
+    "an inbox that holds nothing": (
+        "[inbox]\nletters_max = 0", "inbox.letters_max is 0", "positive",
+    ),
+    "a mailbox that keeps for no time": (
+        "[mailbox]\nkeep_s = 0", "mailbox.keep_s is 0", "positive",
+    ),
     "others let in by mistake": (
         '[http]\nhost = "0.0.0.0"', "http.host '0.0.0.0'", "allow_remote",
     ),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.protocol import vector_mail as mail
 from tests.protocol import vector_members as members
 from tests.protocol import vector_signed as signed
 from tests.protocol import vector_wire as wire
@@ -32,6 +33,7 @@ FILES: Final = {
     "settlements": ("65-settlements.md", signed.settlement_cases),
     "artifacts": ("70-artifacts.md", wire.artifact_cases),
     "journal": ("80-journal.md", signed.journal_cases),
+    "mail": ("90-mail.md", mail.mail_cases),
 }
 
 

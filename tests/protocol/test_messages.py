@@ -22,6 +22,7 @@ from protocol.errors import (
     WrongNetwork,
 )
 from protocol.keys import digest
+from protocol.mail import Letter, LetterAck
 from protocol.messages import (
     Award,
     Binding,
@@ -89,8 +90,9 @@ def refuse(message: Message) -> None:
 
 def test_every_message_type_has_a_sample_and_a_name_of_its_own() -> None:
     known = {kind for kind in _subclasses(Message) if kind.__module__.startswith("protocol.")}
-    assert known == set(TYPES)
-    assert len({kind.TYPE for kind in TYPES}) == len(TYPES)
+    letters = {Letter, LetterAck}  # with samples and claims of their own, in test_mail
+    assert known == set(TYPES) | letters
+    assert len({kind.TYPE for kind in known}) == len(known)
 
 
 def _subclasses(kind: type[Message]) -> set[type[Message]]:

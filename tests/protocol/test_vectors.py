@@ -18,6 +18,8 @@ from protocol import (
     graph,
     invites,
     journal,
+    mail,
+    mailbox,
     membership,
     messages,
     records,
@@ -25,14 +27,14 @@ from protocol import (
 )
 from protocol.errors import RemoteProtocolError
 from protocol.framing import FrameReader
-from protocol.keys import Identity, peer_id, public_key, verify
+from protocol.keys import Identity, digest, peer_id, public_key, verify
 from protocol.messages import Message
 from protocol.receipts import Acceptance, Receipt, check_receipt
 from protocol.session import SessionMachine
 from protocol.settlements import Payment, PaymentAnswer
 from protocol.signing import unseal
 from tests.protocol.make_vectors import FILES, FOLDER, vectors
-from tests.protocol.samples import NOW_MS
+from tests.protocol.samples import NOW_MS, identity
 
 Read = Callable[[bytes, dict[str, Any]], Any]
 
@@ -174,6 +176,33 @@ def read_journal(data: bytes, _: dict[str, Any]) -> Any:
     }
 
 
+BODIES: dict[str, Any] = {
+    "deposit": mailbox.Deposit,
+    "collect": mailbox.Collect,
+    "collected": mailbox.Collected,
+    "inquiry": mailbox.Inquiry,
+    "acks": mailbox.Acks,
+    "key query": mailbox.KeyQuery,
+    "key record": mailbox.KeyRecord,
+}
+
+
+def read_mail(data: bytes, inputs: dict[str, Any]) -> Any:
+    network, reader = inputs["network"], identity(inputs["reader"])
+    match inputs["type"]:
+        case "letter":
+            letter = mail.read_letter(data, network=network)
+            mail.check_letter_time(letter, audience=reader.peer, now_ms=inputs["now_ms"])
+            return {"subject": letter.subject, "size": len(letter.body)}
+        case "letter.ack":
+            return mail.read_ack(data, network=network).state
+        case "sealed":
+            enclosed = mail.open_sealed(reader, data, network=network)
+            return {"letter": digest(enclosed.letter).hex(), "links": len(enclosed.links)}
+        case kind:
+            return len(mailbox.read_body(data, BODIES[kind]).__struct_fields__)
+
+
 READERS: dict[str, Read] = {
     "codec": read_codec,
     "framing": read_framing,
@@ -190,6 +219,7 @@ READERS: dict[str, Read] = {
     "settlements": read_contract,
     "artifacts": read_artifact,
     "journal": read_journal,
+    "mail": read_mail,
 }
 
 

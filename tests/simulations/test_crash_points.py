@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from meshnode.node import Node
-from meshnode.services.crash_points import LABELS
+from meshnode.services.crash_points import JOB_LABELS
 from simulations.agents import ECHO, JOIN, UPPER, Act, Temper
 from simulations.graphs import pipeline_graph
 from simulations.mesh import Down
@@ -78,7 +78,7 @@ def die_everywhere(label: str, side: str, seed: int) -> tuple[JobEnd, Counter[st
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", JOB_LABELS)
 def test_a_job_survives_the_death_of_everybody_at(label: str, side: str) -> None:
     reached = Counter[str]()
     cancels = label == "job.cancelled"

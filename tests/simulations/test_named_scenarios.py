@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from meshnode.errors import ConfigError
-from meshnode.services.crash_points import LABELS, read_crash_point
+from meshnode.services.crash_points import JOB_LABELS, read_crash_point
 from simulations import faults, scenarios
 from simulations.player import play
 from simulations.scenario import Trouble
@@ -51,7 +51,7 @@ def test_a_written_crash_point_is_reached_and_a_drawn_one_is_another_each_time()
     drawn = faults.draw_faults(Random(3), ["a", "b"], count=60, within_s=9, shares=shares)
     assert {fault.kind for fault in drawn} == {"crash_at"}
     points = {read_crash_point(fault.point) for fault in drawn}
-    assert len({point.label for point in points}) > len(LABELS) / 2
+    assert len({point.label for point in points}) > len(JOB_LABELS) / 2
     assert {point.number for point in points} == {1, 2, 3}
 
     trouble = Trouble(at_s=5, kind="crash_at", share=1.0, for_s=3, point="after:award.taken")

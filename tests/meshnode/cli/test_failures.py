@@ -87,6 +87,12 @@ CASES: list[tuple[tuple[str, ...], int, str, str]] = [
         "config.invalid",
         "token is damaged",
     ),
+    (("inbox", "--home", "nowhere"), 1, "cli.no_node", "no node runs at nowhere"),
+    (("inbox", "send", "ada", *HERE), 2, "cli.failed", "a letter has a text, or a --file"),
+    (("inbox", "send", "a", "b", "--file", "binary"), 2, "cli.failed", "give one of them"),
+    (("inbox", "send", "ada", "--file", "none"), 1, "system", "none: No such file"),
+    (("inbox", "send", "ada", "--file", "large"), 1, "input.invalid", "at most 65536 bytes"),
+    (("inbox", "send", "a", "b", "--expires", "soon"), 1, "config.invalid", "'soon'"),
     (("down", "--home", "nowhere"), 1, "cli.no_node", "no node runs at nowhere"),
     (("verify", "none"), 1, "cli.no_file", "none can't be read"),
     (("verify", "journal"), 1, "provenance.refused", "not a meshnode journal"),
@@ -127,6 +133,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     (tmp_path / "binary").write_bytes(b"\xff\x00")
+    (tmp_path / "large").write_bytes(bytes(65_537))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

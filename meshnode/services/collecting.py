@@ -1,0 +1,156 @@
+"""The recipient's way to its mailboxes: what they keep is fetched, opened, signed for.
+
+It goes when it learns of a mailbox, when one says that something waits, and now and then.
+A mailbox is believed nothing: what it hands out must open with this node's key, hold a
+letter that its sender signed to this node, and is taken as if it had come straight.
+"""
+
+from typing import Final
+
+import trio
+
+from meshnode.errors import Busy, MeshError, StoreError
+from meshnode.services.admission import Admission
+from meshnode.services.context import Context
+from meshnode.services.directory import DirectoryService
+from meshnode.services.inbox import Inbox
+from meshnode.services.mail import COLLECT, FEATURE, WAITING, ranked
+from meshnode.services.membership import Members
+from meshnode.services.sessions import Incoming, Sessions
+from protocol.codec import encode
+from protocol.errors import Expired, RemoteProtocolError, Stale
+from protocol.keys import digest
+from protocol.mail import Letter, check_letter_time, open_sealed, read_letter
+from protocol.mailbox import Collect, Collected, Held, read_body
+from protocol.records import NodeRecord
+
+#: Mailboxes that are looked at.
+_VISITED_MAX: Final = 8
+#: Where there are mailboxes, they are looked at this often, seconds.
+_LOOK_S: Final = 900.0
+_JITTER: Final = (0.75, 1.25)
+_TIMEOUT_S: Final = 20.0
+#: Answers of one visit; an honest mailbox has fewer.
+_ROUNDS_MAX: Final = 64
+
+
+class Collecting:
+    """See the module.  Run :meth:`run`."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        door: Admission,
+        directory: DirectoryService,
+        members: Members,
+        inbox: Inbox,
+    ) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._directory = directory
+        self._members = members
+        self._inbox = inbox
+        self._due: dict[str, None] = {}
+        self._met: dict[str, None] = {}
+        self._stir = trio.Event()
+        sessions.handle(WAITING, door.limited(self._on_waiting, WAITING))
+        directory.on_news(self._heard)
+
+    async def _on_waiting(self, incoming: Incoming) -> bytes:
+        """Go and see; whoever is no mailbox isn't gone to."""
+        await trio.lowlevel.checkpoint()
+        self._go(incoming.peer)
+        return b""
+
+    def _heard(self, record: NodeRecord) -> None:
+        """Go to a mailbox that is new, or was away."""
+        if FEATURE not in record.features:
+            self._met.pop(record.peer, None)
+        elif record.peer not in self._met and record.peer != self._context.peer:
+            self._met[record.peer] = None
+            self._go(record.peer)
+
+    def _go(self, mailbox: str) -> None:
+        self._due[mailbox] = None
+        self._stir.set()
+
+    def _mailboxes(self) -> list[str]:
+        """Return the mailboxes that senders would use for this node."""
+        own = self._context.peer
+        others = [peer for peer in self._directory.featuring(FEATURE) if peer != own]
+        return ranked(own, others)[:_VISITED_MAX]
+
+    async def run(self) -> None:
+        """Collect until cancelled; rests where no mailbox is known."""
+        while True:
+            self._stir = trio.Event()
+            mailboxes = self._mailboxes()
+            due = [peer for peer in mailboxes if peer in self._due]
+            self._due.clear()
+            for mailbox in due:
+                await self._visit(mailbox)
+            if self._stir.is_set():
+                continue
+            if not mailboxes:
+                await self._stir.wait()
+                continue
+            with trio.move_on_after(_LOOK_S * self._context.rng.uniform(*_JITTER)) as rest:
+                await self._stir.wait()
+            if rest.cancelled_caught:
+                self._due.update(dict.fromkeys(self._mailboxes()))
+
+    async def _visit(self, mailbox: str) -> None:
+        """Take what ``mailbox`` keeps for this node, and sign for it."""
+        acks: list[bytes] = []
+        try:
+            for _ in range(_ROUNDS_MAX):
+                body = encode(Collect(self._directory.own, acks))
+                raw = await self._sessions.request(mailbox, COLLECT, body, timeout_s=_TIMEOUT_S)
+                acks = await self._take_all(mailbox, read_body(raw, Collected))
+                if not acks:
+                    return
+        except (MeshError, RemoteProtocolError) as exc:
+            self._met.pop(mailbox, None)  # its next record is a reason to come again
+            self._context.emit("mailbox.failed", mailbox=mailbox, why=str(exc))
+        else:
+            self._context.emit("mailbox.endless", mailbox=mailbox)
+
+    async def _take_all(self, mailbox: str, collected: Collected) -> list[bytes]:
+        found = [await self._take(mailbox, held) for held in collected.letters]
+        return [ack for ack in found if ack]
+
+    async def _take(self, mailbox: str, held: Held) -> bytes:
+        """Take one letter; return what is signed for it, or nothing if it is put off."""
+        sealed = digest(held.sealed)
+        try:
+            letter, envelope, links = self._opened(held)
+        except RemoteProtocolError as exc:
+            self._context.emit("letter.unreadable", mailbox=mailbox, why=str(exc))
+            code = "letter.expired" if isinstance(exc, Expired) else "letter.unreadable"
+            return self._inbox.refuse(held.depositor, b"", sealed=sealed, reason=code)
+        sender, name = letter.h.issuer, digest(envelope)
+        if not self._members.admits(sender, links):
+            self._context.emit("letter.refused", peer=sender, mailbox=mailbox)
+            return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.refused")
+        try:
+            await self._inbox.take(envelope, letter, by=mailbox)
+        except Stale:
+            return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.stale")
+        except (Busy, StoreError) as exc:  # it stays where it is
+            self._context.emit("letter.left", peer=sender, mailbox=mailbox, why=str(exc))
+            return b""
+        return self._inbox.acknowledge(letter, name, sealed=sealed)
+
+    def _opened(self, held: Held) -> tuple[Letter, bytes, list[bytes]]:
+        """Return the letter in a sealed one, its envelope and its sender's chain.
+
+        Raises:
+            RemoteProtocolError: It can't be opened, or doesn't hold.
+        """
+        context = self._context
+        enclosed = open_sealed(context.signer.identity, held.sealed, network=context.network)
+        letter = read_letter(enclosed.letter, network=context.network)
+        check_letter_time(letter, audience=context.peer, now_ms=context.clock.now_ms())
+        return letter, enclosed.letter, enclosed.links

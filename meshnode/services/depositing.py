@@ -1,0 +1,188 @@
+"""The sender's way round: letters for whom it can't reach are left at mailboxes, sealed.
+
+A letter is sealed once and that is written down, so that it is the same bytes, and the
+same name, at every mailbox and after a restart.  The sender goes on trying the recipient
+itself, and asks the mailboxes meanwhile whether it has signed.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.errors import MeshError
+from meshnode.ports import Put
+from meshnode.services.context import Context
+from meshnode.services.directory import DirectoryService
+from meshnode.services.mail import (
+    ACKS,
+    DEPOSIT,
+    FEATURE,
+    KEY,
+    OUTBOX_SEALED,
+    OutboxRow,
+    ranked,
+)
+from meshnode.services.membership import Members
+from meshnode.services.outbox import Outbox, Route
+from meshnode.services.sessions import Sessions
+from protocol import limits
+from protocol.codec import encode
+from protocol.errors import RemoteProtocolError
+from protocol.keys import KEY_SIZE, digest
+from protocol.mail import Enclosed, seal_letter
+from protocol.mailbox import Acks, Deposit, Inquiry, KeyQuery, KeyRecord, read_body
+from protocol.records import sealing_key
+
+#: Whoever can't be reached for so long may be away for longer, seconds.
+_PATIENCE_S: Final = 5.0
+#: Mailboxes that keep one letter, and that are tried for it.
+COPIES: Final = 2
+_TRIED_MAX: Final = 8
+_TIMEOUT_S: Final = 10.0
+_SEARCH_S: Final = 5.0
+
+
+class Depositing:
+    """See the module.  It is asked by the outbox."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        directory: DirectoryService,
+        members: Members,
+        outbox: Outbox,
+    ) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._directory = directory
+        self._members = members
+        self._outbox = outbox
+        outbox.detour_by(self.go_round)
+
+    async def go_round(self, route: Route) -> None:
+        """Leave the letters of ``route`` at mailboxes, and ask after those that are there.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        if trio.current_time() < route.since_s + _PATIENCE_S:
+            return
+        await self._ask(route)
+        lacking = [name for name in list(route.letters) if await self._lacks(name)]
+        if not lacking:
+            return
+        mailboxes = await self._mailboxes(route.peer)
+        if not mailboxes or not (key := await self._key(route.peer, mailboxes)):
+            self._context.emit("letter.no_mailbox", peer=route.peer, mailboxes=len(mailboxes))
+            return
+        for name in lacking:
+            await self._leave(name, key, mailboxes)
+
+    async def _lacks(self, name: str) -> bool:
+        row = await self._outbox.find(name)
+        return row is not None and row.state == "waiting" and len(row.mailboxes) < COPIES
+
+    async def _mailboxes(self, recipient: str) -> list[str]:
+        """Return where to try, the best first; one that fails is taken out."""
+        found = self._directory.featuring(FEATURE)
+        if not found:
+            found = await self._directory.search_featuring(FEATURE, timeout_s=_SEARCH_S)
+        others = [peer for peer in found if peer not in {recipient, self._context.peer}]
+        return ranked(recipient, others)[:_TRIED_MAX]
+
+    # --- sealing ---
+
+    async def _key(self, recipient: str, mailboxes: Sequence[str]) -> bytes:
+        """Return the key to seal to, from the recipient's record; empty if nobody has that."""
+        record = await self._directory.lookup(recipient)
+        if record is not None:
+            return record.x25519
+        for mailbox in mailboxes:
+            try:
+                raw = await self._sessions.request(
+                    mailbox, KEY, encode(KeyQuery(recipient)), timeout_s=_TIMEOUT_S
+                )
+                if kept := read_body(raw, KeyRecord).record:
+                    return sealing_key(kept, peer=recipient, network=self._context.network)
+            except (MeshError, RemoteProtocolError) as exc:
+                self._failed(mailbox, exc)
+        return b""
+
+    async def _sealed(self, name: str, row: OutboxRow, key: bytes) -> tuple[OutboxRow, bytes]:
+        """Return a letter sealed, the same each time, and its row with the name of that."""
+        known = await self._context.store.read(OUTBOX_SEALED, name)
+        if known is not None:
+            return row, known
+        envelope = await self._outbox.envelope(name) or b""
+        sealed = seal_letter(
+            Enclosed(envelope, list(self._members.links)),
+            recipient=row.peer,
+            x25519=key,
+            network=self._context.network,
+            secret=self._context.entropy.token(KEY_SIZE),
+        )
+        row = msgspec.structs.replace(row, seal=digest(sealed))
+        await self._outbox.note(name, row, Put(OUTBOX_SEALED, name, sealed))
+        return row, sealed
+
+    # --- leaving ---
+
+    async def _leave(self, name: str, key: bytes, mailboxes: list[str]) -> None:
+        """Leave one letter at as many mailboxes as it should be."""
+        row = await self._outbox.find(name)
+        if row is None or row.state != "waiting":
+            return
+        row, sealed = await self._sealed(name, row, key)
+        body = encode(Deposit(row.peer, row.expires_ms, sealed))
+        for mailbox in [peer for peer in mailboxes if peer not in row.mailboxes]:
+            if len(row.mailboxes) >= COPIES:
+                return
+            try:
+                await self._sessions.request(mailbox, DEPOSIT, body, timeout_s=_TIMEOUT_S)
+            except (MeshError, RemoteProtocolError) as exc:
+                self._failed(mailbox, exc)
+                mailboxes.remove(mailbox)  # for this round
+                continue
+            row = msgspec.structs.replace(row, mailboxes=[*row.mailboxes, mailbox])
+            await self._outbox.note(name, row)
+            self._context.emit("letter.deposited", letter=name, mailbox=mailbox)
+
+    # --- asking ---
+
+    async def _ask(self, route: Route) -> None:
+        """Ask mailboxes what the recipient has signed, and end those letters."""
+        there: dict[str, dict[bytes, str]] = {}
+        for name in list(route.letters):
+            row = await self._outbox.find(name)
+            for mailbox in row.mailboxes if row is not None else ():
+                there.setdefault(mailbox, {})[row.seal if row is not None else b""] = name
+        for mailbox, seals in there.items():
+            try:
+                await self._ask_one(mailbox, route, seals)
+            except (MeshError, RemoteProtocolError) as exc:
+                self._failed(mailbox, exc)
+
+    async def _ask_one(self, mailbox: str, route: Route, seals: dict[bytes, str]) -> None:
+        wanted = [seal for seal, name in seals.items() if name in route.letters]
+        for first in range(0, len(wanted), limits.DEPOSITS_MAX):
+            some = wanted[first : first + limits.DEPOSITS_MAX]
+            acks = read_body(await self._inquire(mailbox, Inquiry(some, [])), Acks).acks
+            done = [
+                seal
+                for seal, ack in zip(some, acks, strict=False)
+                if ack and await self._outbox.acknowledged(seals[seal], route.peer, ack)
+            ]
+            if done:
+                await self._inquire(mailbox, Inquiry([], done))
+
+    async def _inquire(self, mailbox: str, inquiry: Inquiry) -> bytes:
+        return await self._sessions.request(
+            mailbox, ACKS, encode(inquiry), timeout_s=_TIMEOUT_S
+        )
+
+    def _failed(self, mailbox: str, exc: Exception) -> None:
+        self._context.emit("mailbox.failed", mailbox=mailbox, why=str(exc))

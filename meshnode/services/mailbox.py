@@ -1,0 +1,337 @@
+"""A mailbox: keeps sealed letters for nodes that are away.
+
+It can't read what it keeps, and its word on anything is worth nothing: who sends goes on
+trying, who receives signs for what it has, and only that lets the mailbox forget a letter
+before its time.  The signed word is kept for the depositor instead, who may be away too.
+
+Everything has a limit: all letters together, those that one node brings, those for one
+node, and the time.  With nothing to forget it rests.
+"""
+
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.domain.shares import Shares
+from meshnode.errors import Busy, MeshError, StoreError
+from meshnode.ports import Delete, Put, Write
+from meshnode.services.admission import Admission
+from meshnode.services.context import Context
+from meshnode.services.mail import (
+    ACKS,
+    COLLECT,
+    DEPOSIT,
+    HELD,
+    HELD_BY,
+    HELD_KEYS,
+    HELD_ROW,
+    HELD_SEALED,
+    KEY,
+    ROWS_MAX,
+    WAITING,
+    HeldRow,
+    LetterRefused,
+)
+from meshnode.services.sessions import Incoming, Sessions
+from protocol import limits
+from protocol.codec import decode_as, encode
+from protocol.errors import Expired, RemoteProtocolError
+from protocol.keys import digest
+from protocol.mail import read_ack
+from protocol.mailbox import (
+    Acks,
+    Collect,
+    Collected,
+    Deposit,
+    Held,
+    Inquiry,
+    KeyQuery,
+    KeyRecord,
+    read_body,
+)
+from protocol.records import sealing_key
+
+#: Nobody knows when there is room again: ask after this, milliseconds.
+_FULL_RETRY_MS: Final = 600_000
+_TELL_S: Final = 5.0
+#: What has expired is looked for no more often than this, seconds.
+_SWEEP_S: Final = 60.0
+_SWEPT_MAX: Final = 500
+#: Records of those who collect here; whoever comes later is sealed to by its own record.
+_KEYS_MAX: Final = 1_000
+_ALL: Final = ""
+
+
+class Mailbox:
+    """See the module.  Run :meth:`run`."""
+
+    def __init__(self, context: Context, *, sessions: Sessions, door: Admission) -> None:
+        config = context.config.mailbox
+        self._context = context
+        self._store = context.store
+        self._sessions = sessions
+        self._door = door
+        self._keep_ms = round(config.keep_s * 1000)
+        self._keys = -1  # how many records there are, once that is known
+        self._all = Shares(count_max=config.letters_max, bytes_max=config.bytes_max)
+        each = {"count_max": config.peer_letters_max, "bytes_max": config.peer_bytes_max}
+        self._depositors = Shares(**each)
+        self._recipients = Shares(**each)
+        self._counted = False
+        self._earliest_ms = limits.NUMBER_MAX
+        self._turn = trio.Lock()
+        self._stir = trio.Event()
+        self._telling: dict[str, bool] = {}  # -> whether something came meanwhile
+        self._nursery: trio.Nursery | None = None
+        for method, handler in (
+            (DEPOSIT, self._on_deposit),
+            (COLLECT, self._on_collect),
+            (ACKS, self._on_acks),
+            (KEY, self._on_key),
+        ):
+            sessions.handle(method, door.limited(handler, method))
+        sessions.on_change(self._session_changed)
+
+    # --- those who bring ---
+
+    async def _on_deposit(self, incoming: Incoming) -> bytes:
+        """Keep a sealed letter; durable on return."""
+        deposit = read_body(incoming.body, Deposit)
+        await self._let_in(incoming.peer)
+        now_ms = self._context.clock.now_ms()
+        if deposit.expires_ms <= now_ms:
+            raise Expired("a deposit that nobody wants any more")
+        row = HeldRow(
+            recipient=deposit.recipient,
+            depositor=incoming.peer,
+            size=len(deposit.sealed),
+            expires_ms=min(deposit.expires_ms, now_ms + self._keep_ms),
+            since_ms=now_ms,
+        )
+        name = digest(deposit.sealed).hex()
+        async with self._turn:
+            if await self._store.read(HELD, f"{row.recipient}/{name}") is None:
+                await self._count()
+                self._make_sure_of_room(row)
+                await self._keep(row, name, deposit.sealed)
+        self._tell(row.recipient)
+        return b""
+
+    async def _let_in(self, peer: str) -> None:
+        if await self._door.stranger(peer) is not None:
+            raise LetterRefused("this mailbox is for members of its mesh only")
+
+    def _make_sure_of_room(self, row: HeldRow) -> None:
+        if not self._depositors.fits(row.depositor, row.size):
+            what = "this mailbox keeps as many letters by you as it may"
+        elif not self._recipients.fits(row.recipient, row.size):
+            what = "this mailbox keeps as many letters for that node as it may"
+        elif not self._all.fits(_ALL, row.size):
+            what = "this mailbox is full"
+        else:
+            return
+        self._context.emit("mailbox.put_off", peer=row.depositor, why=what)
+        raise Busy("the mailbox", retry_after_ms=_FULL_RETRY_MS, text=what)
+
+    async def _keep(self, row: HeldRow, name: str, sealed: bytes) -> None:
+        self._counted = False  # until it is known what became of the commit
+        await self._store.commit(
+            Put(HELD, f"{row.recipient}/{name}", encode(row)),
+            Put(HELD_SEALED, f"{row.recipient}/{name}", sealed),
+            Put(HELD_BY, f"{row.depositor}/{name}", row.recipient.encode()),
+        )
+        self._add(row)
+        self._counted = True
+        self._stir.set()
+        self._context.emit("mailbox.kept", depositor=row.depositor, recipient=row.recipient)
+
+    async def _on_acks(self, incoming: Incoming) -> bytes:
+        """Tell a depositor what its recipients have signed, and forget what it has read."""
+        inquiry = read_body(incoming.body, Inquiry)
+        await self._let_in(incoming.peer)
+        acks: list[bytes] = []
+        for name in inquiry.sealed:
+            found = await self._brought(incoming.peer, name)
+            acks.append(found[1].ack if found is not None else b"")
+        async with self._turn:
+            done = dict.fromkeys(inquiry.done)
+            gone = [await self._brought(incoming.peer, name) for name in done]
+            await self._forget([found for found in gone if found is not None])
+        return encode(Acks(acks))
+
+    async def _brought(self, depositor: str, name: bytes) -> tuple[str, HeldRow] | None:
+        """Return the key and row of what ``depositor`` brought under that hash."""
+        recipient = await self._store.read(HELD_BY, f"{depositor}/{name.hex()}")
+        if recipient is None:
+            return None
+        key = f"{recipient.decode()}/{name.hex()}"
+        raw = await self._store.read(HELD, key)
+        return None if raw is None else (key, decode_as(raw, HELD_ROW))
+
+    async def _on_key(self, incoming: Incoming) -> bytes:
+        """Hand out the record of one who collects here."""
+        query = read_body(incoming.body, KeyQuery)
+        await self._let_in(incoming.peer)
+        return encode(KeyRecord(await self._store.read(HELD_KEYS, query.peer) or b""))
+
+    # --- those who collect ---
+
+    async def _on_collect(self, incoming: Incoming) -> bytes:
+        """Forget what the asker has signed for, and hand out the rest."""
+        collect = read_body(incoming.body, Collect)
+        peer = incoming.peer
+        await self._let_in(peer)
+        async with self._turn:
+            await self._take_acks(peer, collect.acks)
+            await self._note_key(peer, collect.record)
+        letters: list[Held] = []
+        size = 0
+        waiting = await self._waiting(peer)
+        for key, row in waiting[: limits.DEPOSITS_MAX]:
+            sealed = await self._store.read(HELD_SEALED, key)
+            if sealed is None:
+                continue
+            size += len(sealed)
+            if letters and size > limits.COLLECTED_BYTES_MAX:
+                break
+            letters.append(Held(row.depositor, sealed))
+        return encode(Collected(letters, more=len(letters) < len(waiting)))
+
+    async def _waiting(self, peer: str) -> list[tuple[str, HeldRow]]:
+        """Return what is kept for ``peer`` and not signed for, the oldest first."""
+        now_ms = self._context.clock.now_ms()
+        rows = await self._store.scan(HELD, f"{peer}/", count_max=ROWS_MAX)
+        read = [(key, decode_as(raw, HELD_ROW)) for key, raw in rows]
+        live = [(key, row) for key, row in read if not row.ack and row.expires_ms > now_ms]
+        return sorted(live, key=lambda item: (item[1].since_ms, item[0]))
+
+    async def _take_acks(self, peer: str, acks: list[bytes]) -> None:
+        """Put the asker's signed word in the place of what it is about."""
+        await self._count()
+        writes: list[Write] = []
+        for raw in acks:
+            try:
+                ack = read_ack(raw, network=self._context.network)
+            except RemoteProtocolError as exc:
+                self._context.emit("mailbox.ack_refused", peer=peer, why=str(exc))
+                continue
+            key = f"{peer}/{ack.sealed.hex()}"
+            held = await self._store.read(HELD, key) if ack.h.issuer == peer else None
+            if held is None or (row := decode_as(held, HELD_ROW)).ack:
+                continue
+            done = msgspec.structs.replace(row, ack=raw, size=len(raw))
+            writes += [Put(HELD, key, encode(done)), Delete(HELD_SEALED, key)]
+            self._remove(row)
+            self._add(done)
+            self._context.emit("mailbox.collected", recipient=peer, depositor=row.depositor)
+        if writes:
+            self._counted = False
+            await self._store.commit(*writes)
+            self._counted = True
+
+    async def _note_key(self, peer: str, record: bytes) -> None:
+        """Keep the record of one who collects, unless its key is known."""
+        if not record or await self._store.read(HELD_KEYS, peer) is not None:
+            return
+        sealing_key(record, peer=peer, network=self._context.network)
+        if self._keys < 0:
+            self._keys = len(await self._store.scan(HELD_KEYS, count_max=_KEYS_MAX))
+        if self._keys < _KEYS_MAX:
+            self._keys += 1
+            await self._store.commit(Put(HELD_KEYS, peer, record))
+
+    def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
+        if opened and (self._recipients.count(peer) or not self._counted):
+            self._tell(peer)
+
+    def _tell(self, peer: str) -> None:
+        """Let ``peer`` know that something waits, if it is there."""
+        if peer in self._telling:
+            self._telling[peer] = True
+        elif self._nursery is not None:
+            self._telling[peer] = True
+            self._nursery.start_soon(self._tell_now, peer)
+
+    async def _tell_now(self, peer: str) -> None:
+        try:
+            while self._telling[peer]:
+                self._telling[peer] = False
+                if await self._waiting(peer):
+                    await self._sessions.request(peer, WAITING, b"", timeout_s=_TELL_S)
+        except MeshError as exc:  # it is away, or this node's disk is: it comes by itself
+            self._context.emit("mailbox.untold", peer=peer, why=str(exc))
+        finally:
+            del self._telling[peer]
+
+    # --- forgetting ---
+
+    async def run(self) -> None:
+        """Forget what has expired, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                self._stir = trio.Event()
+                try:
+                    await self._sweep()
+                except StoreError as exc:
+                    self._context.emit("mailbox.held_up", why=str(exc))
+                left_s = (self._earliest_ms - self._context.clock.now_ms()) / 1000
+                if self._earliest_ms == limits.NUMBER_MAX:
+                    await self._stir.wait()
+                else:
+                    await self._rest(max(_SWEEP_S, left_s))
+
+    async def _rest(self, wait_s: float) -> None:
+        """Wait until something expires; what comes meanwhile may do so earlier."""
+        with trio.move_on_after(wait_s):
+            await self._stir.wait()
+            await trio.sleep(min(wait_s, _SWEEP_S))  # many come together
+
+    async def _sweep(self) -> None:
+        async with self._turn:
+            await self._count()
+            now_ms = self._context.clock.now_ms()
+            if self._earliest_ms > now_ms:
+                return
+            rows = await self._store.scan(HELD, count_max=ROWS_MAX)
+            read = [(key, decode_as(raw, HELD_ROW)) for key, raw in rows]
+            past = [(key, row) for key, row in read if row.expires_ms <= now_ms][:_SWEPT_MAX]
+            await self._forget(past)
+            self._counted = False  # to learn which is the next to expire
+            await self._count()
+            self._context.emit("mailbox.expired", letters=len(past))
+
+    async def _forget(self, rows: list[tuple[str, HeldRow]]) -> None:
+        await self._count()
+        writes: list[Write] = []
+        for key, row in rows:
+            self._remove(row)
+            by = f"{row.depositor}/{key.partition('/')[2]}"
+            writes += [Delete(HELD, key), Delete(HELD_SEALED, key), Delete(HELD_BY, by)]
+        if writes:
+            self._counted = False
+            await self._store.commit(*writes)
+            self._counted = True
+
+    async def _count(self) -> None:
+        """Count what is here: at first, and after something has gone."""
+        if self._counted:
+            return
+        for shares in (self._all, self._depositors, self._recipients):
+            shares.clear()
+        self._earliest_ms = limits.NUMBER_MAX
+        for _, raw in await self._store.scan(HELD, count_max=ROWS_MAX):
+            self._add(decode_as(raw, HELD_ROW))
+        self._counted = True
+
+    def _add(self, row: HeldRow) -> None:
+        self._all.add(_ALL, row.size)
+        self._depositors.add(row.depositor, row.size)
+        self._recipients.add(row.recipient, row.size)
+        self._earliest_ms = min(self._earliest_ms, row.expires_ms)
+
+    def _remove(self, row: HeldRow) -> None:
+        self._all.remove(_ALL, row.size)
+        self._depositors.remove(row.depositor, row.size)
+        self._recipients.remove(row.recipient, row.size)
