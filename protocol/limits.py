@@ -73,3 +73,12 @@ CHUNK_SIZE: Final = 256 * 1024
 EVENT_SIZE_MAX: Final = 240 * 1024  # so that a frame holds it, wrapped
 EVENTS_MAX: Final = 100_000  # of one segment
 SEGMENTS_MAX: Final = 64
+
+# charters and epochs (85-failover.md)
+CHARTER_SIZE_MAX: Final = 4 * 1024  # bytes of its envelope
+GRANT_SIZE_MAX: Final = 1024  # bytes of its envelope
+STANDBYS_MIN: Final = 2  # with one, no majority is left when a member is gone
+STANDBYS_MAX: Final = 6
+EPOCH_LEASE_MS_MIN: Final = 1_000
+EPOCH_LEASE_MS_MAX: Final = 600_000
+CHARTER_LIFETIME_MS_MAX: Final = 8 * 24 * 3_600_000

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.protocol import vector_charter as charter
 from tests.protocol import vector_members as members
 from tests.protocol import vector_signed as signed
 from tests.protocol import vector_wire as wire
@@ -31,6 +32,7 @@ FILES: Final = {
     "receipts": ("60-contracts.md", signed.receipt_cases),
     "artifacts": ("70-artifacts.md", wire.artifact_cases),
     "journal": ("80-journal.md", signed.journal_cases),
+    "charter": ("85-failover.md", charter.charter_cases),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from protocol import (
     artifacts,
     catalogue,
+    charter,
     codec,
     declines,
     graph,
@@ -171,6 +172,12 @@ def read_journal(data: bytes, _: dict[str, Any]) -> Any:
     }
 
 
+def read_charter(data: bytes, inputs: dict[str, Any]) -> Any:
+    won = charter.read_certificate(data, **inputs)
+    told = won.chartered.charter
+    return {"job": told.job, "owner": told.owner, "epoch": won.epoch, "broker": won.broker}
+
+
 READERS: dict[str, Read] = {
     "codec": read_codec,
     "framing": read_framing,
@@ -186,6 +193,7 @@ READERS: dict[str, Read] = {
     "receipts": read_receipt,
     "artifacts": read_artifact,
     "journal": read_journal,
+    "charter": read_charter,
 }
 
 
