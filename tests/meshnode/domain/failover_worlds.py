@@ -171,13 +171,16 @@ class Walk:
     def _alive(sent: Sent, seats: tuple[Seat, ...]) -> Sent:
         """Leave out what nobody would do anything about any more: promises only rise."""
         epochs = {seat.me: seat.promise.epoch for seat in seats}
+        asking = {seat.me: seat.candidacy.epoch for seat in seats if seat.candidacy is not None}
         lowest = min(epochs.values())
-        return frozenset(
-            message
-            for message in sent
-            if message.epoch
-            >= (lowest if isinstance(message, Asked) else epochs[message.broker])
-        )
+
+        def is_alive(message: Asked | Granted) -> bool:
+            if isinstance(message, Asked):
+                return message.epoch >= lowest
+            whose = message.broker
+            return message.epoch >= epochs[whose] or message.epoch == asking.get(whose)
+
+        return frozenset(filter(is_alive, sent))
 
     def _later(self, world: World, *places: int) -> World:
         """A tick of some clocks: what they measured moves back."""

@@ -9,7 +9,7 @@ import os
 import pytest
 from typing_extensions import override
 
-from meshnode.domain.failover import Asked, Rules, Seat, Seen
+from meshnode.domain.failover import Asked, Rules, Seat, Seen, Turn
 from tests.meshnode.domain.failover_worlds import Bounds, Walk, World, mandate
 
 NIGHT = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -131,6 +131,15 @@ class GoesOn(Rules):
         return asks.asked_ms + self.mandate.lease_ms if won and asks else 0
 
 
+class HoldsOn(Rules):
+    """Goes on asking for an epoch after it has granted a later one to another."""
+
+    @override
+    def asked(self, seat: Seat, asked: Asked, *, now_ms: int) -> Turn:
+        turn = super().asked(seat, asked, now_ms=now_ms)
+        return turn._replace(seat=turn.seat._replace(candidacy=seat.candidacy))
+
+
 @pytest.mark.parametrize(
     ("rules", "bounds", "broken"),
     [
@@ -141,10 +150,11 @@ class GoesOn(Rules):
             "an epoch has two brokers",
         ),
         (BreaksLeases(mandate()), Bounds(asks=2), "one acts beyond its lease"),
+        (HoldsOn(mandate()), Bounds(asks=3), "one acts beyond its lease"),
         (GoesOn(mandate()), Bounds(asks=3), "one acts beyond its lease"),
         (Rules(mandate(skew_ms=0)), Bounds(asks=2, drifts=1), "one acts beyond its lease"),
     ],
-    ids=["grants twice", "forgets", "breaks leases", "goes on", "no allowance"],
+    ids=["grants twice", "forgets", "breaks leases", "holds on", "goes on", "no allowance"],
 )
 def test_the_walk_finds_what_is_wrong(rules: Rules, bounds: Bounds, broken: str) -> None:
     assert found(Walk(rules, bounds)) == broken
