@@ -85,3 +85,12 @@ LETTER_ACK_SIZE_MAX: Final = 4 * 1024  # bytes of one acknowledgement with its e
 SEALED_SIZE_MAX: Final = 100 * 1024  # bytes of a sealed letter, the sender's chain included
 DEPOSITS_MAX: Final = 32  # deposits or acknowledgements that one request names
 COLLECTED_BYTES_MAX: Final = 200 * 1024  # sealed letters in one answer
+
+# charters and epochs (85-failover.md)
+CHARTER_SIZE_MAX: Final = 4 * 1024  # bytes of its envelope
+GRANT_SIZE_MAX: Final = 1024  # bytes of its envelope
+STANDBYS_MIN: Final = 2  # with one, no majority is left when a member is gone
+STANDBYS_MAX: Final = 6
+EPOCH_LEASE_MS_MIN: Final = 1_000
+EPOCH_LEASE_MS_MAX: Final = 600_000
+CHARTER_LIFETIME_MS_MAX: Final = 8 * 24 * 3_600_000

@@ -18,6 +18,7 @@ from meshnode.services.bodies import (
     ResultBody,
 )
 from meshnode.services.context import Context
+from meshnode.services.fencing import Fences
 from meshnode.services.ledger import Ledger
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, Stale
@@ -63,6 +64,7 @@ class AwardRecords:
         self._taken: OrderedDict[bytes, AwardBody] = OrderedDict()
         self._finished: OrderedDict[bytes, tuple[AwardBody, ResultBody]] = OrderedDict()
         self._epochs: OrderedDict[str, int] = OrderedDict()
+        self._fences = Fences(context)
 
     async def take(self, name: bytes, body: AwardBody, row: Sequence[Write]) -> None:
         """Write an award down, with what counts it."""
@@ -106,6 +108,7 @@ class AwardRecords:
     async def forget_old(self) -> int:
         """Forget what nobody may ask for any more; return how many awards went."""
         await self._forget_epochs()
+        await self._fences.forget_old()
         gone = 0
         async for key, raw in self._awards():
             try:
@@ -133,14 +136,19 @@ class AwardRecords:
                 await self._store.commit(Delete(_EPOCHS, key))
                 self._epochs.pop(key, None)
 
-    async def check_epoch(self, award: Award) -> None:
+    async def check_epoch(self, award: Award, certificate: bytes) -> None:
         """Refuse a broker whose job has moved on to a later epoch.
 
-        Without a charter a job is its broker's: nobody else's epochs count for it.
+        Without a charter a job is its broker's: nobody else's epochs count for it.  With
+        one it is its owner's, and ``certificate`` says whose epoch it is.
 
         Raises:
             Stale: A later epoch was seen.
+            RemoteProtocolError: There is a charter, and no certificate for it that holds.
         """
+        if award.h.charter:
+            await self._fences.check(award, certificate)
+            return
         key = f"{award.h.issuer}/{award.h.job}"
         seen = self._epochs.get(key)
         if seen is None:

@@ -25,10 +25,15 @@ RECEIPTS: Final = "receipt"
 
 
 class AwardBody(msgspec.Struct, frozen=True, array_like=True):
-    """Body of an ``award`` request: the award, and the proposal or offer that it binds."""
+    """Body of an ``award`` request: the award, and the proposal or offer that it binds.
+
+    For a job with a charter also the certificate of its broker's epoch, which may be left
+    out where it was shown before.
+    """
 
     award: bytes
     proposal: bytes
+    certificate: bytes = b""
 
 
 class ResultBody(msgspec.Struct, frozen=True, array_like=True):

@@ -30,6 +30,7 @@ from meshnode.services.bodies import (
 )
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution, Executor
+from meshnode.services.fencing import Uncertified
 from meshnode.services.ledger import Books
 from meshnode.services.letters import Letters
 from meshnode.services.proposing import Proposing
@@ -205,7 +206,10 @@ class Contractor:
             return No(exc.reason, str(exc))
         if (no := self._no_room(award, peer)) is not None:
             return no  # and nothing is written for it
-        await self._records.check_epoch(award)
+        try:
+            await self._records.check_epoch(award, body.certificate)
+        except Uncertified as exc:
+            return No("uncertified", str(exc))
         if (peer, name) in self._unwanted:
             return No("cancelled", "it was cancelled before")
         return self._no_room(award, peer)

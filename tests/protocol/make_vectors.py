@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.protocol import vector_charter as charter
 from tests.protocol import vector_mail as mail
 from tests.protocol import vector_members as members
 from tests.protocol import vector_signed as signed
@@ -34,6 +35,7 @@ FILES: Final = {
     "artifacts": ("70-artifacts.md", wire.artifact_cases),
     "journal": ("80-journal.md", signed.journal_cases),
     "mail": ("90-mail.md", mail.mail_cases),
+    "charter": ("85-failover.md", charter.charter_cases),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from protocol import (
     artifacts,
     catalogue,
+    charter,
     contract,
     declines,
     graph,
@@ -37,6 +38,7 @@ TEXTS = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 MODULES = (
     artifacts,
     catalogue,
+    charter,
     declines,
     graph,
     invites,

@@ -13,6 +13,7 @@ import pytest
 from protocol import (
     artifacts,
     catalogue,
+    charter,
     codec,
     declines,
     graph,
@@ -203,6 +204,12 @@ def read_mail(data: bytes, inputs: dict[str, Any]) -> Any:
             return len(mailbox.read_body(data, BODIES[kind]).__struct_fields__)
 
 
+def read_charter(data: bytes, inputs: dict[str, Any]) -> Any:
+    won = charter.read_certificate(data, **inputs)
+    told = won.chartered.charter
+    return {"job": told.job, "owner": told.owner, "epoch": won.epoch, "broker": won.broker}
+
+
 READERS: dict[str, Read] = {
     "codec": read_codec,
     "framing": read_framing,
@@ -220,6 +227,7 @@ READERS: dict[str, Read] = {
     "artifacts": read_artifact,
     "journal": read_journal,
     "mail": read_mail,
+    "charter": read_charter,
 }
 
 

@@ -20,7 +20,10 @@ ALLOWED = (
     str(Path(__file__).parent),
     "<string>",  # what dataclasses generate
 )
-PURE = {"dataclasses", "enum", "functools", "graphlib", "re", "typing", "types", "weakref"}
+PURE = {
+    "collections", "dataclasses", "enum", "functools", "graphlib", "re", "typing", "types",
+    "weakref",
+}  # fmt: skip
 #: Modules of C functions that reach outside, or whose answers differ from run to run.
 OUTSIDE = {
     "_datetime", "_io", "_random", "_socket", "_ssl", "_thread", "io", "nt", "os", "posix",

@@ -1,0 +1,138 @@
+"""Fencing: of a job with a charter, a contractor works for the newest broker it was shown.
+
+The certificate comes with the award and is written down before the award is taken, so a
+restart forgets neither.  It is kept by owner and job, because the charter says whose job
+it is; a broker that has lost the job can't be let in again under a charter of its own.
+
+A certificate that proves a later epoch is the only thing that raises what is kept: by an
+award's word a stranger could lock a job's broker out.  What is kept goes once the charter
+has expired, because then nobody can show an older certificate any more.
+
+Specified in protocol/spec/85-failover.md, "Fencing".
+"""
+
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.domain.failover import Seen, admits, follows
+from meshnode.ports import Delete, Put, Write
+from meshnode.services.context import Context
+from protocol.charter import Epoch, read_certificate
+from protocol.codec import decode_as, encode
+from protocol.errors import Malformed, Stale
+from protocol.limits import SKEW_MS_MAX
+from protocol.messages import Award
+
+#: owner/job -> FenceRow.
+FENCES: Final = "fence"
+#: Charter's name, hex -> owner/job.
+CHARTERS: Final = "fence_charter"
+#: Rows that are looked through at once.
+_SWEPT_MAX: Final = 1_000_000
+
+
+class FenceRow(msgspec.Struct, frozen=True, array_like=True):
+    """What a contractor was shown last of a job.
+
+    Attributes:
+        epoch: The highest.
+        broker: PeerId, whose it is.
+        charter: The charter's name.
+        expires_ms: When the charter expires.
+    """
+
+    epoch: int
+    broker: str
+    charter: bytes
+    expires_ms: int
+
+    @property
+    def seen(self) -> Seen:
+        """It, as the rules know it."""
+        return Seen(self.epoch, self.broker, self.charter)
+
+
+_ROW: Final = msgspec.msgpack.Decoder(FenceRow)
+
+
+class Uncertified(Malformed):
+    """An award under a charter that was never shown here: show it, and award again."""
+
+
+class Fences:
+    """See the module."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._clock = context.clock
+        self._network = context.network
+        self._emit = context.emit
+        # One at a time: a lower epoch must not be written over a higher one.
+        self._turn = trio.Lock()
+
+    async def check(self, award: Award, certificate: bytes) -> None:
+        """Let ``award``, which is under a charter, pass if its broker is the job's newest.
+
+        Args:
+            award: Read before.
+            certificate: What came with it, or empty if it was shown before.
+
+        Raises:
+            Uncertified: Nothing that was shown, now or before, is about its charter.
+            Stale: A later epoch was seen, or this one is another broker's.
+            RemoteProtocolError: The certificate doesn't hold, or is of another job.
+        """
+        award_of = Seen(award.h.epoch, award.h.issuer, award.h.charter)
+        async with self._turn:
+            seen = await self._seen(award.h.charter)
+            if certificate and not admits(seen, award_of):
+                seen = await self._show(award, certificate)
+        if seen is None:
+            raise Uncertified("no certificate was shown for this charter")
+        if not admits(seen, award_of):
+            raise Stale(f"epoch {award.h.epoch} of job {award.h.job}: {seen.epoch} was seen")
+
+    async def _seen(self, charter: bytes) -> Seen | None:
+        key = await self._store.read(CHARTERS, charter.hex())
+        row = None if key is None else await self._row(key.decode())
+        return None if row is None else row.seen
+
+    async def _row(self, key: str) -> FenceRow | None:
+        raw = await self._store.read(FENCES, key)
+        return None if raw is None else decode_as(raw, _ROW)
+
+    async def _show(self, award: Award, certificate: bytes) -> Seen:
+        """Keep what ``certificate`` proves, if it is about ``award`` and not too late."""
+        won = read_certificate(certificate, network=self._network, now_ms=self._clock.now_ms())
+        shown = Seen(won.epoch, won.broker, won.chartered.name)
+        charter = won.chartered.charter
+        if (charter.job, shown.charter) != (award.h.job, award.h.charter):
+            raise Malformed("the certificate is of another job or charter than the award")
+        key = f"{charter.owner}/{charter.job}"
+        kept = await self._row(key)
+        if not follows(None if kept is None else kept.seen, shown):
+            raise Stale(f"epoch {shown.epoch} of job {charter.job} is over, or another's")
+        writes: list[Write] = [*_puts(key, won)]
+        if kept is not None and kept.charter != shown.charter:
+            writes.append(Delete(CHARTERS, kept.charter.hex()))
+        await self._store.commit(*writes)
+        self._emit("epoch.shown", job=charter.job, epoch=shown.epoch, broker=shown.broker)
+        return shown
+
+    async def forget_old(self) -> None:
+        """Forget jobs whose charters have expired for everyone."""
+        now_ms = self._clock.now_ms()
+        for key, raw in await self._store.scan(FENCES, count_max=_SWEPT_MAX):
+            row = decode_as(raw, _ROW)
+            if row.expires_ms + 2 * SKEW_MS_MAX <= now_ms:
+                await self._store.commit(
+                    Delete(FENCES, key), Delete(CHARTERS, row.charter.hex())
+                )
+
+
+def _puts(key: str, won: Epoch) -> list[Put]:
+    chartered = won.chartered
+    row = FenceRow(won.epoch, won.broker, chartered.name, chartered.charter.expires_ms)
+    return [Put(FENCES, key, encode(row)), Put(CHARTERS, chartered.name.hex(), key.encode())]
