@@ -182,9 +182,11 @@ class Job:
         """Return how each unit of work stands."""
         return await self._thread.call(partial(_soon, self._job.status))
 
-    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """Yield every event from number ``since`` on, in order, until the job has ended."""
-        events = self._job.events(since)
+    async def events(
+        self, since: int = 0, *, after: int | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Yield events until the job has ended; see :meth:`meshnode.public.Job.events`."""
+        events = self._job.events(since, after=after)
         try:
             while (event := await self._thread.call(partial(anext, events, None))) is not None:
                 yield event

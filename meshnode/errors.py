@@ -127,6 +127,12 @@ class NotFound(MeshError):
     code = "node.not_found"
 
 
+class BeyondEnd(MeshError):
+    """A stream was asked for from a place that it hasn't reached: it is another stream."""
+
+    code = "stream.beyond_end"
+
+
 class KeyReused(MeshError):
     """An idempotency key that stands for another job."""
 

@@ -34,7 +34,12 @@ from meshnode.config import NodeConfig, parse_config
 from meshnode.domain.graph_builder import Place, TaskGraph
 from meshnode.domain.plan_graphs import FILES
 from meshnode.errors import CannotPlan, ConfigError, JobFailed, MeshError
-from meshnode.gateway.api_views import agent_view, event_view, job_view, plan_view
+from meshnode.gateway.api_views import (
+    agent_view,
+    event_view,
+    job_view,
+    plan_view,
+)
 from meshnode.node import JobJournal, Plan, Terms
 from meshnode.node import Node as CoreNode
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
@@ -135,11 +140,23 @@ class Job:
         durable = state.done is None or self._journal.done is not None
         return job_view(state, self._node.clock.now_ms(), durable=durable)
 
-    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
+    async def events(
+        self, since: int = 0, *, after: int | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
         """Yield every event from number ``since`` on, in order, until the job has ended.
 
-        Whoever was cut off asks again from the number after the last event that it saw.
+        Whoever was cut off, by a restart of the node too, misses nothing and sees nothing
+        twice with ``after``.
+
+        Args:
+            since: Number of the first event.
+            after: Number of the last event that was seen, in place of ``since``.
+
+        Raises:
+            BeyondEnd: No event has that number: it was seen in another journal.
         """
+        since = since if after is None else after + 1
+        self._journal.check_start(since)
         while True:
             events = self._journal.events(since)
             for event in events:

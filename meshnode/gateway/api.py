@@ -16,7 +16,9 @@ what a peer or a journal did wrong never becomes this node's 500.
                                        the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs
     GET  /api/jobs/JOB                 how one stands
-    GET  /api/jobs/JOB/events?since=N&follow=1   its events from number N on, as lines
+    GET  /api/jobs/JOB/events?last_seq=N&follow=1   its events after number N, as lines, or
+                                       as server-sent events to who accepts those;
+         …?since=N                     from number N on
     POST /api/jobs/JOB/cancel          -> 202
     GET  /api/jobs/JOB/outputs         what a completed job returns
     GET  /api/jobs/JOB/provenance      an ended job's signed journal, bytes
@@ -42,11 +44,24 @@ from meshnode.gateway.api_requests import (
     read_count,
     read_flag,
     read_query,
+    read_start,
     read_submission,
     read_wish,
 )
-from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
-from meshnode.gateway.api_views import agent_view, job_view, plan_view, program_version
+from meshnode.gateway.api_streams import (
+    EVENT_STREAM,
+    EventsResponse,
+    LinesResponse,
+    as_message,
+    job_lines,
+    telemetry_lines,
+)
+from meshnode.gateway.api_views import (
+    agent_view,
+    job_view,
+    plan_view,
+    program_version,
+)
 from meshnode.node import JobJournal, Node
 from meshnode.ports import Agent, JsonValue, WallClock
 from protocol.errors import Malformed
@@ -240,12 +255,18 @@ class _Api:
 
     async def job_events(self, request: Request) -> Response:
         """Tell a job's events."""
-        query = read_query(request.query_params.multi_items(), "since", "follow")
-        since = read_count(query.get("since", "0"), "since")
-        follow = read_flag(query.get("follow", "0"), "follow")
+        query = read_query(request.query_params.multi_items(), "since", "last_seq", "follow")
+        since = read_start(query, request.headers.get("last-event-id", ""))
+        as_events = EVENT_STREAM in request.headers.get("accept", "")
+        follow = as_events or read_flag(query.get("follow", "0"), "follow")
         journal = await self._journal(request)
-        lines = job_lines(journal, self._node.events, since=since, follow=follow)
-        return LinesResponse(lines)
+        journal.check_start(since)
+        if not as_events:
+            return LinesResponse(job_lines(journal, self._node, since=since, follow=follow))
+        if journal.done is not None and not journal.events(since):
+            return Response(status_code=204)  # or its client would ask again for ever
+        told = job_lines(journal, self._node, since=since, follow=follow, form=as_message)
+        return EventsResponse(told)
 
     async def cancel(self, request: Request) -> Response:
         """End a job early."""

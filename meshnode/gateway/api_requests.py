@@ -200,6 +200,26 @@ def read_count(text: str, name: str) -> int:
     return int(text)
 
 
+def read_start(query: Mapping[str, str], last_event_id: str = "") -> int:
+    """Return the number of the event from which on a client wants to be told.
+
+    Args:
+        query: ``since`` is that number, ``last_seq`` that of the last event that it saw.
+        last_event_id: The header of that name, as ``last_seq``: it is what a client that
+            was cut off adds to the request that it makes again, and so it counts.
+
+    Raises:
+        BadRequest: Both parameters, or no number.
+    """
+    if last_event_id:
+        return read_count(last_event_id, "Last-Event-ID") + 1
+    if "last_seq" in query:
+        if "since" in query:
+            raise BadRequest("since and last_seq say the same", hint="give one of them")
+        return read_count(query["last_seq"], "last_seq") + 1
+    return read_count(query.get("since", "0"), "since")
+
+
 def read_flag(text: str, name: str) -> bool:
     """Return whether a parameter says yes.
 

@@ -25,6 +25,7 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_runner import JobRunner, Tools, reasons
 from meshnode.services.journals import JobJournal
+from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
@@ -347,6 +348,10 @@ class Broker:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             self._journals.pop(oldest, None)  # the store has it
+
+    def streamed(self, job: str) -> list[Piece]:
+        """Return what the agents at work on a job have streamed, as far as it is kept."""
+        return self._tools.awards.so_far(job)
 
     async def cancel(self, job: str, *, reason: str = "owner") -> None:
         """End a job early; returns at once, the end shows in its events."""
