@@ -205,6 +205,13 @@ class Job:
         """End it early."""
         await self._thread.call(self._job.cancel)
 
+    async def resume(
+        self, *, budget_mc: int | None = None, deadline_s: float | None = None
+    ) -> "Job":
+        """Go on with what it left; see :meth:`meshnode.public.Job.resume`."""
+        resume = partial(self._job.resume, budget_mc=budget_mc, deadline_s=deadline_s)
+        return Job(self._thread, await self._thread.call(resume))
+
 
 class Node:
     """As :class:`meshnode.public.Node`."""

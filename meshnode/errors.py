@@ -145,6 +145,12 @@ class NoSettlement(MeshError):
     code = "ledger.no_settlement"
 
 
+class JobEnded(MeshError):
+    """What is asked for makes no sense any more: the job has ended."""
+
+    code = "job.ended"
+
+
 class Cancelled(MeshError):
     """The job was cancelled by its owner, or its deadline passed."""
 

@@ -199,6 +199,27 @@ class Job:
         """End it early; returns when that is written down, the work stops soon after."""
         await self._node.cancel(self.id)
 
+    async def resume(
+        self, *, budget_mc: int | None = None, deadline_s: float | None = None
+    ) -> "Job":
+        """Go on with what it left, if it failed or was cancelled, as a new job.
+
+        Finished sub-tasks aren't run again; a job that hasn't ended is returned itself.
+
+        Args:
+            budget_mc: Of the new job; as much as this one had unless said otherwise.
+            deadline_s: Of the new job, from now.
+
+        Raises:
+            JobEnded: It is completed, or nothing of it is left to be run.
+            ArtifactError: An input of it is no longer kept.
+            KeyReused: It was resumed with another budget.
+        """
+        job = await self._node.broker.resume(
+            self.id, budget_mc=budget_mc, deadline_s=deadline_s
+        )
+        return Job(self._node, await self._node.journal(job))
+
 
 _OF_EVERY_EVENT: Final = frozenset({"seq", "at_ms", "kind"})
 

@@ -121,6 +121,8 @@ class Audit:
     def _expanded(self, fact: Expanded) -> None:
         task = self.state.tasks[fact.subtask]
         self._need_producers(task)
+        again = self.state.required_plan.again.get(fact.subtask)
+        _need(again is None or again.sizes == fact.sizes, "it was cut otherwise before")
         if task.each:
             _need(all(size >= 1 for size in fact.sizes), "an empty batch")
             lengths = {list_length(self.state, task, name) for name in task.each}

@@ -43,8 +43,26 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """A sub-task that another job had begun with the same inputs, and this one does again.
+
+    It is cut in the same way, so that each item keeps its idempotency key.
+
+    Attributes:
+        job: Whose keys its items have.
+        sizes: Items of each batch; one batch of -1 is a single call.
+    """
+
+    job: str
+    sizes: list[int]
+
+
 class Planned(Fact, frozen=True, kw_only=True):
-    """The job exists: its graph, inputs and bounds are fixed."""
+    """The job exists: its graph, inputs and bounds are fixed.
+
+    ``resumes`` is the job that it goes on with, or empty; ``again`` are the sub-tasks that
+    had been begun there.
+    """
 
     KIND: ClassVar[str] = "planned"
 
@@ -57,6 +75,8 @@ class Planned(Fact, frozen=True, kw_only=True):
     epoch: int
     traceparent: str = ""
     hops: int = 3
+    resumes: str = ""
+    again: dict[str, Again] = {}
 
 
 class Expanded(Fact, frozen=True, kw_only=True):

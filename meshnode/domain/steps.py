@@ -243,6 +243,9 @@ class _Planner:
     # --- batches ---
 
     def _expand(self, task: SubTask) -> None:
+        if (again := self.state.required_plan.again.get(task.id)) is not None:
+            self.out.append(Expand(task.id, tuple(again.sizes)))
+            return
         if not task.each:
             self.out.append(Expand(task.id, (SINGLE,)))
             return

@@ -20,6 +20,8 @@ what a peer or a journal did wrong never becomes this node's 500.
                                        as server-sent events to who accepts those;
          …?since=N                     from number N on
     POST /api/jobs/JOB/cancel          -> 202
+    POST /api/jobs/JOB/resume          go on with it, as a new job if it ended early:
+                                       {budget_mc, deadline_s} -> {job, resumes}
     GET  /api/jobs/JOB/outputs         what a completed job returns
     GET  /api/jobs/JOB/provenance      an ended job's signed journal, bytes
     GET  /api/events?follow=1          telemetry, as lines
@@ -44,6 +46,7 @@ from meshnode.gateway.api_requests import (
     read_count,
     read_flag,
     read_query,
+    read_resumption,
     read_start,
     read_submission,
     read_wish,
@@ -113,6 +116,7 @@ class _Api:
             ("GET", "/api/jobs/{job}", self.job),
             ("GET", "/api/jobs/{job}/events", self.job_events),
             ("POST", "/api/jobs/{job}/cancel", self.cancel),
+            ("POST", "/api/jobs/{job}/resume", self.resume),
             ("GET", "/api/jobs/{job}/outputs", self.outputs),
             ("GET", "/api/jobs/{job}/provenance", self.provenance),
             ("GET", "/api/events", self.events),
@@ -278,6 +282,16 @@ class _Api:
             )
         await self._node.cancel(journal.job)
         return _answer({"job": journal.job, "state": "cancelling"}, 202)
+
+    async def resume(self, request: Request) -> Response:
+        """Go on with a job."""
+        read_query(request.query_params.multi_items())
+        budget_mc, deadline_s = read_resumption(await request.body())
+        journal = await self._journal(request)
+        job = await self._node.broker.resume(
+            journal.job, budget_mc=budget_mc, deadline_s=deadline_s
+        )
+        return _answer({"job": job, "resumes": journal.job if job != journal.job else ""})
 
     async def outputs(self, request: Request) -> Response:
         """Return what a job was for."""

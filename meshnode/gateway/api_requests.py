@@ -79,6 +79,21 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 
 
+def read_resumption(data: bytes) -> tuple[int | None, float | None]:
+    """Return budget and deadline of a job that is resumed; None where nothing is said.
+
+    Raises:
+        BadRequest: Not JSON, an unknown field, or one of the wrong type.
+    """
+    table = _read_object(data) if data else {}
+    _known(table, ("budget_mc", "deadline_s"), "field")
+    budget, deadline = table.get("budget_mc"), table.get("deadline_s")
+    return (
+        None if budget is None else _whole(budget, "budget_mc"),
+        None if deadline is None else _number(deadline, "deadline_s"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A goal that someone wants planned."""

@@ -31,7 +31,7 @@ _LIST_MAX: Final = 32
 
 #: Kind of event -> fields of its fact that are shown as they are.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key"),
+    "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key", "resumes"),
     "expanded": ("subtask", "sizes"),
     "called": ("unit", "attempt"),
     "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),

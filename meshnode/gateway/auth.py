@@ -313,6 +313,7 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.KeyReused, 409),
     (errors.NoSettlement, 409),
     (errors.BeyondEnd, 409),
+    (errors.JobEnded, 409),
     (errors.Cancelled, 409),
     (errors.JobFailed, 409),
     (errors.AgentTimeout, 504),

@@ -332,6 +332,10 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
         lambda d: d.update(award=resealed(d["award"], Award, agent="x"), agent="x"),
         "another agent",
     ),
+    "a sub-task that is cut otherwise than before": (
+        "planned", "", lambda d: d.update(again={"each": {"job": "j", "sizes": [5]}}),
+        "cut otherwise",
+    ),
     "another agent in the event": ("awarded", "each/0", put(agent="x"), "something else"),
     "an award for another capability": (
         "awarded", "each/0", in_award(capability="work.b@1"), "another agent or capability",
