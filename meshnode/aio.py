@@ -201,6 +201,10 @@ class Job:
         """
         return await self._thread.call(self._job.result)
 
+    async def explain(self) -> dict[str, JsonValue]:
+        """Return why it went as it did; see :meth:`meshnode.public.Job.explain`."""
+        return await self._thread.call(partial(_soon, self._job.explain))
+
     async def cancel(self) -> None:
         """End it early."""
         await self._thread.call(self._job.cancel)

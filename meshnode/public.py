@@ -37,6 +37,7 @@ from meshnode.errors import CannotPlan, ConfigError, JobFailed, MeshError
 from meshnode.gateway.api_views import (
     agent_view,
     event_view,
+    explanation_view,
     job_view,
     plan_view,
 )
@@ -194,6 +195,14 @@ class Job:
             verdicts=verdicts,
             provenance=await self._journal.export(),
         )
+
+    def explain(self) -> dict[str, JsonValue]:
+        """Return why it went as it did, as ``GET /api/jobs/{job}/explain`` shows it.
+
+        ``words`` among it are sections, each of a title and lines to be read by people.
+        """
+        journal = self._journal
+        return explanation_view(self.id, journal.events(), self._node.clock.now_ms())
 
     async def cancel(self) -> None:
         """End it early; returns when that is written down, the work stops soon after."""

@@ -19,6 +19,7 @@ what a peer or a journal did wrong never becomes this node's 500.
     GET  /api/jobs/JOB/events?last_seq=N&follow=1   its events after number N, as lines, or
                                        as server-sent events to who accepts those;
          …?since=N                     from number N on
+    GET  /api/jobs/JOB/explain         why it went as it did, and in words
     POST /api/jobs/JOB/cancel          -> 202
     POST /api/jobs/JOB/resume          go on with it, as a new job if it ended early:
                                        {budget_mc, deadline_s} -> {job, resumes}
@@ -61,6 +62,7 @@ from meshnode.gateway.api_streams import (
 )
 from meshnode.gateway.api_views import (
     agent_view,
+    explanation_view,
     job_view,
     plan_view,
     program_version,
@@ -115,6 +117,7 @@ class _Api:
             ("GET", "/api/jobs", self.jobs),
             ("GET", "/api/jobs/{job}", self.job),
             ("GET", "/api/jobs/{job}/events", self.job_events),
+            ("GET", "/api/jobs/{job}/explain", self.explain),
             ("POST", "/api/jobs/{job}/cancel", self.cancel),
             ("POST", "/api/jobs/{job}/resume", self.resume),
             ("GET", "/api/jobs/{job}/outputs", self.outputs),
@@ -271,6 +274,16 @@ class _Api:
             return Response(status_code=204)  # or its client would ask again for ever
         told = job_lines(journal, self._node, since=since, follow=follow, form=as_message)
         return EventsResponse(told)
+
+    async def explain(self, request: Request) -> Response:
+        """Say why a job went as it did."""
+        read_query(request.query_params.multi_items())
+        journal = await self._journal(request)
+        now_ms = self._clock.now_ms()
+        told = await trio.to_thread.run_sync(
+            explanation_view, journal.job, journal.events(), now_ms
+        )
+        return _answer(told)
 
     async def cancel(self, request: Request) -> Response:
         """End a job early."""

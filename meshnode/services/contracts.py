@@ -178,6 +178,7 @@ class Contracts:
             price_cap_mc=step.price_cap_mc,
             lease_ms=lease_ms,
             ranked=list(step.ranked),
+            considered=step.considered,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 
