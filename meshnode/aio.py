@@ -182,9 +182,11 @@ class Job:
         """Return how each unit of work stands."""
         return await self._thread.call(partial(_soon, self._job.status))
 
-    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """Yield every event from number ``since`` on, in order, until the job has ended."""
-        events = self._job.events(since)
+    async def events(
+        self, since: int = 0, *, after: int | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Yield events until the job has ended; see :meth:`meshnode.public.Job.events`."""
+        events = self._job.events(since, after=after)
         try:
             while (event := await self._thread.call(partial(anext, events, None))) is not None:
                 yield event
@@ -199,9 +201,20 @@ class Job:
         """
         return await self._thread.call(self._job.result)
 
+    async def explain(self) -> dict[str, JsonValue]:
+        """Return why it went as it did; see :meth:`meshnode.public.Job.explain`."""
+        return await self._thread.call(partial(_soon, self._job.explain))
+
     async def cancel(self) -> None:
         """End it early."""
         await self._thread.call(self._job.cancel)
+
+    async def resume(
+        self, *, budget_mc: int | None = None, deadline_s: float | None = None
+    ) -> "Job":
+        """Go on with what it left; see :meth:`meshnode.public.Job.resume`."""
+        resume = partial(self._job.resume, budget_mc=budget_mc, deadline_s=deadline_s)
+        return Job(self._thread, await self._thread.call(resume))
 
 
 class Node:

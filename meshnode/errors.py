@@ -127,6 +127,12 @@ class NotFound(MeshError):
     code = "node.not_found"
 
 
+class BeyondEnd(MeshError):
+    """A stream was asked for from a place that it hasn't reached: it is another stream."""
+
+    code = "stream.beyond_end"
+
+
 class KeyReused(MeshError):
     """An idempotency key that stands for another job."""
 
@@ -137,6 +143,12 @@ class NoSettlement(MeshError):
     """A debt can't be settled so: this node keeps balances only, or the payment failed."""
 
     code = "ledger.no_settlement"
+
+
+class JobEnded(MeshError):
+    """What is asked for makes no sense any more: the job has ended."""
+
+    code = "job.ended"
 
 
 class Cancelled(MeshError):

@@ -5,7 +5,7 @@ The node never finds its ports: :mod:`meshnode.app` hands it the real ones,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Final
 
@@ -32,7 +32,7 @@ from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
 from meshnode.services.arrival import Arrival
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.awards import Awards
+from meshnode.services.awards import PROGRESS, Awards
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.broker import Broker, Terms
 from meshnode.services.checking import Checking
@@ -480,6 +480,13 @@ class Node:
     async def journal(self, job: str) -> JobJournal:
         """Return a job's journal: its events, its state, its export."""
         return await self.broker.journal(job)
+
+    def streamed(self, job: str) -> list[Happening]:
+        """Return what the agents at work on ``job`` have streamed, as telemetry told it."""
+        return [
+            self.events.note(PROGRESS, job=job, **asdict(piece))
+            for piece in self.broker.streamed(job)
+        ]
 
     async def served(self) -> Sequence[ReceiptRow]:
         """Return the finished contracts that this node keeps."""

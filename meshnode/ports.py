@@ -341,8 +341,9 @@ class AgentCall:
     """What one run of an agent is told beside its input.
 
     Attributes:
-        idempotency_key: The same for every retry of the same work; pass it on to
-            side effects that must happen once.
+        idempotency_key: ``job/subtask/batch/number`` of this item: the same for every retry
+            of the same work, at whatever node, and of nothing else; pass it on to side
+            effects that must happen once.
         deadline_s: When the run is stopped, on Trio's clock.
         traceparent: W3C trace context, or empty.
         label: Secrecy and taint of the input, as text for logs.

@@ -34,7 +34,13 @@ from meshnode.config import NodeConfig, parse_config
 from meshnode.domain.graph_builder import Place, TaskGraph
 from meshnode.domain.plan_graphs import FILES
 from meshnode.errors import CannotPlan, ConfigError, JobFailed, MeshError
-from meshnode.gateway.api_views import agent_view, event_view, job_view, plan_view
+from meshnode.gateway.api_views import (
+    agent_view,
+    event_view,
+    explanation_view,
+    job_view,
+    plan_view,
+)
 from meshnode.node import JobJournal, Plan, Terms
 from meshnode.node import Node as CoreNode
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Output
@@ -135,11 +141,23 @@ class Job:
         durable = state.done is None or self._journal.done is not None
         return job_view(state, self._node.clock.now_ms(), durable=durable)
 
-    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
+    async def events(
+        self, since: int = 0, *, after: int | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
         """Yield every event from number ``since`` on, in order, until the job has ended.
 
-        Whoever was cut off asks again from the number after the last event that it saw.
+        Whoever was cut off, by a restart of the node too, misses nothing and sees nothing
+        twice with ``after``.
+
+        Args:
+            since: Number of the first event.
+            after: Number of the last event that was seen, in place of ``since``.
+
+        Raises:
+            BeyondEnd: No event has that number: it was seen in another journal.
         """
+        since = since if after is None else after + 1
+        self._journal.check_start(since)
         while True:
             events = self._journal.events(since)
             for event in events:
@@ -178,9 +196,38 @@ class Job:
             provenance=await self._journal.export(),
         )
 
+    def explain(self) -> dict[str, JsonValue]:
+        """Return why it went as it did, as ``GET /api/jobs/{job}/explain`` shows it.
+
+        ``words`` among it are sections, each of a title and lines to be read by people.
+        """
+        journal = self._journal
+        return explanation_view(self.id, journal.events(), self._node.clock.now_ms())
+
     async def cancel(self) -> None:
         """End it early; returns when that is written down, the work stops soon after."""
         await self._node.cancel(self.id)
+
+    async def resume(
+        self, *, budget_mc: int | None = None, deadline_s: float | None = None
+    ) -> "Job":
+        """Go on with what it left, if it failed or was cancelled, as a new job.
+
+        Finished sub-tasks aren't run again; a job that hasn't ended is returned itself.
+
+        Args:
+            budget_mc: Of the new job; as much as this one had unless said otherwise.
+            deadline_s: Of the new job, from now.
+
+        Raises:
+            JobEnded: It is completed, or nothing of it is left to be run.
+            ArtifactError: An input of it is no longer kept.
+            KeyReused: It was resumed with another budget.
+        """
+        job = await self._node.broker.resume(
+            self.id, budget_mc=budget_mc, deadline_s=deadline_s
+        )
+        return Job(self._node, await self._node.journal(job))
 
 
 _OF_EVERY_EVENT: Final = frozenset({"seq", "at_ms", "kind"})

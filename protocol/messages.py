@@ -278,7 +278,7 @@ class Progress(Message, frozen=True, kw_only=True):
         seq: Counts from 1.
         items_done: Of the award's items.
         offset: Characters streamed so far.
-        checkpoint: Hash of what was streamed so far, or empty.
+        checkpoint: SHA-256 of all that was streamed so far, as UTF-8, or empty.
         text: What was streamed since the last one, for the eye only.
     """
 

@@ -49,7 +49,7 @@ class _Kind(msgspec.Struct):
 
 
 _KIND: Final = msgspec.msgpack.Decoder(_Kind)
-_CHECK: Final = "check"
+_CHECK: Final = "check-"
 
 
 def kind_of(body: bytes) -> str:
@@ -132,7 +132,7 @@ class Watch:
 def _work_of(key: str) -> str:
     """Return ``job/subtask/batch`` of an agent call's key; empty for a broker's own check."""
     job, subtask, batch, number = key.split("/")
-    return "" if number == _CHECK else f"{job}/{subtask}/{batch}"
+    return "" if number.startswith(_CHECK) else f"{job}/{subtask}/{batch}"
 
 
 # --- when all is at rest -------------------------------------------------------------

@@ -22,6 +22,7 @@ from meshnode.cli import (
     down,
     inbox,
     invite,
+    job_events,
     jobs,
     keys,
     ledger,
@@ -98,11 +99,14 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
         {"list": invite.list_, "revoke": invite.revoke},
     ),
     "jobs": (
-        "The jobs of the node that runs here: list, show, cancel, outputs.",
+        "The jobs of the node that runs here: follow, explain, cancel, resume them.",
         {
             "list": jobs.list_,
             "show": jobs.show,
+            "events": job_events.events,
+            "explain": jobs.explain,
             "cancel": jobs.cancel,
+            "resume": jobs.resume,
             "outputs": jobs.outputs,
         },
     ),

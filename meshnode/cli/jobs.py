@@ -1,22 +1,17 @@
 """``meshnode jobs``: the jobs of the node that runs here."""
 
-import re
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.job_ids import LISTED_MAX, Job, asked, whole
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
-
-Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or enough of its beginning.")]
-_ID: Final = re.compile(r"[0-9a-f]{1,64}")
-_LISTED_MAX: Final = 10_000
 
 
 def list_(
@@ -36,13 +31,13 @@ def list_(
     """
 
     async def ask(client: "NodeClient") -> list[dict[str, Any]]:
-        asked = _LISTED_MAX if running else limit
-        jobs: list[dict[str, Any]] = (await client.call("GET", "/api/jobs", limit=str(asked)))[
+        count = LISTED_MAX if running else limit
+        jobs: list[dict[str, Any]] = (await client.call("GET", "/api/jobs", limit=str(count)))[
             "jobs"
         ]
         return [job for job in jobs if not (running and job["ended"])][:limit]
 
-    jobs = _asked(ask, home, url, token_file)
+    jobs = asked(ask, home, url, token_file)
     if as_json:
         say_json({"jobs": jobs})
         return
@@ -73,11 +68,11 @@ def show(
     """
 
     async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await _whole(client, job)
+        name = await whole(client, job)
         told: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}")
         return told
 
-    told = _asked(ask, home, url, token_file)
+    told = asked(ask, home, url, token_file)
     if as_json:
         say_json(told)
         return
@@ -91,6 +86,40 @@ def show(
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
     if told["error"]:
         out.print(plain(told["error"]["message"] or told["error"]["code"]), markup=False)
+
+
+def explain(
+    job: Job,
+    *,
+    home: Home = "",
+    url: Url = "",
+    token_file: TokenFile = "",
+    as_json: Json = False,
+) -> None:
+    """Say in words why a job went as it did, from its journal.
+
+    The plan; for each unit who was chosen among whom and why, what failed and whose
+    fault that is; where the time went, what it cost, and what is left of a job that
+    goes on.
+
+    Examples:
+      meshnode jobs explain 95402ad5
+    """
+
+    async def ask(client: "NodeClient") -> dict[str, Any]:
+        name = await whole(client, job)
+        told: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/explain")
+        return told
+
+    told = asked(ask, home, url, token_file)
+    if as_json:
+        say_json(told)
+        return
+    out = console()
+    for section in told["words"]:
+        out.print(f"\n{plain(section['title'])}", style="bold", markup=False)
+        for line in section["lines"]:
+            out.print(f"  {plain(line)}", markup=False, soft_wrap=True)
 
 
 def cancel(
@@ -108,15 +137,56 @@ def cancel(
     """
 
     async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await _whole(client, job)
+        name = await whole(client, job)
         told: dict[str, Any] = await client.call("POST", f"/api/jobs/{name}/cancel")
         return told
 
-    told = _asked(ask, home, url, token_file)
+    told = asked(ask, home, url, token_file)
     if as_json:
         say_json(told)
     else:
         print(f"job {told['job']} is being cancelled")
+
+
+def resume(
+    job: Job,
+    *,
+    budget: Annotated[
+        int | None,
+        typer.Option(metavar="MC", min=0, help="Of the new job; the old one's by default."),
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds until it must be done.")
+    ] = None,
+    home: Home = "",
+    url: Url = "",
+    token_file: TokenFile = "",
+    as_json: Json = False,
+) -> None:
+    """Go on with a job that failed or was cancelled, as a new job.
+
+    Sub-tasks that are finished aren't run, or paid, again.  A job that hasn't ended
+    goes on by itself; one that is held up (by a full disk, say) is tried again at once.
+
+    Examples:
+      meshnode jobs resume 95402ad5
+      meshnode jobs resume 95402ad5 --budget 500 --deadline 3600
+    """
+    terms = {"budget_mc": budget, "deadline_s": deadline}
+    body = {name: value for name, value in terms.items() if value is not None}
+
+    async def ask(client: "NodeClient") -> dict[str, Any]:
+        name = await whole(client, job)
+        told: dict[str, Any] = await client.call("POST", f"/api/jobs/{name}/resume", body=body)
+        return told
+
+    told = asked(ask, home, url, token_file)
+    if as_json:
+        say_json(told)
+    elif told["resumes"]:
+        print(f"job {told['job']} goes on with what job {told['resumes']} left")
+    else:
+        print(f"job {told['job']} has not ended and goes on")
 
 
 def outputs(
@@ -141,56 +211,19 @@ def outputs(
     folder = None if out is None else make_folder(out)
 
     async def ask(client: "NodeClient") -> tuple[dict[str, Any], dict[str, Any], bytes]:
-        name = await _whole(client, job)
+        name = await whole(client, job)
         status: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}")
         made: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/outputs")
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 
-    status, made, proof = _asked(ask, home, url, token_file)
+    status, made, proof = asked(ask, home, url, token_file)
     if folder is not None:
         keep(folder, status, made, proof)
     say_json(made)
 
 
 # --- pieces ---------------------------------------------------------------------------
-
-
-T = TypeVar("T")
-
-
-def _asked(
-    ask: Callable[["NodeClient"], Awaitable[T]], home: str, url: str, token_file: str
-) -> T:
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def run() -> T:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            return await ask(client)
-
-    return trio.run(run)
-
-
-async def _whole(client: "NodeClient", given: str) -> str:
-    """Return the id of the one job that ``given`` is, or is the beginning of."""
-    from meshnode.cli.failure import CommandFailed
-
-    if _ID.fullmatch(given):
-        jobs = (await client.call("GET", "/api/jobs", limit=str(_LISTED_MAX)))["jobs"]
-        found = [row["job"] for row in jobs if row["job"].startswith(given)]
-        if len(found) == 1:
-            return str(found[0])
-        if found:
-            raise CommandFailed(
-                f"{len(found)} jobs begin with {given}", hint="give more of the id"
-            )
-    raise CommandFailed(
-        f"there is no job {given[:64]!r} here",
-        hint="see `meshnode jobs list`",
-        told="node.not_found",
-    )
 
 
 def _cost(amount_mc: int | None) -> str:

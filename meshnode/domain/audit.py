@@ -121,6 +121,8 @@ class Audit:
     def _expanded(self, fact: Expanded) -> None:
         task = self.state.tasks[fact.subtask]
         self._need_producers(task)
+        again = self.state.required_plan.again.get(fact.subtask)
+        _need(again is None or again.sizes == fact.sizes, "it was cut otherwise before")
         if task.each:
             _need(all(size >= 1 for size in fact.sizes), "an empty batch")
             lengths = {list_length(self.state, task, name) for name in task.each}
@@ -208,6 +210,7 @@ class Audit:
         plan = self.state.required_plan
         _need(award.h.deadline_ms <= plan.deadline_ms, "it runs past the job's deadline")
         _need(len(fact.schema) == HASH_SIZE, "no hash of an output schema")
+        self._check_ranked(fact)
         reserved_mc = self.state.reserved_mc()
         _need(
             self.state.spent_mc + reserved_mc <= plan.budget_mc,
@@ -216,6 +219,21 @@ class Audit:
         )
         self._check_bindings(unit, award)
         self.awards[fact.unit, fact.attempt] = (award, terms)
+
+    def _check_ranked(self, fact: Awarded) -> None:
+        """Hold the decision against what it says that it was made by."""
+        if not fact.ranked:
+            return
+        _need(fact.ranked[0].peer == fact.peer, "another candidate than the first was taken")
+        _need(
+            not fact.considered or fact.considered >= len(fact.ranked),
+            "more candidates are ranked than were considered",
+        )
+        for row in fact.ranked:
+            _need(
+                row.parts_ms in {0, row.finish_ms},
+                f"the times of {row.peer[:60]} don't add up",
+            )
 
     def _terms(self, fact: Awarded, attempt: Attempt, award: Award) -> Proposal | StandingOffer:
         """Return the proposal or standing offer that ``award`` binds."""

@@ -43,8 +43,26 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """A sub-task that another job had begun with the same inputs, and this one does again.
+
+    It is cut in the same way, so that each item keeps its idempotency key.
+
+    Attributes:
+        job: Whose keys its items have.
+        sizes: Items of each batch; one batch of -1 is a single call.
+    """
+
+    job: str
+    sizes: list[int]
+
+
 class Planned(Fact, frozen=True, kw_only=True):
-    """The job exists: its graph, inputs and bounds are fixed."""
+    """The job exists: its graph, inputs and bounds are fixed.
+
+    ``resumes`` is the job that it goes on with, or empty; ``again`` are the sub-tasks that
+    had been begun there.
+    """
 
     KIND: ClassVar[str] = "planned"
 
@@ -57,6 +75,8 @@ class Planned(Fact, frozen=True, kw_only=True):
     epoch: int
     traceparent: str = ""
     hops: int = 3
+    resumes: str = ""
+    again: dict[str, Again] = {}
 
 
 class Expanded(Fact, frozen=True, kw_only=True):
@@ -122,11 +142,38 @@ class Refused(Fact, frozen=True, kw_only=True):
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate as the decision saw it."""
+    """A candidate as the decision saw it.
+
+    The parts add up to ``finish_ms``; older versions wrote none of them.
+
+    Attributes:
+        peer: PeerId.
+        price_mc: For all calls of the unit.
+        finish_ms: Expected time until it would be finished.
+        agent: Its agent's local name.
+        run_ms: Of that, the work itself.
+        wait_ms: Of that, this broker's own units that are before it there.
+        queue_ms: Of that, the work of others, as lately seen there.
+        dial_ms: Of that, reaching a node without a session.
+        call_ms: Of that, calling for a proposal, where there is no standing offer.
+        troubled: It failed lately: last choice.
+    """
 
     peer: str
     price_mc: int
     finish_ms: int
+    agent: str = ""
+    run_ms: int = 0
+    wait_ms: int = 0
+    queue_ms: int = 0
+    dial_ms: int = 0
+    call_ms: int = 0
+    troubled: bool = False
+
+    @property
+    def parts_ms(self) -> int:
+        """What the parts add up to; 0 where an older version wrote it."""
+        return self.run_ms + self.wait_ms + self.queue_ms + self.dial_ms + self.call_ms
 
 
 class Awarded(Fact, frozen=True, kw_only=True):
@@ -142,7 +189,8 @@ class Awarded(Fact, frozen=True, kw_only=True):
         schema: Hash of the output schema that the result is held against.
         price_cap_mc: Reserved for it.
         lease_ms: As in the award.
-        ranked: Candidates as the decision saw them, best first.
+        ranked: The best candidates as the decision saw them, best first.
+        considered: Candidates that it chose among, these and others; 0 in older journals.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -157,6 +205,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
     price_cap_mc: int
     lease_ms: int
     ranked: list[Ranked]
+    considered: int = 0
 
 
 class Progressed(Fact, frozen=True, kw_only=True):

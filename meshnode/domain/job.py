@@ -63,6 +63,7 @@ class Attempt:
         at_ms: When it was called or awarded, whichever is later.
         price_cap_mc: Reserved while it is open.
         items_done: Progress.
+        offset: Characters that it had streamed at the last checkpoint.
         delivered: The result, once there.
         verdict: The check's outcome, once there.
         error: Code and text, when failed.
@@ -82,6 +83,7 @@ class Attempt:
     lease_ms: int = 0
     price_cap_mc: int = 0
     items_done: int = 0
+    offset: int = 0
     delivered: Delivered | None = None
     verdict: Verified | None = None
     paid_mc: int | None = None
@@ -322,7 +324,7 @@ class JobState:
                 attempt.refusals[fact.peer] = fact
             case Progressed():
                 attempt.contract = advance(attempt.contract, "progress")
-                attempt.items_done = fact.items_done
+                attempt.items_done, attempt.offset = fact.items_done, fact.offset
             case Delivered() if attempt.delivered is not None:
                 raise OutOfTurn("delivered", f"{unit.name} is delivered")
             case Delivered():

@@ -113,9 +113,28 @@ def rank(
     rows.sort(key=_PLACE)
     _break_ties(rows, key)
     return [
-        (candidate, Ranked(peer=candidate.peer, price_mc=price_mc, finish_ms=time_ms))
+        (candidate, _ranked(candidate, calls, time_ms, price_mc))
         for _, candidate, time_ms, price_mc in rows
     ]
+
+
+def _ranked(candidate: Candidate, calls: int, time_ms: int, price_mc: int) -> Ranked:
+    """Return ``candidate`` as the journal shows it: its time taken apart again."""
+    run_ms = (candidate.latency_ms or LATENCY_GUESS_MS) * calls
+    dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
+    call_ms = 0 if candidate.offer else CALL_GUESS_MS
+    return Ranked(
+        peer=candidate.peer,
+        price_mc=price_mc,
+        finish_ms=time_ms,
+        agent=candidate.agent,
+        run_ms=run_ms,
+        wait_ms=time_ms - run_ms - candidate.queue_ms - dial_ms - call_ms,
+        queue_ms=candidate.queue_ms,
+        dial_ms=dial_ms,
+        call_ms=call_ms,
+        troubled=candidate.troubled,
+    )
 
 
 def first(

@@ -89,7 +89,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class MakeAward:
-    """Award a unit; ``proposal`` is the envelope that it binds."""
+    """Award a unit; binds the envelope ``proposal``, ``ranked`` are the best ``considered``."""
 
     unit: str
     attempt: int
@@ -97,6 +97,7 @@ class MakeAward:
     proposal: bytes
     ranked: tuple[Ranked, ...]
     price_cap_mc: int
+    considered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +244,9 @@ class _Planner:
     # --- batches ---
 
     def _expand(self, task: SubTask) -> None:
-        if not task.each:
-            self.out.append(Expand(task.id, (SINGLE,)))
+        again = self.state.required_plan.again.get(task.id)
+        if again is not None or not task.each:
+            self.out.append(Expand(task.id, tuple(again.sizes) if again else (SINGLE,)))
             return
         count = self._count(task)
         if count is None:
@@ -440,7 +442,8 @@ class _Planner:
             self.credit[candidate.peer] -= cap_mc
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
         shown = tuple(row for _, row in ranked[:CALLED_MAX])
-        self.out.append(MakeAward(unit.name, number, candidate, proposal, shown, cap_mc))
+        award = MakeAward(unit.name, number, candidate, proposal, shown, cap_mc, len(ranked))
+        self.out.append(award)
 
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]
@@ -458,10 +461,9 @@ class _Planner:
             [self.state.planned_ms, self.view.since_ms]
             + [
                 self.state.units[name].ended_ms
-                for other in self.state.producers[task.id]
+                for other in (*self.state.producers[task.id], task.id)
                 for name in self.state.expanded.get(other, ())
             ]
-            + list(_ended(self.state, task))
         )
         barred = self.view.barred.get(task.capability, ())
         grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
@@ -491,8 +493,3 @@ class _Planner:
 
     def _wake(self, at_ms: int) -> None:
         self.wake_ms = min(self.wake_ms, at_ms)
-
-
-def _ended(state: JobState, task: SubTask) -> Iterator[int]:
-    for name in state.expanded.get(task.id, ()):
-        yield state.units[name].ended_ms

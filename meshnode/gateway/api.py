@@ -16,8 +16,13 @@ what a peer or a journal did wrong never becomes this node's 500.
                                        the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs
     GET  /api/jobs/JOB                 how one stands
-    GET  /api/jobs/JOB/events?since=N&follow=1   its events from number N on, as lines
+    GET  /api/jobs/JOB/events?last_seq=N&follow=1   its events after number N, as lines, or
+                                       as server-sent events to who accepts those;
+         …?since=N                     from number N on
+    GET  /api/jobs/JOB/explain         why it went as it did, and in words
     POST /api/jobs/JOB/cancel          -> 202
+    POST /api/jobs/JOB/resume          go on with it, as a new job if it ended early:
+                                       {budget_mc, deadline_s} -> {job, resumes}
     GET  /api/jobs/JOB/outputs         what a completed job returns
     GET  /api/jobs/JOB/provenance      an ended job's signed journal, bytes
     GET  /api/events?follow=1          telemetry, as lines
@@ -42,11 +47,26 @@ from meshnode.gateway.api_requests import (
     read_count,
     read_flag,
     read_query,
+    read_resumption,
+    read_start,
     read_submission,
     read_wish,
 )
-from meshnode.gateway.api_streams import LinesResponse, job_lines, telemetry_lines
-from meshnode.gateway.api_views import agent_view, job_view, plan_view, program_version
+from meshnode.gateway.api_streams import (
+    EVENT_STREAM,
+    EventsResponse,
+    LinesResponse,
+    as_message,
+    job_lines,
+    telemetry_lines,
+)
+from meshnode.gateway.api_views import (
+    agent_view,
+    explanation_view,
+    job_view,
+    plan_view,
+    program_version,
+)
 from meshnode.node import JobJournal, Node
 from meshnode.ports import Agent, JsonValue, WallClock
 from protocol.errors import Malformed
@@ -97,7 +117,9 @@ class _Api:
             ("GET", "/api/jobs", self.jobs),
             ("GET", "/api/jobs/{job}", self.job),
             ("GET", "/api/jobs/{job}/events", self.job_events),
+            ("GET", "/api/jobs/{job}/explain", self.explain),
             ("POST", "/api/jobs/{job}/cancel", self.cancel),
+            ("POST", "/api/jobs/{job}/resume", self.resume),
             ("GET", "/api/jobs/{job}/outputs", self.outputs),
             ("GET", "/api/jobs/{job}/provenance", self.provenance),
             ("GET", "/api/events", self.events),
@@ -240,12 +262,28 @@ class _Api:
 
     async def job_events(self, request: Request) -> Response:
         """Tell a job's events."""
-        query = read_query(request.query_params.multi_items(), "since", "follow")
-        since = read_count(query.get("since", "0"), "since")
-        follow = read_flag(query.get("follow", "0"), "follow")
+        query = read_query(request.query_params.multi_items(), "since", "last_seq", "follow")
+        since = read_start(query, request.headers.get("last-event-id", ""))
+        as_events = EVENT_STREAM in request.headers.get("accept", "")
+        follow = as_events or read_flag(query.get("follow", "0"), "follow")
         journal = await self._journal(request)
-        lines = job_lines(journal, self._node.events, since=since, follow=follow)
-        return LinesResponse(lines)
+        journal.check_start(since)
+        if not as_events:
+            return LinesResponse(job_lines(journal, self._node, since=since, follow=follow))
+        if journal.done is not None and not journal.events(since):
+            return Response(status_code=204)  # or its client would ask again for ever
+        told = job_lines(journal, self._node, since=since, follow=follow, form=as_message)
+        return EventsResponse(told)
+
+    async def explain(self, request: Request) -> Response:
+        """Say why a job went as it did."""
+        read_query(request.query_params.multi_items())
+        journal = await self._journal(request)
+        now_ms = self._clock.now_ms()
+        told = await trio.to_thread.run_sync(
+            explanation_view, journal.job, journal.events(), now_ms
+        )
+        return _answer(told)
 
     async def cancel(self, request: Request) -> Response:
         """End a job early."""
@@ -257,6 +295,16 @@ class _Api:
             )
         await self._node.cancel(journal.job)
         return _answer({"job": journal.job, "state": "cancelling"}, 202)
+
+    async def resume(self, request: Request) -> Response:
+        """Go on with a job."""
+        read_query(request.query_params.multi_items())
+        budget_mc, deadline_s = read_resumption(await request.body())
+        journal = await self._journal(request)
+        job = await self._node.broker.resume(
+            journal.job, budget_mc=budget_mc, deadline_s=deadline_s
+        )
+        return _answer({"job": job, "resumes": journal.job if job != journal.job else ""})
 
     async def outputs(self, request: Request) -> Response:
         """Return what a job was for."""

@@ -84,6 +84,21 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 
 
+def read_resumption(data: bytes) -> tuple[int | None, float | None]:
+    """Return budget and deadline of a job that is resumed; None where nothing is said.
+
+    Raises:
+        BadRequest: Not JSON, an unknown field, or one of the wrong type.
+    """
+    table = _read_object(data) if data else {}
+    _known(table, ("budget_mc", "deadline_s"), "field")
+    budget, deadline = table.get("budget_mc"), table.get("deadline_s")
+    return (
+        None if budget is None else _whole(budget, "budget_mc"),
+        None if deadline is None else _number(deadline, "deadline_s"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A goal that someone wants planned."""
@@ -243,6 +258,26 @@ def read_count(text: str, name: str) -> int:
     if not _COUNT.fullmatch(text):
         raise BadRequest(f"{name} should be a number, not {text[:60]!r}", hint="0 or more")
     return int(text)
+
+
+def read_start(query: Mapping[str, str], last_event_id: str = "") -> int:
+    """Return the number of the event from which on a client wants to be told.
+
+    Args:
+        query: ``since`` is that number, ``last_seq`` that of the last event that it saw.
+        last_event_id: The header of that name, as ``last_seq``: it is what a client that
+            was cut off adds to the request that it makes again, and so it counts.
+
+    Raises:
+        BadRequest: Both parameters, or no number.
+    """
+    if last_event_id:
+        return read_count(last_event_id, "Last-Event-ID") + 1
+    if "last_seq" in query:
+        if "since" in query:
+            raise BadRequest("since and last_seq say the same", hint="give one of them")
+        return read_count(query["last_seq"], "last_seq") + 1
+    return read_count(query.get("since", "0"), "since")
 
 
 def read_flag(text: str, name: str) -> bool:

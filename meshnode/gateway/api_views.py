@@ -11,6 +11,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from meshnode.domain.explaining import explain
+from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
 from meshnode.domain.graph_files import graph_to_value
 from meshnode.domain.job import Attempt, JobState, Unit
@@ -31,7 +33,7 @@ _LIST_MAX: Final = 32
 
 #: Kind of event -> fields of its fact that are shown as they are.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key"),
+    "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key", "resumes"),
     "expanded": ("subtask", "sizes"),
     "called": ("unit", "attempt"),
     "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),
@@ -253,6 +255,14 @@ def _state(unit: Unit, *, ended: bool) -> str:
 def _named(award: bytes) -> _Named:
     """Return whom an award of this node's own journal is for; its signature stands there."""
     return _NAMED.decode(peek(award).p)
+
+
+def explanation_view(job: str, events: Sequence[Event], now_ms: int) -> View:
+    """Return why a job went as it did: the facts, and ``words`` to be read by people."""
+    told = explain(job, events, now_ms=now_ms)
+    view: View = msgspec.to_builtins(told)
+    words = msgspec.to_builtins(in_words(told))
+    return {**view, "words": words}
 
 
 # --- events -----------------------------------------------------------------------

@@ -312,6 +312,8 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.ConfigError, 422),
     (errors.KeyReused, 409),
     (errors.NoSettlement, 409),
+    (errors.BeyondEnd, 409),
+    (errors.JobEnded, 409),
     (errors.Cancelled, 409),
     (errors.JobFailed, 409),
     (errors.AgentTimeout, 504),

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from meshnode.domain.values import parse
 from meshnode.errors import CannotPlan, JobFailed, MeshError, NoProvider
-from meshnode.gateway.api_streams import LinesResponse
+from meshnode.gateway.api_streams import EventsResponse
 from meshnode.gateway.auth import status_of
 from meshnode.gateway.openai_requests import Chat, ChatRefused, read_chat
 from meshnode.gateway.openai_tasks import (
@@ -67,13 +67,15 @@ class _Answer:
         journal: Of the job.
         streams: What its agent streams is text of the answer.
         sent: Text that the client has.
-        unit: Whose text that is.
+        chars: How much that is.
+        run: Which writing of the text it is the beginning of.
     """
 
     journal: JobJournal
     streams: bool
     sent: list[str] = field(default_factory=list)
-    unit: tuple[str, int] | None = None
+    chars: int = 0
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class _Door:
         job = await self._node.submit(task.graph, task.inputs, terms)
         answer = _Answer(await self._node.journal(job), task.streams)
         if chat.stream:
-            return _Events(self._cancelling(answer, self._stream(chat, answer)))
+            return EventsResponse(self._cancelling(answer, self._stream(chat, answer)))
         try:
             return JSONResponse(await self._whole(chat, answer))
         except trio.Cancelled:
@@ -229,6 +231,9 @@ class _Door:
         yield chunk({"role": "assistant", "content": ""})
         try:
             with self._node.events.watch() as onlooker:
+                for before in self._node.streamed(answer.journal.job):
+                    if text := _piece(answer, before.name, before.fields):
+                        yield chunk({"content": text})
                 while answer.journal.done is None:
                     with trio.move_on_after(_QUIET_S) as quiet:
                         happening = await onlooker.next()
@@ -274,13 +279,15 @@ def _piece(answer: _Answer, name: str, fields: Mapping[str, object]) -> str:
     """Return the new text of the answer that an event of telemetry brings, or nothing."""
     if name != "award.progress" or fields.get("job") != answer.journal.job:
         return ""
-    text, unit = fields.get("text"), str(fields.get("unit"))
-    tried = answer.journal.state.units.get(unit)
-    attempt = (unit, len(tried.attempts) if tried else 0)
-    answer.unit = answer.unit or attempt
-    # What a second contractor writes begins again; it can't follow on the first one's text.
-    if not answer.streams or not isinstance(text, str) or attempt != answer.unit:
+    text, run = fields.get("text"), str(fields.get("run"))
+    answer.run = answer.run or run
+    # What is written anew begins again, and can't follow on what the client has; nor can
+    # what comes after a piece that was missed.  The rest is sent when the answer is there.
+    if not answer.streams or not isinstance(text, str) or run != answer.run:
         return ""
+    if fields.get("offset") != answer.chars:
+        return ""
+    answer.chars += len(text)
     answer.sent.append(text)
     return text
 
@@ -324,12 +331,6 @@ def _told(journal: JobJournal) -> View:
 
 def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
-
-
-class _Events(LinesResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
 
 
 # --- errors in their shape ------------------------------------------------------------

@@ -4,6 +4,7 @@ Answers come back as facts for the job's runner to record; the only facts writte
 here are checkpoints of progress while an award is attended.
 """
 
+from dataclasses import asdict
 from typing import Final, Literal
 
 import outcome
@@ -39,6 +40,7 @@ from meshnode.services.contracts import topic
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
+from meshnode.services.token_streams import Piece, TokenStream
 from protocol.codec import decode_as, encode
 from protocol.declines import Decline
 from protocol.errors import RemoteProtocolError, TooLarge
@@ -66,6 +68,8 @@ _ANSWER_S: Final = 15.0
 #: The next attempt waits so long for a slow one to hear that it is over, seconds.
 _WITHDRAW_S: Final = 2.0
 _CANCEL_S: Final = 15.0
+#: Telemetry: what an agent streams, with the fields of :class:`Piece`.
+PROGRESS: Final = "award.progress"
 _DECLINE_S: Final = 5.0
 
 
@@ -77,6 +81,7 @@ class Awards:
         self._signer = context.signer
         self._sessions = sessions
         self._market = market
+        self._streams: dict[tuple[str, str], TokenStream] = {}  # by job and unit, while it runs
 
     async def ask(self, called: Called, peer: str) -> Proposed | Refused:
         """Send a CFP and return the answer as a fact."""
@@ -150,6 +155,14 @@ class Awards:
         None says that the job ends early: the award isn't sent again, whoever cancels it
         sees to its end.
         """
+        try:
+            return await self._attend(journal, unit, attempt)
+        finally:
+            self._streams.pop((journal.job, unit.name), None)
+
+    async def _attend(
+        self, journal: JobJournal, unit: Unit, attempt: Attempt
+    ) -> Delivered | Failed | None:
         state = journal.state
         award = read_message(attempt.award, Award, network=self._context.network)
         limit_s = award.timeout_ms / 1000 + _ANSWER_S
@@ -209,13 +222,8 @@ class Awards:
                     began.append(True)
                     nursery.start_soon(self._checkpoint, journal, unit, attempt, news)
                 news[:] = [progress]
-                self._context.emit(
-                    "award.progress",
-                    job=journal.job,
-                    unit=unit.name,
-                    items_done=progress.items_done,
-                    text=progress.text,
-                )
+                piece = self._stream(journal.job, unit, attempt).take(progress)
+                self._context.emit(PROGRESS, job=journal.job, **asdict(piece))
 
         async def ask() -> bytes:
             return await self._sessions.request(
@@ -227,6 +235,23 @@ class Awards:
             answer = await outcome.acapture(ask)
             nursery.cancel_scope.cancel()
         return answer.unwrap()
+
+    def _stream(self, job: str, unit: Unit, attempt: Attempt) -> TokenStream:
+        found = self._streams.get((job, unit.name))
+        if found is None:
+            again = attempt.number > 0 or attempt.offset > 0
+            found = TokenStream(unit.name, attempt.number, again=again)
+            self._streams[job, unit.name] = found
+        return found
+
+    def so_far(self, job: str) -> list[Piece]:
+        """Return what the agents at work on ``job`` have streamed, as far as it is kept."""
+        return [
+            piece
+            for (whose, _), stream in self._streams.items()
+            if whose == job
+            for piece in stream.so_far()
+        ]
 
     async def _checkpoint(
         self, journal: JobJournal, unit: Unit, attempt: Attempt, news: list[Progress]

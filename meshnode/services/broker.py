@@ -1,19 +1,20 @@
 """The broker: takes jobs, keeps them going, through restarts, and hands out their results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
 import trio
 
-from meshnode.domain.facts import Cancelled, InputRef, Planned
+from meshnode.domain.facts import Again, Cancelled, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, fingerprint, parse
 from meshnode.errors import (
     ArtifactError,
     InputInvalid,
+    JobEnded,
     KeyReused,
     MeshError,
     NoProvider,
@@ -25,6 +26,8 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_runner import JobRunner, Tools, reasons
 from meshnode.services.journals import JobJournal
+from meshnode.services.resuming import left_of
+from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
@@ -81,6 +84,8 @@ class Terms:
         traceparent: W3C trace context, or empty.
         asked: Fingerprint of what the graph and its inputs were made from, or empty: asked
             again with the same key, it may have become another graph meanwhile.
+        resumes: The job that this one goes on with, or empty.
+        again: Its sub-tasks that had been begun there.
     """
 
     budget_mc: int = 1_000_000
@@ -88,6 +93,8 @@ class Terms:
     idempotency_key: str = ""
     traceparent: str = ""
     asked: str = ""
+    resumes: str = ""
+    again: Mapping[str, Again] = field(default_factory=dict)
 
 
 class Broker:
@@ -99,6 +106,7 @@ class Broker:
         self._tools = tools
         self._journals: dict[str, JobJournal] = {}
         self._ended: dict[str, None] = {}
+        self._held: dict[str, trio.Event] = {}  # job -> what ends its pause
         self._nursery: trio.Nursery | None = None
         self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
@@ -125,7 +133,10 @@ class Broker:
         """Run a job to its end, again after whatever stops its runner."""
         hold_s = _HOLD_S
         while not await self._advance(journal):
-            await trio.sleep(hold_s)
+            again = self._held[journal.job] = trio.Event()
+            with trio.move_on_after(hold_s):
+                await again.wait()
+            del self._held[journal.job]
             hold_s = min(2 * hold_s, _HOLD_S_MAX)
 
     async def _advance(self, journal: JobJournal) -> bool:
@@ -227,6 +238,8 @@ class Broker:
             idempotency_key=terms.idempotency_key,
             epoch=0,
             traceparent=terms.traceparent,
+            resumes=terms.resumes,
+            again=dict(terms.again),
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
@@ -348,6 +361,10 @@ class Broker:
             del self._ended[oldest]
             self._journals.pop(oldest, None)  # the store has it
 
+    def streamed(self, job: str) -> list[Piece]:
+        """Return what the agents at work on a job have streamed, as far as it is kept."""
+        return self._tools.awards.so_far(job)
+
     async def cancel(self, job: str, *, reason: str = "owner") -> None:
         """End a job early; returns at once, the end shows in its events."""
         journal = await self._journal(job)
@@ -355,6 +372,52 @@ class Broker:
             Cancelled(reason=reason, text="cancelled by its owner"),
             still=lambda: journal.state.done is None and journal.state.cancelled is None,
         )
+
+    async def resume(
+        self, job: str, *, budget_mc: int | None = None, deadline_s: float | None = None
+    ) -> str:
+        """Go on with a job that ended early, as a new job; return its id.
+
+        What is finished isn't run again.  A job that hasn't ended goes on by itself; one
+        that is held up is tried again at once.  Asked again, it is the same new job.
+
+        Args:
+            job: Which one.
+            budget_mc: Of the new job; as much as the old one had unless said otherwise.
+            deadline_s: Of the new job, from now.
+
+        Raises:
+            NotFound: There is no such job.
+            JobEnded: It is completed, or has nothing left to be run.
+            ArtifactError: An input of it is no longer kept.
+            KeyReused: It is resumed already, with another budget.
+            MeshError: As :meth:`submit`.
+        """
+        journal = await self._journal(job)
+        if journal.done is None:
+            if (pause := self._held.get(job)) is not None:
+                pause.set()
+            return job
+        if journal.done.state == "completed":
+            raise JobEnded(f"job {job} is completed", hint="it has its outputs")
+        left = await left_of(journal.state, self._artifacts)
+        if not left.graph.subtasks:
+            raise JobEnded(
+                f"every sub-task of job {job} is finished; its outputs can't be put together",
+                hint=journal.done.text,
+            )
+        budget_mc = journal.state.required_plan.budget_mc if budget_mc is None else budget_mc
+        # What is left is fewer things once outputs have been kept for long enough.
+        terms = Terms(
+            budget_mc=budget_mc,
+            idempotency_key=job,
+            asked=f"what job {job} left",
+            resumes=job,
+            again=left.again,
+        )
+        if deadline_s is not None:
+            terms = replace(terms, deadline_s=deadline_s)
+        return await self.submit(left.graph, left.inputs, terms, caller="resume")
 
     async def wait(self, job: str) -> JobState:
         """Return the job's state once it has ended."""

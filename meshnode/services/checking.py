@@ -120,9 +120,9 @@ class Checking:
         if not own or award.h.audience == self._context.peer:
             return None
         outputs: list[JsonValue] = []
-        for value in inputs:
+        for number, value in enumerate(inputs):
             call = AgentCall(
-                idempotency_key=f"{award.h.idempotency_key}/check",
+                idempotency_key=f"{award.h.idempotency_key}/check-{number}",
                 deadline_s=trio.current_time() + award.timeout_ms / 1000,
             )
             try:

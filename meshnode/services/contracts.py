@@ -178,6 +178,7 @@ class Contracts:
             price_cap_mc=step.price_cap_mc,
             lease_ms=lease_ms,
             ranked=list(step.ranked),
+            considered=step.considered,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 
@@ -271,11 +272,12 @@ class Contracts:
 def topic(state: JobState, unit: Unit, cost_mc: int) -> Topic:
     """Return what messages about ``unit`` say in their headers."""
     plan = state.required_plan
+    again = plan.again.get(unit.subtask)
     return Topic(
         job=state.job,
         subtask=unit.name,
         deadline_ms=plan.deadline_ms,
-        idempotency_key=f"{state.job}/{unit.name}",
+        idempotency_key=f"{again.job if again else state.job}/{unit.name}",
         traceparent=plan.traceparent,
         budget=Budget(cost_mc=max(0, cost_mc)),
         hops=max(0, plan.hops - 1),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final, Literal
 
 import trio
@@ -77,6 +78,7 @@ class Execution:
         self._watchers = 0
         self._let_lease_run()
         self._tail = ""
+        self._streamed = sha256()
         self._change = trio.Event()
 
     @property
@@ -118,13 +120,20 @@ class Execution:
         """Note progress; whoever is attached passes it on."""
         self.items_done += items
         self.offset += len(text)
-        self._tail = (self._tail + sendable(text))[-_TEXT_MAX:]
+        told = sendable(text)
+        self._streamed.update(told.encode())
+        self._tail = (self._tail + told)[-_TEXT_MAX:]
         self._changed()
 
     @property
     def position(self) -> tuple[int, int]:
         """How far it is: items done, characters streamed."""
         return self.items_done, self.offset
+
+    @property
+    def checkpoint(self) -> bytes:
+        """Hash of all that was streamed, or nothing if nothing was."""
+        return self._streamed.digest() if self.offset else b""
 
     def text_since(self, offset: int) -> str:
         """Return what was streamed after ``offset``, or the end of it if that is much."""
@@ -172,6 +181,7 @@ class Executor:
             seq=execution.progress_seq,
             items_done=execution.items_done,
             offset=execution.offset,
+            checkpoint=execution.checkpoint,
             text=text,
         )
 

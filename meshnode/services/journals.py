@@ -21,7 +21,7 @@ import trio
 
 from meshnode.domain.facts import Done, Fact, Planned
 from meshnode.domain.job import JobState
-from meshnode.errors import MeshError, NotFound, StoreError
+from meshnode.errors import BeyondEnd, MeshError, NotFound, StoreError
 from meshnode.ports import Append, Delete, Put, Write
 from meshnode.services.context import Context
 from protocol.errors import ProtocolError
@@ -155,11 +155,12 @@ class JobJournal:
 
     async def _load(self, entries: Sequence[bytes]) -> None:
         """Fold ``entries``, the header first, and hold them against the signed head."""
+        # Read first: nobody may look while some of what is durable isn't folded again.
+        raw = await self._context.store.read(_HEADS, self.job)
         self._begin()
         for body in entries[1:]:
             self.state.apply(decode_event(body))
             self._link(body)
-        raw = await self._context.store.read(_HEADS, self.job)
         if raw is None:
             raise StoreError(f"the journal of job {self.job} has no signed head")
         head = read_head(raw, self._segment)
@@ -353,8 +354,21 @@ class JobJournal:
         """Wait for the next change or :meth:`poke`."""
         await self._changed.wait()
 
+    def check_start(self, start: int) -> None:
+        """Refuse to tell events from ``start`` on where that can't be what is meant.
+
+        Raises:
+            BeyondEnd: There is no event before it: whoever saw one followed another journal.
+        """
+        if start > self._durable:
+            raise BeyondEnd(
+                f"job {self.job} has {self._durable} events, and event {start - 1} is said"
+                " to be known",
+                hint="this is not the journal that was followed: begin again from event 0",
+            )
+
     def events(self, start: int = 0) -> list[Event]:
-        """Return the events from ``start`` on."""
+        """Return the durable events from ``start`` on."""
         return [decode_event(body) for body in self._events[start : self._durable]]
 
     async def follow(self, start: int) -> list[Event]:

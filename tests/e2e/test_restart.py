@@ -1,6 +1,8 @@
 """A broker that is killed mid-job goes on from its journal when it is started again."""
 
+import json
 import signal
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import httpx
 import pytest
 
 from meshnode.domain.provenance import verify_provenance
-from tests.e2e.processes import NodeProcess, await_ready, mesh, start
+from tests.e2e.processes import MESHNODE, NodeProcess, await_ready, mesh, start
 
 CODE = "import subprocess\n\n\ndef run(x):\n    subprocess.call(x, shell=True)\n"
 GRAPH = {
@@ -81,6 +83,17 @@ def test_a_killed_broker_goes_on_with_its_job_after_a_restart(tmp_path: Path) ->
         body = {"graph": GRAPH, "inputs": {"files": files}, "deadline_s": 120}
         job = killed.api("POST", "/api/jobs", json=body).json()["job"]
         follow(killed, job, "charged")
+        at_home = ("--home", str(killed.home / "home"))
+        told = stack.enter_context(
+            subprocess.Popen(
+                [*MESHNODE, "jobs", "events", job, "--follow", "--json", *at_home],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        assert told.stdout is not None
+        first = told.stdout.readline()
         killed.kill()
 
         home = killed.home
@@ -102,3 +115,18 @@ def test_a_killed_broker_goes_on_with_its_job_after_a_restart(tmp_path: Path) ->
         assert proved.cost_mc == 5 * len(files), "every file is charged once"
         after = {row["id"]: row["attempts"] for row in status["subtasks"]}
         assert {unit: after[unit] for unit in before} == before
+
+        assert told.stderr is not None
+        lines = [json.loads(line) for line in [first, *told.stdout]]
+        seqs = [line["seq"] for line in lines if "seq" in line]
+        assert seqs == [*range(seqs[-1] + 1)], "nothing is missing, and nothing told twice"
+        assert lines[-1]["kind"] == "done"
+        assert "the node is back; going on after event" in told.stderr.read()
+        shown = subprocess.run(
+            [*MESHNODE, "jobs", "explain", job, *at_home],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"Job {job} (audits) completed after" in shown.stdout
+        assert max(map(len, shown.stdout.splitlines())) <= 100

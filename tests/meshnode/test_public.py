@@ -9,6 +9,7 @@ import trio
 from meshnode import public
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import (
+    BeyondEnd,
     CannotPlan,
     ConfigError,
     InputInvalid,
@@ -49,6 +50,11 @@ def test_a_job_tells_every_event_and_then_its_result() -> None:
         assert events[0].data["budget_mc"] == 100
         again = [event.seq async for event in job.events(since=3)]
         assert again == [event.seq for event in events[3:]]
+        after = [event async for event in job.events(after=events[2].seq)]
+        assert after == events[3:]
+        assert [event async for event in job.events(after=events[-1].seq)] == []
+        with pytest.raises(BeyondEnd, match=f"has {len(events)} events"):
+            await anext(job.events(after=len(events)))
         result = await job.result()
         assert result.outputs == {"said": [{"text": "X"}, {"text": "Y"}]}
         assert job.state == "completed"

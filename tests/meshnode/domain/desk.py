@@ -86,6 +86,7 @@ class Desk:
             price_cap_mc=step.price_cap_mc,
             lease_ms=LEASE_MS,
             ranked=list(step.ranked),
+            considered=step.considered,
         )
 
     def charge(self, state: JobState, name: str, now_ms: int) -> Charged:

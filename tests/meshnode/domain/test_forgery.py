@@ -332,7 +332,21 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
         lambda d: d.update(award=resealed(d["award"], Award, agent="x"), agent="x"),
         "another agent",
     ),
+    "a sub-task that is cut otherwise than before": (
+        "planned", "", lambda d: d.update(again={"each": {"job": "j", "sizes": [5]}}),
+        "cut otherwise",
+    ),
     "another agent in the event": ("awarded", "each/0", put(agent="x"), "something else"),
+    "an award to another than the best": (
+        "awarded", "each/0", lambda d: d["ranked"][0].update(peer="x"), "another candidate",
+    ),
+    "a candidate that would be done sooner than its parts": (
+        "awarded", "each/0", lambda d: d["ranked"][0].update(finish_ms=1), "don't add up",
+    ),
+    "more candidates than there were": (
+        "awarded", "each/0",
+        lambda d: d.update(ranked=d["ranked"][:1] * 2, considered=1), "than were considered",
+    ),
     "an award for another capability": (
         "awarded", "each/0", in_award(capability="work.b@1"), "another agent or capability",
     ),

@@ -99,6 +99,9 @@ def test_nobody_in_trouble_goes_before_others_nor_the_slow_before_the_fast(
             assert cost <= told_two.finish_ms + MS_PER_MC * told_two.price_mc
         assert told.price_mc == one.price_mc * calls
         assert told.finish_ms == finish_ms(one, calls, load)
+        assert told.finish_ms == told.parts_ms
+        assert min(told.run_ms, told.wait_ms, told.queue_ms, told.dial_ms, told.call_ms) >= 0
+        assert (told.agent, told.troubled) == (one.agent, one.troubled)
 
 
 def test_equals_are_spread_over_the_units_of_a_job() -> None:

@@ -255,6 +255,10 @@ async def test_events_tell_the_story_without_envelopes_and_resume_by_number(
     assert not any(envelope[:64] in "".join(whole) for envelope in envelopes)
     rest = await desk.http.get(f"/api/jobs/{job}/events", params={"since": "5"})
     assert rest.text.splitlines() == whole[5:]
+    after = await desk.http.get(f"/api/jobs/{job}/events", params={"last_seq": "4"})
+    assert after.text.splitlines() == whole[5:]
+    end = {"last_seq": str(len(whole) - 1)}
+    assert (await desk.http.get(f"/api/jobs/{job}/events", params=end)).text == ""
 
 
 async def test_a_follower_hears_progress_signs_of_life_and_then_the_end(

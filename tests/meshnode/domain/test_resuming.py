@@ -1,0 +1,57 @@
+"""What is left of a job gives what the whole of it would have given."""
+
+from random import Random
+
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from meshnode.domain.graphs import check_inputs, check_shape
+from meshnode.domain.job import SINGLE
+from meshnode.domain.resuming import joined, remainder
+from meshnode.ports import JsonValue
+from protocol.graph import Source, TaskGraph, edges, order
+from tests.meshnode.domain.random_graphs import evaluate, random_graph, random_inputs
+
+
+def outputs_of(
+    graph: TaskGraph, inputs: dict[str, JsonValue]
+) -> tuple[dict[str, JsonValue], dict[str, JsonValue]]:
+    """The outputs of the job, and of each sub-task."""
+    every = {
+        **graph.outputs,
+        **{f"of {task.id}": Source(kind="task", name=task.id) for task in graph.subtasks},
+    }
+    made = evaluate(TaskGraph(name="", subtasks=graph.subtasks, outputs=every), inputs)
+    return (
+        {name: made[name] for name in graph.outputs},
+        {task.id: made[f"of {task.id}"] for task in graph.subtasks},
+    )
+
+
+@given(st.integers(0, 2**32), st.data())
+def test_whatever_is_finished_the_rest_comes_to_the_same(
+    seed: int, data: st.DataObject
+) -> None:
+    note(f"seed {seed}")
+    rng = Random(seed)
+    graph, inputs = random_graph(rng), random_inputs(rng)
+    whole, each = outputs_of(graph, inputs)
+    finished: set[str] = set()
+    for name in order(graph):  # producers are finished before consumers
+        if edges(graph)[name] <= finished and data.draw(st.booleans(), label=name):
+            finished.add(name)
+    rest, given_ = remainder(graph, inputs, {name: each[name] for name in finished})
+    assert {task.id for task in rest.subtasks} == {
+        task.id for task in graph.subtasks if task.id not in finished
+    }
+    if rest.subtasks:
+        check_shape(rest)
+    check_inputs(rest, given_)
+    assert evaluate(rest, given_) == whole
+
+
+def test_units_are_put_together_in_their_order() -> None:
+    assert joined([({"a": [1]}, SINGLE)]) == {"a": [1]}
+    assert joined([([1, 2], 2), ([3], 1)]) == [1, 2, 3]
+    assert joined([]) == []
+    assert joined([([4], 1)]) == [4]
