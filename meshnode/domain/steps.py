@@ -22,6 +22,7 @@ from meshnode.domain.attempts import (
     no_proposal,
     pause_ms,
     refused_by_all,
+    share_of,
     soonest_ms,
     unaffordable,
     unfit,
@@ -368,7 +369,8 @@ class _Planner:
             )
             return False
         if failures:
-            pause = pause_ms(tries, tried=is_try(unit.attempts[-1]))
+            tried, share = is_try(unit.attempts[-1]), share_of(self.state.job, unit)
+            pause = pause_ms(tries, tried=tried, share=share)
             if self.now_ms < unit.ended_ms + pause:
                 self._wake(unit.ended_ms + pause)
                 return False

@@ -304,6 +304,7 @@ class Awards:
         code = result.error_code[:60] or "agent.failed"
         if code == "artifact.unavailable":
             return _failure(unit, attempt, code, result.error_text, blame="artifact")
+        self._market.failed(attempt.peer, unreachable=False, grave=False)
         # One contractor's word that the input is bad is not enough; a second one's is.
         seen = any(failure.code == code for failure in unit.failures())
         if code == "input.invalid" and seen:

@@ -256,6 +256,10 @@ class JobRunner:
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
                 self._contracts.charged(self._journal.state, attempt, fact)
                 self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
+                if attempt.error is None:
+                    self._market.worked(attempt.peer)
+                else:
+                    self._market.failed(attempt.peer, unreachable=False, grave=False)
 
     # --- work: steps that take time ---
 
