@@ -22,12 +22,14 @@ class JobTerms(TypedDict, total=False):
         budget_mc: Most to spend, millicredits.
         deadline_s: When it must have ended, from now.
         wanted: The right outputs, where the caller knows them.
+        hedges_pct: Of a hundred units so many may be hedged.
     """
 
     by: str
     budget_mc: int
     deadline_s: float
     wanted: Mapping[str, JsonValue]
+    hedges_pct: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,7 @@ class Stage:
                 budget_mc=terms.get("budget_mc", 100_000),
                 deadline_s=terms.get("deadline_s", 60.0),
                 idempotency_key=f"job-{self._jobs}",
+                hedges_pct=terms.get("hedges_pct", Terms().hedges_pct),
             ),
             wanted=terms.get("wanted"),
             begun_s=trio.current_time(),

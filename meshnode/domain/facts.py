@@ -44,7 +44,20 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(Fact, frozen=True, kw_only=True):
-    """The job exists: its graph, inputs and bounds are fixed."""
+    """The job exists: its graph, inputs and bounds are fixed.
+
+    Attributes:
+        owner: PeerId of whose job it is.
+        graph: Encoded.
+        inputs: By name.
+        budget_mc: What may be spent.
+        deadline_ms: Unix time.
+        idempotency_key: As it was submitted with, or empty.
+        epoch: Of the broker.
+        traceparent: W3C trace context, or empty.
+        hops: How often the work may be handed on.
+        hedges_pct: Of a hundred units so many may be given to a second contractor too.
+    """
 
     KIND: ClassVar[str] = "planned"
 
@@ -57,6 +70,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     epoch: int
     traceparent: str = ""
     hops: int = 3
+    hedges_pct: int = 0
 
 
 class Expanded(Fact, frozen=True, kw_only=True):
@@ -129,7 +143,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     finish_ms: int
 
 
-class Awarded(Fact, frozen=True, kw_only=True):
+class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """An award was decided and signed, and is about to be sent.
 
     Attributes:
@@ -143,6 +157,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
         price_cap_mc: Reserved for it.
         lease_ms: As in the award.
         ranked: Candidates as the decision saw them, best first.
+        hedge: The attempt before it is still out, and slow: the first good result counts.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -157,6 +172,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
     price_cap_mc: int
     lease_ms: int
     ranked: list[Ranked]
+    hedge: bool = False
 
 
 class Progressed(Fact, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "called": ("unit", "attempt"),
     "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),
     "refused": ("unit", "attempt", "peer", "reason", "text"),
-    "awarded": ("unit", "attempt", "peer", "price_cap_mc"),
+    "awarded": ("unit", "attempt", "peer", "price_cap_mc", "hedge"),
     "progressed": ("unit", "attempt", "items_done", "offset"),
     "delivered": ("unit", "attempt", "output", "size", "price_mc", "run_ms"),
     "verified": ("unit", "attempt", "verdict", "check"),

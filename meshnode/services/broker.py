@@ -81,6 +81,8 @@ class Terms:
         traceparent: W3C trace context, or empty.
         asked: Fingerprint of what the graph and its inputs were made from, or empty: asked
             again with the same key, it may have become another graph meanwhile.
+        hedges_pct: Of a hundred units so many, and one at least, may be given to a second
+            contractor too when the first is slow; 0 for none.
     """
 
     budget_mc: int = 1_000_000
@@ -88,6 +90,7 @@ class Terms:
     idempotency_key: str = ""
     traceparent: str = ""
     asked: str = ""
+    hedges_pct: int = 10
 
 
 class Broker:
@@ -227,6 +230,7 @@ class Broker:
             idempotency_key=terms.idempotency_key,
             epoch=0,
             traceparent=terms.traceparent,
+            hedges_pct=terms.hedges_pct,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
@@ -246,6 +250,8 @@ class Broker:
             raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
         if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
             raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
+        if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
+            raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:
             raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
 

@@ -14,10 +14,11 @@ import trio
 
 from meshnode.domain.attempts import CODES, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
+from meshnode.domain.hedges import Paces
 from meshnode.domain.ledger import CREDIT
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.queues import Queues
-from meshnode.domain.steps import View
+from meshnode.domain.step_kinds import View
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
@@ -96,6 +97,7 @@ class Market:
         self._finder = finder
         self._host = host
         self._queues = Queues()
+        self._paces = Paces()
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
@@ -124,6 +126,7 @@ class Market:
             load=self.load(),
             since_ms=self._since_ms,
             barred={query: barred for query in wanted if (barred := self.barred(query))},
+            slow_ms={query: ms for query in wanted if (ms := self._paces.slow_ms(query))},
         )
 
     def candidates(self, query: str) -> list[Candidate]:
@@ -295,6 +298,10 @@ class Market:
             ahead_ms=ahead * run_ms,
             now_s=now_s,
         )
+
+    def took(self, query: str, *, took_ms: int, calls: int) -> None:
+        """Learn from a result how long work for ``query`` takes, from its award."""
+        self._paces.saw(query, took_ms=took_ms, calls=calls)
 
     def wait_ms(self, agent: str) -> int:
         """Return how long an award to ``agent`` would wait behind those of others."""

@@ -15,7 +15,8 @@ from meshnode.domain.attempts import (
 )
 from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
 from meshnode.domain.job import Attempt, Unit
-from meshnode.domain.steps import Call, End, GiveUp, View, Wake, next_steps
+from meshnode.domain.step_kinds import Call, End, GiveUp, View, Wake
+from meshnode.domain.steps import next_steps
 from protocol.graph import Source, SubTask
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.journals import Run
