@@ -34,7 +34,7 @@ from meshnode.services.arrival import Arrival
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.awards import PROGRESS, Awards
 from meshnode.services.bodies import ReceiptRow
-from meshnode.services.broker import Broker, Terms
+from meshnode.services.broker import Broker
 from meshnode.services.checking import Checking
 from meshnode.services.collecting import Collecting
 from meshnode.services.context import Context
@@ -47,6 +47,7 @@ from meshnode.services.execution import Executor
 from meshnode.services.inbox import Inbox
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
+from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Books, Ledger

@@ -9,7 +9,7 @@ import trio
 from meshnode.domain.graph_builder import TaskGraph as GraphBuilder
 from meshnode.node import Node
 from meshnode.ports import JsonValue
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from protocol.graph import TaskGraph
 from simulations.graphs import call_graph
 
@@ -22,12 +22,14 @@ class JobTerms(TypedDict, total=False):
         budget_mc: Most to spend, millicredits.
         deadline_s: When it must have ended, from now.
         wanted: The right outputs, where the caller knows them.
+        hedges_pct: Of a hundred units so many may be hedged.
     """
 
     by: str
     budget_mc: int
     deadline_s: float
     wanted: Mapping[str, JsonValue]
+    hedges_pct: int
 
 
 @dataclass(frozen=True, slots=True)

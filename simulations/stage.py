@@ -24,8 +24,8 @@ from meshnode.domain.graph_builder import TaskGraph as GraphBuilder
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
-from meshnode.services.broker import Terms
 from meshnode.services.crash_points import read_crash_point
+from meshnode.services.job_terms import Terms
 from protocol.graph import TaskGraph
 from simulations import faults
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
@@ -312,6 +312,7 @@ class Stage:
                 budget_mc=terms.get("budget_mc", 100_000),
                 deadline_s=terms.get("deadline_s", 60.0),
                 idempotency_key=f"job-{self._jobs}",
+                hedges_pct=terms.get("hedges_pct", Terms().hedges_pct),
             ),
             wanted=terms.get("wanted"),
             begun_s=trio.current_time(),

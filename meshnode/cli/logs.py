@@ -82,6 +82,7 @@ DETAILS: Final = frozenset(
         "http.connection_failed",
         "http.response_broken",
         "market.barred",
+        "market.circuit",
         "market.no_offers",
         "market.search_failed",
         "mdns.not_reached",

@@ -6,6 +6,7 @@ failed try, and none of it gets better by asking again at once: who refused so i
 until it may help.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,8 @@ CODES: Final = {
 }
 #: Pause before attempt n+1: doubles from the first to the last of these.
 BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
+#: Of a pause up to this share more: units that failed together don't come back together.
+_SPREAD: Final = 0.5
 #: Pause after an attempt that nobody took up, at least.
 BUSY_PAUSE_MS: Final = 500
 #: While all that are known refuse this broker, somebody else may be found, milliseconds.
@@ -73,15 +76,26 @@ def is_try(attempt: Attempt) -> bool:
     return error is not None and bool(attempt.award) and error.code not in UNTRIED
 
 
-def pause_ms(tries: int, *, tried: bool) -> int:
+def pause_ms(tries: int, *, tried: bool, share: float = 0.0) -> int:
     """Return how long a unit rests before its next attempt.
 
     Args:
         tries: Attempts at which a contractor failed.
         tried: The last attempt was one of them; else nobody took it up.
+        share: From 0 to 1: how much of the spread is added.
     """
     pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-    return pause if tried else max(pause, BUSY_PAUSE_MS)
+    pause = pause if tried else max(pause, BUSY_PAUSE_MS)
+    return pause + int(pause * _SPREAD * share)
+
+
+def share_of(job: str, unit: Unit) -> float:
+    """Return the share of the spread that ``unit`` rests for now, evenly from 0 to 1.
+
+    Drawn from names and not by chance: the same state must give the same steps again.
+    """
+    name = f"{job}/{unit.name}/{len(unit.attempts)}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") / 2**32
 
 
 def unfit(unit: Unit) -> set[str]:

@@ -27,6 +27,7 @@ from meshnode.domain.facts import (
     Verified,
     from_event,
 )
+from meshnode.domain.hedges import hedges_max
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit, charge_key
 from meshnode.domain.values import canonical, parse, pick
 from protocol.errors import BadSignature, Malformed, WrongAudience
@@ -174,7 +175,7 @@ class Audit:
 
     def _proposed(self, fact: Proposed) -> None:
         proposal = self._read(fact.proposal, Proposal, fact.peer, self.segment.writer)
-        cfp = self._attempt(fact.unit).called[fact.peer]
+        cfp = self._attempt(fact.unit, fact.attempt).called[fact.peer]
         self._need_work(proposal, self.state.units[fact.unit])
         _need(proposal.cfp == digest(cfp), "the proposal answers another CFP")
         said = (proposal.agent, proposal.capability, proposal.price_mc, proposal.eta_ms)
@@ -183,7 +184,10 @@ class Audit:
 
     def _awarded(self, fact: Awarded) -> None:
         unit = self.state.units[fact.unit]
-        attempt = unit.attempts[-1]
+        attempt = unit.attempts[fact.attempt]
+        if fact.hedge:
+            most = hedges_max(self.state)
+            _need(self.state.hedges <= most, f"more hedges than {most}")
         task = self.state.tasks[unit.subtask]
         self._need_producers(task)
         award = self._read(fact.award, Award, self.segment.writer, fact.peer)
@@ -276,7 +280,7 @@ class Audit:
     def _delivered(self, fact: Delivered) -> None:
         unit = self.state.units[fact.unit]
         award, terms = self.awards[fact.unit, fact.attempt]
-        envelope = unit.attempts[-1].award
+        envelope = unit.attempts[fact.attempt].award
         broker, contractor = award.h.issuer, award.h.audience
         result = self._read(fact.result, Result, contractor, broker)
         receipt = self._read(fact.receipt, Receipt, contractor, broker)
@@ -303,7 +307,8 @@ class Audit:
         _need(_in_time(award, terms, result, receipt), "the offer had lapsed when it was taken")
 
     def _failed(self, fact: Failed) -> None:
-        _need(fact.peer in {"", self._attempt(fact.unit).peer}, "it blames another peer")
+        blamed = self._attempt(fact.unit, fact.attempt).peer
+        _need(fact.peer in {"", blamed}, "it blames another peer")
 
     def _verified(self, fact: Verified) -> None:
         task = self.state.tasks[self.state.units[fact.unit].subtask]
@@ -315,7 +320,7 @@ class Audit:
             )
 
     def _charged(self, fact: Charged) -> None:
-        attempt = self._attempt(fact.unit)
+        attempt = self._attempt(fact.unit, fact.attempt)
         delivered, found = attempt.delivered, attempt.verdict
         if delivered is None or found is None:
             raise Malformed("nothing was delivered or checked")
@@ -341,7 +346,7 @@ class Audit:
         graph = self.state.graph
         if graph is None:
             raise Malformed("there is no plan")
-        left = [unit.name for unit in self.state.units.values() if unit.current is not None]
+        left = [unit.name for unit, _ in self.state.open_attempts()]
         _need(not left, f"it ends while {', '.join(left[:3])} go on")
         if fact.state != "completed":
             _need(self.state.cancelled is not None, "it ends early without a reason")
@@ -385,8 +390,8 @@ class Audit:
     def _epoch(self) -> tuple[int, bytes]:
         return self.segment.epoch, self.segment.charter
 
-    def _attempt(self, unit: str) -> Attempt:
-        return self.state.units[unit].attempts[-1]
+    def _attempt(self, unit: str, number: int) -> Attempt:
+        return self.state.units[unit].attempts[number]
 
     def _read(self, envelope: bytes, kind: type[M], issuer: str, audience: str) -> M:
         """Return the message in ``envelope``, which must go from ``issuer`` to ``audience``."""

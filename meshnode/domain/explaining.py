@@ -11,6 +11,7 @@ between award and result.  In words: :mod:`meshnode.domain.explaining_words`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -31,7 +32,8 @@ from meshnode.domain.facts import (
     Verified,
     from_event,
 )
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.hedges import SUPERSEDED
+from meshnode.domain.job import JobState, Unit
 from meshnode.domain.matching import MS_PER_MC
 from protocol.journal import Event
 from protocol.messages import Metering
@@ -77,6 +79,7 @@ class Try(msgspec.Struct, kw_only=True):
 
     Attributes:
         number: 0 first.
+        hedge: It was begun while the one before it was out, and slow.
         begun_ms: When it was called or awarded, Unix time; likewise what follows.
         called: Who was asked for a proposal.
         offers: Who proposed, for how many millicredits a call, and in what time.
@@ -98,6 +101,7 @@ class Try(msgspec.Struct, kw_only=True):
 
     number: int
     begun_ms: int
+    hedge: bool = False
     called: list[str] = []
     offers: list[tuple[str, int, int]] = []
     refusals: list[tuple[str, str, str]] = []
@@ -289,9 +293,11 @@ class _Walk:
             self._advance(self._parts[name], self._state.units[name], fact)
 
     def _advance(self, part: Part, unit: Unit, fact: Fact) -> None:
-        attempt = unit.attempts[-1]
+        attempt = unit.attempts[getattr(fact, "attempt", -1)]
         if attempt.number == len(part.tries):
-            part.tries.append(Try(number=attempt.number, begun_ms=self._at_ms))
+            part.tries.append(
+                Try(number=attempt.number, begun_ms=self._at_ms, hedge=attempt.hedge)
+            )
         told = part.tries[attempt.number]
         match fact:
             case Called():
@@ -313,16 +319,19 @@ class _Walk:
                 told.detail = fact.detail
             case Charged():
                 told.paid_mc = fact.paid_mc
-                self._close(part, told, attempt)
+                self._close(part, unit, told)
             case Failed():
-                self._close(part, told, attempt)
+                self._close(part, unit, told)
             case _:
                 pass
 
-    def _close(self, part: Part, told: Try, attempt: Attempt) -> None:
-        """An attempt has ended: paid, failed or rejected."""
-        told.ended_ms, told.failure = self._at_ms, attempt.error
-        part.state = "done" if attempt.error is None else "failed"
+    def _close(self, part: Part, unit: Unit, told: Try) -> None:
+        """An attempt has ended: paid, failed, rejected, or outrun by another."""
+        told.ended_ms, told.failure = self._at_ms, unit.attempts[told.number].error
+        if unit.accepted is not None:
+            part.state = "done"
+        elif not unit.tried():
+            part.state = "failed"
 
     # --- putting it together ---
 
@@ -414,7 +423,7 @@ class _Walk:
     def _unit_over_ms(self, name: str, end_ms: int) -> int:
         tries = self._parts[name].tries
         over = self._state.units[name].accepted is not None
-        return tries[-1].ended_ms if over else end_ms
+        return max(one.ended_ms for one in tries if one.failure is None) if over else end_ms
 
     def _over_ms(self, subtask: str, end_ms: int) -> int:
         """Return when ``subtask`` was done; ``end_ms`` if it isn't."""
@@ -445,19 +454,37 @@ def _of_tries(tries: Sequence[Try], ready_ms: int, over_ms: int) -> Iterator[tup
     """Yield where the time from ``ready_ms`` to ``over_ms`` went."""
     at_ms = ready_ms
     waiting: Spent = "candidates"
-    for told in tries:
-        yield waiting, told.begun_ms - at_ms
-        ended_ms = told.ended_ms or over_ms
-        if told.failure is not None:
-            yield "failed", ended_ms - told.begun_ms
-        else:
-            yield from _of_try(told, ended_ms)
-        at_ms, waiting = ended_ms, "failed"
+    for told, until_ms in _in_turn(tries, over_ms):
+        yield waiting, max(0, told.begun_ms - at_ms)
+        begun_ms, waiting = told.begun_ms, "failed"
+        for kind, ms in _of_try(told, until_ms):
+            begun_ms += ms
+            if begun_ms > at_ms:  # with a hedge, the one before it may have gone on so far
+                yield kind, begun_ms - max(at_ms, begun_ms - ms)
+                at_ms = begun_ms
     yield waiting, over_ms - at_ms
 
 
+def _in_turn(tries: Sequence[Try], over_ms: int) -> Iterator[tuple[Try, int]]:
+    """Yield the tries that the unit's end depended on, each with until when.
+
+    One that was outrun counts until the one began that was faster; a hedge that was, not at
+    all.
+    """
+    for told, after in zip_longest(tries, tries[1:]):
+        ended_ms = told.ended_ms or over_ms
+        outrun = told.failure is not None and told.failure.code == SUPERSEDED
+        if not outrun:
+            yield told, min(ended_ms, over_ms)
+        elif not told.hedge and after is not None:
+            yield told, after.begun_ms
+
+
 def _of_try(told: Try, ended_ms: int) -> Iterator[tuple[Spent, int]]:
-    """Yield where the time of an attempt went that was accepted, or goes on."""
+    """Yield where the time of an attempt went."""
+    if told.failure is not None:
+        yield "failed", ended_ms - told.begun_ms
+        return
     if not told.awarded_ms:
         yield "proposals", ended_ms - told.begun_ms
         return

@@ -13,6 +13,7 @@ import msgspec
 
 from meshnode.domain.explaining import Choice, Explanation, Part, Spent, Task, Try
 from meshnode.domain.facts import Ranked
+from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
 
 #: Of a line; whoever prints it may indent it.
@@ -113,8 +114,12 @@ def _parts(told: Explanation) -> Iterator[str]:
     for part in parts:
         yield f"{part.unit} ({_count(part.calls, 'call')}): {_state(part, told.state)}."
         for number, each in enumerate(part.tries):
-            if number:
-                pause_ms = each.begun_ms - part.tries[number - 1].ended_ms
+            before = part.tries[number - 1] if number else None
+            if before is not None and each.hedge:
+                out = _span(each.begun_ms - before.begun_ms)
+                yield f"  It was slow: after {out} another was given the same work too."
+            elif before is not None:
+                pause_ms = each.begun_ms - before.ended_ms
                 yield f"  Attempt {number + 1} began {_span(pause_ms)} later."
             yield from (f"  {line}" for line in _try(each))
     if more := len(told.parts) - len(parts):
@@ -163,6 +168,9 @@ def _try(told: Try) -> Iterator[str]:
         who = _peer(failure.peer) if failure.peer else "It"
         took = _span(told.ended_ms - told.begun_ms)
         why = _said(failure.text) or failure.code
+        if failure.code == SUPERSEDED:
+            yield f"{who} was stopped after {took}: {why} [{failure.code}]. It costs nothing."
+            return
         yield f"{who} failed after {took}: {why} [{failure.code}]. {_BLAMED[failure.blame]}"
 
 

@@ -60,8 +60,19 @@ class Again(msgspec.Struct, frozen=True, kw_only=True):
 class Planned(Fact, frozen=True, kw_only=True):
     """The job exists: its graph, inputs and bounds are fixed.
 
-    ``resumes`` is the job that it goes on with, or empty; ``again`` are the sub-tasks that
-    had been begun there.
+    Attributes:
+        owner: PeerId of whose job it is.
+        graph: Encoded.
+        inputs: By name.
+        budget_mc: What may be spent.
+        deadline_ms: Unix time.
+        idempotency_key: As it was submitted with, or empty.
+        epoch: Of the broker.
+        traceparent: W3C trace context, or empty.
+        hops: How often the work may be handed on.
+        resumes: The job that it goes on with, or empty.
+        again: The sub-tasks that had been begun there.
+        hedges_pct: Of a hundred units so many may be given to a second contractor too.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -77,6 +88,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     hops: int = 3
     resumes: str = ""
     again: dict[str, Again] = {}
+    hedges_pct: int = 0
 
 
 class Expanded(Fact, frozen=True, kw_only=True):
@@ -176,7 +188,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         return self.run_ms + self.wait_ms + self.queue_ms + self.dial_ms + self.call_ms
 
 
-class Awarded(Fact, frozen=True, kw_only=True):
+class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """An award was decided and signed, and is about to be sent.
 
     Attributes:
@@ -191,6 +203,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
         lease_ms: As in the award.
         ranked: The best candidates as the decision saw them, best first.
         considered: Candidates that it chose among, these and others; 0 in older journals.
+        hedge: The attempt before it is still out, and slow: the first good result counts.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -206,6 +219,7 @@ class Awarded(Fact, frozen=True, kw_only=True):
     lease_ms: int
     ranked: list[Ranked]
     considered: int = 0
+    hedge: bool = False
 
 
 class Progressed(Fact, frozen=True, kw_only=True):

@@ -67,6 +67,7 @@ class Attempt:
         delivered: The result, once there.
         verdict: The check's outcome, once there.
         error: Code and text, when failed.
+        hedge: It was begun while the one before it was out.
     """
 
     number: int
@@ -88,6 +89,7 @@ class Attempt:
     verdict: Verified | None = None
     paid_mc: int | None = None
     error: Failed | None = None
+    hedge: bool = False
 
     @property
     def open(self) -> bool:
@@ -102,7 +104,7 @@ class Unit:
     Attributes:
         name: ``subtask/batch``.
         items: Items in it, or :data:`SINGLE`.
-        attempts: In order; the last one may be open.
+        attempts: In order; the last one may be open, and with a hedge one before it too.
         accepted: The attempt whose output counts, once there.
         ended_ms: When it was accepted or given up.
     """
@@ -118,8 +120,18 @@ class Unit:
 
     @property
     def current(self) -> Attempt | None:
-        """The open attempt, or None."""
-        return self.attempts[-1] if self.attempts and self.attempts[-1].open else None
+        """The latest attempt that an output may come of, or None."""
+        tried = self.tried() if self.accepted is None else []
+        return tried[-1] if tried else None
+
+    def tried(self) -> list[Attempt]:
+        """The open attempts: one, two with a hedge, and none before and after."""
+        return [attempt for attempt in self.attempts if attempt.open]
+
+    def attempt(self, number: int) -> Attempt | None:
+        """Return the open attempt of that number, if an output may still come of it."""
+        found = self.tried() if self.accepted is None else []
+        return next((attempt for attempt in found if attempt.number == number), None)
 
     @property
     def calls(self) -> int:
@@ -147,6 +159,8 @@ class JobState:
         producers: Sub-task id -> ids of those that it draws from.
         fresh: Sub-task id -> its units that were never tried, in order.
         begun: Sub-task id -> its units that were, and have no accepted output.
+        outrun: Units with an accepted output, and another attempt that is to be stopped.
+        hedges: How many there were.
         spent_mc: Charged so far.
         charges: Charge key -> millicredits: a key is charged once.
         planned_ms: When the first event was written.
@@ -167,6 +181,8 @@ class JobState:
     producers: dict[str, set[str]] = field(default_factory=dict)
     fresh: dict[str, dict[str, Unit]] = field(default_factory=dict)
     begun: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    outrun: dict[str, Unit] = field(default_factory=dict)
+    hedges: int = 0
     spent_mc: int = 0
     charges: dict[str, int] = field(default_factory=dict)
     planned_ms: int = 0
@@ -188,10 +204,10 @@ class JobState:
         return sum(attempt.price_cap_mc for _, attempt in self.open_attempts() if attempt.award)
 
     def open_attempts(self) -> Iterator[tuple[Unit, Attempt]]:
-        """Yield every unit that is being tried, with the attempt."""
-        for units in self.begun.values():
+        """Yield every attempt that is open, with its unit."""
+        for units in (*self.begun.values(), self.outrun):
             for unit in units.values():
-                if (attempt := unit.current) is not None:
+                for attempt in unit.tried():
                     yield unit, attempt
 
     def finished(self, subtask: str) -> bool:
@@ -281,11 +297,15 @@ class JobState:
 
     def _open(self, fact: Called | Awarded, at_ms: int) -> None:
         unit = self._unit(fact)
-        attempt = unit.current
+        hedge = isinstance(fact, Awarded) and fact.hedge
+        attempt = None if hedge else unit.current
+        if isinstance(fact, Awarded) and hedge:
+            self._check_hedge(unit, fact)
+            self.hedges += 1
         if attempt is None:
             if fact.attempt != len(unit.attempts) or unit.accepted is not None:
                 raise OutOfTurn(fact.KIND, f"attempt {len(unit.attempts)} of {unit.name}")
-            attempt = Attempt(fact.attempt, at_ms)
+            attempt = Attempt(fact.attempt, at_ms, hedge=hedge)
             unit.attempts.append(attempt)
             self.fresh[unit.subtask].pop(unit.name, None)
             self.begun[unit.subtask][unit.name] = unit
@@ -306,12 +326,24 @@ class JobState:
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
         attempt.proposal = fact.proposal
 
+    def _check_hedge(self, unit: Unit, fact: Awarded) -> None:
+        """A hedge runs beside one award that is out, and with another contractor."""
+        tried = unit.tried()
+        if [attempt.contract for attempt in tried] != [ContractState.AWARDED]:
+            raise OutOfTurn("a hedge", f"{unit.name} has not just one award out")
+        if tried[0].peer == fact.peer:
+            raise OutOfTurn("a hedge", f"{fact.peer[:60]} has {unit.name} already")
+
     def _advance(  # noqa: C901, PLR0912 - one arm for each kind and for what it may not follow
         self, fact: Fact, at_ms: int
     ) -> None:
         unit = self._unit(fact)
-        attempt = unit.current
-        if attempt is None or attempt.number != getattr(fact, "attempt", None):
+        number = getattr(fact, "attempt", -1)
+        attempt = unit.attempt(number)
+        if isinstance(fact, Failed) and unit.name in self.outrun:
+            self._stopped(unit, fact)
+            return
+        if attempt is None:
             raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
         match fact:
             case Proposed() | Refused() if fact.peer not in attempt.called:
@@ -341,10 +373,18 @@ class JobState:
             case _:
                 raise OutOfTurn(fact.KIND, "advancing")
 
+    def _stopped(self, unit: Unit, fact: Failed) -> None:
+        """Another attempt was faster: that ends this one, and changes nothing else."""
+        found = [attempt for attempt in unit.tried() if attempt.number == fact.attempt]
+        if not found:
+            raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
+        found[0].error = fact
+        del self.outrun[unit.name]
+
     def _charge(self, fact: Charged, at_ms: int) -> None:
         unit = self._unit(fact)
-        attempt = unit.current
-        if attempt is None or attempt.verdict is None or attempt.number != fact.attempt:
+        attempt = unit.attempt(fact.attempt)
+        if attempt is None or attempt.verdict is None:
             raise OutOfTurn("charged", f"{unit.name} is not verified")
         rejected = attempt.verdict.verdict == "rejected"
         attempt.contract = advance(attempt.contract, "rejection" if rejected else "acceptance")
@@ -366,6 +406,8 @@ class JobState:
         self.spent_mc += fact.paid_mc
         unit.accepted = attempt
         del self.begun[unit.subtask][unit.name]
+        if unit.tried():
+            self.outrun[unit.name] = unit
 
     def _unit(self, fact: Fact) -> Unit:
         name = getattr(fact, "unit", "")

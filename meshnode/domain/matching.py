@@ -42,6 +42,7 @@ class Candidate:
         items_max: Calls that one award may hold.
         alive: There is an open session.
         troubled: It failed lately: last choice.
+        probe: It failed before that: one unit may go there, to see.
         asked: It was asked for an offer a moment ago, and has not answered yet.
         queue_ms: How long what was awarded there lately waited behind the work of others.
         agent_id: The agent's name in the mesh: ``peer/name``.
@@ -58,6 +59,7 @@ class Candidate:
     items_max: int = 1_000
     alive: bool = False
     troubled: bool = False
+    probe: bool = False
     asked: bool = False
     queue_ms: int = 0
 
@@ -80,7 +82,8 @@ def matches(query: str, name: str) -> bool:
 
 def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     """Tell whether another unit may be sent to ``candidate`` now."""
-    return load.get(candidate.agent_id, 0) < candidate.concurrency + QUEUE_UNITS
+    room = 1 if candidate.probe else candidate.concurrency + QUEUE_UNITS
+    return load.get(candidate.agent_id, 0) < room
 
 
 def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:

@@ -8,28 +8,43 @@ The view holds what isn't the job's: who offers what, who is alive, how loaded t
 are.  Whatever a decision draws on is in the step and goes into the event.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Final
 
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
-    Barred,
     is_try,
     no_proposal,
     pause_ms,
     refused_by_all,
+    share_of,
     soonest_ms,
     unaffordable,
     unfit,
 )
 from meshnode.domain.bindings import list_length
 from meshnode.domain.facts import Ranked
+from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
+from meshnode.domain.step_kinds import (
+    Attend,
+    Call,
+    Charge,
+    End,
+    Expand,
+    Finish,
+    GiveUp,
+    MakeAward,
+    Step,
+    Stop,
+    Verify,
+    View,
+    Wake,
+)
 from protocol.contract import ContractState
 from protocol.graph import SubTask
 from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
@@ -48,127 +63,6 @@ EVENTS_RESERVED: Final = 5_000
 OFFER_PATIENCE_MS: Final = 250
 #: An award under a standing offer must reach the contractor before the offer lapses.
 OFFER_MARGIN_MS: Final = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The world as one decision sees it.
-
-    Attributes:
-        candidates: Capability query -> who offers it.
-        load: Agent id (``peer/name``) -> units of this broker outstanding there, all jobs
-            together.
-        since_ms: Since when this broker has looked around: its last start.
-        barred: Capability query -> who offers it and won't do it for this broker now.
-        credit: PeerId -> what may still be awarded to it, mc; who isn't there has no limit.
-    """
-
-    candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
-    load: Mapping[str, int] = field(default_factory=dict)
-    since_ms: int = 0
-    barred: Mapping[str, Sequence[Barred]] = field(default_factory=dict)
-    credit: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Expand:
-    """Fix the batches of a sub-task."""
-
-    subtask: str
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Send a CFP for a unit to each of ``peers``."""
-
-    unit: str
-    attempt: int
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MakeAward:
-    """Award a unit; binds the envelope ``proposal``, ``ranked`` are the best ``considered``."""
-
-    unit: str
-    attempt: int
-    candidate: Candidate
-    proposal: bytes
-    ranked: tuple[Ranked, ...]
-    price_cap_mc: int
-    considered: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Attend:
-    """See to an award that is out: (re-)send it, await its result, keep its lease."""
-
-    unit: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """Check an output."""
-
-    unit: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """Sign the broker's half of the receipt."""
-
-    unit: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Record that an attempt came to nothing without a word from its contractor."""
-
-    unit: str
-    attempt: int
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Cancel an award that is out and close the attempt."""
-
-    unit: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """End the job early."""
-
-    reason: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The job has ended in ``state``."""
-
-    state: Literal["completed", "failed", "cancelled"]
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Nothing more to do before ``at_ms``, unless something happens."""
-
-    at_ms: int
-
-
-Step = (
-    Expand | Call | MakeAward | Attend | Verify | Charge | GiveUp | Stop | End | Finish | Wake
-)
 
 
 def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
@@ -216,6 +110,7 @@ class _Planner:
         self.credit = dict(view.credit)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.out: list[Step] = []
+        self.hedges = hedges_max(state) - state.hedges  # that are left
         self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
         self.wake_ms = state.required_plan.deadline_ms
 
@@ -223,6 +118,8 @@ class _Planner:
         """Walk the graph in order and collect what each sub-task needs."""
         state = self.state
         finished: set[str] = set()
+        for unit in state.outrun.values():
+            self.out += [Stop(unit.name, attempt.number) for attempt in unit.tried()]
         for name in state.path:
             if state.finished(name):
                 finished.add(name)
@@ -236,7 +133,7 @@ class _Planner:
                 self._units(task)
             if ends := [step for step in self.out if isinstance(step, End)]:
                 return [*ends[:1]]
-        if len(finished) == len(state.path):
+        if len(finished) == len(state.path) and not state.outrun:
             return [Finish("completed", "", "")]
         self.out.append(Wake(self.wake_ms))
         return self.out
@@ -302,14 +199,46 @@ class _Planner:
         those that were begun, and at no more fresh ones than could begin now.
         """
         begun = self.state.begun[task.id].values()
-        running = sum(1 for unit in begun if unit.current is not None)
+        running = sum(len(unit.tried()) for unit in begun)
         fresh = islice(self.state.fresh[task.id].values(), max(0, FAN_OUT_MAX - running))
         for unit in sorted([*begun, *fresh], key=attrgetter("batch")):
-            attempt = unit.current
-            if attempt is not None:
-                self._attempt(unit, attempt)
-            elif running < FAN_OUT_MAX and self._begin(task, unit):
+            tried = unit.tried()
+            self._tried(unit, tried)
+            if running >= FAN_OUT_MAX:
+                continue
+            if self._hedge(task, unit, tried[0]) if tried else self._begin(task, unit):
                 running += 1
+
+    def _tried(self, unit: Unit, tried: Sequence[Attempt]) -> None:
+        """See to what is open; of two results, the first good one is the unit's."""
+        first = next((attempt for attempt in tried if attempt.delivered is not None), None)
+        for attempt in tried:
+            if attempt.delivered is None or attempt is first:
+                self._attempt(unit, attempt)
+
+    def _hedge(self, task: SubTask, unit: Unit, attempt: Attempt) -> bool:
+        """Award a slow unit to another too, if that may be; tell whether it is.
+
+        Only when nothing of its sub-task waits: then a slow unit is what holds up the rest.
+        """
+        slow_ms = self.view.slow_ms.get(task.capability, 0.0)
+        at_ms = due_ms(unit, attempt, slow_ms)
+        if not at_ms or self.hedges <= 0 or self.state.fresh[task.id]:
+            return False
+        if self.now_ms < at_ms:
+            self._wake(at_ms)
+            return False
+        offered = self.view.candidates.get(task.capability, ())
+        until_ms = self.now_ms + OFFER_MARGIN_MS
+        ranked = self._affordable(
+            unit, second_choices(unit, offered, self.load, until_ms=until_ms)
+        )
+        if not ranked:
+            return False
+        best = ranked[0][0]
+        self._award(unit, len(unit.attempts), best, best.offer, ranked, hedge=True)
+        self.hedges -= 1
+        return True
 
     def _attempt(self, unit: Unit, attempt: Attempt) -> None:
         """See to an open attempt."""
@@ -370,7 +299,8 @@ class _Planner:
             )
             return False
         if failures:
-            pause = pause_ms(tries, tried=is_try(unit.attempts[-1]))
+            tried, share = is_try(unit.attempts[-1]), share_of(self.state.job, unit)
+            pause = pause_ms(tries, tried=tried, share=share)
             if self.now_ms < unit.ended_ms + pause:
                 self._wake(unit.ended_ms + pause)
                 return False
@@ -435,6 +365,8 @@ class _Planner:
         candidate: Candidate,
         proposal: bytes,
         ranked: Sequence[tuple[Candidate, Ranked]],
+        *,
+        hedge: bool = False,
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
         self.free_mc -= cap_mc
@@ -442,8 +374,18 @@ class _Planner:
             self.credit[candidate.peer] -= cap_mc
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
         shown = tuple(row for _, row in ranked[:CALLED_MAX])
-        award = MakeAward(unit.name, number, candidate, proposal, shown, cap_mc, len(ranked))
-        self.out.append(award)
+        self.out.append(
+            MakeAward(
+                unit.name,
+                number,
+                candidate,
+                proposal,
+                shown,
+                cap_mc,
+                considered=len(ranked),
+                hedge=hedge,
+            )
+        )
 
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]

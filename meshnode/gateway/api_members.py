@@ -121,6 +121,7 @@ class _Members:
                     "name": node.members.name_of(peer),
                     "standing": node.members.standing(peer),
                     "connected": up,
+                    "circuit": node.market.circuit(peer).value,
                     "addresses": [*node.addresses_of(peer)],
                     "round_trip_ms": node.sessions.round_trip_ms(peer) if up else None,
                     "clock_ms": node.sessions.offset_ms(peer) if up else None,

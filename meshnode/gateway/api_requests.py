@@ -22,7 +22,10 @@ from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph
 from protocol.limits import NUMBER_MAX
 
-_SUBMIT: Final = ("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked")
+_SUBMIT: Final = (
+    *("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked"),
+    "hedges_pct",
+)
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
 _LETTER: Final = ("to", "text", "base64", "subject", "kind", "expires_s")
@@ -80,6 +83,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         idempotency_key=_text(table.get("idempotency_key", ""), "idempotency_key"),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
         asked=_text(table.get("asked", ""), "asked"),
+        hedges_pct=_whole(table.get("hedges_pct", plain.hedges_pct), "hedges_pct"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 

@@ -6,11 +6,13 @@ an interface: fields are added, never renamed.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, cast
 
 import msgspec
 
+from meshnode.domain.costs import costs_of
 from meshnode.domain.explaining import explain
 from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
@@ -38,7 +40,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "called": ("unit", "attempt"),
     "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),
     "refused": ("unit", "attempt", "peer", "reason", "text"),
-    "awarded": ("unit", "attempt", "peer", "price_cap_mc"),
+    "awarded": ("unit", "attempt", "peer", "price_cap_mc", "hedge"),
     "progressed": ("unit", "attempt", "items_done", "offset"),
     "delivered": ("unit", "attempt", "output", "size", "price_mc", "run_ms"),
     "verified": ("unit", "attempt", "verdict", "check"),
@@ -179,8 +181,19 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
         "subtasks": rows,
         "cost_mc": state.spent_mc,
         "budget_mc": state.required_plan.budget_mc,
+        "costs": _costs_view(state),
         "elapsed_s": max(0, ended_ms - state.planned_ms) / 1000,
         "error": {"code": done.code, "message": done.text} if done and failed else None,
+    }
+
+
+def _costs_view(state: JobState) -> View:
+    """Return what the job has cost so far, by sub-task and by node."""
+    costs = costs_of(state)
+    return {
+        "total": asdict(costs.total),
+        "subtasks": {name: asdict(cost) for name, cost in costs.subtasks.items()},
+        "nodes": {peer: asdict(cost) for peer, cost in costs.nodes.items()},
     }
 
 

@@ -152,8 +152,8 @@ class Awards:
     ) -> Delivered | Failed | None:
         """Send an award, again while its contractor comes and goes; return what came of it.
 
-        None says that the job ends early: the award isn't sent again, whoever cancels it
-        sees to its end.
+        None says that the job ends early, or another was faster: the award isn't sent again,
+        whoever cancels it sees to its end.
         """
         try:
             return await self._attend(journal, unit, attempt)
@@ -204,7 +204,7 @@ class Awards:
                 self._market.failed(attempt.peer, unreachable=False)
                 return _failure(unit, attempt, "peer.protocol", str(exc))
             await trio.sleep(_RETRY_S)
-            if journal.state.cancelled is not None:
+            if journal.state.cancelled is not None or not attempt.open:
                 return None
 
     async def _send_award(
@@ -256,11 +256,16 @@ class Awards:
     async def _checkpoint(
         self, journal: JobJournal, unit: Unit, attempt: Attempt, news: list[Progress]
     ) -> None:
+
+        def is_wanted() -> bool:
+            wanted = unit.attempt(attempt.number) is attempt
+            return wanted and attempt.delivered is None
+
         while True:
             await trio.sleep(_CHECKPOINT_S)
             if journal.state.seq > EVENTS_MAX // 2:
                 return  # what is left is for what matters more
-            if not news or unit.current is not attempt or attempt.delivered is not None:
+            if not news or not is_wanted():
                 continue
             latest = news[-1]
             news.clear()
@@ -274,7 +279,7 @@ class Awards:
                 try:
                     await journal.record(
                         progressed,
-                        still=lambda: unit.current is attempt and attempt.delivered is None,
+                        still=is_wanted,
                     )
                 except StoreError as exc:
                     # Only a checkpoint: the award goes on without it.
@@ -329,6 +334,8 @@ class Awards:
         code = result.error_code[:60] or "agent.failed"
         if code == "artifact.unavailable":
             return _failure(unit, attempt, code, result.error_text, blame="artifact")
+        if result.state == "failed":
+            self._market.failed(attempt.peer, unreachable=False, grave=False)
         # One contractor's word that the input is bad is not enough; a second one's is.
         seen = any(failure.code == code for failure in unit.failures())
         if code == "input.invalid" and seen:

@@ -1,13 +1,13 @@
 """The broker: takes jobs, keeps them going, through restarts, and hands out their results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 import trio
 
-from meshnode.domain.facts import Again, Cancelled, InputRef, Planned
+from meshnode.domain.facts import Cancelled, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, fingerprint, parse
@@ -25,6 +25,7 @@ from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_runner import JobRunner, Tools, reasons
+from meshnode.services.job_terms import Terms
 from meshnode.services.journals import JobJournal
 from meshnode.services.resuming import left_of
 from meshnode.services.token_streams import Piece
@@ -71,30 +72,6 @@ class JobRow(msgspec.Struct, frozen=True):
 
 
 _JOB_ROW: Final = msgspec.msgpack.Decoder(JobRow)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a job may take.
-
-    Attributes:
-        budget_mc: Millicredits; 0 lets only free work be done.
-        deadline_s: From now.
-        idempotency_key: The same key gives the same job; empty for none.
-        traceparent: W3C trace context, or empty.
-        asked: Fingerprint of what the graph and its inputs were made from, or empty: asked
-            again with the same key, it may have become another graph meanwhile.
-        resumes: The job that this one goes on with, or empty.
-        again: Its sub-tasks that had been begun there.
-    """
-
-    budget_mc: int = 1_000_000
-    deadline_s: float = 600.0
-    idempotency_key: str = ""
-    traceparent: str = ""
-    asked: str = ""
-    resumes: str = ""
-    again: Mapping[str, Again] = field(default_factory=dict)
 
 
 class Broker:
@@ -240,6 +217,7 @@ class Broker:
             traceparent=terms.traceparent,
             resumes=terms.resumes,
             again=dict(terms.again),
+            hedges_pct=terms.hedges_pct,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
@@ -259,6 +237,8 @@ class Broker:
             raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
         if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
             raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
+        if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
+            raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:
             raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
 

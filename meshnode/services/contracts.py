@@ -26,7 +26,7 @@ from meshnode.domain.facts import (
 )
 from meshnode.domain.job import Attempt, JobState, Unit, charge_key
 from meshnode.domain.ledger import Posting
-from meshnode.domain.steps import Call, MakeAward, Step, View
+from meshnode.domain.step_kinds import Call, MakeAward, Step, View
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
 from meshnode.ports import JsonValue, Put, Write
@@ -142,7 +142,7 @@ class Contracts:
             reader=candidate.peer,
         )
         about = topic(state, unit, step.price_cap_mc)
-        current = unit.current
+        current = unit.attempt(step.attempt)
         cfp = current.called.get(candidate.peer, b"") if current else b""
         lease_ms = int(self._context.config.host.lease_s * 1000)
         award = Award(
@@ -179,6 +179,7 @@ class Contracts:
             lease_ms=lease_ms,
             ranked=list(step.ranked),
             considered=step.considered,
+            hedge=step.hedge,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 

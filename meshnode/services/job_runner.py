@@ -24,8 +24,9 @@ from meshnode.domain.facts import (
     Failed,
     Verified,
 )
+from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.job import Attempt, JobState, Unit
-from meshnode.domain.steps import (
+from meshnode.domain.step_kinds import (
     Attend,
     Call,
     Charge,
@@ -37,8 +38,8 @@ from meshnode.domain.steps import (
     Stop,
     Verify,
     Wake,
-    next_steps,
 )
+from meshnode.domain.steps import next_steps
 from meshnode.errors import ArtifactError, MeshError, NoProvider, OutputInvalid, StoreError
 from meshnode.ports import Write
 from meshnode.services.awards import Awards
@@ -55,6 +56,8 @@ from protocol.keys import digest
 _POLL_S: Final = 1.0
 #: Pause after a step that failed for a reason of this node's own, seconds.
 _MISHAP_S: Final = 1.0
+#: A job waits so long for a slow contractor to hear that another was faster, seconds.
+_SUPERSEDE_S: Final = 2.0
 
 _Key = tuple[str, str, int]
 _Work = Callable[[], Awaitable[None]]
@@ -256,6 +259,10 @@ class JobRunner:
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
                 self._contracts.charged(self._journal.state, attempt, fact)
                 self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
+                if attempt.error is None:
+                    self._market.worked(attempt.peer)
+                else:
+                    self._market.failed(attempt.peer, unreachable=False, grave=False)
 
     # --- work: steps that take time ---
 
@@ -312,6 +319,10 @@ class JobRunner:
         if attempt is None:
             return
         fact = await self._awards.attend(self._journal, unit, attempt)
+        took_ms = self._context.clock.now_ms() - attempt.at_ms
+        if isinstance(fact, Delivered) and took_ms > 0:
+            query = self._journal.state.tasks[unit.subtask].capability
+            self._market.took(query, took_ms=took_ms, calls=unit.calls)
         if fact is None or (
             isinstance(fact, Delivered) and await self._settle(step, unit, attempt, fact)
         ):
@@ -393,6 +404,10 @@ class JobRunner:
 
     async def _stop(self, step: Stop) -> None:
         """Cancel an award that is out; the attempt closes when it is acknowledged or lapses."""
+        unit = self._journal.state.units[step.unit]
+        if unit.accepted is not None:
+            await self._supersede(step, unit)
+            return
         attempt = self._open_attempt(step.unit, step.attempt)
         if attempt is None:
             return
@@ -406,14 +421,29 @@ class JobRunner:
             still=lambda: self._is_open(step, attempt),
         )
 
+    async def _supersede(self, step: Stop, unit: Unit) -> None:
+        """Cancel an award that another was faster than: nothing is paid for it."""
+        attempt = unit.attempts[step.attempt]
+        # A slow one may be deaf, and the job goes on: then its lease runs out.
+        with trio.move_on_after(_SUPERSEDE_S):
+            await self._awards.cancel(self._journal.state, step.unit, attempt, "superseded")
+        await self._journal.record(
+            _failed(
+                step,
+                code=SUPERSEDED,
+                text="another contractor was faster",
+                peer=attempt.peer,
+            ),
+            still=lambda: attempt.open,
+        )
+
     def _is_open(self, step: Attend | Verify | Stop, attempt: Attempt) -> bool:
         """Tell whether ``attempt`` is still the open one that ``step`` was about."""
         return self._open_attempt(step.unit, step.attempt) is attempt
 
     def _open_attempt(self, unit: str, number: int) -> Attempt | None:
         found: Unit | None = self._journal.state.units.get(unit)
-        attempt = found.current if found else None
-        return attempt if attempt is not None and attempt.number == number else None
+        return found.attempt(number) if found else None
 
 
 def reasons(group: BaseExceptionGroup[BaseException]) -> str:

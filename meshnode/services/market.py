@@ -13,10 +13,12 @@ from typing import Final, Protocol
 import trio
 
 from meshnode.domain.attempts import CODES, Barred
+from meshnode.domain.circuits import Circuits, CircuitState
+from meshnode.domain.hedges import Paces
 from meshnode.domain.ledger import CREDIT
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.queues import Queues
-from meshnode.domain.steps import View
+from meshnode.domain.step_kinds import View
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
@@ -29,8 +31,6 @@ from protocol.messages import Refuse, StandingOffer, read_message
 from protocol.records import Capability, NodeRecord
 from protocol.timely import check_timely
 
-#: A peer that failed is the last choice for this long, seconds.
-_TROUBLE_S: Final = 30.0
 #: Whose owner refuses this node is no candidate until that may help, seconds: so long if
 #: it doesn't say when, and at most; owners change their minds.
 _BARRED_S: Final = 60.0
@@ -97,11 +97,12 @@ class Market:
         self._finder = finder
         self._host = host
         self._queues = Queues()
+        self._paces = Paces()
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
         self._searched_s: dict[str, float] = {}
-        self._trouble_s: dict[str, float] = {}
+        self._circuits = Circuits()
         self._barred: dict[str, _Bar] = {}
         self._loads: dict[str, Mapping[str, int]] = {}
         self._nursery: trio.Nursery | None = None
@@ -125,6 +126,7 @@ class Market:
             load=self.load(),
             since_ms=self._since_ms,
             barred={query: barred for query in wanted if (barred := self.barred(query))},
+            slow_ms={query: ms for query in wanted if (ms := self._paces.slow_ms(query))},
         )
 
     def candidates(self, query: str) -> list[Candidate]:
@@ -181,7 +183,7 @@ class Market:
         if offer is not None and offer.expires_ms <= now_ms:
             offer = None
         latency_ms = offer.offer.latency_ms if offer else capability.measured.latency_ms
-        troubled_s = self._trouble_s.get(peer)
+        circuit = self._circuits.state(peer, now_s=now_s)
         return Candidate(
             peer=peer,
             agent=capability.agent,
@@ -193,7 +195,8 @@ class Market:
             offer_expires_ms=offer.expires_ms if offer else 0,
             items_max=offer.offer.items_max if offer else 1_000,
             alive=peer in alive,
-            troubled=troubled_s is not None and now_s < troubled_s + _TROUBLE_S,
+            troubled=circuit is CircuitState.OPEN,
+            probe=circuit is CircuitState.HALF_OPEN,
             asked=now_s < self._asking_s.get(peer, 0.0),
             queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),
         )
@@ -214,13 +217,35 @@ class Market:
             total.update(load)
         return total
 
-    def failed(self, peer: str, *, unreachable: bool) -> None:
-        """Remember that ``peer`` failed; its offers are forgotten when it is gone."""
-        self._trouble_s[peer] = trio.current_time()
+    def circuit(self, peer: str) -> CircuitState:
+        """Return whether ``peer`` is trusted with work, after what came of it lately."""
+        return self._circuits.state(peer, now_s=trio.current_time())
+
+    def failed(self, peer: str, *, unreachable: bool, grave: bool = True) -> None:
+        """Remember that ``peer`` failed; its offers are forgotten when it is gone.
+
+        Args:
+            peer: Who.
+            unreachable: It is gone.
+            grave: It is no matter of one unit: the peer is gone, deaf, late or a liar.
+        """
+        opened = self._circuits.failed(
+            peer,
+            grave=grave,
+            now_s=trio.current_time(),
+            share=self._context.rng.random(),
+        )
+        if opened:
+            self._context.emit("market.circuit", peer=peer, state=CircuitState.OPEN.value)
         if unreachable:
             self._finder.failed(peer)
             for key in [key for key in self._offers if key[0] == peer]:
                 del self._offers[key]
+
+    def worked(self, peer: str) -> None:
+        """Remember that what ``peer`` made was good."""
+        if self._circuits.worked(peer):
+            self._context.emit("market.circuit", peer=peer, state=CircuitState.CLOSED.value)
 
     def refused(self, peer: str, refuse: Refuse) -> None:
         """Leave ``peer`` alone for a while, if its owner won't have this node call now."""
@@ -273,6 +298,10 @@ class Market:
             ahead_ms=ahead * run_ms,
             now_s=now_s,
         )
+
+    def took(self, query: str, *, took_ms: int, calls: int) -> None:
+        """Learn from a result how long work for ``query`` takes, from its award."""
+        self._paces.saw(query, took_ms=took_ms, calls=calls)
 
     def wait_ms(self, agent: str) -> int:
         """Return how long an award to ``agent`` would wait behind those of others."""

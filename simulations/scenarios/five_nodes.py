@@ -23,7 +23,7 @@ from meshnode.domain.job import JobState
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import Agent, JsonValue
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from protocol.graph import Check, Source, SubTask, TaskGraph
 from simulations.agents import (
     ECHO,

@@ -13,6 +13,7 @@ from meshnode.adapters.agents.command import CommandAgent
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.config import HostConfig
 from meshnode.services import broker, token_streams
+from meshnode.services.job_terms import Terms
 from protocol import limits
 from protocol.graph import SubTask
 
@@ -83,7 +84,7 @@ def test_its_limits_are_the_codes() -> None:
         for line in section.splitlines()
         if line.startswith("| ") and (cells := line.strip("| ").split(" | "))
     }
-    terms = broker.Terms()
+    terms = Terms()
     assert rows["budget"] == [terms.budget_mc]
     assert rows["deadline"] == [terms.deadline_s, broker._DEADLINE_S_MAX / 86_400]
     assert rows["sub-tasks of a graph"] == [limits.SUBTASKS_MAX]

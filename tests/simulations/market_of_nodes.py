@@ -14,7 +14,7 @@ import trio
 
 from meshnode.node import Node
 from meshnode.ports import Agent
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations import world
 from simulations.agents import UPPER, CallBook, SimAgent, Temper

@@ -20,11 +20,12 @@ from meshnode.errors import MeshError, StoreError
 from meshnode.ports import Once, Put, Write
 from meshnode.services import artifacts
 from meshnode.services.agents import AgentHost
-from meshnode.services.broker import Broker, Terms
+from meshnode.services.broker import Broker
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
 from meshnode.services.execution import Execution
 from meshnode.services.job_runner import JobRunner
+from meshnode.services.job_terms import Terms
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Ledger
 from meshnode.services.receipts import DUE

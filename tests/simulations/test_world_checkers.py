@@ -13,7 +13,7 @@ import trio
 
 from meshnode.domain.facts import Charged
 from meshnode.domain.job import JobState
-from meshnode.domain.steps import Stop
+from meshnode.domain.step_kinds import Stop
 from meshnode.errors import StoreError
 from meshnode.ports import Put, Store, Write
 from meshnode.services.bodies import AWARD_BODY, RECEIPTS

@@ -3,7 +3,7 @@
 from meshnode.domain.bindings import Holder, artifacts, bind
 from meshnode.domain.facts import Awarded, Charged
 from meshnode.domain.job import JobState, charge_key
-from meshnode.domain.steps import Call, MakeAward
+from meshnode.domain.step_kinds import Call, Charge, MakeAward
 from protocol.keys import digest
 from protocol.messages import Award, Cfp, Header, Ticket
 from protocol.receipts import Acceptance
@@ -40,7 +40,7 @@ class Desk:
         """The fact of a signed award."""
         unit = state.units[step.unit]
         task = state.tasks[unit.subtask]
-        candidate, current = step.candidate, unit.current
+        candidate, current = step.candidate, unit.attempt(step.attempt)
         lost = any(failure.code == "peer.lost" for failure in unit.failures())
         bindings = bind(state, unit, Holder(self.broker, only=lost))
         cfp = current.called.get(candidate.peer, b"") if current else b""
@@ -87,11 +87,13 @@ class Desk:
             lease_ms=LEASE_MS,
             ranked=list(step.ranked),
             considered=step.considered,
+            hedge=step.hedge,
         )
 
-    def charge(self, state: JobState, name: str, now_ms: int) -> Charged:
+    def charge(self, state: JobState, step: Charge, now_ms: int) -> Charged:
         """The fact of the broker's half of the receipt."""
-        attempt = state.units[name].attempts[-1]
+        name = step.unit
+        attempt = state.units[name].attempts[step.attempt]
         delivered, found = attempt.delivered, attempt.verdict
         assert delivered is not None
         assert found is not None

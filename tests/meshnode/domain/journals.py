@@ -35,7 +35,7 @@ from meshnode.domain.facts import (
 )
 from meshnode.domain.graphs import check_inputs
 from meshnode.domain.job import SINGLE, Attempt, JobState, fold
-from meshnode.domain.steps import (
+from meshnode.domain.step_kinds import (
     Attend,
     Call,
     Charge,
@@ -49,8 +49,8 @@ from meshnode.domain.steps import (
     Verify,
     View,
     Wake,
-    next_steps,
 )
+from meshnode.domain.steps import next_steps
 from meshnode.domain.values import canonical, parse
 from meshnode.domain.verification import check_output, read_output
 from meshnode.errors import InputInvalid
@@ -86,6 +86,7 @@ class Run:
         state: Its fold.
         blobs: Every artifact of the mesh.
         stopped: Awards that were cancelled, by hash.
+        slow_ms: After how long a call is slow, by capability query.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Run:
         budget_mc: int = 1_000_000,
         limit_ms: int = 600_000,
         job: str = "job-1",
+        hedges_pct: int = 0,
     ) -> None:
         self.contractors = {contractor.peer: contractor for contractor in contractors}
         self.pen = Pen("broker")
@@ -108,6 +110,7 @@ class Run:
         self.blobs: dict[bytes, bytes] = {}
         self.busy: set[tuple[str, str, int]] = set()
         self.stopped: set[bytes] = set()
+        self.slow_ms: Mapping[str, float] = {}
         self.watch: Watch | None = None
         self.kill_after: Callable[[int], bool] = lambda _: False
         self.kills = 0
@@ -128,6 +131,7 @@ class Run:
             deadline_ms=START_MS + limit_ms,
             idempotency_key="key",
             epoch=0,
+            hedges_pct=hedges_pct,
         )
 
     @property
@@ -200,9 +204,8 @@ class Run:
         """Who is there now."""
         alive = [c for c in self.contractors.values() if not self.gone(c)]
         load: dict[str, int] = {}
-        for unit in self.state.units.values():
-            attempt = unit.current
-            if attempt is not None and attempt.award and attempt.delivered is None:
+        for _, attempt in self.state.open_attempts():
+            if attempt.award and attempt.delivered is None:
                 agent_id = f"{attempt.peer}/{attempt.agent}"
                 load[agent_id] = load.get(agent_id, 0) + 1
         candidates = {
@@ -213,7 +216,7 @@ class Run:
             ]
             for query, names in QUERIES.items()
         }
-        return View(candidates=candidates, load=load)
+        return View(candidates=candidates, load=load, slow_ms=self.slow_ms)
 
     def gone(self, contractor: Contractor) -> bool:
         """Whether it has died by now."""
@@ -236,9 +239,9 @@ class Run:
                     self.busy.add(key)
                     self._begin(step)
             case Charge():
-                self.record(self.desk.charge(self.state, step.unit, self.now_ms))
+                self.record(self.desk.charge(self.state, step, self.now_ms))
             case GiveUp():
-                self.record(self.failed(step.unit, step.code, blame="broker"))
+                self.record(self.failed(step, step.code, blame="broker"))
             case End():
                 self.record(Cancelled(reason=step.reason, text=step.text))
             case Finish():
@@ -295,8 +298,8 @@ class Run:
             self.record(Refused(unit=step.unit, attempt=step.attempt, peer=peer, reason=word))
 
     def _begin(self, step: Attend | Verify | Stop) -> None:
-        attempt = self.open(step.unit, step.attempt)
-        assert attempt is not None, "a step for what is closed"
+        attempt = self.state.units[step.unit].attempts[step.attempt]
+        assert attempt.open, "a step for what is closed"
         if isinstance(step, Attend):
             self._attend(step, attempt)
         elif isinstance(step, Verify):
@@ -320,7 +323,7 @@ class Run:
             if self.gone(contractor) or answer.code:
                 code = answer.code or "peer.lost"
                 blame = "broker" if code == "node.busy" else "peer"
-                self.record(self.failed(step.unit, code, blame=blame))
+                self.record(self.failed(step, code, blame=blame))
                 return
             result = read_message(answer.result, Result, network=NETWORK)
             self.record(
@@ -355,7 +358,7 @@ class Run:
                 single=unit.items == SINGLE,
             )
         except InputInvalid:
-            self.record(self.failed(step.unit, "agent.output_invalid", blame="peer"))
+            self.record(self.failed(step, "agent.output_invalid", blame="peer"))
             return
         finding = check_output(
             outputs,
@@ -375,14 +378,16 @@ class Run:
         )
 
     def _close(self, step: Stop) -> None:
-        if self.open(step.unit, step.attempt) is not None:
-            self.record(self.failed(step.unit, "job.cancelled", blame="broker"))
+        unit = self.state.units[step.unit]
+        code = "job.cancelled" if unit.accepted is None else "award.superseded"
+        if unit.attempts[step.attempt].open:
+            self.record(self.failed(step, code, blame="broker"))
 
-    def failed(self, name: str, code: str, *, blame: str) -> Failed:
+    def failed(self, step: Attend | GiveUp | Stop | Verify, code: str, *, blame: str) -> Failed:
         """The fact that the open attempt came to nothing."""
-        attempt = self.state.units[name].attempts[-1]
+        attempt = self.state.units[step.unit].attempts[step.attempt]
         return Failed(
-            unit=name,
+            unit=step.unit,
             attempt=attempt.number,
             peer=attempt.peer,
             code=code,
@@ -419,8 +424,7 @@ class Run:
 
     def open(self, name: str, number: int) -> Attempt | None:
         """The attempt, if it is the open one."""
-        attempt = self.state.units[name].current
-        return attempt if attempt is not None and attempt.number == number else None
+        return self.state.units[name].attempt(number)
 
     def export(self) -> bytes:
         """The finished journal."""

@@ -20,15 +20,23 @@ from protocol.journal import Event
 from protocol.limits import FAN_OUT_MAX
 from tests.meshnode.domain.contractors import Traits
 from tests.meshnode.domain.journals import Run, contractors_of
-from tests.meshnode.domain.random_graphs import CAPABILITIES, random_graph, random_inputs
+from tests.meshnode.domain.random_graphs import (
+    CAPABILITIES,
+    QUERIES,
+    random_graph,
+    random_inputs,
+)
 
 
 class Invariants:
     """What holds after every event, told from the facts alone and not from the fold."""
 
     def __init__(self) -> None:
-        self.open: dict[str, str] = {}
-        self.caps_mc: dict[str, int] = {}
+        self.open: dict[tuple[str, int], str] = {}
+        self.caps_mc: dict[tuple[str, int], int] = {}
+        self.peers: dict[tuple[str, int], str] = {}
+        self.hedges = 0
+        self.hedges_pct = 0
         self.spent_mc = 0
         self.keys: set[str] = set()
         self.accepted: set[str] = set()
@@ -43,6 +51,7 @@ class Invariants:
         match fact:
             case Planned():
                 self.budget_mc, self.deadline_ms = fact.budget_mc, fact.deadline_ms
+                self.hedges_pct = fact.hedges_pct
             case Expanded():
                 self.units[fact.subtask] = [
                     f"{fact.subtask}/{n}" for n in range(len(fact.sizes))
@@ -50,8 +59,8 @@ class Invariants:
             case Called() | Awarded():
                 self._begins(run, event, fact)
             case Failed():
-                was_given = self.open.pop(fact.unit) == "awarded"
-                self.caps_mc.pop(fact.unit, None)
+                was_given = self.open.pop((fact.unit, fact.attempt)) == "awarded"
+                self.caps_mc.pop((fact.unit, fact.attempt), None)
                 self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
                     was_given and fact.code != "node.busy"
                 )
@@ -74,24 +83,39 @@ class Invariants:
             if source.kind == "task":
                 made = self.units[source.name]
                 assert set(made) <= self.accepted, f"{fact.unit} before {source.name}"
+        key = fact.unit, fact.attempt
+        beside = [each for each in self.open if each[0] == fact.unit and each != key]
         if isinstance(fact, Called):
-            assert fact.unit not in self.open, "two attempts at once"
+            assert not beside, "two attempts at once"
             assert 1 <= len(fact.cfps) <= CALLED_MAX
-            self.open[fact.unit] = "called"
+            self.open[key] = "called"
         else:
-            assert self.open.get(fact.unit) != "awarded", "awarded twice at once"
-            self.open[fact.unit] = "awarded"
-            self.caps_mc[fact.unit] = fact.price_cap_mc
+            if fact.hedge:
+                self._hedged(fact, beside)
+            else:
+                assert not beside, "awarded twice at once"
+            self.open[key] = "awarded"
+            self.caps_mc[key] = fact.price_cap_mc
+            self.peers[key] = fact.peer
         assert fact.unit not in self.accepted
         assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
         assert fact.attempt <= task.attempts_max + BUSY_ATTEMPTS_MAX
-        running = [unit for unit in self.open if unit.split("/")[0] == subtask]
+        running = [unit for unit, _ in self.open if unit.split("/")[0] == subtask]
         assert len(running) <= FAN_OUT_MAX, "fan-out"
 
+    def _hedged(self, fact: Awarded, beside: list[tuple[str, int]]) -> None:
+        (other,) = beside
+        assert self.open[other] == "awarded", "a hedge beside nothing"
+        assert self.peers[other] != fact.peer, "a hedge with the same contractor"
+        self.hedges += 1
+        units = sum(map(len, self.units.values()))
+        assert self.hedges_pct, "a hedge in a job that has none"
+        assert self.hedges <= max(1, units * self.hedges_pct // 100), "too many hedges"
+
     def _charged(self, run: Run, fact: Charged) -> None:
-        self.caps_mc.pop(fact.unit)
-        self.open.pop(fact.unit)
-        verdict = run.state.units[fact.unit].attempts[-1].verdict
+        self.caps_mc.pop((fact.unit, fact.attempt))
+        self.open.pop((fact.unit, fact.attempt))
+        verdict = run.state.units[fact.unit].attempts[fact.attempt].verdict
         assert verdict is not None
         if verdict.verdict == "rejected":
             assert fact.paid_mc == 0
@@ -136,7 +160,9 @@ def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
         contractors_of(seed, *traits),
         budget_mc=rng.choice((0, 20, 200, 100_000)),
         limit_ms=rng.choice((3_000, 60_000, 600_000)),
+        hedges_pct=rng.choice((0, 10, 100)),
     )
+    run.slow_ms = {query: rng.choice((1.0, 20.0, 300.0)) for query in QUERIES}
     run.watch = Invariants()
     kill = rng.choice((0, 0, 5, 13))
     if kill:

@@ -11,9 +11,12 @@ from meshnode.domain.attempts import (
     is_try,
     pause_ms,
     refused_by_all,
+    share_of,
 )
 from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
-from meshnode.domain.steps import Call, End, GiveUp, View, Wake, next_steps
+from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.step_kinds import Call, End, GiveUp, View, Wake
+from meshnode.domain.steps import next_steps
 from protocol.graph import Source, SubTask
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.journals import Run
@@ -146,3 +149,16 @@ def test_each_try_rests_longer_than_the_last_and_the_busy_are_left_alone() -> No
     assert pauses[0] == 0
     assert pauses[4] == pauses[6] == 5_000
     assert [pause_ms(tries, tried=False) for tries in (0, 4)] == [BUSY_PAUSE_MS, 5_000]
+
+
+def test_units_that_failed_together_come_back_one_by_one() -> None:
+    units = [Unit(f"t/{n}", "t", n, 1, attempts=[Attempt(0, 0)]) for n in range(200)]
+    shares = [share_of("job", unit) for unit in units]
+    assert len(set(shares)) == len(shares)
+    assert all(0 <= share < 1 for share in shares)
+    assert 0.4 < sum(shares) / len(shares) < 0.6
+    assert shares == [share_of("job", unit) for unit in units], "asked again it is the same"
+    assert share_of("other job", units[0]) != shares[0]
+    pauses = [pause_ms(4, tried=True, share=share) for share in shares]
+    assert 5_000 <= min(pauses) < 5_200
+    assert 7_300 < max(pauses) <= 7_500

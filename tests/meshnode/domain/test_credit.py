@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from meshnode.domain.ledger import CREDIT, EXHAUSTED, beyond
 from meshnode.domain.matching import Candidate
-from meshnode.domain.steps import End, MakeAward, Step, View, Wake, next_steps
+from meshnode.domain.step_kinds import End, MakeAward, Step, View, Wake
+from meshnode.domain.steps import next_steps
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.test_steps import candidate, candidates, expanded
 

@@ -17,16 +17,12 @@ from meshnode.domain.facts import (
 )
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
+from meshnode.domain.provenance import verify_provenance
+from meshnode.domain.step_kinds import Call, End, Expand, MakeAward, View, Wake
 from meshnode.domain.steps import (
     EVENTS_RESERVED,
     OFFER_PATIENCE_MS,
     PROVIDER_GRACE_MS,
-    Call,
-    End,
-    Expand,
-    MakeAward,
-    View,
-    Wake,
     next_steps,
 )
 from meshnode.domain.values import canonical, parse
@@ -75,6 +71,23 @@ def test_the_worlds_above_see_all_kinds_of_end() -> None:
         ends.add(done.code or done.state)
     assert {"completed", "budget.exceeded", "input.invalid", "deadline"} <= ends
     assert ends & {"agent.failed", "output.rejected", "agent.output_invalid"}
+
+
+def test_the_worlds_above_have_hedges_that_win_and_that_lose() -> None:
+    won = lost = 0
+    for seed in range(60):
+        run = random_run(seed)[0]
+        run.kill_after = lambda _: False
+        state = run.run()
+        hedges = [a for unit in state.units.values() for a in unit.attempts if a.hedge]
+        assert len(hedges) == state.hedges
+        won += sum(attempt.error is None for attempt in hedges)
+        lost += sum(a.error is not None and a.error.code == "award.superseded" for a in hedges)
+        assert all(a.paid_mc is None for a in hedges if a.error is not None and not a.verdict)
+        if state.hedges and state.done is not None and state.done.state == "completed":
+            assert verify_provenance(run.export()).cost_mc == state.spent_mc
+    assert won > 3
+    assert lost > 3
 
 
 def calm(seed: int, **traits: object) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:

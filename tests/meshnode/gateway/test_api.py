@@ -207,6 +207,11 @@ async def test_the_terms_of_a_job_are_those_that_were_asked_for(
     assert plan.deadline_ms - journal.state.planned_ms <= 9_500
     view = await desk.ended(journal.job)
     assert view["budget_mc"] == 50
+    costs = view["costs"]
+    assert costs["total"]["paid_mc"] == view["cost_mc"]
+    assert costs["total"]["units"] == len(view["subtasks"])
+    assert set(costs["nodes"]) == {row["node"] for row in view["subtasks"]}
+    assert sum(cost["paid_mc"] for cost in costs["subtasks"].values()) == view["cost_mc"]
 
 
 async def test_results_of_a_job_that_goes_on_are_refused(

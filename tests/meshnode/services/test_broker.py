@@ -16,7 +16,8 @@ from meshnode.errors import Busy, GraphError, InputInvalid, MeshError, NoProvide
 from meshnode.node import Node
 from meshnode.ports import Put
 from meshnode.services.bodies import ACCEPTANCE, AWARD, AWARD_BODY
-from meshnode.services.broker import JobRow, Terms
+from meshnode.services.broker import JobRow
+from meshnode.services.job_terms import Terms
 from meshnode.services.session import Incoming
 from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode

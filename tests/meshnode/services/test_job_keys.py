@@ -11,7 +11,7 @@ import trio
 from meshnode.errors import KeyReused
 from meshnode.node import Node
 from meshnode.ports import JsonValue, Put
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from protocol.graph import TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import TextAgent, inputs, play, shouting, start

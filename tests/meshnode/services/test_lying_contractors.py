@@ -23,7 +23,7 @@ from meshnode.services.bodies import (
     OffersBody,
     ResultBody,
 )
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from meshnode.services.session import Incoming
 from meshnode.services.signer import Topic
 from protocol import limits

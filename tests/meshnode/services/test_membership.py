@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from meshnode.config import AccessConfig
+from meshnode.domain.circuits import CircuitState
 from meshnode.errors import MeshError
 from meshnode.services.bodies import CFP
 from meshnode.services.membership import MEMBERSHIP, RENEW
@@ -81,7 +82,7 @@ def test_a_stranger_is_refused_without_blame_and_told_what_to_do() -> None:
         assert state.done is not None
         assert (state.done.state, state.done.code) == ("failed", "access.not_allowed")
         assert f"ask the owner of {a.peer} for an invite" in state.done.text
-        assert not b.market._trouble_s, "to refuse is no fault"
+        assert b.market.circuit(a.peer) is CircuitState.CLOSED, "to refuse is no fault"
         assert standings([a], b) == ["stranger"]
         assert {event["reason"] for event in told(a, "contract.refused")} == {"not_allowed"}
 

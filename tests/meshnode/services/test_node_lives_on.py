@@ -17,8 +17,8 @@ from meshnode.domain.verification import Finding
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, Output, Write
-from meshnode.services.broker import Terms
 from meshnode.services.checking import Checking
+from meshnode.services.job_terms import Terms
 from protocol.graph import Check
 from protocol.keys import digest
 from protocol.messages import Binding, Part

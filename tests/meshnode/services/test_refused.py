@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from meshnode.config import NodeConfig, QuotaConfig
+from meshnode.domain.circuits import CircuitState
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
 from meshnode.services.bodies import AWARD, CFP, DECLINE, OFFERS, OffersBody
@@ -44,7 +45,7 @@ def test_a_job_that_only_a_paused_node_could_do_ends_soon_and_says_why() -> None
         assert outcome(state) == ("failed", "access.paused")
         assert state.done is not None
         assert "its owner has paused this node" in state.done.text
-        assert not a.market._trouble_s, "to refuse is no fault"
+        assert a.market.circuit(b.peer) is CircuitState.CLOSED, "to refuse is no fault"
         await b.resume()
         await trio.sleep(3)  # it is told at once
         assert outcome(await ended(a, "hello")) == ("completed", "")

@@ -9,7 +9,7 @@ from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import AgentError, JobEnded, KeyReused, NotFound
 from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, Output
-from meshnode.services.broker import Terms
+from meshnode.services.job_terms import Terms
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
