@@ -468,8 +468,7 @@ def _of_tries(tries: Sequence[Try], ready_ms: int, over_ms: int) -> Iterator[tup
 def _in_turn(tries: Sequence[Try], over_ms: int) -> Iterator[tuple[Try, int]]:
     """Yield the tries that the unit's end depended on, each with until when.
 
-    One that was outrun counts until the one began that was faster; a hedge that was, not at
-    all.
+    One that was outrun counts until the faster one began; a hedge that was, not at all.
     """
     for told, after in zip_longest(tries, tries[1:]):
         ended_ms = told.ended_ms or over_ms
