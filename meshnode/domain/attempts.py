@@ -47,8 +47,11 @@ DISQUALIFYING: Final = frozenset(
         "refused.items",
     }
 )
-#: Failures of awards that nobody took.
-UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
+#: Failures of awards that nobody took, or for which an input could not be had: a link that
+#: is bad for some seconds must not use up the tries of a unit.
+UNTRIED: Final = frozenset(
+    {_BUSY, "transport.unreachable", "artifact.unavailable", *CODES.values()}
+)
 #: What it means that all who were called refuse for the same reason.
 _UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
 
@@ -71,7 +74,7 @@ class Barred:
 
 
 def is_try(attempt: Attempt) -> bool:
-    """Tell whether a contractor failed at it, rather than had no time or never heard of it."""
+    """Tell whether a contractor failed at it, rather than never came to begin."""
     error = attempt.error
     return error is not None and bool(attempt.award) and error.code not in UNTRIED
 
