@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import randrange
 from socket import create_server
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,6 +25,7 @@ from meshnode.adapters.running_file import HTTP_FILE, read_running
 from meshnode.errors import ConfigError, MeshError
 
 _READY_S: Final = 60.0
+_PORTS: Final = (20_000, 32_000)
 _STOP_S: Final = 20.0
 _AGAIN_S: Final = 0.3
 _ANSWER_S: Final = 10.0
@@ -187,6 +189,11 @@ async def real_mesh(folder: Path, *, desks: int, workers: int) -> AsyncIterator[
 
 
 def _listen() -> tuple[str, str]:
-    """Return the option for a port that is free now."""
-    with create_server(("127.0.0.1", 0)) as server:
-        return "--listen", f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}"
+    """Return the option for a port that is free, and stays so while its node is down.
+
+    The system gives none of these to whoever dials, as it does with those from 32,768 on.
+    """
+    while True:
+        port = randrange(*_PORTS)  # noqa: S311 - no secret
+        with suppress(OSError), create_server(("127.0.0.1", port)):
+            return "--listen", f"/ip4/127.0.0.1/tcp/{port}"
