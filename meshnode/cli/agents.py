@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.asking import asked
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
 if TYPE_CHECKING:
@@ -50,21 +51,17 @@ def agents(
     """
     if context.invoked_subcommand:
         return
-    import trio
-
-    from meshnode.cli.client import open_client
     from meshnode.cli.failure import CommandFailed
 
-    async def ask() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            query = {"capability": capability} if capability else {}
-            if near:
-                query["near"] = near
-            if probe:
-                query["probe"] = "1"
-            return await _until(client, query, count, wait)
+    async def ask(client: "NodeClient") -> dict[str, Any]:
+        query = {"capability": capability} if capability else {}
+        if near:
+            query["near"] = near
+        if probe:
+            query["probe"] = "1"
+        return await _until(client, query, count, wait)
 
-    found = trio.run(ask)
+    found = asked(ask, (home, url, token_file))
     listed = found["agents"]
     if len(listed) < count:
         raise CommandFailed(

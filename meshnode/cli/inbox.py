@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from meshnode.cli.asking import answer_of
 from meshnode.cli.invite import seconds
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
 _ID_SHOWN: Final = 12
@@ -41,7 +42,7 @@ def inbox(
     """
     if context.invoked_subcommand:
         return
-    told = _asked("GET", "/api/inbox", None, home, url, token_file)
+    told = answer_of((home, url, token_file), "GET", "/api/inbox")
     if as_json:
         say_json(told)
         return
@@ -83,11 +84,11 @@ def show(
       meshnode inbox show 3f2a
       meshnode inbox show 3f2a --out plan.pdf
     """
-    told = _asked("GET", f"/api/inbox/{_word(letter)}", None, home, url, token_file)
+    told = answer_of((home, url, token_file), "GET", f"/api/inbox/{_word(letter)}")
     body = told["text"].encode() if "text" in told else b64decode(told["base64"])
     if out:
         Path(out).write_bytes(body)
-    read = _asked("POST", f"/api/inbox/{told['id']}/read", None, home, url, token_file)
+    read = answer_of((home, url, token_file), "POST", f"/api/inbox/{told['id']}/read")
     if as_json:
         say_json({**told, "read_ms": read["read_ms"]})
         return
@@ -136,15 +137,9 @@ def send(
       meshnode inbox send ada "Shall we share the GPU on Friday?"
       meshnode inbox send 7gFqZ1xK --file notes.md --subject "Notes of today"
     """
-    body = _written(text, file)
-    told = _asked(
-        "POST",
-        "/api/outbox",
-        {"to": peer, "subject": subject, "expires_s": float(seconds(expires)), **body},
-        home,
-        url,
-        token_file,
-    )
+    expires_s = float(seconds(expires))
+    letter = {"to": peer, "subject": subject, "expires_s": expires_s, **_written(text, file)}
+    told = answer_of((home, url, token_file), "POST", "/api/outbox", body=letter)
     if as_json:
         say_json(told)
     else:
@@ -163,7 +158,7 @@ def sent(
       meshnode inbox sent
       meshnode inbox sent --json
     """
-    told = _asked("GET", "/api/outbox", None, home, url, token_file)
+    told = answer_of((home, url, token_file), "GET", "/api/outbox")
     if as_json:
         say_json(told)
         return
@@ -193,7 +188,7 @@ def delete(
     Examples:
       meshnode inbox delete 3f2a
     """
-    told = _asked("POST", f"/api/inbox/{_word(letter)}/delete", None, home, url, token_file)
+    told = answer_of((home, url, token_file), "POST", f"/api/inbox/{_word(letter)}/delete")
     if as_json:
         say_json(told)
     else:
@@ -201,21 +196,6 @@ def delete(
 
 
 # --- pieces ---------------------------------------------------------------------------
-
-
-def _asked(
-    method: str, path: str, body: object, home: str, url: str, token_file: str
-) -> dict[str, Any]:
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def run() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call(method, path, body=body)
-            return told
-
-    return trio.run(run)
 
 
 def _written(text: str, file: str) -> dict[str, str]:

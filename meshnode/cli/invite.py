@@ -2,11 +2,12 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.asking import answer_of
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})(s|m|h|d)")
@@ -38,7 +39,7 @@ def invite(
       meshnode up --join "$(meshnode invite)" --home two
     """
     body = {"name": for_, "uses": uses, "expires_s": float(seconds(expires))}
-    told = _asked("POST", "/api/invites", body, home, url, token_file)
+    told = answer_of((home, url, token_file), "POST", "/api/invites", body=body)
     if as_json:
         say_json(told)
         return
@@ -68,7 +69,7 @@ def list_(
       meshnode invites list
       meshnode invites list --json
     """
-    told = _asked("GET", "/api/invites", None, home, url, token_file)
+    told = answer_of((home, url, token_file), "GET", "/api/invites")
     if as_json:
         say_json(told)
         return
@@ -102,7 +103,7 @@ def revoke(
     """
     from meshnode.cli.failure import CommandFailed
 
-    listed = _asked("GET", "/api/invites", None, home, url, token_file)["invites"]
+    listed = answer_of((home, url, token_file), "GET", "/api/invites")["invites"]
     found = [row["invite"] for row in listed if id_ and row["invite"].startswith(id_)]
     if len(found) != 1:
         told = f"{len(found)} invites begin with" if found else "there is no invite"
@@ -110,7 +111,7 @@ def revoke(
             f"{told} {id_[:64]!r}", hint="see `meshnode invites list`", told="node.not_found"
         )
     path = f"/api/invites/{found[0]}/revoke"
-    answer = _asked("POST", path, None, home, url, token_file)
+    answer = answer_of((home, url, token_file), "POST", path)
     if as_json:
         say_json(answer)
     else:
@@ -136,21 +137,6 @@ def seconds(span: str) -> int:
             told="config.invalid",
         )
     return int(match[1]) * _SECONDS[match[2]]
-
-
-def _asked(
-    method: str, path: str, body: object, home: str, url: str, token_file: str
-) -> dict[str, Any]:
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def run() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call(method, path, body=body)
-            return told
-
-    return trio.run(run)
 
 
 def _when(at_ms: int) -> str:

@@ -1,12 +1,11 @@
 """Jobs as commands name them: by the beginning of an id, at the node that runs here."""
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.options import home_of
+from meshnode.cli.asking import Where, asked
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -15,23 +14,6 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or enough of it
 #: Jobs that are looked through.
 LISTED_MAX: Final = 10_000
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
-
-T = TypeVar("T")
-
-
-def asked(
-    ask: Callable[["NodeClient"], Awaitable[T]], home: str, url: str, token_file: str
-) -> T:
-    """Return what ``ask`` has from the node that the options name."""
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def run() -> T:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            return await ask(client)
-
-    return trio.run(run)
 
 
 async def whole(client: "NodeClient", given: str) -> str:
@@ -56,3 +38,27 @@ async def whole(client: "NodeClient", given: str) -> str:
         hint="see `meshnode jobs list`",
         told="node.not_found",
     )
+
+
+def answer_about(
+    given: str, where: Where, method: str, what: str = "", *, body: object = None
+) -> dict[str, Any]:
+    """Return what the node at ``where`` answers to a request about the job ``given``.
+
+    Args:
+        given: Its id, or the beginning.
+        where: As the options say.
+        method: Of the request.
+        what: What of the job, as the path goes on behind its id, such as ``/cancel``.
+        body: Of the request.
+
+    Raises:
+        CommandFailed: No node runs there, there is no such job, or it refuses.
+    """
+
+    async def ask(client: "NodeClient") -> dict[str, Any]:
+        job = await whole(client, given)
+        told: dict[str, Any] = await client.call(method, f"/api/jobs/{job}{what}", body=body)
+        return told
+
+    return asked(ask, where)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.job_ids import LISTED_MAX, Job, asked, whole
+from meshnode.cli.asking import asked
+from meshnode.cli.job_ids import LISTED_MAX, Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
 
@@ -37,7 +38,7 @@ def list_(
         ]
         return [job for job in jobs if not (running and job["ended"])][:limit]
 
-    jobs = asked(ask, home, url, token_file)
+    jobs = asked(ask, (home, url, token_file))
     if as_json:
         say_json({"jobs": jobs})
         return
@@ -66,13 +67,7 @@ def show(
     Examples:
       meshnode jobs show 95402ad5
     """
-
-    async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await whole(client, job)
-        told: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}")
-        return told
-
-    told = asked(ask, home, url, token_file)
+    told = answer_about(job, (home, url, token_file), "GET")
     if as_json:
         say_json(told)
         return
@@ -105,13 +100,7 @@ def explain(
     Examples:
       meshnode jobs explain 95402ad5
     """
-
-    async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await whole(client, job)
-        told: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/explain")
-        return told
-
-    told = asked(ask, home, url, token_file)
+    told = answer_about(job, (home, url, token_file), "GET", "/explain")
     if as_json:
         say_json(told)
         return
@@ -135,13 +124,7 @@ def cancel(
     Examples:
       meshnode jobs cancel 95402ad5
     """
-
-    async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await whole(client, job)
-        told: dict[str, Any] = await client.call("POST", f"/api/jobs/{name}/cancel")
-        return told
-
-    told = asked(ask, home, url, token_file)
+    told = answer_about(job, (home, url, token_file), "POST", "/cancel")
     if as_json:
         say_json(told)
     else:
@@ -174,13 +157,7 @@ def resume(
     """
     terms = {"budget_mc": budget, "deadline_s": deadline}
     body = {name: value for name, value in terms.items() if value is not None}
-
-    async def ask(client: "NodeClient") -> dict[str, Any]:
-        name = await whole(client, job)
-        told: dict[str, Any] = await client.call("POST", f"/api/jobs/{name}/resume", body=body)
-        return told
-
-    told = asked(ask, home, url, token_file)
+    told = answer_about(job, (home, url, token_file), "POST", "/resume", body=body)
     if as_json:
         say_json(told)
     elif told["resumes"]:
@@ -217,7 +194,7 @@ def outputs(
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 
-    status, made, proof = asked(ask, home, url, token_file)
+    status, made, proof = asked(ask, (home, url, token_file))
     if folder is not None:
         keep(folder, status, made, proof)
     say_json(made)

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import typer
 
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.asking import answer_of
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
 _TITLES: Final = ("peer", "name", "is", "owes", "owed", "earned", "spent", "paid", "got")
@@ -35,7 +36,7 @@ def ledger(
     """
     if context.invoked_subcommand:
         return
-    told = _asked("GET", "/api/ledger", None, (home, url, token_file))
+    told = answer_of((home, url, token_file), "GET", "/api/ledger")
     if as_json:
         say_json(told)
         return
@@ -74,7 +75,7 @@ def show(
       meshnode ledger show 4kFhqXWz --limit 20 --json
     """
     node = (home, url, token_file)
-    told = _asked("GET", f"/api/ledger/{_part(peer)}", None, node, limit=str(limit))
+    told = answer_of(node, "GET", f"/api/ledger/{_part(peer)}", limit=str(limit))
     if as_json:
         say_json(told)
         return
@@ -110,7 +111,9 @@ def settle(
       meshnode ledger settle 4kFhqXWz 3000 --note "transfer of 3 May" --json
     """
     body = {"amount_mc": amount, "note": note}
-    told = _asked("POST", f"/api/ledger/{_part(peer)}/settle", body, (home, url, token_file))
+    told = answer_of(
+        (home, url, token_file), "POST", f"/api/ledger/{_part(peer)}/settle", body=body
+    )
     _say_payment(told, as_json=as_json)
 
 
@@ -128,7 +131,7 @@ def confirm(
       meshnode ledger confirm 3f8a12
     """
     path = f"/api/payments/{_part(key)}/confirm"
-    _say_payment(_asked("POST", path, None, (home, url, token_file)), as_json=as_json)
+    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
 
 
 def deny(
@@ -145,28 +148,10 @@ def deny(
       meshnode ledger deny 3f8a12
     """
     path = f"/api/payments/{_part(key)}/deny"
-    _say_payment(_asked("POST", path, None, (home, url, token_file)), as_json=as_json)
+    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
 
 
 # --- pieces ---------------------------------------------------------------------------
-
-
-def _asked(
-    method: str, path: str, body: object, node: tuple[str, str, str], **query: str
-) -> dict[str, Any]:
-    """Return the answer of ``node``: its home, URL and token file, as the options say."""
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    home, url, token_file = node
-
-    async def run() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call(method, path, body=body, **query)
-            return told
-
-    return trio.run(run)
 
 
 def _part(text: str) -> str:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from meshnode.cli.asking import answer_of, asked
 from meshnode.cli.invite import seconds
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
+
+if TYPE_CHECKING:
+    from meshnode.cli.client import NodeClient
 
 #: How often a node that finishes its work is looked at, seconds.
 _LOOK_S: Final = 0.5
@@ -41,19 +45,16 @@ def pause(
     """
     import trio
 
-    from meshnode.cli.client import open_client
-
     body = {"for_s": seconds(for_)} if for_ else {}
 
-    async def ask() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call("POST", "/api/pause", body=body)
-            while drain and told["working"]:
-                await trio.sleep(_LOOK_S)
-                told["working"] = (await client.call("GET", "/api/node"))["working"]
-            return told
+    async def ask(client: "NodeClient") -> dict[str, Any]:
+        told: dict[str, Any] = await client.call("POST", "/api/pause", body=body)
+        while drain and told["working"]:
+            await trio.sleep(_LOOK_S)
+            told["working"] = (await client.call("GET", "/api/node"))["working"]
+        return told
 
-    told = trio.run(ask)
+    told = asked(ask, (home, url, token_file))
     if as_json:
         say_json(told)
         return
@@ -71,7 +72,7 @@ def resume(
     Examples:
       meshnode resume
     """
-    told = _asked("POST", "/api/resume", home, url, token_file)
+    told = answer_of((home, url, token_file), "POST", "/api/resume")
     if as_json:
         say_json(told)
     else:
@@ -99,7 +100,7 @@ def served(
       meshnode served --since 7d --json
     """
     path, span = "/api/served", {"since_s": str(seconds(since))}
-    told = _asked("GET", path, home, url, token_file, **span)
+    told = answer_of((home, url, token_file), "GET", path, **span)
     if as_json:
         say_json(told)
         return
@@ -121,21 +122,6 @@ def served(
 
 
 # --- pieces ---------------------------------------------------------------------------
-
-
-def _asked(
-    method: str, path: str, home: str, url: str, token_file: str, **query: str
-) -> dict[str, Any]:
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def run() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call(method, path, **query)
-            return told
-
-    return trio.run(run)
 
 
 def _row(row: Mapping[str, Any]) -> tuple[object, ...]:

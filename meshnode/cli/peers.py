@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.asking import answer_of
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
 
@@ -19,16 +20,7 @@ def peers(
       meshnode peers
       meshnode peers --json
     """
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def ask() -> dict[str, Any]:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            told: dict[str, Any] = await client.call("GET", "/api/peers")
-            return told
-
-    told = trio.run(ask)
+    told = answer_of((home, url, token_file), "GET", "/api/peers")
     if as_json:
         say_json(told)
         return

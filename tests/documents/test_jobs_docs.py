@@ -1,7 +1,6 @@
 """docs/jobs.md is run: its commands and its program do what the page says."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from meshnode.services import broker, token_streams
 from meshnode.services.job_terms import Terms
 from protocol import limits
 from protocol.graph import SubTask
+from tests.documents.shell import run_commands
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "jobs.md").read_text("utf-8")
@@ -44,24 +44,8 @@ def test_the_program_sends_one_letter(tmp_path: Path) -> None:
 def test_the_commands_run(tmp_path: Path) -> None:
     (tmp_path / "summaries.toml").write_text(BLOCKS["toml"])
     (tmp_path / "README.md").write_text((ROOT / "README.md").read_text("utf-8"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    try:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", BLOCKS["sh"]],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    finally:
-        subprocess.run(
-            [sys.executable, "-m", "meshnode", "down", "--home", "desk"],
-            cwd=tmp_path,
-            check=False,
-        )
+    done = run_commands(BLOCKS["sh"], tmp_path, homes=["desk"])
+    assert done.returncode == 0, done.stdout + done.stderr
     answer, again = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("answer", "again")
     )

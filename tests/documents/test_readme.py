@@ -1,16 +1,14 @@
 """The README is run: its commands, its graph, its agent."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from meshnode.config import QuotaConfig, parse_config
 from meshnode.domain.graph_files import parse_graph
+from tests.documents.shell import run_commands
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -49,22 +47,7 @@ def test_the_ten_lines_run(tmp_path: Path) -> None:
     (tmp_path / "summaries.toml").write_text(graph)
     (tmp_path / "word_count.py").write_text(module)
     shutil.copy(ROOT / "README.md", tmp_path)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    try:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    finally:
-        homes = [arg for name in ("desk", "two", "one", "seed") for arg in ("--home", name)]
-        subprocess.run(
-            [sys.executable, "-m", "meshnode", "down", *homes], cwd=tmp_path, check=False
-        )
+    done = run_commands(script, tmp_path, homes=["desk", "two", "one", "seed"])
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "result" / "provenance.journal").is_file()
     assert "text.word_count@1" in done.stdout

@@ -1,13 +1,12 @@
 """docs/tutorial.md is run, block after block, in an empty folder."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.documents.shell import run_commands
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
@@ -33,23 +32,7 @@ def script() -> str:
 
 @pytest.mark.timeout(180)
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    try:
-        done = subprocess.run(
-            ["bash", "-c", script()],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-            start_new_session=True,
-        )
-    finally:
-        homes = [arg for name in ("desk", "maker") for arg in ("--home", name)]
-        subprocess.run(
-            [sys.executable, "-m", "meshnode", "down", *homes], cwd=tmp_path, check=False
-        )
+    done = run_commands(script(), tmp_path, homes=["desk", "maker"], strictly=False)
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert (tmp_path / "answer" / "outputs.json").is_file(), said

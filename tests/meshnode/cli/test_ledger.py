@@ -55,7 +55,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
     """Answer as a node would; return what was asked."""
     asked: list[tuple[str, str, object]] = []
 
-    def answer(method: str, path: str, body: object, _: object, **query: str) -> dict[str, Any]:
+    def answer(
+        _: object, method: str, path: str, *, body: object = None, **query: str
+    ) -> dict[str, Any]:
         asked.append((method, path, body))
         if method == "POST":
             return {"payment": PAYMENT, **STANDING}
@@ -63,7 +65,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
             return LIST
         return {**STANDING, "postings": [POSTING], "payments": [PAYMENT]}
 
-    monkeypatch.setattr(ledger, "_asked", answer)
+    monkeypatch.setattr(ledger, "answer_of", answer)
     return asked
 
 
