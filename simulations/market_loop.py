@@ -34,9 +34,8 @@ from random import Random
 from typing import Any, Final
 
 from meshnode.config import HostConfig
-from meshnode.domain.attempts import DISQUALIFYING, UNTRIED, pause_ms
+from meshnode.domain.attempts import DISQUALIFYING, IDLE_MAX, UNTRIED, pause_ms
 from meshnode.domain.matching import Candidate, has_room
-from meshnode.domain.steps import BUSY_ATTEMPTS_MAX
 from simulations.market_agents import Trader
 from simulations.market_arrivals import Arrival
 from simulations.market_choice import Choice, Evidence, Outcome, Policy
@@ -441,7 +440,7 @@ class Market:
         if is_unfit:
             self._blame(attempt.contractor, peer)
         self._learn(attempt, _OUTCOMES.get(code, "failed"))
-        if task.tries >= self._rules.attempts_max or task.idle > BUSY_ATTEMPTS_MAX:
+        if task.tries >= self._rules.attempts_max or task.idle > IDLE_MAX:
             self._fail(task, code)
             return
         pause_s = pause_ms(task.tries, tried=is_try) / 1000

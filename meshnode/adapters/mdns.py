@@ -155,7 +155,10 @@ class _Ears:
         """Look a service up; runs in the browser's thread."""
         if state_change is ServiceStateChange.Removed or self._closing:
             return
-        info = zeroconf.get_service_info(service_type, name, timeout=_RESOLVE_MS)
+        try:
+            info = zeroconf.get_service_info(service_type, name, timeout=_RESOLVE_MS)
+        except (OSError, Error, RuntimeError):
+            return  # closed meanwhile, or held up: who is there announces himself again
         found = read_announcement(info.properties, self._network) if info else None
         if found is not None and found.peer != self._me.peer:
             with suppress(trio.RunFinishedError):

@@ -47,11 +47,14 @@ DISQUALIFYING: Final = frozenset(
         "refused.items",
     }
 )
-#: Failures of awards that nobody took, or for which an input could not be had: a link that
-#: is bad for some seconds must not use up the tries of a unit.
-UNTRIED: Final = frozenset(
-    {_BUSY, "transport.unreachable", "artifact.unavailable", *CODES.values()}
-)
+#: Failures of awards that nobody took.
+UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
+#: Attempts that may come to nothing because the contractor could not have an input, beside
+#: the tries: a link that is bad for some seconds must not use those up.  With the pauses
+#: they last about half a minute.
+UNFETCHED_MAX: Final = 8
+#: Awards that nobody took, and calls without an answer, don't count as tries, but they end.
+IDLE_MAX: Final = 60
 #: What it means that all who were called refuse for the same reason.
 _UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
 
@@ -74,9 +77,47 @@ class Barred:
 
 
 def is_try(attempt: Attempt) -> bool:
-    """Tell whether a contractor failed at it, rather than never came to begin."""
+    """Tell whether a contractor failed at it, rather than had no time or not the inputs."""
     error = attempt.error
-    return error is not None and bool(attempt.award) and error.code not in UNTRIED
+    return (
+        error is not None
+        and bool(attempt.award)
+        and error.code not in UNTRIED
+        and error.blame != "artifact"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often a unit failed, by what it means for the next attempt.
+
+    Attributes:
+        tries: At a contractor.
+        unfetched: For want of an input.
+        idle: Because nobody took it, or answered.
+    """
+
+    tries: int
+    unfetched: int
+    idle: int
+
+    @classmethod
+    def of(cls, unit: Unit) -> "Failures":
+        """Count those of ``unit``."""
+        tries = sum(map(is_try, unit.attempts))
+        blames = [failure.blame for failure in unit.failures()]
+        unfetched = blames.count("artifact")
+        return cls(tries, unfetched, len(blames) - tries - unfetched)
+
+    def are_enough(self, tries_max: int) -> bool:
+        """Tell whether no further attempt is made."""
+        return self.tries >= tries_max or self.unfetched > UNFETCHED_MAX or self.idle > IDLE_MAX
+
+    def rest_ms(self, last: Attempt, share: float) -> int:
+        """Return how long the unit rests after ``last``, which failed; see :func:`pause_ms`."""
+        if last.error is not None and last.error.blame == "artifact":
+            return pause_ms(self.tries + self.unfetched, tried=True, share=share)
+        return pause_ms(self.tries, tried=is_try(last), share=share)
 
 
 def pause_ms(tries: int, *, tried: bool, share: float = 0.0) -> int:

@@ -16,9 +16,8 @@ from typing import Final
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
-    is_try,
+    Failures,
     no_proposal,
-    pause_ms,
     refused_by_all,
     share_of,
     soonest_ms,
@@ -55,8 +54,6 @@ CFP_WINDOW_MS: Final = 2_000
 CALLED_MAX: Final = 4
 #: How long a capability may have no provider before the job fails for it.
 PROVIDER_GRACE_MS: Final = 20_000
-#: Refusals for being busy, and calls without an answer, don't count as attempts, but they end.
-BUSY_ATTEMPTS_MAX: Final = 60
 #: Of a journal's events so many are left for ending the job: a longer journal is none.
 EVENTS_RESERVED: Final = 5_000
 #: An offer that was asked for is waited for, and looked for again after this.
@@ -287,10 +284,8 @@ class _Planner:
             last = failures[-1]
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
-        # A call that nobody answered is no try: nobody was given the work.
-        tries = sum(1 for attempt in unit.attempts if is_try(attempt))
-        idle = len(failures) - tries
-        if tries >= task.attempts_max or idle > BUSY_ATTEMPTS_MAX:
+        counts = Failures.of(unit)
+        if counts.are_enough(task.attempts_max):
             last = failures[-1]
             self.out.append(
                 End(
@@ -299,8 +294,7 @@ class _Planner:
             )
             return False
         if failures:
-            tried, share = is_try(unit.attempts[-1]), share_of(self.state.job, unit)
-            pause = pause_ms(tries, tried=tried, share=share)
+            pause = counts.rest_ms(unit.attempts[-1], share_of(self.state.job, unit))
             if self.now_ms < unit.ended_ms + pause:
                 self._wake(unit.ended_ms + pause)
                 return False

@@ -12,7 +12,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from zeroconf import IPVersion, ServiceInfo, Zeroconf
+from zeroconf import EventLoopBlocked, IPVersion, ServiceInfo, Zeroconf
 
 from meshnode.adapters.mdns import (
     ADDRESSES_MAX,
@@ -146,3 +146,21 @@ async def test_an_interface_that_is_not_there_is_reported() -> None:
         async with open_mdns("mine", node(1), interfaces=("203.0.113.7",), emit=emit):
             await happened.wait()
     assert told == ["mdns.unavailable"]
+
+
+async def test_a_lookup_that_is_cut_short_is_nobodys_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, token = trio.Event(), trio.lowlevel.current_trio_token()
+
+    def held_up(_: Zeroconf, *__: object, **___: object) -> None:
+        token.run_sync_soon(asked.set)
+        raise EventLoopBlocked  # in a thread of zeroconf's: a test fails if it gets out
+
+    monkeypatch.setattr(Zeroconf, "get_service_info", held_up)
+    with trio.fail_after(50):
+        async with (
+            open_mdns("mine", node(1), interfaces=HERE, emit=silent),
+            open_mdns("mine", node(2), interfaces=HERE, emit=silent),
+        ):
+            await asked.wait()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from random import Random
 
+from meshnode.domain.attempts import IDLE_MAX, UNFETCHED_MAX
 from meshnode.domain.facts import (
     Awarded,
     Called,
@@ -13,7 +14,7 @@ from meshnode.domain.facts import (
     Failed,
     Planned,
 )
-from meshnode.domain.steps import BUSY_ATTEMPTS_MAX, CALLED_MAX
+from meshnode.domain.steps import CALLED_MAX
 from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph
 from protocol.journal import Event
@@ -99,7 +100,7 @@ class Invariants:
             self.peers[key] = fact.peer
         assert fact.unit not in self.accepted
         assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
-        assert fact.attempt <= task.attempts_max + BUSY_ATTEMPTS_MAX
+        assert fact.attempt <= task.attempts_max + UNFETCHED_MAX + IDLE_MAX
         running = [unit for unit, _ in self.open if unit.split("/")[0] == subtask]
         assert len(running) <= FAN_OUT_MAX, "fan-out"
 

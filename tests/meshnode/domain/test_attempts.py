@@ -7,6 +7,7 @@ from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
     CODES,
+    UNFETCHED_MAX,
     Barred,
     is_try,
     pause_ms,
@@ -14,13 +15,13 @@ from meshnode.domain.attempts import (
     share_of,
 )
 from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
-from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.step_kinds import Call, End, GiveUp, View, Wake
 from meshnode.domain.steps import next_steps
 from protocol.graph import Source, SubTask
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.journals import Run
-from tests.meshnode.domain.test_fold import state_after
+from tests.meshnode.domain.test_fold import AWARDED, FAILED, other, state_after
 from tests.meshnode.domain.test_steps import (
     LATER_MS,
     QUERY,
@@ -75,6 +76,44 @@ def test_a_call_that_all_refuse_is_given_up_and_says_why(
 def test_what_an_owner_refused_is_no_try(code: str) -> None:
     state = failed_once(code)
     assert not any(is_try(attempt) for attempt in state.units["each/0"].attempts)
+
+
+def unfetched(times: int, *, blame: str = "artifact") -> JobState:
+    """A unit that was awarded so often, and whose inputs could not be had."""
+
+    def once(attempt: int) -> list[Fact]:
+        award = other(AWARDED, unit="each/0", price_cap_mc=1, attempt=attempt)
+        code = "artifact.unavailable"
+        failed = other(FAILED, unit="each/0", code=code, blame=blame, attempt=attempt)
+        return [award, failed]
+
+    graph, inputs = mapped(1)
+    run = Run(graph, inputs, [])
+    facts = [fact for attempt in range(times) for fact in once(attempt)]
+    return state_after(run.planned, Expanded(subtask="each", sizes=[1]), *facts)
+
+
+def test_inputs_that_are_not_had_use_up_no_tries_and_are_not_asked_for_for_ever() -> None:
+    pauses = []
+    for times in range(1, UNFETCHED_MAX + 1):
+        state = unfetched(times)
+        ended_ms = state.units["each/0"].ended_ms
+        (wake,) = next_steps(state, ended_ms, candidates(candidate("q")))
+        assert isinstance(wake, Wake)
+        pauses.append(wake.at_ms - ended_ms)
+        (call, _) = next_steps(state, wake.at_ms, candidates(candidate("q")))
+        assert isinstance(call, Call)
+    assert pauses[-1] > pauses[0]
+    assert 20_000 < sum(pauses) < 60_000
+    (end, *_) = next_steps(unfetched(UNFETCHED_MAX + 1), LATER_MS, candidates(candidate("q")))
+    assert isinstance(end, End)
+    assert end.reason == "artifact.unavailable"
+
+
+def test_an_output_that_is_not_had_is_its_makers_try() -> None:
+    state = unfetched(4, blame="peer")
+    (end, *_) = next_steps(state, LATER_MS, candidates(candidate("q")))
+    assert isinstance(end, End)
 
 
 def barred(back_ms: int, *some: str) -> View:
