@@ -47,7 +47,9 @@ def due_ms(unit: Unit, attempt: Attempt, slow_ms: float) -> int:
         slow_ms: After how long a call is slow; 0 when nobody knows.
     """
     out = attempt.contract is ContractState.AWARDED and attempt.delivered is None
-    if not slow_ms or not out or any(each.hedge for each in unit.attempts):
+    # Whose text is coming is at work, however much it has to say.
+    speaking = attempt.offset > 0
+    if not slow_ms or not out or speaking or any(each.hedge for each in unit.attempts):
         return 0
     return attempt.at_ms + ceil(slow_ms * unit.calls)
 

@@ -80,6 +80,11 @@ def matches(query: str, name: str) -> bool:
     return CapabilityName.parse(query).covers(CapabilityName.parse(name))
 
 
+def untroubled(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return those that have not failed lately; all, if there is no other."""
+    return [one for one in candidates if not one.troubled] or list(candidates)
+
+
 def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     """Tell whether another unit may be sent to ``candidate`` now."""
     room = 1 if candidate.probe else candidate.concurrency + QUEUE_UNITS
@@ -151,7 +156,7 @@ def first(
         calls: See there.
         load: See there.
     """
-    fit = [candidate for candidate in candidates if not candidate.troubled] or candidates
+    fit = untroubled(candidates)
     costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
     lowest_ms = min(costs_ms)
     found = [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
@@ -201,11 +206,6 @@ def batch_sizes(count: int, *, slots: int, items_max: int) -> list[int]:
     size = max(1, min(items_max, -(-count // wanted)))
     whole, rest = divmod(count, size)
     return [size] * whole + ([rest] if rest else [])
-
-
-def best_offer(candidates: Sequence[Candidate], now_ms: int, margin_ms: int) -> list[Candidate]:
-    """Return those whose standing offer holds for ``margin_ms`` more."""
-    return [c for c in candidates if c.offer and c.offer_expires_ms > now_ms + margin_ms]
 
 
 def _rendezvous(key: str, candidate: Candidate) -> tuple[bytes, str]:

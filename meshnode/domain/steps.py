@@ -28,7 +28,7 @@ from meshnode.domain.bindings import list_length
 from meshnode.domain.facts import Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
-from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank
+from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank, untroubled
 from meshnode.domain.step_kinds import (
     Attend,
     Call,
@@ -208,9 +208,11 @@ class _Planner:
 
     def _tried(self, unit: Unit, tried: Sequence[Attempt]) -> None:
         """See to what is open; of two results, the first good one is the unit's."""
-        first = next((attempt for attempt in tried if attempt.delivered is not None), None)
+        there = [attempt for attempt in tried if attempt.delivered is not None]
+        checked = [attempt for attempt in there if attempt.verdict is not None]
+        first = (checked or there)[:1]
         for attempt in tried:
-            if attempt.delivered is None or attempt is first:
+            if attempt.delivered is None or attempt in first:
                 self._attempt(unit, attempt)
 
     def _hedge(self, task: SubTask, unit: Unit, attempt: Attempt) -> bool:
@@ -324,6 +326,7 @@ class _Planner:
         failed = {f.peer for f in unit.failures()}
         if fresh := [c for c in candidates if c.peer not in failed]:
             candidates = fresh
+        candidates = untroubled(candidates)  # before room: a good one is worth a wait
         candidates = [c for c in candidates if has_room(c, self.load)]
         if not candidates:
             if fresh_unit:

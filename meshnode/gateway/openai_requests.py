@@ -7,7 +7,7 @@ Parameters that only tune sampling go to agents that take them, and are left out
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from meshnode.gateway.auth import Refused
@@ -94,13 +94,15 @@ def read_chat(data: bytes, *, idempotency_key: str = "") -> Chat:
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise ChatRefused("stream_options should be an object", param="stream_options")
+    stream, terms = _flag(body, "stream"), _terms(body.get("mesh") or {}, idempotency_key)
     return Chat(
         model=_text(body, "model"),
         messages=_messages(body.get("messages")),
-        stream=_flag(body, "stream"),
+        stream=stream,
         usage=options.get("include_usage") is True,
         tuning={name: body[name] for name in TUNING if body.get(name) is not None},
-        terms=_terms(body.get("mesh") or {}, idempotency_key),
+        # Two that speak at once can't both be passed on as one answer.
+        terms=replace(terms, hedges_pct=0) if stream else terms,
     )
 
 

@@ -81,7 +81,8 @@ class Awards:
         self._signer = context.signer
         self._sessions = sessions
         self._market = market
-        self._streams: dict[tuple[str, str], TokenStream] = {}  # by job and unit, while it runs
+        # By job, unit and attempt, while it runs.
+        self._streams: dict[tuple[str, str, int], TokenStream] = {}
 
     async def ask(self, called: Called, peer: str) -> Proposed | Refused:
         """Send a CFP and return the answer as a fact."""
@@ -158,7 +159,7 @@ class Awards:
         try:
             return await self._attend(journal, unit, attempt)
         finally:
-            self._streams.pop((journal.job, unit.name), None)
+            self._streams.pop((journal.job, unit.name, attempt.number), None)
 
     async def _attend(
         self, journal: JobJournal, unit: Unit, attempt: Attempt
@@ -237,18 +238,18 @@ class Awards:
         return answer.unwrap()
 
     def _stream(self, job: str, unit: Unit, attempt: Attempt) -> TokenStream:
-        found = self._streams.get((job, unit.name))
+        key = (job, unit.name, attempt.number)
+        found = self._streams.get(key)
         if found is None:
             again = attempt.number > 0 or attempt.offset > 0
-            found = TokenStream(unit.name, attempt.number, again=again)
-            self._streams[job, unit.name] = found
+            found = self._streams[key] = TokenStream(unit.name, attempt.number, again=again)
         return found
 
     def so_far(self, job: str) -> list[Piece]:
         """Return what the agents at work on ``job`` have streamed, as far as it is kept."""
         return [
             piece
-            for (whose, _), stream in self._streams.items()
+            for (whose, *_), stream in self._streams.items()
             if whose == job
             for piece in stream.so_far()
         ]

@@ -25,6 +25,7 @@ from tests.meshnode.domain.test_fold import (
     DELIVERED_ON,
     FAILED,
     PLANNED,
+    PROGRESSED,
     REJECTED,
     VERIFIED,
     again,
@@ -144,6 +145,7 @@ def test_what_has_been_out_for_too_long_goes_to_another_too() -> None:
         (HEDGED_ON, view(candidate("r"))),  # one is out
         ([*HEDGED_ON, other(FAILED, attempt=1, peer="q")], view(candidate("r"))),
         ([*HEDGING, DELIVERED], view(candidate())),
+        ([*HEDGING, other(PROGRESSED, offset=5)], view(candidate())),  # its text is coming
     ],
 )
 def test_no_hedge(facts: Sequence[Fact], seen: View) -> None:
@@ -203,6 +205,12 @@ def test_of_two_results_one_is_charged() -> None:
     both = [*HEDGED_ON, DELIVERED, VERIFIED, *WON[:2]]
     steps = next_steps(state_after(*both), 1_100, view())
     assert [step for step in steps if isinstance(step, Charge)] == [Charge("a/0", 0)]
+
+
+def test_what_was_checked_waits_for_no_other_that_has_come_since() -> None:
+    both = [*HEDGED_ON, *WON[:2], DELIVERED]
+    steps = next_steps(state_after(*both), 1_100, view())
+    assert [step for step in steps if not isinstance(step, Wake)] == [Charge("a/0", 1)]
 
 
 ILLEGAL: dict[str, list[Fact]] = {

@@ -15,7 +15,6 @@ from meshnode.domain.matching import (
     MS_PER_MC,
     Candidate,
     batch_sizes,
-    best_offer,
     finish_ms,
     first,
     has_room,
@@ -145,16 +144,6 @@ def test_room_ends_one_beyond_what_runs_at_once() -> None:
     assert has_room(one, {"p/a": 2})
     assert not has_room(one, {"p/a": 3})
     assert has_room(one, {"q": 9})
-
-
-def test_an_offer_counts_while_it_holds_longer_than_the_margin() -> None:
-    one = Candidate(
-        peer="p", agent="a", capability="work.a@1", price_mc=0, latency_ms=1, concurrency=2,
-        offer=b"offer", offer_expires_ms=100,
-    )  # fmt: skip
-    assert best_offer([one], 89, 10) == [one]
-    assert best_offer([one], 90, 10) == []
-    assert best_offer([replace(one, offer=b"")], 0, 10) == []
 
 
 @pytest.mark.parametrize(

@@ -481,3 +481,14 @@ def test_a_journal_that_is_nearly_full_ends_its_job_while_it_can_say_so() -> Non
     (end,) = next_steps(state, START_MS, view)
     assert isinstance(end, End)
     assert end.reason == "journal.full"
+
+
+def test_a_good_provider_that_is_busy_is_waited_for_and_a_bad_one_is_better_than_none() -> None:
+    state = expanded(1)
+    good, bad = candidate("p", concurrency=1), candidate("q", troubled=True)
+    busy = replace(candidates(good, bad), load={good.agent_id: 2})
+    assert not [step for step in next_steps(state, START_MS, busy) if isinstance(step, Call)]
+    (call, _) = next_steps(state, START_MS, candidates(bad))
+    assert who(call) == ["q"]
+    (call, _) = next_steps(state, START_MS, candidates(good, bad))
+    assert who(call) == ["p"]

@@ -14,6 +14,8 @@ from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 from trio.testing import MockClock
 
+from meshnode.gateway.openai_requests import read_chat
+from meshnode.services.job_terms import Terms
 from tests.meshnode.gateway.api_nodes import TOKEN, Desk, open_desk, stream
 
 ASK: list[Any] = [{"role": "user", "content": "one two three"}]
@@ -212,3 +214,13 @@ async def test_a_client_that_leaves_ends_its_job(autojump_clock: MockClock, desk
         state = await desk.node.wait(row[0])
     assert state.done is not None
     assert state.done.state == "cancelled"
+
+
+@pytest.mark.parametrize(("stream", "pct"), [(True, 0), (False, Terms().hedges_pct)])
+def test_an_answer_that_is_streamed_is_written_by_one(stream: bool, pct: int) -> None:
+    body = {
+        "model": "test.tell",
+        "messages": [{"role": "user", "content": "x"}],
+        "stream": stream,
+    }
+    assert read_chat(json.dumps(body).encode()).terms.hedges_pct == pct

@@ -11,6 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshnode.domain.job import Attempt, Unit
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.token_streams import KEPT_CHARS_MAX, Piece, TokenStream
 from protocol.errors import Malformed
@@ -188,5 +189,27 @@ def test_a_broken_session_is_not_seen_in_the_text(monkeypatch: pytest.MonkeyPatc
         whole = "".join(words)
         for one in heard:
             assert one.checkpoint == sha256(whole[: one.offset].encode()).digest()
+
+    play(story)
+
+
+def test_two_that_do_the_same_work_at_once_are_two_writings() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        awards = a.broker._tools.awards
+        unit, first, second = (
+            Unit("say/0", "say", 0, 1),
+            Attempt(0, 0),
+            Attempt(1, 0, hedge=True),
+        )
+        one, other = (awards._stream("job", unit, each) for each in (first, second))
+        one.take(heard(1, "hello ", 0))
+        other.take(heard(1, "good day", 0))
+        one.take(heard(2, "hello world", 6))
+        pieces = awards.so_far("job")
+        assert [(each.attempt, each.text) for each in pieces] == [
+            (0, "hello world"),
+            (1, "good day"),
+        ]
 
     play(story)
