@@ -283,6 +283,7 @@ class SimMesh:
         if life is None:
             return
         life.crashed = True
+        life.mortal.dies_at(None)  # the dead reach no crash point: the next life may
         life.store.crash()
         self.world.network.crash(member.peer, notice_s=notice_s)
         self.directory.gone(member.peer)
@@ -395,6 +396,7 @@ class SimMesh:
         self.failures.append(f"node {member.name} died: {told}")
         self.world.trace.note(f"died {member.name}: {_steady(told)}")
         if member.life is not None:
+            member.life.mortal.dies_at(None)
             member.life.store.crash()
             self.world.network.crash(member.peer)
             self.directory.gone(member.peer)

@@ -120,6 +120,11 @@ class Failures:
         return pause_ms(self.tries, tried=is_try(last), share=share)
 
 
+def inputs_were_lost(unit: Unit) -> bool:
+    """Tell whether an input could not be had from its maker: then the broker's copy serves."""
+    return any(failure.blame == "artifact" for failure in unit.failures())
+
+
 def pause_ms(tries: int, *, tried: bool, share: float = 0.0) -> int:
     """Return how long a unit rests before its next attempt.
 

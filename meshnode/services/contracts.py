@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from meshnode.domain.attempts import inputs_were_lost
 from meshnode.domain.bindings import (
     PART_INLINED_BYTES_MAX,
     Holder,
@@ -255,9 +256,7 @@ class Contracts:
         )
 
     def _holder(self, unit: Unit) -> Holder:
-        """After an input could not be had from its maker, this broker's copy serves."""
-        lost = any(failure.blame == "artifact" for failure in unit.failures())
-        return Holder(self._context.peer, only=lost)
+        return Holder(self._context.peer, only=inputs_were_lost(unit))
 
     def _timeout_ms(self, state: JobState, unit: Unit, peer: str, agent: str) -> int:
         task = state.tasks[unit.subtask]

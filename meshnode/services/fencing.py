@@ -124,12 +124,13 @@ class Fences:
     async def forget_old(self) -> None:
         """Forget jobs whose charters have expired for everyone."""
         now_ms = self._clock.now_ms()
-        for key, raw in await self._store.scan(FENCES, count_max=_SWEPT_MAX):
-            row = decode_as(raw, _ROW)
-            if row.expires_ms + 2 * SKEW_MS_MAX <= now_ms:
-                await self._store.commit(
-                    Delete(FENCES, key), Delete(CHARTERS, row.charter.hex())
-                )
+        for key, _ in await self._store.scan(FENCES, count_max=_SWEPT_MAX):
+            async with self._turn:  # a later charter may take its place meanwhile
+                row = await self._row(key)
+                if row is not None and row.expires_ms + 2 * SKEW_MS_MAX <= now_ms:
+                    await self._store.commit(
+                        Delete(FENCES, key), Delete(CHARTERS, row.charter.hex())
+                    )
 
 
 def _puts(key: str, won: Epoch) -> list[Put]:

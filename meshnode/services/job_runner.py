@@ -318,10 +318,11 @@ class JobRunner:
         attempt = self._open_attempt(step.unit, step.attempt)
         if attempt is None:
             return
+        begun_s = trio.current_time()
         fact = await self._awards.attend(self._journal, unit, attempt)
-        took_ms = self._context.clock.now_ms() - attempt.at_ms
-        if isinstance(fact, Delivered) and took_ms > 0:
+        if isinstance(fact, Delivered) and self._market.was_up_at(attempt.at_ms):
             query = self._journal.state.tasks[unit.subtask].capability
+            took_ms = round((trio.current_time() - begun_s) * 1000)
             self._market.took(query, took_ms=took_ms, calls=unit.calls)
         if fact is None or (
             isinstance(fact, Delivered) and await self._settle(step, unit, attempt, fact)

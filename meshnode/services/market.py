@@ -299,6 +299,10 @@ class Market:
             now_s=now_s,
         )
 
+    def was_up_at(self, at_ms: int) -> bool:
+        """Tell whether this life of the node made what it did at that Unix time."""
+        return at_ms >= self._since_ms
+
     def took(self, query: str, *, took_ms: int, calls: int) -> None:
         """Learn from a result how long work for ``query`` takes, from its award."""
         self._paces.saw(query, took_ms=took_ms, calls=calls)

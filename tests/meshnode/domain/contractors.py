@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from meshnode.domain.bindings import assemble
+from meshnode.domain.bindings import artifacts, assemble
 from meshnode.domain.matching import Candidate
 from meshnode.domain.values import canonical, resolve_list
 from meshnode.ports import JsonValue
@@ -45,6 +45,7 @@ class Traits:
         fails: Chance that the agent fails.
         lies: Chance of a wrong output where a check will tell, else of a misshapen one.
         silent: Chance to answer nothing.
+        starved: Chance that an input can't be had from its maker.
         repeats: Chance that an answer comes twice.
         dies_ms: When it is gone, after the start; 0 for never.
         bid_ms: The longest that it takes to answer a CFP.
@@ -61,6 +62,7 @@ class Traits:
     fails: float = 0.0
     lies: float = 0.0
     silent: float = 0.0
+    starved: float = 0.0
     repeats: float = 0.0
     dies_ms: int = 0
     bid_ms: int = 2_500  # some come too late
@@ -230,7 +232,15 @@ class Contractor:
         award = read_message(envelope, Award, network=NETWORK)
         assert award.h.audience == self.peer
         ms = max(1, traits.latency_ms * award.items)
-        for code, share in (("peer.lost", traits.silent), ("node.busy", traits.busy)):
+        made_elsewhere = any(
+            part.holder != award.h.issuer for part in artifacts(award.inputs).values()
+        )
+        failures = {
+            "peer.lost": traits.silent,
+            "node.busy": traits.busy,
+            "artifact.unavailable": traits.starved if made_elsewhere else 0.0,
+        }
+        for code, share in failures.items():
             if chance < share:
                 return Answer(30_000 if code == "peer.lost" else 5, code)
             chance -= share

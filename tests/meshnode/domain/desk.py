@@ -1,5 +1,6 @@
 """What a simulated broker signs: calls, awards with their tickets, and acceptances."""
 
+from meshnode.domain.attempts import inputs_were_lost
 from meshnode.domain.bindings import Holder, artifacts, bind
 from meshnode.domain.facts import Awarded, Charged
 from meshnode.domain.job import JobState, charge_key
@@ -41,8 +42,7 @@ class Desk:
         unit = state.units[step.unit]
         task = state.tasks[unit.subtask]
         candidate, current = step.candidate, unit.attempt(step.attempt)
-        lost = any(failure.code == "peer.lost" for failure in unit.failures())
-        bindings = bind(state, unit, Holder(self.broker, only=lost))
+        bindings = bind(state, unit, Holder(self.broker, only=inputs_were_lost(unit)))
         cfp = current.called.get(candidate.peer, b"") if current else b""
         wanted = {
             source.pointer

@@ -322,8 +322,8 @@ class Run:
                 return
             if self.gone(contractor) or answer.code:
                 code = answer.code or "peer.lost"
-                blame = "broker" if code == "node.busy" else "peer"
-                self.record(self.failed(step, code, blame=blame))
+                blames = {"node.busy": "broker", "artifact.unavailable": "artifact"}
+                self.record(self.failed(step, code, blame=blames.get(code, "peer")))
                 return
             result = read_message(answer.result, Result, network=NETWORK)
             self.record(

@@ -63,7 +63,7 @@ class Invariants:
                 was_given = self.open.pop((fact.unit, fact.attempt)) == "awarded"
                 self.caps_mc.pop((fact.unit, fact.attempt), None)
                 self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
-                    was_given and fact.code != "node.busy"
+                    was_given and fact.blame != "artifact" and fact.code != "node.busy"
                 )
             case Charged():
                 self._charged(run, fact)
@@ -146,6 +146,7 @@ def random_traits(rng: Random, capability: str) -> Traits:
         repeats=chance(),
         dies_ms=rng.choice((0, 0, 0, 1, 2_000)),
         offset_ms=rng.choice((0, 0, 600_000, -600_000)),
+        starved=chance(),
     )
 
 

@@ -423,3 +423,20 @@ def test_a_draining_node_takes_no_more_jobs() -> None:
             await a.submit(shouting(), inputs("x"))
 
     play(story)
+
+
+def test_what_was_awarded_in_another_life_says_nothing_of_how_slow_work_is() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(20))])
+        job = await a.submit(shouting(), inputs("x"))
+        await until(lambda: told(a, "job.awarded"))
+        mesh.crash("a")
+        await trio.sleep(5)
+        a = await mesh.restart("a")
+        assert code_of(await finished(a, job)) == "completed"
+        assert len(a.market._paces) == 0, "it was away, and not the contractor slow"
+        job = await a.submit(shouting(), inputs("y"))
+        assert code_of(await finished(a, job)) == "completed"
+        assert len(a.market._paces) == 1
+
+    play(story)
