@@ -70,11 +70,22 @@ _LOOK_S: Final = 0.25
 
 
 class SubmitTerms(TypedDict, total=False):
-    """What :meth:`Node.submit` may be told beside the work."""
+    """What :meth:`Node.submit` may be told beside the work.
+
+    Attributes:
+        budget_mc: Most to spend, millicredits; 0 lets only free work be done.
+        deadline_s: From now.
+        idempotency_key: The same key gives the same job, however often it is asked.
+        hedges_pct: Of a hundred units so many, and one at least, may be given to a second
+            node too when the first is slow; 0 for none.
+        files: Text files that a goal is about; a graph finds them in its input ``files``,
+            each as ``{"path", "text"}``.
+    """
 
     budget_mc: int
     deadline_s: float
     idempotency_key: str
+    hedges_pct: int
     files: Sequence[str | PathLike[str]]
 
 
@@ -338,22 +349,14 @@ class Node:
         self,
         work: TaskGraph | str,
         inputs: Mapping[str, JsonValue] | None = None,
-        *,
-        files: Sequence[str | PathLike[str]] = (),
-        budget_mc: int = _PLAIN.budget_mc,
-        deadline_s: float = _PLAIN.deadline_s,
-        idempotency_key: str = "",
+        **said: Unpack[SubmitTerms],
     ) -> Job:
         """Take a job; returns when it is written down and will be done.
 
         Args:
             work: What to do: a graph, or a goal in plain words.
             inputs: The graph's inputs by name; of a goal, what it leaves open.
-            files: Text files that a goal is about; a graph finds them in its input
-                ``files``, each as ``{"path", "text"}``.
-            budget_mc: Most to spend, millicredits; 0 lets only free work be done.
-            deadline_s: From now.
-            idempotency_key: The same key gives the same job, however often it is asked.
+            **said: See :class:`SubmitTerms`.
 
         Raises:
             GraphError: The graph can't run; says which sub-task.
@@ -363,8 +366,12 @@ class Node:
             KeyReused: The key is that of a job with other work, inputs or budget.
             ConfigError: A file can't be read.
         """
+        files = said.get("files", ())
         terms = Terms(
-            budget_mc=budget_mc, deadline_s=deadline_s, idempotency_key=idempotency_key
+            budget_mc=said.get("budget_mc", _PLAIN.budget_mc),
+            deadline_s=said.get("deadline_s", _PLAIN.deadline_s),
+            idempotency_key=said.get("idempotency_key", ""),
+            hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -58,6 +58,15 @@ Deadline = Annotated[
 Key = Annotated[
     str, typer.Option(metavar="TEXT", help="Asking again with the same key asks once.")
 ]
+Hedges = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PCT",
+        min=0,
+        max=100,
+        help="Of a hundred units, so many may be given to a second node too when slow.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -73,6 +82,7 @@ def ask(
     budget: Budget = None,
     deadline: Deadline = None,
     key: Key = "",
+    hedges: Hedges = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -120,7 +130,12 @@ def ask(
         partial=partial,
         budget_mc=budget,
     )
-    terms = {"idempotency_key": key, "budget_mc": budget, "deadline_s": deadline}
+    terms = {
+        "idempotency_key": key,
+        "budget_mc": budget,
+        "deadline_s": deadline,
+        "hedges_pct": hedges,
+    }
     folder = None if out is None else make_folder(out)
 
     reached = Reached(home_of(home), url, token_file)

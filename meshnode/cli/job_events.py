@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from meshnode.cli.job_ids import Job, whole
-from meshnode.cli.job_lines import event_line
+from meshnode.cli.job_lines import Contractors, event_line
 from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
 from meshnode.cli.printing import say_json
 
@@ -57,7 +57,7 @@ def events(
     trio.run(Following(reached, job, after=after, follow=follow, show=show).run)
 
 
-def _print(line: dict[str, Any], who: dict[str, str]) -> None:
+def _print(line: dict[str, Any], who: Contractors) -> None:
     if line.get("progress", {}).get("event") != "award.progress":  # text is not for here
         sys.stdout.write(event_line(line, who) + "\n")
         sys.stdout.flush()

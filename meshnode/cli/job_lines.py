@@ -24,14 +24,17 @@ _BLAMED: Final[Mapping[str, str]] = {
 _OF_CONTRACTOR: Final = frozenset({"progressed", "delivered", "verified", "charged"})
 
 Line = Mapping[str, Any]
+#: Unit and attempt -> PeerId.
+Contractors = dict[tuple[str, int], str]
 
 
-def event_line(line: Line, who: dict[str, str] | None = None) -> str:
+def event_line(line: Line, who: Contractors | None = None) -> str:
     """Return one line of the API as a line for a person.
 
     Args:
         line: Of the API.
-        who: Unit -> PeerId of its contractor, as the lines before told; kept up to date.
+        who: Unit and attempt -> PeerId of the contractor, as the lines before told; kept up
+            to date.
     """
     if "progress" in line:
         told = line["progress"]
@@ -44,9 +47,9 @@ def event_line(line: Line, who: dict[str, str] | None = None) -> str:
     again = f" (attempt {line['attempt'] + 1})" if line.get("attempt") else ""
     peer = line.get("peer", "")
     if who is not None and line["kind"] == "awarded":
-        who[unit] = peer
+        who[unit, line["attempt"]] = peer
     elif who is not None and line["kind"] in _OF_CONTRACTOR:
-        peer = who.get(unit, "")
+        peer = who.get((unit, line.get("attempt", 0)), "")
     return _row(line["at_ms"], str(line["seq"]), unit, peer, what + again)
 
 

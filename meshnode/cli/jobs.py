@@ -10,6 +10,7 @@ from meshnode.cli.asking import asked
 from meshnode.cli.job_ids import LISTED_MAX, Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
+from meshnode.cli.progress import SUPERSEDED
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -76,7 +77,8 @@ def show(
     for unit in told["subtasks"]:
         for attempt in unit["attempts"]:
             why = plain(attempt["text"] or attempt["code"], size_max=200)
-            out.print(f"{unit['id']} failed at {attempt['node'][-8:]}: {why}", markup=False)
+            ended = "was stopped" if attempt["code"] == SUPERSEDED else "failed"
+            out.print(f"{unit['id']} {ended} at {attempt['node'][-8:]}: {why}", markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
     if told["error"]:

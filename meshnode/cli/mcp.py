@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from meshnode.cli.options import Home, TokenFile, Url, home_of
+from meshnode.cli.asking import asked
+from meshnode.cli.options import Home, TokenFile, Url
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -21,15 +22,7 @@ def mcp(*, home: Home = "", url: Url = "", token_file: TokenFile = "") -> None:
     Tools: mesh_find_agents, mesh_run, mesh_status.  A client that speaks HTTP finds the
     same at /mcp of the node, with the node's token.
     """
-    import trio
-
-    from meshnode.cli.client import open_client
-
-    async def serve() -> None:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
-            await _serve(client)
-
-    trio.run(serve)
+    asked(_serve, (home, url, token_file))
 
 
 async def _serve(client: "NodeClient") -> None:

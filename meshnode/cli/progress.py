@@ -20,6 +20,10 @@ _STATES: Final = {
 }
 
 
+#: Of a unit that was given to two: the other was faster, and the unit is done.
+SUPERSEDED: Final = "award.superseded"
+
+
 @dataclass(slots=True)
 class Batch:
     """One unit."""
@@ -28,6 +32,7 @@ class Batch:
     state: str = "waiting"
     items_done: int = 0
     node: str = ""
+    nodes: dict[int, str] = field(default_factory=dict)  # by attempt
     verdict: str = ""
     cost_mc: int = 0
 
@@ -89,18 +94,19 @@ class Progress:
 
     def _moved(self, kind: str, line: Mapping[str, Any]) -> None:
         batch = self._batch(line)
-        if batch is None:
+        if batch is None or line.get("code") == SUPERSEDED:
             return
         batch.state = _STATES[kind]
         match kind:
             case "awarded":
-                batch.node = short(line["peer"])
+                batch.node = batch.nodes[line["attempt"]] = short(line["peer"])
             case "delivered":
                 batch.items_done = batch.items
             case "charged" if batch.verdict == "rejected":
                 batch.state, batch.items_done = "again", 0
             case "charged":
                 batch.cost_mc = line["paid_mc"]
+                batch.node = batch.nodes.get(line["attempt"], batch.node)
             case "failed":
                 batch.items_done = 0
                 self.note = f"{line['unit']} at {short(line['peer']) or '-'}: {line['text']}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshnode.cli.asking import answer_of
 from meshnode.cli.options import Home, Json, home_of
 from meshnode.cli.printing import console, plain, say_json
 
@@ -353,17 +354,9 @@ def _wrap(file: "AgentFile", home: Path, found: "Measurement | None", *, as_json
 
 def _tell_node(home: Path) -> list[str] | None:
     """Have the node of ``home`` host what its files say; None where none runs."""
-    import trio
-
     from meshnode.adapters.running_file import HTTP_FILE, read_running
-    from meshnode.cli.client import open_client
 
     if read_running(home / HTTP_FILE) is None:
         return None
-
-    async def tell() -> list[str]:
-        async with open_client(home) as client:
-            agents: list[str] = (await client.call("POST", "/api/agents/reload"))["agents"]
-            return agents
-
-    return trio.run(tell)
+    agents: list[str] = answer_of((str(home), "", ""), "POST", "/api/agents/reload")["agents"]
+    return agents

@@ -87,7 +87,8 @@ def _summary(told: Explanation) -> Iterator[str]:
         yield f"Why: {_said(told.text) or told.code} [{told.code}]."
     if told.resumes:
         yield f"It went on with what job {told.resumes} had left."
-    failed = [t for part in told.parts for t in part.tries if t.failure is not None]
+    failures = [t.failure for part in told.parts for t in part.tries if t.failure is not None]
+    failed = [failure for failure in failures if failure.code != SUPERSEDED]
     if failed and told.state == "completed":
         yield f"{_count(len(failed), 'attempt')} came to nothing on the way."
 
@@ -143,8 +144,9 @@ def _most_telling(told: Explanation) -> list[Part]:
 def _state(part: Part, job: str) -> str:
     match part.state:
         case "done":
-            last = part.tries[-1]
-            return f"done by {_peer(last.peer)}'s {last.agent} for {last.paid_mc} mc"
+            paid = (each for each in part.tries if each.paid_mc is not None)
+            (won,) = (each for each in paid if each.failure is None)
+            return f"done by {_peer(won.peer)}'s {won.agent} for {won.paid_mc} mc"
         case "waiting":
             waits = "waiting for a node that offers it and has room"
             return waits if job == "running" else "not begun when the job ended"
@@ -153,7 +155,8 @@ def _state(part: Part, job: str) -> str:
         case "failed":
             return "the last attempt failed"
         case _:
-            return f"{part.state} at {_peer(part.tries[-1].peer)}"
+            at = [_peer(each.peer) for each in part.tries if not each.ended_ms]
+            return f"{part.state} at {_listed(at)}"
 
 
 def _try(told: Try) -> Iterator[str]:

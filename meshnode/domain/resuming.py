@@ -33,13 +33,20 @@ def finished_outputs(state: JobState) -> dict[str, list[tuple[bytes, int]]]:
 def begun(state: JobState, made: Collection[str]) -> dict[str, Again]:
     """Return the sub-tasks that were begun and are to be run again, with their cut.
 
+    Those that the job was to run again itself, and didn't come to, stay begun.
+
     Args:
         state: Of the job.
         made: Finished sub-tasks whose outputs are still there; without them, what draws
             from them may get other inputs, and is another work.
     """
     before = state.required_plan.again
-    return {
+    waiting = {
+        subtask: again
+        for subtask, again in before.items()
+        if subtask not in state.expanded and subtask not in made
+    }
+    return waiting | {
         subtask: Again(
             job=before[subtask].job if subtask in before else state.job,
             sizes=[state.units[name].items for name in names],

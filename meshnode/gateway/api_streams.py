@@ -34,7 +34,15 @@ EVENT_STREAM: Final = "text/event-stream"
 
 #: Telemetry about a job that is shown to whoever follows it, beside its journal.
 _LIVE: Final = frozenset(
-    {"award.progress", "job.held_up", "job.mishap", "job.resumed", "job.stalled"}
+    {
+        "award.progress",
+        "job.bug",
+        "job.held_up",
+        "job.mishap",
+        "job.resumed",
+        "job.stalled",
+        "job.unreadable",
+    }
 )
 
 Lines = AsyncGenerator[bytes, None]

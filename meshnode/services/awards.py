@@ -241,7 +241,8 @@ class Awards:
         key = (job, unit.name, attempt.number)
         found = self._streams.get(key)
         if found is None:
-            again = attempt.number > 0 or attempt.offset > 0
+            # A hedge is a text beside another, and not that one anew.
+            again = attempt.offset > 0 or (attempt.number > 0 and not attempt.hedge)
             found = self._streams[key] = TokenStream(unit.name, attempt.number, again=again)
         return found
 

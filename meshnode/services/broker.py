@@ -1,7 +1,7 @@
 """The broker: takes jobs, keeps them going, through restarts, and hands out their results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -10,7 +10,7 @@ import trio
 from meshnode.domain.facts import Cancelled, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
-from meshnode.domain.values import canonical, fingerprint, parse
+from meshnode.domain.values import canonical, parse
 from meshnode.errors import (
     ArtifactError,
     InputInvalid,
@@ -24,6 +24,7 @@ from meshnode.errors import (
 from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
+from meshnode.services.job_keys import Key, content_of, read_key, same_job
 from meshnode.services.job_runner import JobRunner, Tools, reasons
 from meshnode.services.job_terms import Terms
 from meshnode.services.journals import JobJournal
@@ -32,10 +33,11 @@ from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
-from protocol.keys import digest
 from protocol.records import Capability
 
 _JOBS: Final = "job"  # job id -> JobRow
+#: As whose key a resumed job has the one that it goes on with.
+_RESUME: Final = "resume"
 _KEYS: Final = "job_key"  # caller/idempotency key -> job id/fingerprint of what it is about
 
 #: How long a submit looks for the capabilities of its graph, seconds.
@@ -98,11 +100,16 @@ class Broker:
             await trio.sleep_forever()
 
     async def _resume(self, job: str) -> None:
-        try:
-            journal = await self._journal(job)
-        except (MeshError, ProtocolError) as exc:
-            self._context.emit("job.unreadable", job=job, why=str(exc))
-            return
+        journal, hold_s = None, _HOLD_S
+        while journal is None:
+            try:
+                journal = await self._journal(job)
+            except (MeshError, ProtocolError) as exc:
+                self._context.emit("job.unreadable", job=job, why=str(exc))
+                if not isinstance(exc, StoreError):
+                    return  # it won't get better
+                await trio.sleep(hold_s)
+                hold_s = min(2 * hold_s, _HOLD_S_MAX)
         self._context.emit("job.resumed", job=job, seq=journal.state.seq)
         await self._carry(journal)
 
@@ -181,11 +188,11 @@ class Broker:
         self._submitting[key] = (lock, waiting + 1)
         try:
             async with lock:
-                content = _content(graph, inputs, terms)
+                content = content_of(graph, inputs, terms)
                 known = await self._context.store.read(_KEYS, key)
                 if known is not None:
-                    return _same_job(known, content, terms.idempotency_key)
-                named = _Key(key, content)
+                    return same_job(known, content, terms.idempotency_key)
+                named = Key(key, content)
                 return await self._take(graph, inputs, terms, named=named)
         finally:
             lock, waiting = self._submitting.pop(key)
@@ -198,7 +205,7 @@ class Broker:
         inputs: Mapping[str, JsonValue],
         terms: Terms,
         *,
-        named: "_Key | None" = None,
+        named: "Key | None" = None,
     ) -> str:
         """Check and plan a job, make it durable, begin it."""
         check_shape(graph)
@@ -304,7 +311,7 @@ class Broker:
         }
         keys: dict[str, list[Write]] = {}
         for key, raw in await self._context.store.scan(_KEYS, count_max=_JOBS_MAX):
-            job, _ = _read_key(raw)
+            job, _ = read_key(raw)
             keys.setdefault(job, []).append(Delete(_KEYS, key))
         for job in sorted(gone):
             # Its row goes last: a crash before that leaves it to be found again.
@@ -358,8 +365,9 @@ class Broker:
     ) -> str:
         """Go on with a job that ended early, as a new job; return its id.
 
-        What is finished isn't run again.  A job that hasn't ended goes on by itself; one
-        that is held up is tried again at once.  Asked again, it is the same new job.
+        Sub-tasks that are finished aren't run again.  A job that hasn't ended goes on by
+        itself; one that is held up is tried again at once.  Asked again, it is the same
+        new job.
 
         Args:
             job: Which one.
@@ -380,13 +388,17 @@ class Broker:
             return job
         if journal.done.state == "completed":
             raise JobEnded(f"job {job} is completed", hint="it has its outputs")
+        plan = journal.state.required_plan
+        budget_mc = plan.budget_mc if budget_mc is None else budget_mc
+        known = await self._context.store.read(_KEYS, f"{_RESUME}/{job}")
+        if known is not None:  # whether its inputs are still kept or not
+            return await self._resumed(read_key(known)[0], job, budget_mc)
         left = await left_of(journal.state, self._artifacts)
         if not left.graph.subtasks:
             raise JobEnded(
                 f"every sub-task of job {job} is finished; its outputs can't be put together",
                 hint=journal.done.text,
             )
-        budget_mc = journal.state.required_plan.budget_mc if budget_mc is None else budget_mc
         # What is left is fewer things once outputs have been kept for long enough.
         terms = Terms(
             budget_mc=budget_mc,
@@ -394,10 +406,22 @@ class Broker:
             asked=f"what job {job} left",
             resumes=job,
             again=left.again,
+            hedges_pct=plan.hedges_pct,
+            traceparent=plan.traceparent,
         )
         if deadline_s is not None:
             terms = replace(terms, deadline_s=deadline_s)
-        return await self.submit(left.graph, left.inputs, terms, caller="resume")
+        return await self.submit(left.graph, left.inputs, terms, caller=_RESUME)
+
+    async def _resumed(self, job: str, before: str, budget_mc: int) -> str:
+        """Return ``job``, which goes on with ``before`` already, if it may spend so much."""
+        plan = (await self._journal(job)).state.required_plan
+        if plan.budget_mc != budget_mc:
+            raise KeyReused(
+                f"job {job} goes on with what job {before} left, for {plan.budget_mc} mc",
+                hint=f"when that has ended too, resume {job}",
+            )
+        return job
 
     async def wait(self, job: str) -> JobState:
         """Return the job's state once it has ended."""
@@ -436,44 +460,3 @@ class Broker:
     def drain(self) -> None:
         """Take no more jobs."""
         self._draining = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """An idempotency key with its caller, and the content that it is to stand for."""
-
-    key: str
-    content: str
-
-
-def _content(graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms) -> str:
-    """Return the fingerprint of what one key stands for.
-
-    The deadline isn't in it: who tries again has less time left than before.
-    """
-    work: JsonValue = terms.asked or {
-        "graph": digest(encode_graph(graph)).hex(),
-        "inputs": fingerprint(dict(inputs)),
-    }
-    return fingerprint({"work": work, "budget_mc": terms.budget_mc})
-
-
-def _same_job(known: bytes, content: str, key: str) -> str:
-    """Return the job that a key stands for, if that is about ``content``.
-
-    Raises:
-        KeyReused: It isn't.
-    """
-    job, about = _read_key(known)
-    if about not in {"", content}:
-        raise KeyReused(
-            f"the key {key!r} is that of job {job}, whose work, inputs or budget are others",
-            hint="take another key for another job",
-        )
-    return job
-
-
-def _read_key(raw: bytes) -> tuple[str, str]:
-    """Return a key's job, and what that is about; nothing if an older version wrote it."""
-    job, _, content = raw.decode().partition("/")
-    return job, content

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from meshnode.cli import COMMANDS, DEFAULTS, GROUPS
+from meshnode.cli import COMMANDS, DEFAULTS, GROUPS, bench
 from tests.meshnode.cli.commands import run
 
 #: Of the processor, seconds: a busy machine doesn't count.
@@ -76,3 +76,7 @@ def test_specialists_named_in_the_help_are_those_there_are(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "version").out.startswith("meshnode ")
     assert set(run(capsys, "version", "--json").line()) == {"version", "libp2p", "python"}
+
+
+def test_the_benches_that_are_named_are_those_there_are() -> None:
+    assert sorted(bench._benches()) == list(bench._NAMES)

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from meshnode.cli.client import NodeClient
 from meshnode.cli.failure import CommandFailed
-from meshnode.cli.progress import Progress
+from meshnode.cli.progress import SUPERSEDED, Progress
 from protocol.errors import BadSignature
 from tests.meshnode.cli.commands import run
 from tests.meshnode.gateway.api_nodes import GRAPH, open_desk
@@ -68,6 +68,23 @@ def test_progress_between_events_counts_and_a_failed_try_starts_again() -> None:
     assert progress.rows()[0][2:4] == ("again", "0/4")
     assert progress.note == "a/0 at p: died"
     assert progress.since == 5
+
+
+def test_of_two_that_were_given_the_same_the_one_that_was_paid_is_shown() -> None:
+    progress = Progress()
+    base = {"seq": 0, "at_ms": 0, "unit": "a/0", "attempt": 0, "peer": "quick"}
+    for line in (
+        {**base, "kind": "planned", "subtasks": [{"id": "a", "capability": "c@1"}]},
+        {**base, "kind": "expanded", "subtask": "a", "sizes": [4]},
+        {**base, "kind": "awarded"},
+        {**base, "kind": "awarded", "attempt": 1, "peer": "slow"},
+        {**base, "kind": "delivered"},
+        {**base, "kind": "verified", "verdict": "verified"},
+        {**base, "kind": "charged", "paid_mc": 5},
+        {**base, "kind": "failed", "attempt": 1, "code": SUPERSEDED, "text": "outrun"},
+    ):
+        progress.take(line)
+    assert progress.rows() == [("a", "c@1", "done", "4/4", "quick", "verified", 5)]
 
 
 @pytest.fixture

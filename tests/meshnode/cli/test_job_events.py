@@ -113,7 +113,7 @@ async def test_a_real_job_is_told_in_lines(autojump_clock: MockClock) -> None:
         job = await desk.submit()
         await desk.ended(job)
         told = (await desk.http.get(f"/api/jobs/{job}/events")).text.splitlines()
-        who: dict[str, str] = {}
+        who: dict[tuple[str, int], str] = {}
         lines = [event_line(json.loads(line), who) for line in told]
         explained = (await desk.http.get(f"/api/jobs/{job}/explain")).json()
     assert "planned: shout: 2 sub-tasks, at most 1000000 mc" in lines[0]
@@ -143,3 +143,13 @@ def test_what_peers_wrote_obeys_nobody_and_telemetry_has_no_number() -> None:
     assert line.endswith("another node is taken (attempt 2)")
     held = {"progress": {"at_ms": 0, "event": "job.held_up", "fields": {"why": "disk full"}}}
     assert event_line(held).split() == ["00:00:00.000", "job.held_up:", "disk", "full"]
+
+
+def test_of_two_that_do_the_same_each_event_names_its_own() -> None:
+    base = {"seq": 1, "at_ms": 0, "unit": "a/0", "agent": "x", "price_cap_mc": 5}
+    who: dict[tuple[str, int], str] = {}
+    for attempt, peer in enumerate(("quick", "slow")):
+        event_line({**base, "kind": "awarded", "attempt": attempt, "peer": peer}, who)
+    line = {**base, "kind": "delivered", "size": 1, "price_mc": 5, "run_ms": 1}
+    assert "quick" in event_line({**line, "attempt": 0}, who)
+    assert "slow" in event_line({**line, "attempt": 1}, who)

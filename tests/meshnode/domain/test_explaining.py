@@ -26,6 +26,7 @@ from meshnode.domain.facts import (
     Verified,
     to_event,
 )
+from meshnode.domain.hedges import SUPERSEDED
 from protocol.errors import OutOfTurn
 from protocol.graph import Source, SubTask, TaskGraph, encode_graph
 from protocol.journal import Event, decode_event
@@ -360,3 +361,19 @@ def test_of_many_units_those_are_told_that_failed() -> None:
     assert "m/33 (1 call): the last attempt failed." in text
     assert "alas [c]. Nobody is blamed for that." in text
     assert f"And {count - PARTS_TOLD_MAX} units more" in text
+
+
+def test_whoever_was_faster_did_it_and_the_other_is_no_failure() -> None:
+    hedge = msgspec.structs.replace(award("slow", attempt=1), hedge=True)
+    outrun = Failed(
+        unit="a/0", attempt=1, peer="slow", code=SUPERSEDED, text="outrun", blame="broker"
+    )
+    won: list[Fact | list[Fact]] = [delivered("a/0", 0), accepted("a/0", 0)]
+    hedged: list[Fact | list[Fact]] = [PLANNED, EXPANDED, award("quick"), hedge]
+    text = text_of(told_of(1_000, *hedged))
+    assert "a/0 (1 call): running at quick and slow." in text
+    text = text_of(told_of(1_000, *hedged, *won, outrun))
+    assert "done by quick's worker for 5 mc" in text
+    assert "It was slow: after 1.0 s another was given the same work too." in text
+    assert "slow was stopped after" in text
+    assert "came to nothing" not in text

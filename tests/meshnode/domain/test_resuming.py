@@ -2,15 +2,18 @@
 
 from random import Random
 
+import msgspec
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from meshnode.domain.facts import Again, Cancelled
 from meshnode.domain.graphs import check_inputs, check_shape
 from meshnode.domain.job import SINGLE
-from meshnode.domain.resuming import joined, remainder
+from meshnode.domain.resuming import begun, joined, remainder
 from meshnode.ports import JsonValue
 from protocol.graph import Source, TaskGraph, edges, order
 from tests.meshnode.domain.random_graphs import evaluate, random_graph, random_inputs
+from tests.meshnode.domain.test_fold import EXPANDED, PLANNED, state_after
 
 
 def outputs_of(
@@ -55,3 +58,13 @@ def test_units_are_put_together_in_their_order() -> None:
     assert joined([([1, 2], 2), ([3], 1)]) == [1, 2, 3]
     assert joined([]) == []
     assert joined([([4], 1)]) == [4]
+
+
+def test_what_was_to_be_done_again_and_was_not_come_to_stays_begun() -> None:
+    before = {name: Again(job="first", sizes=[2, 1]) for name in ("a", "b")}
+    planned = msgspec.structs.replace(PLANNED, again=before)
+    state = state_after(planned, Cancelled(reason="owner"))
+    assert begun(state, {}) == before
+    assert begun(state, {"a": None}) == {"b": before["b"]}
+    state = state_after(planned, EXPANDED, Cancelled(reason="owner"))
+    assert begun(state, {}) == {**before, "a": Again(job="first", sizes=[SINGLE])}

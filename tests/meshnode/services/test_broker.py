@@ -12,12 +12,22 @@ import trio.testing
 
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
-from meshnode.errors import Busy, GraphError, InputInvalid, MeshError, NoProvider, NotFound
+from meshnode.errors import (
+    Busy,
+    GraphError,
+    InputInvalid,
+    MeshError,
+    NoProvider,
+    NotFound,
+    StoreError,
+)
 from meshnode.node import Node
 from meshnode.ports import Put
 from meshnode.services.bodies import ACCEPTANCE, AWARD, AWARD_BODY
 from meshnode.services.broker import JobRow
+from meshnode.services.context import Context
 from meshnode.services.job_terms import Terms
+from meshnode.services.journals import JobJournal
 from meshnode.services.session import Incoming
 from meshnode.services.sessions import Sessions
 from protocol.codec import decode_as, encode
@@ -429,7 +439,7 @@ def test_what_was_awarded_in_another_life_says_nothing_of_how_slow_work_is() -> 
     async def story(mesh: SimMesh) -> None:
         a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(20))])
         job = await a.submit(shouting(), inputs("x"))
-        await until(lambda: told(a, "job.awarded"))
+        await until(lambda: bool(told(a, "job.awarded")))
         mesh.crash("a")
         await trio.sleep(5)
         a = await mesh.restart("a")
@@ -438,5 +448,28 @@ def test_what_was_awarded_in_another_life_says_nothing_of_how_slow_work_is() -> 
         job = await a.submit(shouting(), inputs("y"))
         assert code_of(await finished(a, job)) == "completed"
         assert len(a.market._paces) == 1
+
+    play(story)
+
+
+def test_a_job_that_could_not_be_read_at_the_start_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest, failures = JobJournal.open, [StoreError("the disk stutters")] * 2
+
+    async def stuttering(context: Context, job: str) -> JobJournal:
+        if failures:
+            raise failures.pop()
+        return await honest(context, job)
+
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent(answers_after(20))])
+        job = await a.submit(shouting(), inputs("x"))
+        await until(lambda: bool(told(a, "job.awarded")))
+        mesh.crash("a")
+        monkeypatch.setattr(JobJournal, "open", stuttering)
+        a = await mesh.restart("a")
+        await until(lambda: not failures)
+        assert code_of(await finished(a, job)) == "completed"
 
     play(story)

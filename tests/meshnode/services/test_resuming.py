@@ -75,7 +75,8 @@ def test_finished_sub_tasks_are_not_run_or_paid_again() -> None:
 
     async def story(mesh: SimMesh) -> None:
         a, *_ = await start(mesh, a=[], b=[first], c=[second.agent])
-        job = await a.submit(two_steps(), inputs("x", "y", "z"), Terms(budget_mc=100))
+        terms = Terms(budget_mc=100, hedges_pct=0)
+        job = await a.submit(two_steps(), inputs("x", "y", "z"), terms)
         assert await ended(a, job) == "failed"
         assert sorted(first.calls) == ["x", "y", "z"]
         second.is_broken = False
@@ -91,10 +92,16 @@ def test_finished_sub_tasks_are_not_run_or_paid_again() -> None:
         assert sorted(first.calls) == ["x", "y", "z"], "it was finished"
         journal = await a.journal(resumed)
         plan = journal.state.required_plan
-        assert (plan.resumes, plan.budget_mc) == (job, 100)
+        assert (plan.resumes, plan.budget_mc, plan.hedges_pct) == (job, 100, 0)
         assert journal.state.spent_mc == 6, "of both steps the second"
         assert verify_provenance(await journal.export()).state == "completed"
         assert await a.broker.resume(job) == resumed, "asked again, it is the same"
+        life = mesh.members["a"].life
+        assert life is not None
+        for table in ("artifact", "artifact_chunk"):
+            mesh.members["a"].disk.tables[table].clear()
+        a.artifacts._memory.clear()
+        assert await a.broker.resume(job) == resumed, "its inputs kept or not"
         with pytest.raises(KeyReused, match=resumed):
             await a.broker.resume(job, budget_mc=7)
         with pytest.raises(JobEnded, match="is completed"):
