@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import trio
 
-from meshnode.errors import MeshError
+from meshnode.errors import MeshError, StoreError
 from meshnode.ports import Put
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
@@ -29,7 +29,7 @@ from meshnode.services.outbox import Outbox, Route
 from meshnode.services.sessions import Sessions
 from protocol import limits
 from protocol.codec import encode
-from protocol.errors import RemoteProtocolError
+from protocol.errors import Malformed, ProtocolError, RemoteProtocolError
 from protocol.keys import KEY_SIZE, digest
 from protocol.mail import Enclosed, seal_letter
 from protocol.mailbox import Acks, Deposit, Inquiry, KeyQuery, KeyRecord, read_body
@@ -80,7 +80,12 @@ class Depositing:
             self._context.emit("letter.no_mailbox", peer=route.peer, mailboxes=len(mailboxes))
             return
         for name in lacking:
-            await self._leave(name, key, mailboxes)
+            try:
+                await self._leave(name, route, key, mailboxes)
+            except StoreError:
+                raise
+            except (MeshError, ProtocolError) as exc:  # one letter's fault, not the others'
+                self._context.emit("letter.not_left", letter=name, why=str(exc))
 
     async def _lacks(self, name: str) -> bool:
         row = await self._outbox.find(name)
@@ -112,12 +117,20 @@ class Depositing:
                 self._failed(mailbox, exc)
         return b""
 
-    async def _sealed(self, name: str, row: OutboxRow, key: bytes) -> tuple[OutboxRow, bytes]:
-        """Return a letter sealed, the same each time, and its row with the name of that."""
+    async def _sealed(self, name: str, key: bytes) -> tuple[OutboxRow, bytes] | None:
+        """Return a letter sealed, the same each time, and its row with the name of that.
+
+        Return None if it waits no longer.
+
+        Raises:
+            Malformed: ``key`` is no key.
+        """
+        row, envelope = await self._outbox.find(name), await self._outbox.envelope(name)
+        if row is None or row.state != "waiting" or envelope is None:
+            return None
         known = await self._context.store.read(OUTBOX_SEALED, name)
         if known is not None:
             return row, known
-        envelope = await self._outbox.envelope(name) or b""
         sealed = seal_letter(
             Enclosed(envelope, list(self._members.links)),
             recipient=row.peer,
@@ -126,17 +139,21 @@ class Depositing:
             secret=self._context.entropy.token(KEY_SIZE),
         )
         row = msgspec.structs.replace(row, seal=digest(sealed))
-        await self._outbox.note(name, row, Put(OUTBOX_SEALED, name, sealed))
-        return row, sealed
+        noted = await self._outbox.note(name, row, Put(OUTBOX_SEALED, name, sealed))
+        return (row, sealed) if noted else None
 
     # --- leaving ---
 
-    async def _leave(self, name: str, key: bytes, mailboxes: list[str]) -> None:
+    async def _leave(self, name: str, route: Route, key: bytes, mailboxes: list[str]) -> None:
         """Leave one letter at as many mailboxes as it should be."""
-        row = await self._outbox.find(name)
-        if row is None or row.state != "waiting":
+        try:
+            found = await self._sealed(name, key)
+        except Malformed as exc:
+            await self._outbox.fail(name, route.peer, "letter.unsealable", str(exc))
             return
-        row, sealed = await self._sealed(name, row, key)
+        if found is None:
+            return
+        row, sealed = found
         body = encode(Deposit(row.peer, row.expires_ms, sealed))
         for mailbox in [peer for peer in mailboxes if peer not in row.mailboxes]:
             if len(row.mailboxes) >= COPIES:
@@ -148,7 +165,8 @@ class Depositing:
                 mailboxes.remove(mailbox)  # for this round
                 continue
             row = msgspec.structs.replace(row, mailboxes=[*row.mailboxes, mailbox])
-            await self._outbox.note(name, row)
+            if not await self._outbox.note(name, row):
+                return
             self._context.emit("letter.deposited", letter=name, mailbox=mailbox)
 
     # --- asking ---
