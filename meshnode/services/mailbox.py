@@ -135,14 +135,14 @@ class Mailbox:
         raise Busy("the mailbox", retry_after_ms=_FULL_RETRY_MS, text=what)
 
     async def _keep(self, row: HeldRow, name: str, sealed: bytes) -> None:
-        self._counted = False  # until it is known what became of the commit
-        await self._store.commit(
-            Put(HELD, f"{row.recipient}/{name}", encode(row)),
-            Put(HELD_SEALED, f"{row.recipient}/{name}", sealed),
-            Put(HELD_BY, f"{row.depositor}/{name}", row.recipient.encode()),
+        await self._commit(
+            [
+                Put(HELD, f"{row.recipient}/{name}", encode(row)),
+                Put(HELD_SEALED, f"{row.recipient}/{name}", sealed),
+                Put(HELD_BY, f"{row.depositor}/{name}", row.recipient.encode()),
+            ]
         )
         self._add(row)
-        self._counted = True
         self._stir.set()
         self._context.emit("mailbox.kept", depositor=row.depositor, recipient=row.recipient)
 
@@ -209,7 +209,7 @@ class Mailbox:
     async def _take_acks(self, peer: str, acks: list[bytes]) -> None:
         """Put the asker's signed word in the place of what it is about."""
         await self._count()
-        writes: list[Write] = []
+        taken: dict[str, tuple[HeldRow, HeldRow]] = {}  # what was there, what will be
         for raw in acks:
             try:
                 ack = read_ack(raw, network=self._context.network)
@@ -218,15 +218,22 @@ class Mailbox:
                 continue
             key = f"{peer}/{ack.sealed.hex()}"
             held = await self._store.read(HELD, key) if ack.h.issuer == peer else None
-            if held is None or (row := decode_as(held, HELD_ROW)).ack:
+            if held is None or key in taken or (row := decode_as(held, HELD_ROW)).ack:
                 continue
-            done = msgspec.structs.replace(row, ack=raw, size=len(raw))
+            taken[key] = row, msgspec.structs.replace(row, ack=raw, size=len(raw))
+        writes: list[Write] = []
+        for key, (_, done) in taken.items():
             writes += [Put(HELD, key, encode(done)), Delete(HELD_SEALED, key)]
+        await self._commit(writes)
+        for row, done in taken.values():
             self._remove(row)
             self._add(done)
             self._context.emit("mailbox.collected", recipient=peer, depositor=row.depositor)
+
+    async def _commit(self, writes: list[Write]) -> None:
+        """Write; what is counted is right again when the caller has counted it."""
         if writes:
-            self._counted = False
+            self._counted = False  # until it is known what became of the commit
             await self._store.commit(*writes)
             self._counted = True
 
@@ -306,13 +313,11 @@ class Mailbox:
         await self._count()
         writes: list[Write] = []
         for key, row in rows:
-            self._remove(row)
             by = f"{row.depositor}/{key.partition('/')[2]}"
             writes += [Delete(HELD, key), Delete(HELD_SEALED, key), Delete(HELD_BY, by)]
-        if writes:
-            self._counted = False
-            await self._store.commit(*writes)
-            self._counted = True
+        await self._commit(writes)
+        for _, row in rows:
+            self._remove(row)
 
     async def _count(self) -> None:
         """Count what is here: at first, and after something has gone."""

@@ -9,17 +9,18 @@ import trio
 from meshnode.errors import Busy, MeshError
 from meshnode.services.crash_points import read_crash_point
 from meshnode.services.mail import (
+    COLLECT,
     DEPOSIT,
     HELD,
     HELD_BY,
     HELD_SEALED,
     OUTBOX_SEALED,
+    WAITING,
     ranked,
 )
 from protocol import limits
-from protocol.mailbox import (
-    Deposit,
-)
+from protocol.keys import digest
+from protocol.mailbox import Collect, Deposit
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.correspondence import (
     apart,
@@ -211,6 +212,25 @@ def test_each_has_a_share(limit: dict[str, int], told_: str) -> None:
         await trio.sleep(3)
         with pytest.raises(Busy, match=told_):
             await leave(3)
+
+    play(story)
+
+
+def test_an_acknowledgement_counts_once_however_often_it_is_said() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob, box = mesh.node("ada"), mesh.node("bob"), mesh.node("box0")
+        mailbox = box.mailbox
+        assert mailbox is not None
+        until_ms = ada.clock.now_ms() + 3_600_000
+        bob.sessions.handle(WAITING, ada.sessions.handler(WAITING))  # type: ignore[arg-type]
+        for text in (b"a" * 1_000, b"b" * 1_000):
+            await ask(ada, box.peer, DEPOSIT, Deposit(bob.peer, until_ms, text))
+        signed = bob.inbox.refuse(ada.peer, b"", sealed=digest(b"a" * 1_000), reason="x")
+        await ask(bob, box.peer, COLLECT, Collect(b"", [signed] * limits.DEPOSITS_MAX))
+        assert mailbox._all.count("") == 2
+        assert mailbox._all.size("") == 1_000 + len(signed)
+        assert mailbox._depositors.size(ada.peer) == 1_000 + len(signed)
 
     play(story)
 
