@@ -253,7 +253,12 @@ class Mailbox:
             self._tell(peer)
 
     def _tell(self, peer: str) -> None:
-        """Let ``peer`` know that something waits, if it is there."""
+        """Let ``peer`` know that something waits, if it is there.
+
+        Nobody is dialled for that: a depositor names whom it likes.
+        """
+        if peer not in self._sessions.connected():
+            return
         if peer in self._telling:
             self._telling[peer] = True
         elif self._nursery is not None:
@@ -264,7 +269,7 @@ class Mailbox:
         try:
             while self._telling[peer]:
                 self._telling[peer] = False
-                if await self._waiting(peer):
+                if await self._waiting(peer) and peer in self._sessions.connected():
                     await self._sessions.request(peer, WAITING, b"", timeout_s=_TELL_S)
         except MeshError as exc:  # it is away, or this node's disk is: it comes by itself
             self._context.emit("mailbox.untold", peer=peer, why=str(exc))

@@ -237,6 +237,22 @@ def test_a_key_is_the_record_that_its_owner_brought() -> None:
     play(story)
 
 
+def test_nobody_is_dialled_because_a_depositor_names_him() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, box = mesh.node("ada"), mesh.node("box0")
+        until_ms = ada.clock.now_ms() + 60_000
+        for number in range(3):
+            nobody = mesh.identity(f"nobody{number}").peer
+            await ask(ada, box.peer, DEPOSIT, Deposit(nobody, until_ms, b"sealed"))
+        await trio.sleep(30)
+        dialled = {event["peer"] for event in told(box, "session.dial_failed")}
+        assert not dialled & {mesh.identity(f"nobody{number}").peer for number in range(3)}
+        assert not told(box, "mailbox.untold")
+
+    play(story)
+
+
 def test_strangers_leave_and_learn_nothing() -> None:
     async def story(mesh: SimMesh) -> None:
         members = msgspec.structs.replace(keeping(), access=AccessConfig())
