@@ -76,7 +76,7 @@ class Inquiry(_Body, frozen=True, array_like=True):
 
     Attributes:
         sealed: Hashes of the asker's deposits.
-        done: Hashes of those of which it has an acknowledgement: they may be forgotten.
+        done: Hashes of those whose letter waits no longer: they may be forgotten.
     """
 
     sealed: list[Hash]

@@ -40,12 +40,15 @@ _PATIENCE_S: Final = 5.0
 #: Mailboxes that keep one letter, and that are tried for it.
 COPIES: Final = 2
 _TRIED_MAX: Final = 8
+#: Letters that a mailbox may forget and that it couldn't be told of; the oldest go first:
+#: it forgets them by itself in the end.
+_DONE_MAX: Final = 1_024
 _TIMEOUT_S: Final = 10.0
 _SEARCH_S: Final = 5.0
 
 
 class Depositing:
-    """See the module.  It is asked by the outbox."""
+    """See the module.  It is asked by the outbox; run :meth:`run` as well."""
 
     def __init__(
         self,
@@ -61,7 +64,11 @@ class Depositing:
         self._directory = directory
         self._members = members
         self._outbox = outbox
-        outbox.detour_by(self.go_round)
+        self._done: dict[str, dict[bytes, None]] = {}  # mailbox -> what it may forget
+        self._due: dict[str, None] = {}  # mailboxes to be told so
+        self._stir = trio.Event()
+        outbox.detour_by(self.go_round, self._ended)
+        sessions.on_change(self._session_changed)
 
     async def go_round(self, route: Route) -> None:
         """Leave the letters of ``route`` at mailboxes, and ask after those that are there.
@@ -166,6 +173,7 @@ class Depositing:
                 continue
             row = msgspec.structs.replace(row, mailboxes=[*row.mailboxes, mailbox])
             if not await self._outbox.note(name, row):
+                self._release(mailbox, row.seal)
                 return
             self._context.emit("letter.deposited", letter=name, mailbox=mailbox)
 
@@ -189,18 +197,54 @@ class Depositing:
         for first in range(0, len(wanted), limits.DEPOSITS_MAX):
             some = wanted[first : first + limits.DEPOSITS_MAX]
             acks = read_body(await self._inquire(mailbox, Inquiry(some, [])), Acks).acks
-            done = [
-                seal
-                for seal, ack in zip(some, acks, strict=False)
-                if ack and await self._outbox.acknowledged(seals[seal], route.peer, ack)
-            ]
-            if done:
-                await self._inquire(mailbox, Inquiry([], done))
+            for seal, ack in zip(some, acks, strict=False):
+                if ack:
+                    await self._outbox.acknowledged(seals[seal], route.peer, ack)
 
     async def _inquire(self, mailbox: str, inquiry: Inquiry) -> bytes:
         return await self._sessions.request(
             mailbox, ACKS, encode(inquiry), timeout_s=_TIMEOUT_S
         )
+
+    # --- releasing ---
+
+    async def run(self) -> None:
+        """Tell mailboxes what they need keep no longer, until cancelled."""
+        while True:
+            self._stir = trio.Event()
+            due = list(self._due)
+            self._due.clear()
+            for mailbox in due:
+                try:
+                    await self._tell_done(mailbox)
+                except (MeshError, RemoteProtocolError) as exc:  # once there is a session
+                    self._failed(mailbox, exc)
+            if not self._due:
+                await self._stir.wait()
+
+    def _ended(self, row: OutboxRow) -> None:
+        for mailbox in row.mailboxes:
+            self._release(mailbox, row.seal)
+
+    def _release(self, mailbox: str, seal: bytes) -> None:
+        seals = self._done.setdefault(mailbox, {})
+        seals[seal] = None
+        if len(seals) > _DONE_MAX:
+            del seals[next(iter(seals))]
+        self._due[mailbox] = None
+        self._stir.set()
+
+    def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
+        if opened and peer in self._done:
+            self._due[peer] = None
+            self._stir.set()
+
+    async def _tell_done(self, mailbox: str) -> None:
+        while seals := list(self._done.get(mailbox, ()))[: limits.DEPOSITS_MAX]:
+            await self._inquire(mailbox, Inquiry([], seals))
+            for seal in seals:
+                self._done[mailbox].pop(seal, None)
+        self._done.pop(mailbox, None)
 
     def _failed(self, mailbox: str, exc: Exception) -> None:
         self._context.emit("mailbox.failed", mailbox=mailbox, why=str(exc))

@@ -5,7 +5,7 @@ trying, who receives signs for what it has, and only that lets the mailbox forge
 before its time.  The signed word is kept for the depositor instead, who may be away too.
 
 Everything has a limit: all letters together, those that one node brings, those for one
-node, and the time.  With nothing to forget it rests.
+node, those by one for one, and the time.  With nothing to forget it rests.
 """
 
 from typing import Final
@@ -60,6 +60,9 @@ _SWEEP_S: Final = 60.0
 _SWEPT_MAX: Final = 500
 #: Records of those who collect here; whoever comes later is sealed to by its own record.
 _KEYS_MAX: Final = 1_000
+#: What one brings for another is at most this part of what is kept for that one, so that
+#: nobody by itself shuts it off.
+_PAIR_PART: Final = 8
 _ALL: Final = ""
 
 
@@ -78,6 +81,10 @@ class Mailbox:
         each = {"count_max": config.peer_letters_max, "bytes_max": config.peer_bytes_max}
         self._depositors = Shares(**each)
         self._recipients = Shares(**each)
+        self._pairs = Shares(  # what one brings for another
+            count_max=max(1, config.peer_letters_max // _PAIR_PART),
+            bytes_max=max(limits.SEALED_SIZE_MAX, config.peer_bytes_max // _PAIR_PART),
+        )
         self._counted = False
         self._earliest_ms = limits.NUMBER_MAX
         self._turn = trio.Lock()
@@ -127,6 +134,8 @@ class Mailbox:
             what = "this mailbox keeps as many letters by you as it may"
         elif not self._recipients.fits(row.recipient, row.size):
             what = "this mailbox keeps as many letters for that node as it may"
+        elif not self._pairs.fits(_pair(row), row.size):
+            what = "this mailbox keeps as many letters by you for that node as it may"
         elif not self._all.fits(_ALL, row.size):
             what = "this mailbox is full"
         else:
@@ -328,7 +337,7 @@ class Mailbox:
         """Count what is here: at first, and after something has gone."""
         if self._counted:
             return
-        for shares in (self._all, self._depositors, self._recipients):
+        for shares in (self._all, self._depositors, self._recipients, self._pairs):
             shares.clear()
         self._earliest_ms = limits.NUMBER_MAX
         for _, raw in await self._store.scan(HELD, count_max=ROWS_MAX):
@@ -336,12 +345,21 @@ class Mailbox:
         self._counted = True
 
     def _add(self, row: HeldRow) -> None:
-        self._all.add(_ALL, row.size)
-        self._depositors.add(row.depositor, row.size)
-        self._recipients.add(row.recipient, row.size)
+        for shares, who in self._counted_for(row):
+            shares.add(who, row.size)
         self._earliest_ms = min(self._earliest_ms, row.expires_ms)
 
     def _remove(self, row: HeldRow) -> None:
-        self._all.remove(_ALL, row.size)
-        self._depositors.remove(row.depositor, row.size)
-        self._recipients.remove(row.recipient, row.size)
+        for shares, who in self._counted_for(row):
+            shares.remove(who, row.size)
+
+    def _counted_for(self, row: HeldRow) -> list[tuple[Shares, str]]:
+        """Return whose a row is; what is signed for waits for its depositor alone."""
+        owners = [(self._all, _ALL), (self._depositors, row.depositor)]
+        if not row.ack:
+            owners += [(self._recipients, row.recipient), (self._pairs, _pair(row))]
+        return owners
+
+
+def _pair(row: HeldRow) -> str:
+    return f"{row.depositor}/{row.recipient}"

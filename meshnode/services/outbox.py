@@ -91,6 +91,8 @@ class Route:
 
 #: What is done for a route whose recipient can't be reached.
 Detour = Callable[[Route], Awaitable[None]]
+#: What is done with the row of a letter that waits no longer; must not block.
+OnEnd = Callable[[OutboxRow], None]
 
 
 class Outbox:
@@ -103,15 +105,22 @@ class Outbox:
         self._routes: dict[str, Route] = {}
         self._ended: dict[str, None] = {}  # the oldest first
         self._detour: Detour | None = None
+        self._on_end: OnEnd | None = None
         self._news = trio.Event()
         self._loaded = trio.Event()
         self._trying = 0
         self._turn = trio.Lock()  # what is written of a letter is written while it is here
         sessions.on_change(self._session_changed)
 
-    def detour_by(self, detour: Detour) -> None:
-        """Have ``detour`` done for each recipient that can't be reached."""
+    def detour_by(self, detour: Detour, on_end: OnEnd | None = None) -> None:
+        """Have ``detour`` done for each recipient that can't be reached.
+
+        Args:
+            detour: Another way; raises nothing but StoreError.
+            on_end: Is told of each letter that waits no longer.
+        """
         self._detour = detour
+        self._on_end = on_end
 
     @property
     def waiting(self) -> int:
@@ -207,7 +216,13 @@ class Outbox:
                 await self._context.store.commit(*_gone(name))
             self._ended.pop(name, None)
             self._dismiss(row.peer, name)
+        if row.state == "waiting":
+            self._tell_end(row)
         self._context.emit("letter.deleted", letter=name)
+
+    def _tell_end(self, row: OutboxRow) -> None:
+        if self._on_end is not None:
+            self._on_end(row)
 
     # --- what services do ---
 
@@ -452,6 +467,7 @@ class Outbox:
         for old in forgotten:
             self._ended.pop(old, None)
         self._ended[name] = None
+        self._tell_end(ended)
         self._context.emit(f"letter.{state}", letter=name, peer=row.peer, why=text)
 
 

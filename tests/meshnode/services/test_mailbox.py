@@ -3,6 +3,8 @@
 Real nodes in virtual time (a MockClock's).
 """
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -19,8 +21,9 @@ from meshnode.services.mail import (
     ranked,
 )
 from protocol import limits
+from protocol.codec import encode
 from protocol.keys import digest
-from protocol.mailbox import Collect, Deposit
+from protocol.mailbox import Collect, Collected, Deposit
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.correspondence import (
     apart,
@@ -244,6 +247,94 @@ def test_one_recipient_has_a_share_too() -> None:
             await ask(mesh.node(by), box, DEPOSIT, Deposit(to, until_ms, bytes([number])))
         with pytest.raises(Busy, match="for that node"):
             await ask(mesh.node("bob"), box, DEPOSIT, Deposit(to, until_ms, b"x"))
+
+    play(story)
+
+
+def test_one_depositor_does_not_shut_a_recipient_off() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh, peer_letters_max=16)
+        until_ms = mesh.node("ada").clock.now_ms() + 3_600_000
+        to, box = mesh.identity("away").peer, mesh.peer("box0")
+
+        async def leave(by: str, number: int) -> None:
+            deposit = Deposit(to, until_ms, by.encode() + bytes([number]))
+            await ask(mesh.node(by), box, DEPOSIT, deposit)
+
+        for number in range(2):
+            await leave("ada", number)
+        with pytest.raises(Busy, match="by you for that node"):
+            await leave("ada", 3)
+        await leave("bob", 1)
+
+    play(story)
+
+
+def test_what_is_signed_for_takes_no_room_of_its_recipient() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh, peer_letters_max=2)
+        mesh.crash("bob")
+        await write(mesh, "one")
+        await until(lambda: len(held(mesh, "box0")) == 1, within_s=60)
+        mesh.crash("ada")
+        await mesh.restart("bob")
+        await until(lambda: not held(mesh, "box0"), within_s=60)
+        assert len(held(mesh, "box0", HELD)) == 1, "for Ada, who is away"
+        mailbox = mesh.node("box0").mailbox
+        assert mailbox is not None
+        assert mailbox._recipients.count(mesh.peer("bob")) == 0
+        assert mailbox._all.count("") == 1
+        mesh.crash("box0")
+        box = await mesh.restart("box0")
+        await trio.sleep(5)
+        assert box.mailbox is not None
+        assert box.mailbox._recipients.count(mesh.peer("bob")) == 0
+        assert box.mailbox._all.count("") == 1
+
+    play(story)
+
+
+@pytest.mark.parametrize("how", ["straight", "deleted"])
+def test_what_waits_no_longer_is_kept_nowhere(how: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        names = await three(mesh, boxes=2)
+        for box in names:  # who lets nothing be collected
+            deaf = mesh.node(box).sessions
+
+            async def nothing(_: Any) -> bytes:
+                await trio.lowlevel.checkpoint()
+                return encode(Collected([], more=False))
+
+            deaf.handle(COLLECT, nothing)
+        mesh.crash("bob")
+        name = await write(mesh, "which way?")
+        await until(lambda: all(held(mesh, box) for box in names), within_s=60)
+        if how == "straight":
+            await mesh.restart("bob")
+            assert (await ended(mesh, name, within_s=700)).state == "delivered"
+            assert len(await rows(mesh.node("bob"))) == 1
+        else:
+            await mesh.node("ada").outbox.delete(name)
+        await trio.sleep(5)
+        for table in (HELD, HELD_SEALED, HELD_BY):
+            assert not any(held(mesh, box, table) for box in names)
+
+    play(story)
+
+
+def test_a_mailbox_that_was_away_is_told_when_it_is_back() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        mesh.crash("bob")
+        name = await write(mesh, "never mind")
+        await until(lambda: bool(told(mesh.node("ada"), "letter.deposited")), within_s=60)
+        await trio.sleep(1)
+        mesh.crash("box0")
+        await mesh.node("ada").outbox.delete(name)
+        await trio.sleep(60)
+        assert len(held(mesh, "box0")) == 1
+        await mesh.restart("box0")
+        await until(lambda: not held(mesh, "box0", HELD), within_s=300)
 
     play(story)
 
