@@ -15,6 +15,7 @@ from protocol import limits
 from protocol.codec import Count, Hash, decode_as
 from protocol.errors import Malformed, TooLarge
 from protocol.keys import public_key
+from protocol.messages import HASH_SIZE
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -53,10 +54,12 @@ class Collect(_Body, frozen=True, array_like=True):
     Attributes:
         record: The asker's own signed record, for those who want to seal to it.
         acks: Its acknowledgements of what it got before.
+        after: Hash of the sealed letter that the answer goes on after, or empty.
     """
 
     record: bytes
     acks: list[bytes]
+    after: bytes = b""
 
 
 class Collected(_Body, frozen=True, array_like=True):
@@ -64,7 +67,7 @@ class Collected(_Body, frozen=True, array_like=True):
 
     Attributes:
         letters: The oldest first.
-        more: There are others, once these are acknowledged.
+        more: There are others after these.
     """
 
     letters: list[Held]
@@ -129,6 +132,7 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
         case Collect():
             _fits(len(read.record), limits.RECORD_SIZE_MAX)
             _check_acks(read.acks)
+            _need(len(read.after) in {0, HASH_SIZE}, "to go on after what is no hash")
         case Collected():
             _need(len(read.letters) <= limits.DEPOSITS_MAX, "too many letters at once")
             for held in read.letters:

@@ -30,7 +30,7 @@ _VISITED_MAX: Final = 8
 _LOOK_S: Final = 900.0
 _JITTER: Final = (0.75, 1.25)
 _TIMEOUT_S: Final = 20.0
-#: Answers of one visit; an honest mailbox has fewer.
+#: Answers of one visit, within what a mailbox answers at a time; the rest comes later.
 _ROUNDS_MAX: Final = 64
 
 
@@ -104,12 +104,15 @@ class Collecting:
     async def _visit(self, mailbox: str) -> None:
         """Take what ``mailbox`` keeps for this node, and sign for it."""
         acks: list[bytes] = []
+        after = b""  # the last that was put off: what came before it is signed for, or was too
         try:
             for _ in range(_ROUNDS_MAX):
-                body = encode(Collect(self._directory.own, acks))
+                body = encode(Collect(self._directory.own, acks, after))
                 raw = await self._sessions.request(mailbox, COLLECT, body, timeout_s=_TIMEOUT_S)
-                acks = await self._take_all(mailbox, read_body(raw, Collected))
-                if not acks:
+                collected = read_body(raw, Collected)
+                before = after
+                acks, after = await self._take_all(mailbox, collected, after)
+                if not acks and (after == before or not collected.more):
                     return
         except (MeshError, RemoteProtocolError) as exc:
             self._met.pop(mailbox, None)  # its next record is a reason to come again
@@ -117,9 +120,17 @@ class Collecting:
         else:
             self._context.emit("mailbox.endless", mailbox=mailbox)
 
-    async def _take_all(self, mailbox: str, collected: Collected) -> list[bytes]:
-        found = [await self._take(mailbox, held) for held in collected.letters]
-        return [ack for ack in found if ack]
+    async def _take_all(
+        self, mailbox: str, collected: Collected, after: bytes
+    ) -> tuple[list[bytes], bytes]:
+        """Return what is signed, and which is the last that was put off, or ``after``."""
+        acks: list[bytes] = []
+        for held in collected.letters:
+            if ack := await self._take(mailbox, held):
+                acks.append(ack)
+            else:
+                after = digest(held.sealed)
+        return acks, after
 
     async def _take(self, mailbox: str, held: Held) -> bytes:
         """Take one letter; return what is signed for it, or nothing if it is put off."""

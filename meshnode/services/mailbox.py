@@ -194,18 +194,26 @@ class Mailbox:
         async with self._turn:
             await self._take_acks(peer, collect.acks)
             await self._note_key(peer, collect.record)
-        letters: list[Held] = []
-        size = 0
+        return encode(await self._next(peer, collect.after))
+
+    async def _next(self, peer: str, after: bytes) -> Collected:
+        """Return what an answer holds of what waits, from that after ``after`` on."""
         waiting = await self._waiting(peer)
+        known = await self._store.read(HELD, f"{peer}/{after.hex()}") if after else None
+        if known is not None:
+            last = _place(f"{peer}/{after.hex()}", decode_as(known, HELD_ROW))
+            waiting = [found for found in waiting if _place(*found) > last]
+        letters: list[Held] = []
+        size = passed = 0
         for key, row in waiting[: limits.DEPOSITS_MAX]:
-            sealed = await self._store.read(HELD_SEALED, key)
-            if sealed is None:
-                continue
+            sealed = await self._store.read(HELD_SEALED, key) or b""  # just signed for
             size += len(sealed)
             if letters and size > limits.COLLECTED_BYTES_MAX:
                 break
-            letters.append(Held(row.depositor, sealed))
-        return encode(Collected(letters, more=len(letters) < len(waiting)))
+            passed += 1
+            if sealed:
+                letters.append(Held(row.depositor, sealed))
+        return Collected(letters, more=passed < len(waiting))
 
     async def _waiting(self, peer: str) -> list[tuple[str, HeldRow]]:
         """Return what is kept for ``peer`` and not signed for, the oldest first."""
@@ -213,7 +221,7 @@ class Mailbox:
         rows = await self._store.scan(HELD, f"{peer}/", count_max=ROWS_MAX)
         read = [(key, decode_as(raw, HELD_ROW)) for key, raw in rows]
         live = [(key, row) for key, row in read if not row.ack and row.expires_ms > now_ms]
-        return sorted(live, key=lambda item: (item[1].since_ms, item[0]))
+        return sorted(live, key=lambda found: _place(*found))
 
     async def _take_acks(self, peer: str, acks: list[bytes]) -> None:
         """Put the asker's signed word in the place of what it is about."""
@@ -359,6 +367,11 @@ class Mailbox:
         if not row.ack:
             owners += [(self._recipients, row.recipient), (self._pairs, _pair(row))]
         return owners
+
+
+def _place(key: str, row: HeldRow) -> tuple[int, str]:
+    """Return where a letter stands in the order in which it is handed out."""
+    return row.since_ms, key
 
 
 def _pair(row: HeldRow) -> str:

@@ -223,7 +223,7 @@ def _bodies() -> Iterator[Case]:
     peer, one = CONTRACTOR.peer, bytes(32)
     for kind, body, count in (
         ("deposit", Deposit(peer, NOW_MS, b"sealed"), 3),
-        ("collect", Collect(b"record", [b"ack"] * 32), 2),
+        ("collect", Collect(b"record", [b"ack"] * 32, one), 3),
         ("collected", Collected([Held(peer, b"sealed")], more=True), 2),
         ("inquiry", Inquiry([one] * 16, [one] * 16), 2),
         ("acks", Acks([b"", b"ack"]), 1),
@@ -231,6 +231,8 @@ def _bodies() -> Iterator[Case]:
         ("key record", KeyRecord(b""), 1),
     ):
         yield f"{kind}: valid", _reading(kind), codec.encode(body), ok(count)
+    older = codec.encode([b"record", []])
+    yield "collect: without what to go on after", _reading("collect"), older, ok(3)
     for why, kind, body, refusal in _wrong_bodies(lambda name, size: Held(name, bytes(size))):
         yield why, _reading(kind), codec.encode(body), refusal
 
@@ -245,6 +247,7 @@ def _wrong_bodies(held: Callable[[str, int], Held]) -> Iterator[tuple[str, str, 
     yield "a record over the limit", "collect", Collect(bytes(65_537), []), TOO_LARGE
     yield "33 acknowledgements", "collect", Collect(b"", [b"a"] * 33), MALFORMED
     yield "a long acknowledgement", "collect", Collect(b"", [bytes(4_097)]), TOO_LARGE
+    yield "after a hash of 31 bytes", "collect", Collect(b"", [], one[:31]), MALFORMED
     many = [held(peer, 1)] * 33
     yield "33 letters", "collected", Collected(many, more=False), MALFORMED
     yield "of nobody", "collected", Collected([held("me", 1)], more=False), MALFORMED

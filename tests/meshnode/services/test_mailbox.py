@@ -381,6 +381,30 @@ def test_a_full_inbox_leaves_letters_at_the_mailbox() -> None:
     play(story)
 
 
+def test_letters_that_are_put_off_hide_nobody_elses() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        await mesh.start("eve", config=CONFIG)
+        await trio.sleep(5)
+        mesh.crash("bob")
+        many = 2 * limits.DEPOSITS_MAX - 10
+        for number in range(many):
+            await write(mesh, f"{number}")
+        await until(lambda: len(held(mesh, "box0")) == many, within_s=60)
+        await write(mesh, "me too", by="eve")
+        await until(lambda: len(held(mesh, "box0")) == many + 1, within_s=60)
+        mesh.crash("ada")
+        mesh.crash("eve")
+        bob = await mesh.restart("bob")
+        bob.inbox._senders.count_max = 2
+        await trio.sleep(60)
+        assert "me too" in await texts(bob)
+        assert len(await rows(bob)) == 3
+        assert len(held(mesh, "box0")) == many - 2
+
+    play(story)
+
+
 # --- rest, and what it is not ---
 
 
