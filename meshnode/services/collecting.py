@@ -146,7 +146,8 @@ class Collecting:
             self._context.emit("letter.refused", peer=sender, mailbox=mailbox)
             return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.refused")
         try:
-            await self._inbox.take(envelope, letter, by=mailbox)
+            now_ms = self._context.clock.now_ms()
+            await self._inbox.take(envelope, letter, sender_now_ms=now_ms, by=mailbox)
         except Stale:
             return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.stale")
         except (Busy, StoreError) as exc:  # it stays where it is
