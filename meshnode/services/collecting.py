@@ -28,6 +28,8 @@ from protocol.records import NodeRecord
 _VISITED_MAX: Final = 8
 #: Where there are mailboxes, they are looked at this often, seconds.
 _LOOK_S: Final = 900.0
+#: Mailboxes that are remembered as looked at, the oldest forgotten first.
+_MET_MAX: Final = 1_024
 _JITTER: Final = (0.75, 1.25)
 _TIMEOUT_S: Final = 20.0
 #: Answers of one visit, within what a mailbox answers at a time; the rest comes later.
@@ -61,7 +63,8 @@ class Collecting:
     async def _on_waiting(self, incoming: Incoming) -> bytes:
         """Go and see; whoever is no mailbox isn't gone to."""
         await trio.lowlevel.checkpoint()
-        self._go(incoming.peer)
+        if incoming.peer in self._mailboxes():
+            self._go(incoming.peer)
         return b""
 
     def _heard(self, record: NodeRecord) -> None:
@@ -69,6 +72,8 @@ class Collecting:
         if FEATURE not in record.features:
             self._met.pop(record.peer, None)
         elif record.peer not in self._met and record.peer != self._context.peer:
+            if len(self._met) >= _MET_MAX:
+                del self._met[next(iter(self._met))]
             self._met[record.peer] = None
             self._go(record.peer)
 
@@ -84,22 +89,23 @@ class Collecting:
 
     async def run(self) -> None:
         """Collect until cancelled; rests where no mailbox is known."""
+        look_s = float("inf")  # the next look at all: whoever stirs doesn't put it off
         while True:
             self._stir = trio.Event()
             mailboxes = self._mailboxes()
+            now_s = trio.current_time()
+            if now_s >= look_s:
+                self._due.update(dict.fromkeys(mailboxes))
+            if not mailboxes:
+                look_s = float("inf")
+            elif not now_s < look_s < float("inf"):
+                look_s = now_s + _LOOK_S * self._context.rng.uniform(*_JITTER)
             due = [peer for peer in mailboxes if peer in self._due]
             self._due.clear()
             for mailbox in due:
                 await self._visit(mailbox)
-            if self._stir.is_set():
-                continue
-            if not mailboxes:
+            with trio.move_on_at(look_s):
                 await self._stir.wait()
-                continue
-            with trio.move_on_after(_LOOK_S * self._context.rng.uniform(*_JITTER)) as rest:
-                await self._stir.wait()
-            if rest.cancelled_caught:
-                self._due.update(dict.fromkeys(self._mailboxes()))
 
     async def _visit(self, mailbox: str) -> None:
         """Take what ``mailbox`` keeps for this node, and sign for it."""

@@ -182,6 +182,43 @@ def test_mailboxes_share_recipients_and_everybody_comes_to_the_same_order() -> N
     assert orders == [ranked(f"recipient{n}", reversed(boxes)) for n in range(40)]
 
 
+def test_whoever_stirs_does_not_put_off_the_quarter_hourly_look() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob, box = (mesh.node(name) for name in ("ada", "bob", "box0"))
+        await trio.sleep(30)
+        honest = box.sessions.handler(COLLECT)
+        assert honest is not None
+        looks: list[float] = []
+
+        async def counted(incoming: Any) -> bytes:
+            if incoming.peer == bob.peer:
+                looks.append(trio.current_time())
+            return await honest(incoming)
+
+        box.sessions.handle(COLLECT, counted)
+        for _ in range(40):
+            await ada.sessions.request(bob.peer, WAITING, b"", timeout_s=5)
+            bob.collecting._stir.set()  # as news does
+            await trio.sleep(100)
+        assert 3 <= len(looks) <= 6
+
+    play(story)
+
+
+def test_who_is_no_mailbox_wakes_nobody() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob = mesh.node("ada"), mesh.node("bob")
+        await trio.sleep(30)
+        wait = bob.collecting._stir
+        await ada.sessions.request(bob.peer, WAITING, b"", timeout_s=5)
+        await trio.sleep(1)
+        assert bob.collecting._stir is wait
+
+    play(story)
+
+
 # --- limits ---
 
 
