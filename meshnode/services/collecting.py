@@ -14,7 +14,8 @@ from meshnode.services.admission import Admission
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
 from meshnode.services.inbox import Inbox
-from meshnode.services.mail import COLLECT, FEATURE, WAITING, ranked
+from meshnode.services.mail import COLLECT, FEATURE, WAITING
+from meshnode.services.mailboxes import Mailboxes
 from meshnode.services.membership import Members
 from meshnode.services.sessions import Incoming, Sessions
 from protocol.codec import encode
@@ -24,8 +25,6 @@ from protocol.mail import Letter, check_letter_time, open_sealed, read_letter
 from protocol.mailbox import Collect, Collected, Held, read_body
 from protocol.records import NodeRecord
 
-#: Mailboxes that are looked at.
-_VISITED_MAX: Final = 8
 #: Where there are mailboxes, they are looked at this often, seconds.
 _LOOK_S: Final = 900.0
 #: Mailboxes that are remembered as looked at, the oldest forgotten first.
@@ -54,6 +53,7 @@ class Collecting:
         self._directory = directory
         self._members = members
         self._inbox = inbox
+        self._mailboxes = Mailboxes(context, directory=directory, members=members)
         self._due: dict[str, None] = {}
         self._met: dict[str, None] = {}
         self._stir = trio.Event()
@@ -63,7 +63,7 @@ class Collecting:
     async def _on_waiting(self, incoming: Incoming) -> bytes:
         """Go and see; whoever is no mailbox isn't gone to."""
         await trio.lowlevel.checkpoint()
-        if incoming.peer in self._mailboxes():
+        if incoming.peer in self._mailboxes.known(self._context.peer):
             self._go(incoming.peer)
         return b""
 
@@ -81,18 +81,12 @@ class Collecting:
         self._due[mailbox] = None
         self._stir.set()
 
-    def _mailboxes(self) -> list[str]:
-        """Return the mailboxes that senders would use for this node."""
-        own = self._context.peer
-        others = [peer for peer in self._directory.featuring(FEATURE) if peer != own]
-        return ranked(own, others)[:_VISITED_MAX]
-
     async def run(self) -> None:
         """Collect until cancelled; rests where no mailbox is known."""
         look_s = float("inf")  # the next look at all: whoever stirs doesn't put it off
         while True:
             self._stir = trio.Event()
-            mailboxes = self._mailboxes()
+            mailboxes = await self._used()
             now_s = trio.current_time()
             if now_s >= look_s:
                 self._due.update(dict.fromkeys(mailboxes))
@@ -106,6 +100,11 @@ class Collecting:
                 await self._visit(mailbox)
             with trio.move_on_at(look_s):
                 await self._stir.wait()
+
+    async def _used(self) -> list[str]:
+        """Return the mailboxes that senders would use for this node."""
+        await self._mailboxes.meet(self._context.peer)
+        return self._mailboxes.known(self._context.peer)
 
     async def _visit(self, mailbox: str) -> None:
         """Take what ``mailbox`` keeps for this node, and sign for it."""

@@ -22,8 +22,8 @@ from meshnode.services.mail import (
     KEY,
     OUTBOX_SEALED,
     OutboxRow,
-    ranked,
 )
+from meshnode.services.mailboxes import Mailboxes
 from meshnode.services.membership import Members
 from meshnode.services.outbox import Outbox, Route
 from meshnode.services.sessions import Sessions
@@ -37,9 +37,8 @@ from protocol.records import sealing_key
 
 #: Whoever can't be reached for so long may be away for longer, seconds.
 _PATIENCE_S: Final = 5.0
-#: Mailboxes that keep one letter, and that are tried for it.
+#: Mailboxes that keep one letter.
 COPIES: Final = 2
-_TRIED_MAX: Final = 8
 #: Letters that a mailbox may forget and that it couldn't be told of; the oldest go first:
 #: it forgets them by itself in the end.
 _DONE_MAX: Final = 1_024
@@ -64,6 +63,7 @@ class Depositing:
         self._directory = directory
         self._members = members
         self._outbox = outbox
+        self._keepers = Mailboxes(context, directory=directory, members=members)
         self._done: dict[str, dict[bytes, None]] = {}  # mailbox -> what it may forget
         self._due: dict[str, None] = {}  # mailboxes to be told so
         self._stir = trio.Event()
@@ -100,11 +100,10 @@ class Depositing:
 
     async def _mailboxes(self, recipient: str) -> list[str]:
         """Return where to try, the best first; one that fails is taken out."""
-        found = self._directory.featuring(FEATURE)
-        if not found:
-            found = await self._directory.search_featuring(FEATURE, timeout_s=_SEARCH_S)
-        others = [peer for peer in found if peer not in {recipient, self._context.peer}]
-        return ranked(recipient, others)[:_TRIED_MAX]
+        if not self._directory.featuring(FEATURE):
+            await self._directory.search_featuring(FEATURE, timeout_s=_SEARCH_S)
+        await self._keepers.meet(recipient)
+        return self._keepers.known(recipient)
 
     # --- sealing ---
 
