@@ -91,9 +91,11 @@ class Acks(_Body, frozen=True, array_like=True):
 
     Attributes:
         acks: For each hash asked for the recipient's acknowledgement, or empty.
+        gone: Those of the hashes of which nothing is kept here any more.
     """
 
     acks: list[bytes]
+    gone: list[Hash] = []
 
 
 class KeyQuery(_Body, frozen=True, array_like=True):
@@ -144,6 +146,7 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
             _need(len(read.sealed) + len(read.done) <= limits.DEPOSITS_MAX, "too many hashes")
         case Acks():
             _check_acks(read.acks)
+            _need(len(read.gone) <= limits.DEPOSITS_MAX, "too many hashes")
         case KeyQuery():
             public_key(read.peer)
         case KeyRecord():

@@ -195,10 +195,21 @@ class Depositing:
         wanted = [seal for seal, name in seals.items() if name in route.letters]
         for first in range(0, len(wanted), limits.DEPOSITS_MAX):
             some = wanted[first : first + limits.DEPOSITS_MAX]
-            acks = read_body(await self._inquire(mailbox, Inquiry(some, [])), Acks).acks
-            for seal, ack in zip(some, acks, strict=False):
+            answer = read_body(await self._inquire(mailbox, Inquiry(some, [])), Acks)
+            for seal, ack in zip(some, answer.acks, strict=False):
                 if ack:
                     await self._outbox.acknowledged(seals[seal], route.peer, ack)
+            for seal in [seal for seal in some if seal in answer.gone]:
+                await self._lost(seals[seal], mailbox)
+
+    async def _lost(self, name: str, mailbox: str) -> None:
+        """Note that ``mailbox`` keeps a letter no longer: it is left somewhere anew."""
+        row = await self._outbox.find(name)
+        if row is None or mailbox not in row.mailboxes:
+            return
+        left = [peer for peer in row.mailboxes if peer != mailbox]
+        if await self._outbox.note(name, msgspec.structs.replace(row, mailboxes=left)):
+            self._context.emit("letter.forgotten", letter=name, mailbox=mailbox)
 
     async def _inquire(self, mailbox: str, inquiry: Inquiry) -> bytes:
         return await self._sessions.request(

@@ -160,14 +160,17 @@ class Mailbox:
         inquiry = read_body(incoming.body, Inquiry)
         await self._let_in(incoming.peer)
         acks: list[bytes] = []
+        gone: list[bytes] = []
         for name in inquiry.sealed:
             found = await self._brought(incoming.peer, name)
             acks.append(found[1].ack if found is not None else b"")
+            if found is None:
+                gone.append(name)
         async with self._turn:
             done = dict.fromkeys(inquiry.done)
-            gone = [await self._brought(incoming.peer, name) for name in done]
-            await self._forget([found for found in gone if found is not None])
-        return encode(Acks(acks))
+            rows = [await self._brought(incoming.peer, name) for name in done]
+            await self._forget([found for found in rows if found is not None])
+        return encode(Acks(acks, gone))
 
     async def _brought(self, depositor: str, name: bytes) -> tuple[str, HeldRow] | None:
         """Return the key and row of what ``depositor`` brought under that hash."""

@@ -226,12 +226,13 @@ def _bodies() -> Iterator[Case]:
         ("collect", Collect(b"record", [b"ack"] * 32, one), 3),
         ("collected", Collected([Held(peer, b"sealed")], more=True), 2),
         ("inquiry", Inquiry([one] * 16, [one] * 16), 2),
-        ("acks", Acks([b"", b"ack"]), 1),
+        ("acks", Acks([b"", b"ack"], [one]), 2),
         ("key query", KeyQuery(peer), 1),
         ("key record", KeyRecord(b""), 1),
     ):
         yield f"{kind}: valid", _reading(kind), codec.encode(body), ok(count)
     older = codec.encode([b"record", []])
+    yield "acks: without what is gone", _reading("acks"), codec.encode([[b""]]), ok(2)
     yield "collect: without what to go on after", _reading("collect"), older, ok(3)
     for why, kind, body, refusal in _wrong_bodies(lambda name, size: Held(name, bytes(size))):
         yield why, _reading(kind), codec.encode(body), refusal
@@ -258,6 +259,8 @@ def _wrong_bodies(held: Callable[[str, int], Held]) -> Iterator[tuple[str, str, 
     yield "33 hashes", "inquiry", Inquiry([one] * 32, [one]), MALFORMED
     yield "a hash of 31 bytes", "inquiry", Inquiry([one[:31]], []), MALFORMED
     yield "33 answers", "acks", Acks([b""] * 33), MALFORMED
+    yield "33 that are gone", "acks", Acks([], [one] * 33), MALFORMED
+    yield "gone: a hash of 31 bytes", "acks", Acks([], [one[:31]]), MALFORMED
     yield "the key of nobody", "key query", KeyQuery("me"), MALFORMED
     yield "a kept record over the limit", "key record", KeyRecord(bytes(65_537)), TOO_LARGE
     yield "a map for an array", "key query", {"peer": peer}, MALFORMED

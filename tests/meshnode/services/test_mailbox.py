@@ -21,9 +21,8 @@ from meshnode.services.mail import (
     ranked,
 )
 from protocol import limits
-from protocol.codec import encode
 from protocol.keys import digest
-from protocol.mailbox import Collect, Collected, Deposit
+from protocol.mailbox import Collect, Deposit
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.correspondence import (
     apart,
@@ -327,51 +326,6 @@ def test_what_is_signed_for_takes_no_room_of_its_recipient() -> None:
         assert box.mailbox is not None
         assert box.mailbox._recipients.count(mesh.peer("bob")) == 0
         assert box.mailbox._all.count("") == 1
-
-    play(story)
-
-
-@pytest.mark.parametrize("how", ["straight", "deleted"])
-def test_what_waits_no_longer_is_kept_nowhere(how: str) -> None:
-    async def story(mesh: SimMesh) -> None:
-        names = await three(mesh, boxes=2)
-        for box in names:  # who lets nothing be collected
-            deaf = mesh.node(box).sessions
-
-            async def nothing(_: Any) -> bytes:
-                await trio.lowlevel.checkpoint()
-                return encode(Collected([], more=False))
-
-            deaf.handle(COLLECT, nothing)
-        mesh.crash("bob")
-        name = await write(mesh, "which way?")
-        await until(lambda: all(held(mesh, box) for box in names), within_s=60)
-        if how == "straight":
-            await mesh.restart("bob")
-            assert (await ended(mesh, name, within_s=700)).state == "delivered"
-            assert len(await rows(mesh.node("bob"))) == 1
-        else:
-            await mesh.node("ada").outbox.delete(name)
-        await trio.sleep(5)
-        for table in (HELD, HELD_SEALED, HELD_BY):
-            assert not any(held(mesh, box, table) for box in names)
-
-    play(story)
-
-
-def test_a_mailbox_that_was_away_is_told_when_it_is_back() -> None:
-    async def story(mesh: SimMesh) -> None:
-        await three(mesh)
-        mesh.crash("bob")
-        name = await write(mesh, "never mind")
-        await until(lambda: bool(told(mesh.node("ada"), "letter.deposited")), within_s=60)
-        await trio.sleep(1)
-        mesh.crash("box0")
-        await mesh.node("ada").outbox.delete(name)
-        await trio.sleep(60)
-        assert len(held(mesh, "box0")) == 1
-        await mesh.restart("box0")
-        await until(lambda: not held(mesh, "box0", HELD), within_s=300)
 
     play(story)
 
