@@ -184,7 +184,8 @@ class MailboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         enabled: Do so, and tell the mesh.
         letters_max: Letters kept, all together.
         bytes_max: Bytes of those.
-        peer_letters_max: Of those, from one node, and for one node.
+        peer_letters_max: Of those, from one node, and for one node; an eighth of it from
+            one for one.
         peer_bytes_max: Bytes of those.
         keep_s: How long one is kept at most.
     """

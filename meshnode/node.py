@@ -326,6 +326,7 @@ class Node:
                     self.market.run,
                     self.receipts.run,
                     self.outbox.run,
+                    self.depositing.run,
                     self.collecting.run,
                     *([self.mailbox.run] if self.mailbox is not None else []),
                     self.broker.run,

@@ -28,6 +28,21 @@ SIGNATURE_SIZE: Final = 64
 _PREFIX: Final = bytes.fromhex("002408011220")
 _PEER_ID_LENGTH_MAX: Final = 60
 
+#: X25519 keys of small order (RFC 7748, section 6.1): whatever the secret, they agree to
+#: zeros.  Little-endian; the highest bit counts for nothing.
+_PRIME: Final = 2**255 - 19
+_SMALL_ORDER: Final = frozenset(
+    {
+        0,
+        1,
+        _PRIME - 1,
+        _PRIME,  # 0 and 1 again, not reduced
+        _PRIME + 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+
 
 def peer_id(key: bytes) -> str:
     """Return the PeerId of a 32-byte Ed25519 public key."""
@@ -96,6 +111,12 @@ def agree(secret: bytes, public: bytes) -> bytes:
         return crypto_scalarmult(secret, public)
     except CryptoError as exc:
         raise Malformed("an X25519 key of small order") from exc
+
+
+def is_sealing_key(public: bytes) -> bool:
+    """Tell whether ``public`` is an X25519 key that something can be sealed to."""
+    number = int.from_bytes(public, "little") & (2**255 - 1)
+    return len(public) == KEY_SIZE and number not in _SMALL_ORDER
 
 
 @lru_cache(maxsize=1024)

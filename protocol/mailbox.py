@@ -15,6 +15,7 @@ from protocol import limits
 from protocol.codec import Count, Hash, decode_as
 from protocol.errors import Malformed, TooLarge
 from protocol.keys import public_key
+from protocol.messages import HASH_SIZE
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -53,10 +54,12 @@ class Collect(_Body, frozen=True, array_like=True):
     Attributes:
         record: The asker's own signed record, for those who want to seal to it.
         acks: Its acknowledgements of what it got before.
+        after: Hash of the sealed letter that the answer goes on after, or empty.
     """
 
     record: bytes
     acks: list[bytes]
+    after: bytes = b""
 
 
 class Collected(_Body, frozen=True, array_like=True):
@@ -64,7 +67,7 @@ class Collected(_Body, frozen=True, array_like=True):
 
     Attributes:
         letters: The oldest first.
-        more: There are others, once these are acknowledged.
+        more: There are others after these.
     """
 
     letters: list[Held]
@@ -76,7 +79,7 @@ class Inquiry(_Body, frozen=True, array_like=True):
 
     Attributes:
         sealed: Hashes of the asker's deposits.
-        done: Hashes of those of which it has an acknowledgement: they may be forgotten.
+        done: Hashes of those whose letter waits no longer: they may be forgotten.
     """
 
     sealed: list[Hash]
@@ -88,9 +91,11 @@ class Acks(_Body, frozen=True, array_like=True):
 
     Attributes:
         acks: For each hash asked for the recipient's acknowledgement, or empty.
+        gone: Those of the hashes of which nothing is kept here any more.
     """
 
     acks: list[bytes]
+    gone: list[Hash] = []
 
 
 class KeyQuery(_Body, frozen=True, array_like=True):
@@ -129,6 +134,7 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
         case Collect():
             _fits(len(read.record), limits.RECORD_SIZE_MAX)
             _check_acks(read.acks)
+            _need(len(read.after) in {0, HASH_SIZE}, "to go on after what is no hash")
         case Collected():
             _need(len(read.letters) <= limits.DEPOSITS_MAX, "too many letters at once")
             for held in read.letters:
@@ -140,6 +146,7 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
             _need(len(read.sealed) + len(read.done) <= limits.DEPOSITS_MAX, "too many hashes")
         case Acks():
             _check_acks(read.acks)
+            _need(len(read.gone) <= limits.DEPOSITS_MAX, "too many hashes")
         case KeyQuery():
             public_key(read.peer)
         case KeyRecord():

@@ -17,7 +17,7 @@ from typing_extensions import override
 from protocol import limits
 from protocol.codec import Count, decode_as, encode
 from protocol.errors import BadSignature, Expired, LocalProtocolError, Malformed, TooLarge
-from protocol.keys import KEY_SIZE, Identity
+from protocol.keys import Identity, is_sealing_key
 from protocol.signing import seal, unseal
 
 TYPE: Final = "record"
@@ -226,7 +226,7 @@ def _check(record: NodeRecord) -> None:
     """Hold ``record`` against the limits of 30-records.md."""
     lifetime_ms = record.expires_ms - record.issued_ms
     _need(0 < lifetime_ms <= limits.RECORD_LIFETIME_MS_MAX, "lifetime is out of range")
-    _need(len(record.x25519) == KEY_SIZE, "x25519 has not 32 bytes")
+    _need(is_sealing_key(record.x25519), "x25519 has not 32 bytes, or is of small order")
     _need(len(record.addresses) <= limits.ADDRESSES_MAX, "too many addresses")
     for address in record.addresses:
         _need(

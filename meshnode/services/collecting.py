@@ -14,7 +14,8 @@ from meshnode.services.admission import Admission
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
 from meshnode.services.inbox import Inbox
-from meshnode.services.mail import COLLECT, FEATURE, WAITING, ranked
+from meshnode.services.mail import COLLECT, FEATURE, WAITING
+from meshnode.services.mailboxes import Mailboxes
 from meshnode.services.membership import Members
 from meshnode.services.sessions import Incoming, Sessions
 from protocol.codec import encode
@@ -24,13 +25,13 @@ from protocol.mail import Letter, check_letter_time, open_sealed, read_letter
 from protocol.mailbox import Collect, Collected, Held, read_body
 from protocol.records import NodeRecord
 
-#: Mailboxes that are looked at.
-_VISITED_MAX: Final = 8
 #: Where there are mailboxes, they are looked at this often, seconds.
 _LOOK_S: Final = 900.0
+#: Mailboxes that are remembered as looked at, the oldest forgotten first.
+_MET_MAX: Final = 1_024
 _JITTER: Final = (0.75, 1.25)
 _TIMEOUT_S: Final = 20.0
-#: Answers of one visit; an honest mailbox has fewer.
+#: Answers of one visit, within what a mailbox answers at a time; the rest comes later.
 _ROUNDS_MAX: Final = 64
 
 
@@ -52,6 +53,7 @@ class Collecting:
         self._directory = directory
         self._members = members
         self._inbox = inbox
+        self._mailboxes = Mailboxes(context, directory=directory, members=members)
         self._due: dict[str, None] = {}
         self._met: dict[str, None] = {}
         self._stir = trio.Event()
@@ -61,7 +63,8 @@ class Collecting:
     async def _on_waiting(self, incoming: Incoming) -> bytes:
         """Go and see; whoever is no mailbox isn't gone to."""
         await trio.lowlevel.checkpoint()
-        self._go(incoming.peer)
+        if incoming.peer in self._mailboxes.known(self._context.peer):
+            self._go(incoming.peer)
         return b""
 
     def _heard(self, record: NodeRecord) -> None:
@@ -69,6 +72,8 @@ class Collecting:
         if FEATURE not in record.features:
             self._met.pop(record.peer, None)
         elif record.peer not in self._met and record.peer != self._context.peer:
+            if len(self._met) >= _MET_MAX:
+                del self._met[next(iter(self._met))]
             self._met[record.peer] = None
             self._go(record.peer)
 
@@ -76,40 +81,43 @@ class Collecting:
         self._due[mailbox] = None
         self._stir.set()
 
-    def _mailboxes(self) -> list[str]:
-        """Return the mailboxes that senders would use for this node."""
-        own = self._context.peer
-        others = [peer for peer in self._directory.featuring(FEATURE) if peer != own]
-        return ranked(own, others)[:_VISITED_MAX]
-
     async def run(self) -> None:
         """Collect until cancelled; rests where no mailbox is known."""
+        look_s = float("inf")  # the next look at all: whoever stirs doesn't put it off
         while True:
             self._stir = trio.Event()
-            mailboxes = self._mailboxes()
+            mailboxes = await self._used()
+            now_s = trio.current_time()
+            if now_s >= look_s:
+                self._due.update(dict.fromkeys(mailboxes))
+            if not mailboxes:
+                look_s = float("inf")
+            elif not now_s < look_s < float("inf"):
+                look_s = now_s + _LOOK_S * self._context.rng.uniform(*_JITTER)
             due = [peer for peer in mailboxes if peer in self._due]
             self._due.clear()
             for mailbox in due:
                 await self._visit(mailbox)
-            if self._stir.is_set():
-                continue
-            if not mailboxes:
+            with trio.move_on_at(look_s):
                 await self._stir.wait()
-                continue
-            with trio.move_on_after(_LOOK_S * self._context.rng.uniform(*_JITTER)) as rest:
-                await self._stir.wait()
-            if rest.cancelled_caught:
-                self._due.update(dict.fromkeys(self._mailboxes()))
+
+    async def _used(self) -> list[str]:
+        """Return the mailboxes that senders would use for this node."""
+        await self._mailboxes.meet(self._context.peer)
+        return self._mailboxes.known(self._context.peer)
 
     async def _visit(self, mailbox: str) -> None:
         """Take what ``mailbox`` keeps for this node, and sign for it."""
         acks: list[bytes] = []
+        after = b""  # the last that was put off: what came before it is signed for, or was too
         try:
             for _ in range(_ROUNDS_MAX):
-                body = encode(Collect(self._directory.own, acks))
+                body = encode(Collect(self._directory.own, acks, after))
                 raw = await self._sessions.request(mailbox, COLLECT, body, timeout_s=_TIMEOUT_S)
-                acks = await self._take_all(mailbox, read_body(raw, Collected))
-                if not acks:
+                collected = read_body(raw, Collected)
+                before = after
+                acks, after = await self._take_all(mailbox, collected, after)
+                if not acks and (after == before or not collected.more):
                     return
         except (MeshError, RemoteProtocolError) as exc:
             self._met.pop(mailbox, None)  # its next record is a reason to come again
@@ -117,9 +125,17 @@ class Collecting:
         else:
             self._context.emit("mailbox.endless", mailbox=mailbox)
 
-    async def _take_all(self, mailbox: str, collected: Collected) -> list[bytes]:
-        found = [await self._take(mailbox, held) for held in collected.letters]
-        return [ack for ack in found if ack]
+    async def _take_all(
+        self, mailbox: str, collected: Collected, after: bytes
+    ) -> tuple[list[bytes], bytes]:
+        """Return what is signed, and which is the last that was put off, or ``after``."""
+        acks: list[bytes] = []
+        for held in collected.letters:
+            if ack := await self._take(mailbox, held):
+                acks.append(ack)
+            else:
+                after = digest(held.sealed)
+        return acks, after
 
     async def _take(self, mailbox: str, held: Held) -> bytes:
         """Take one letter; return what is signed for it, or nothing if it is put off."""
@@ -135,7 +151,8 @@ class Collecting:
             self._context.emit("letter.refused", peer=sender, mailbox=mailbox)
             return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.refused")
         try:
-            await self._inbox.take(envelope, letter, by=mailbox)
+            now_ms = self._context.clock.now_ms()
+            await self._inbox.take(envelope, letter, sender_now_ms=now_ms, by=mailbox)
         except Stale:
             return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.stale")
         except (Busy, StoreError) as exc:  # it stays where it is

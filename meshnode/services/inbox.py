@@ -46,6 +46,10 @@ _SWEEP_S: Final = 3_600.0
 _SWEPT_MAX: Final = 500
 #: An acknowledgement matters for as long as a letter may.
 _ACK_MS: Final = limits.LETTER_LIFETIME_MS_MAX
+#: The longest that any letter counts from the moment that it is taken.
+_REMEMBERED_MS_MAX: Final = (
+    limits.LETTER_LIFETIME_MS_MAX + limits.LETTER_SKEW_MS_MAX + 2 * limits.SKEW_MS_MAX
+)
 #: All senders together.
 _ALL: Final = ""
 
@@ -78,15 +82,18 @@ class Inbox:
         check_letter_time(letter, audience=self._context.peer, now_ms=now_ms)
         if await self._door.stranger(incoming.peer) is not None:
             raise LetterRefused("this node takes letters from members of its mesh only")
-        await self.take(incoming.body, letter)
+        await self.take(incoming.body, letter, sender_now_ms=now_ms)
         return self.acknowledge(letter, digest(incoming.body))
 
-    async def take(self, envelope: bytes, letter: Letter, *, by: str = "") -> bool:
+    async def take(
+        self, envelope: bytes, letter: Letter, *, sender_now_ms: int, by: str = ""
+    ) -> bool:
         """Keep a letter that holds; durable on return.  Return False if it was here before.
 
         Args:
             envelope: Its bytes.
             letter: What is in them, checked.
+            sender_now_ms: Unix time of the clock that it was checked by.
             by: The mailbox that it came through.
 
         Raises:
@@ -105,12 +112,15 @@ class Inbox:
                 return False
             await self._count()
             self._make_sure_of_room(letter.h.issuer, len(envelope))
-            await self._keep(name, key, envelope, letter, by)
+            until_ms = _remembered_until_ms(letter, self._context.clock.now_ms(), sender_now_ms)
+            await self._keep(
+                name, envelope, letter, by, Put(SEEN, key, encode(SeenRow(name, until_ms)))
+            )
         self._context.emit("letter.kept", letter=name.hex(), peer=letter.h.issuer, by=by)
         return True
 
     async def _keep(
-        self, name: bytes, key: str, envelope: bytes, letter: Letter, by: str
+        self, name: bytes, envelope: bytes, letter: Letter, by: str, seen: Put
     ) -> None:
         row = InboxRow(
             sender=letter.h.issuer,
@@ -121,13 +131,12 @@ class Inbox:
             received_ms=self._context.clock.now_ms(),
             by=by,
         )
-        until_ms = letter.h.expires_ms + limits.SKEW_MS_MAX
         forgotten = await self._past_ids()
         self._counted = False  # until it is known what became of the commit
         await self._context.store.commit(
             Put(INBOX, name.hex(), encode(row)),
             Put(INBOX_LETTERS, name.hex(), envelope),
-            Put(SEEN, key, encode(SeenRow(name, until_ms))),
+            seen,
             *forgotten,
         )
         self._add(row)
@@ -239,6 +248,17 @@ class Inbox:
         if raw is None:
             raise _unknown(name)
         return decode_as(raw, INBOX_ROW)
+
+
+def _remembered_until_ms(letter: Letter, now_ms: int, sender_now_ms: int) -> int:
+    """Return until when the id of a letter matters, Unix time by this node's clock.
+
+    The letter may come again until it has lapsed by the sender's clock, straight, or by
+    this node's, through a mailbox; whatever it says, not for longer than a letter may.
+    """
+    by_sender_ms = now_ms + letter.h.expires_ms - sender_now_ms
+    until_ms = max(by_sender_ms, letter.h.expires_ms) + 2 * limits.SKEW_MS_MAX
+    return min(until_ms, now_ms + _REMEMBERED_MS_MAX)
 
 
 def _unknown(name: str) -> NotFound:

@@ -5,7 +5,7 @@ trying, who receives signs for what it has, and only that lets the mailbox forge
 before its time.  The signed word is kept for the depositor instead, who may be away too.
 
 Everything has a limit: all letters together, those that one node brings, those for one
-node, and the time.  With nothing to forget it rests.
+node, those by one for one, and the time.  With nothing to forget it rests.
 """
 
 from typing import Final
@@ -60,6 +60,9 @@ _SWEEP_S: Final = 60.0
 _SWEPT_MAX: Final = 500
 #: Records of those who collect here; whoever comes later is sealed to by its own record.
 _KEYS_MAX: Final = 1_000
+#: What one brings for another is at most this part of what is kept for that one, so that
+#: nobody by itself shuts it off.
+_PAIR_PART: Final = 8
 _ALL: Final = ""
 
 
@@ -78,6 +81,10 @@ class Mailbox:
         each = {"count_max": config.peer_letters_max, "bytes_max": config.peer_bytes_max}
         self._depositors = Shares(**each)
         self._recipients = Shares(**each)
+        self._pairs = Shares(  # what one brings for another
+            count_max=max(1, config.peer_letters_max // _PAIR_PART),
+            bytes_max=max(limits.SEALED_SIZE_MAX, config.peer_bytes_max // _PAIR_PART),
+        )
         self._counted = False
         self._earliest_ms = limits.NUMBER_MAX
         self._turn = trio.Lock()
@@ -127,6 +134,8 @@ class Mailbox:
             what = "this mailbox keeps as many letters by you as it may"
         elif not self._recipients.fits(row.recipient, row.size):
             what = "this mailbox keeps as many letters for that node as it may"
+        elif not self._pairs.fits(_pair(row), row.size):
+            what = "this mailbox keeps as many letters by you for that node as it may"
         elif not self._all.fits(_ALL, row.size):
             what = "this mailbox is full"
         else:
@@ -135,14 +144,14 @@ class Mailbox:
         raise Busy("the mailbox", retry_after_ms=_FULL_RETRY_MS, text=what)
 
     async def _keep(self, row: HeldRow, name: str, sealed: bytes) -> None:
-        self._counted = False  # until it is known what became of the commit
-        await self._store.commit(
-            Put(HELD, f"{row.recipient}/{name}", encode(row)),
-            Put(HELD_SEALED, f"{row.recipient}/{name}", sealed),
-            Put(HELD_BY, f"{row.depositor}/{name}", row.recipient.encode()),
+        await self._commit(
+            [
+                Put(HELD, f"{row.recipient}/{name}", encode(row)),
+                Put(HELD_SEALED, f"{row.recipient}/{name}", sealed),
+                Put(HELD_BY, f"{row.depositor}/{name}", row.recipient.encode()),
+            ]
         )
         self._add(row)
-        self._counted = True
         self._stir.set()
         self._context.emit("mailbox.kept", depositor=row.depositor, recipient=row.recipient)
 
@@ -151,14 +160,17 @@ class Mailbox:
         inquiry = read_body(incoming.body, Inquiry)
         await self._let_in(incoming.peer)
         acks: list[bytes] = []
+        gone: list[bytes] = []
         for name in inquiry.sealed:
             found = await self._brought(incoming.peer, name)
             acks.append(found[1].ack if found is not None else b"")
+            if found is None:
+                gone.append(name)
         async with self._turn:
             done = dict.fromkeys(inquiry.done)
-            gone = [await self._brought(incoming.peer, name) for name in done]
-            await self._forget([found for found in gone if found is not None])
-        return encode(Acks(acks))
+            rows = [await self._brought(incoming.peer, name) for name in done]
+            await self._forget([found for found in rows if found is not None])
+        return encode(Acks(acks, gone))
 
     async def _brought(self, depositor: str, name: bytes) -> tuple[str, HeldRow] | None:
         """Return the key and row of what ``depositor`` brought under that hash."""
@@ -185,18 +197,26 @@ class Mailbox:
         async with self._turn:
             await self._take_acks(peer, collect.acks)
             await self._note_key(peer, collect.record)
-        letters: list[Held] = []
-        size = 0
+        return encode(await self._next(peer, collect.after))
+
+    async def _next(self, peer: str, after: bytes) -> Collected:
+        """Return what an answer holds of what waits, from that after ``after`` on."""
         waiting = await self._waiting(peer)
+        known = await self._store.read(HELD, f"{peer}/{after.hex()}") if after else None
+        if known is not None:
+            last = _place(f"{peer}/{after.hex()}", decode_as(known, HELD_ROW))
+            waiting = [found for found in waiting if _place(*found) > last]
+        letters: list[Held] = []
+        size = passed = 0
         for key, row in waiting[: limits.DEPOSITS_MAX]:
-            sealed = await self._store.read(HELD_SEALED, key)
-            if sealed is None:
-                continue
+            sealed = await self._store.read(HELD_SEALED, key) or b""  # just signed for
             size += len(sealed)
             if letters and size > limits.COLLECTED_BYTES_MAX:
                 break
-            letters.append(Held(row.depositor, sealed))
-        return encode(Collected(letters, more=len(letters) < len(waiting)))
+            passed += 1
+            if sealed:
+                letters.append(Held(row.depositor, sealed))
+        return Collected(letters, more=passed < len(waiting))
 
     async def _waiting(self, peer: str) -> list[tuple[str, HeldRow]]:
         """Return what is kept for ``peer`` and not signed for, the oldest first."""
@@ -204,12 +224,12 @@ class Mailbox:
         rows = await self._store.scan(HELD, f"{peer}/", count_max=ROWS_MAX)
         read = [(key, decode_as(raw, HELD_ROW)) for key, raw in rows]
         live = [(key, row) for key, row in read if not row.ack and row.expires_ms > now_ms]
-        return sorted(live, key=lambda item: (item[1].since_ms, item[0]))
+        return sorted(live, key=lambda found: _place(*found))
 
     async def _take_acks(self, peer: str, acks: list[bytes]) -> None:
         """Put the asker's signed word in the place of what it is about."""
         await self._count()
-        writes: list[Write] = []
+        taken: dict[str, tuple[HeldRow, HeldRow]] = {}  # what was there, what will be
         for raw in acks:
             try:
                 ack = read_ack(raw, network=self._context.network)
@@ -218,15 +238,22 @@ class Mailbox:
                 continue
             key = f"{peer}/{ack.sealed.hex()}"
             held = await self._store.read(HELD, key) if ack.h.issuer == peer else None
-            if held is None or (row := decode_as(held, HELD_ROW)).ack:
+            if held is None or key in taken or (row := decode_as(held, HELD_ROW)).ack:
                 continue
-            done = msgspec.structs.replace(row, ack=raw, size=len(raw))
+            taken[key] = row, msgspec.structs.replace(row, ack=raw, size=len(raw))
+        writes: list[Write] = []
+        for key, (_, done) in taken.items():
             writes += [Put(HELD, key, encode(done)), Delete(HELD_SEALED, key)]
+        await self._commit(writes)
+        for row, done in taken.values():
             self._remove(row)
             self._add(done)
             self._context.emit("mailbox.collected", recipient=peer, depositor=row.depositor)
+
+    async def _commit(self, writes: list[Write]) -> None:
+        """Write; what is counted is right again when the caller has counted it."""
         if writes:
-            self._counted = False
+            self._counted = False  # until it is known what became of the commit
             await self._store.commit(*writes)
             self._counted = True
 
@@ -246,7 +273,12 @@ class Mailbox:
             self._tell(peer)
 
     def _tell(self, peer: str) -> None:
-        """Let ``peer`` know that something waits, if it is there."""
+        """Let ``peer`` know that something waits, if it is there.
+
+        Nobody is dialled for that: a depositor names whom it likes.
+        """
+        if peer not in self._sessions.connected():
+            return
         if peer in self._telling:
             self._telling[peer] = True
         elif self._nursery is not None:
@@ -257,7 +289,7 @@ class Mailbox:
         try:
             while self._telling[peer]:
                 self._telling[peer] = False
-                if await self._waiting(peer):
+                if await self._waiting(peer) and peer in self._sessions.connected():
                     await self._sessions.request(peer, WAITING, b"", timeout_s=_TELL_S)
         except MeshError as exc:  # it is away, or this node's disk is: it comes by itself
             self._context.emit("mailbox.untold", peer=peer, why=str(exc))
@@ -306,19 +338,17 @@ class Mailbox:
         await self._count()
         writes: list[Write] = []
         for key, row in rows:
-            self._remove(row)
             by = f"{row.depositor}/{key.partition('/')[2]}"
             writes += [Delete(HELD, key), Delete(HELD_SEALED, key), Delete(HELD_BY, by)]
-        if writes:
-            self._counted = False
-            await self._store.commit(*writes)
-            self._counted = True
+        await self._commit(writes)
+        for _, row in rows:
+            self._remove(row)
 
     async def _count(self) -> None:
         """Count what is here: at first, and after something has gone."""
         if self._counted:
             return
-        for shares in (self._all, self._depositors, self._recipients):
+        for shares in (self._all, self._depositors, self._recipients, self._pairs):
             shares.clear()
         self._earliest_ms = limits.NUMBER_MAX
         for _, raw in await self._store.scan(HELD, count_max=ROWS_MAX):
@@ -326,12 +356,26 @@ class Mailbox:
         self._counted = True
 
     def _add(self, row: HeldRow) -> None:
-        self._all.add(_ALL, row.size)
-        self._depositors.add(row.depositor, row.size)
-        self._recipients.add(row.recipient, row.size)
+        for shares, who in self._counted_for(row):
+            shares.add(who, row.size)
         self._earliest_ms = min(self._earliest_ms, row.expires_ms)
 
     def _remove(self, row: HeldRow) -> None:
-        self._all.remove(_ALL, row.size)
-        self._depositors.remove(row.depositor, row.size)
-        self._recipients.remove(row.recipient, row.size)
+        for shares, who in self._counted_for(row):
+            shares.remove(who, row.size)
+
+    def _counted_for(self, row: HeldRow) -> list[tuple[Shares, str]]:
+        """Return whose a row is; what is signed for waits for its depositor alone."""
+        owners = [(self._all, _ALL), (self._depositors, row.depositor)]
+        if not row.ack:
+            owners += [(self._recipients, row.recipient), (self._pairs, _pair(row))]
+        return owners
+
+
+def _place(key: str, row: HeldRow) -> tuple[int, str]:
+    """Return where a letter stands in the order in which it is handed out."""
+    return row.since_ms, key
+
+
+def _pair(row: HeldRow) -> str:
+    return f"{row.depositor}/{row.recipient}"

@@ -167,6 +167,10 @@ class Members:
         """
         if not self.is_member(peer):
             self._learn(peer, links)
+        return self.lets(peer)
+
+    def lets(self, peer: str) -> bool:
+        """Tell whether the owner lets ``peer`` call, by what is known of it already."""
         standing = self.standing(peer)
         return (
             ANYONE in self._callers

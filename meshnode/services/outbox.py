@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from meshnode.errors import Busy, InputInvalid, NotFound, StoreError, StreamLost, Unreachable
+from meshnode.errors import Busy, InputInvalid, MeshError, NotFound, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Write
 from meshnode.services.context import Context
 from meshnode.services.mail import (
@@ -34,7 +34,12 @@ from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from meshnode.services.signer import Topic
 from protocol import limits
 from protocol.codec import decode_as, encode
-from protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from protocol.errors import (
+    ErrorCode,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
 from protocol.keys import digest
 from protocol.mail import Letter, LetterAck, read_ack, sign_letter
 from protocol.messages import Label
@@ -86,6 +91,8 @@ class Route:
 
 #: What is done for a route whose recipient can't be reached.
 Detour = Callable[[Route], Awaitable[None]]
+#: What is done with the row of a letter that waits no longer; must not block.
+OnEnd = Callable[[OutboxRow], None]
 
 
 class Outbox:
@@ -98,14 +105,22 @@ class Outbox:
         self._routes: dict[str, Route] = {}
         self._ended: dict[str, None] = {}  # the oldest first
         self._detour: Detour | None = None
+        self._on_end: OnEnd | None = None
         self._news = trio.Event()
         self._loaded = trio.Event()
         self._trying = 0
+        self._turn = trio.Lock()  # what is written of a letter is written while it is here
         sessions.on_change(self._session_changed)
 
-    def detour_by(self, detour: Detour) -> None:
-        """Have ``detour`` done for each recipient that can't be reached."""
+    def detour_by(self, detour: Detour, on_end: OnEnd | None = None) -> None:
+        """Have ``detour`` done for each recipient that can't be reached.
+
+        Args:
+            detour: Another way; raises nothing but StoreError.
+            on_end: Is told of each letter that waits no longer.
+        """
         self._detour = detour
+        self._on_end = on_end
 
     @property
     def waiting(self) -> int:
@@ -195,11 +210,19 @@ class Outbox:
         Raises:
             NotFound: There is none of that name.
         """
-        row = await self.row(name)
-        await self._context.store.commit(*_gone(name))
-        self._ended.pop(name, None)
-        self._dismiss(row.peer, name)
+        async with self._turn:
+            row = await self.row(name)
+            with trio.CancelScope(shield=True):  # half way it might be sent all the same
+                await self._context.store.commit(*_gone(name))
+            self._ended.pop(name, None)
+            self._dismiss(row.peer, name)
+        if row.state == "waiting":
+            self._tell_end(row)
         self._context.emit("letter.deleted", letter=name)
+
+    def _tell_end(self, row: OutboxRow) -> None:
+        if self._on_end is not None:
+            self._on_end(row)
 
     # --- what services do ---
 
@@ -207,13 +230,23 @@ class Outbox:
         """Return the letter itself, or None if it is no longer here."""
         return await self._context.store.read(OUTBOX_LETTERS, name)
 
-    async def note(self, name: str, row: OutboxRow, *writes: Write) -> None:
+    async def note(self, name: str, row: OutboxRow, *writes: Write) -> bool:
         """Keep what has become of a letter that waits still, with ``writes``.
+
+        Return False, and keep nothing, if it waits no longer.
 
         Raises:
             StoreError: It can't be written down.
         """
-        await self._context.store.commit(Put(OUTBOX, name, encode(row)), *writes)
+        async with self._turn:
+            if not self._waits(row.peer, name):
+                return False
+            await self._context.store.commit(Put(OUTBOX, name, encode(row)), *writes)
+            return True
+
+    def _waits(self, peer: str, name: str) -> bool:
+        route = self._routes.get(peer)
+        return route is not None and name in route.letters
 
     async def acknowledged(self, name: str, peer: str, raw: bytes) -> bool:
         """End a letter that ``raw`` acknowledges; return False if that isn't so.
@@ -235,9 +268,9 @@ class Outbox:
             self._context.emit("letter.ack_refused", letter=name, peer=peer, why=why)
             return False
         if ack.state == "kept":
-            await self._end(name, row, "delivered")
+            await self._end(name, peer, "delivered")
         else:
-            await self._end(name, row, "failed", ack.reason, "its reader could not take it")
+            await self._end(name, peer, "failed", ack.reason, "its reader could not take it")
         return True
 
     def _is_about(self, ack: LetterAck, name: str, row: OutboxRow) -> bool:
@@ -318,10 +351,10 @@ class Outbox:
             route.next_s = float("inf")
             await self._end_expired(route)
             wait_s = await self._deliver(route) if route.letters else 0.0
-            if wait_s and route.letters:
+            if wait_s:
                 self._put_off(route, wait_s)
-        except StoreError as exc:  # what is due stays due
-            self._context.emit("outbox.held_up", why=str(exc))
+        except (MeshError, ProtocolError) as exc:  # what is due stays due
+            self._context.emit("outbox.held_up", peer=route.peer, why=str(exc))
             self._put_off(route, self._pause_s(route))
         finally:
             route.busy = False
@@ -332,6 +365,8 @@ class Outbox:
 
     def _put_off(self, route: Route, wait_s: float) -> None:
         """Try again after ``wait_s``, or when a letter expires; earlier if somebody said so."""
+        if not route.letters:  # their owner has deleted them meanwhile
+            return
         now_s, now_ms = trio.current_time(), self._context.clock.now_ms()
         expiry_s = max(0.0, (min(route.letters.values()) - now_ms) / 1000)
         route.next_s = min(route.next_s, now_s + min(wait_s, max(expiry_s, _PAUSE_S)))
@@ -346,7 +381,7 @@ class Outbox:
         now_ms = self._context.clock.now_ms()
         for name in [name for name, until_ms in route.letters.items() if until_ms <= now_ms]:
             why = "nobody took it before it expired"
-            await self._fail(name, route, "letter.expired", why)
+            await self.fail(name, route.peer, "letter.expired", why)
 
     async def _deliver(self, route: Route) -> float:
         """Send what waits, one after another; return how long to wait, 0 when all is done."""
@@ -371,7 +406,7 @@ class Outbox:
                 self._undelivered(name, route, str(exc))
                 if exc.failure in _PASSING:
                     return self._pause_s(route)
-                await self._fail(name, route, f"letter.{_code(exc)}", str(exc))
+                await self.fail(name, route.peer, f"letter.{_code(exc)}", str(exc))
                 continue
             self._reached(route)
             if not await self.acknowledged(name, route.peer, raw):
@@ -394,17 +429,27 @@ class Outbox:
     def _undelivered(self, name: str, route: Route, why: str) -> None:
         self._context.emit("letter.undelivered", letter=name, peer=route.peer, why=why)
 
-    async def _fail(self, name: str, route: Route, code: str, text: str) -> None:
-        row = await self.find(name)
-        if row is None:  # its owner has deleted it meanwhile
-            self._dismiss(route.peer, name)
-        else:
-            await self._end(name, row, "failed", code, text)
+    async def fail(self, name: str, peer: str, code: str, text: str) -> None:
+        """End a letter to ``peer`` that never will be delivered.
+
+        Raises:
+            StoreError: It can't be written down.
+        """
+        await self._end(name, peer, "failed", code, text)
 
     async def _end(
-        self, name: str, row: OutboxRow, state: State, code: str = "", text: str = ""
+        self, name: str, peer: str, state: State, code: str = "", text: str = ""
     ) -> None:
-        """Keep that a letter was delivered, or never will be."""
+        """Keep that a letter was delivered, or never will be, if it is still here."""
+        async with self._turn:
+            row = await self.find(name)
+            if row is not None and row.state == "waiting":
+                await self._keep_ended(name, row, state, code, text)
+            self._dismiss(peer, name)
+
+    async def _keep_ended(
+        self, name: str, row: OutboxRow, state: State, code: str, text: str
+    ) -> None:
         ended = msgspec.structs.replace(
             row,
             state=state,
@@ -422,7 +467,7 @@ class Outbox:
         for old in forgotten:
             self._ended.pop(old, None)
         self._ended[name] = None
-        self._dismiss(row.peer, name)
+        self._tell_end(ended)
         self._context.emit(f"letter.{state}", letter=name, peer=row.peer, why=text)
 
 

@@ -27,6 +27,8 @@ from protocol.session import PROTOCOL, Failure, SessionMachine
 _STREAMS_PER_PEER: Final = 4
 #: After a failed dial the peer isn't dialled again for this long, seconds.
 _REDIAL_S: Final = 1.0
+#: Failed dials that are remembered, the oldest forgotten first: names can be made up.
+_FAILED_MAX: Final = 1_024
 
 OnChange = Callable[[str, bool], None]
 
@@ -202,13 +204,19 @@ class Sessions:
             await self._greet(stream)
             self._failed_s.pop(peer, None)
         except (Unreachable, StreamLost, Busy) as exc:
-            self._failed_s[peer] = (trio.current_time(), str(exc))
+            self._note_failed(peer, str(exc))
             self.emit("session.dial_failed", peer=peer, why=str(exc))
             if isinstance(exc, Unreachable):
                 raise
             raise Unreachable(peer, str(exc)) from exc
         finally:
             self._dialling.pop(peer).set()
+
+    def _note_failed(self, peer: str, why: str) -> None:
+        self._failed_s.pop(peer, None)
+        if len(self._failed_s) >= _FAILED_MAX:
+            del self._failed_s[next(iter(self._failed_s))]
+        self._failed_s[peer] = (trio.current_time(), why)
 
     async def _greet(self, stream: Stream) -> None:
         """Start a dialled session and wait until both sides agreed."""

@@ -108,6 +108,20 @@ def test_a_key_of_small_order_signs_nothing(key: bytes) -> None:
         keys.verify(key, b"anything", b"\x01" + bytes(63))
 
 
+def test_what_nothing_can_be_sealed_to_is_what_the_library_refuses_too() -> None:
+    secret = bytes(range(32))
+    for number in keys._SMALL_ORDER:
+        for high in (0, 1 << 255):
+            key = (number | high).to_bytes(32, "little")
+            assert not keys.is_sealing_key(key)
+            with pytest.raises(Malformed):
+                keys.agree(secret, key)
+    assert not keys.is_sealing_key(BROKER.x25519_public[:31])
+    assert keys.is_sealing_key(BROKER.x25519_public)
+    assert keys.is_sealing_key(b"\x02" + bytes(31))
+    keys.agree(secret, b"\x02" + bytes(31))
+
+
 def test_an_identity_shows_its_peer_id_and_nothing_secret() -> None:
     assert repr(BROKER) == f"Identity({BROKER.peer})"
     assert BROKER.x25519_public != CONTRACTOR.x25519_public

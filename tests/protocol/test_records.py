@@ -188,6 +188,7 @@ def test_the_size_limit_of_a_whole_record() -> None:
     [
         {"x25519": b""},
         {"x25519": bytes(31)},
+        {"x25519": bytes(32)},
         {"expires_ms": NOW_MS},
         {"addresses": [""]},
         {"addresses": ["127.0.0.1"]},

@@ -223,14 +223,17 @@ def _bodies() -> Iterator[Case]:
     peer, one = CONTRACTOR.peer, bytes(32)
     for kind, body, count in (
         ("deposit", Deposit(peer, NOW_MS, b"sealed"), 3),
-        ("collect", Collect(b"record", [b"ack"] * 32), 2),
+        ("collect", Collect(b"record", [b"ack"] * 32, one), 3),
         ("collected", Collected([Held(peer, b"sealed")], more=True), 2),
         ("inquiry", Inquiry([one] * 16, [one] * 16), 2),
-        ("acks", Acks([b"", b"ack"]), 1),
+        ("acks", Acks([b"", b"ack"], [one]), 2),
         ("key query", KeyQuery(peer), 1),
         ("key record", KeyRecord(b""), 1),
     ):
         yield f"{kind}: valid", _reading(kind), codec.encode(body), ok(count)
+    older = codec.encode([b"record", []])
+    yield "acks: without what is gone", _reading("acks"), codec.encode([[b""]]), ok(2)
+    yield "collect: without what to go on after", _reading("collect"), older, ok(3)
     for why, kind, body, refusal in _wrong_bodies(lambda name, size: Held(name, bytes(size))):
         yield why, _reading(kind), codec.encode(body), refusal
 
@@ -245,6 +248,7 @@ def _wrong_bodies(held: Callable[[str, int], Held]) -> Iterator[tuple[str, str, 
     yield "a record over the limit", "collect", Collect(bytes(65_537), []), TOO_LARGE
     yield "33 acknowledgements", "collect", Collect(b"", [b"a"] * 33), MALFORMED
     yield "a long acknowledgement", "collect", Collect(b"", [bytes(4_097)]), TOO_LARGE
+    yield "after a hash of 31 bytes", "collect", Collect(b"", [], one[:31]), MALFORMED
     many = [held(peer, 1)] * 33
     yield "33 letters", "collected", Collected(many, more=False), MALFORMED
     yield "of nobody", "collected", Collected([held("me", 1)], more=False), MALFORMED
@@ -255,6 +259,8 @@ def _wrong_bodies(held: Callable[[str, int], Held]) -> Iterator[tuple[str, str, 
     yield "33 hashes", "inquiry", Inquiry([one] * 32, [one]), MALFORMED
     yield "a hash of 31 bytes", "inquiry", Inquiry([one[:31]], []), MALFORMED
     yield "33 answers", "acks", Acks([b""] * 33), MALFORMED
+    yield "33 that are gone", "acks", Acks([], [one] * 33), MALFORMED
+    yield "gone: a hash of 31 bytes", "acks", Acks([], [one[:31]]), MALFORMED
     yield "the key of nobody", "key query", KeyQuery("me"), MALFORMED
     yield "a kept record over the limit", "key record", KeyRecord(bytes(65_537)), TOO_LARGE
     yield "a map for an array", "key query", {"peer": peer}, MALFORMED

@@ -73,6 +73,9 @@ def _records_against_the_rules(
     over = NOW_MS + limits.RECORD_LIFETIME_MS_MAX + 1
     yield "lives longer than a day", read, forced(expires_ms=over), MALFORMED
     yield "a short sealing key", read, forced(x25519=bytes(31)), MALFORMED
+    yield "a sealing key of zeros", read, forced(x25519=bytes(32)), MALFORMED
+    small = (1 << 255 | (2**255 - 18)).to_bytes(32, "little")
+    yield "a sealing key of small order", read, forced(x25519=small), MALFORMED
     yield "a negative sequence", read, forced(sequence=-1), MALFORMED
     yield "an address that is no multiaddr", read, forced(addresses=["127.0.0.1"]), MALFORMED
     yield "17 addresses", read, forced(addresses=["/ip4/1.2.3.4"] * 17), MALFORMED

@@ -9,7 +9,9 @@ import trio
 from meshnode.config import InboxConfig, MailboxConfig, NodeConfig
 from meshnode.node import Node
 from meshnode.services.mail import HELD_SEALED, InboxRow, OutboxRow
+from meshnode.services.signer import Topic
 from protocol.codec import encode
+from protocol.mail import Letter, sign_letter
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.worlds import start, until
 
@@ -43,6 +45,17 @@ def apart(mesh: SimMesh) -> None:
 async def write(mesh: SimMesh, text: str, by: str = "ada", to: str = "bob", **more: Any) -> str:
     """Have a letter written; return its name."""
     return await mesh.node(by).outbox.write(mesh.peer(to), text.encode(), **more)
+
+
+def by_hand(
+    node: Node, to: str, number: int = 0, *, body: bytes = b"by hand", **header: Any
+) -> bytes:
+    """A letter that a node's own code would not have sent."""
+    made = node.outbox._context.signer.header(to, Topic(), lifetime_ms=3_600_000)
+    fields = {name: getattr(made, name) for name in made.__struct_fields__}
+    heading = type(made)(**{**fields, "id": bytes([number]) * 16, **header})
+    letter = Letter(h=heading, kind="text/plain", subject="", body=body, answers=b"")
+    return sign_letter(node._ports.identity, letter)
 
 
 async def texts(node: Node) -> list[str]:

@@ -333,7 +333,7 @@ async def test_a_peer_that_hangs_up_on_every_session_is_not_dialled_in_a_loop(
             issued_ms=EPOCH_MS,
             expires_ms=EPOCH_MS + 10**7,
             addresses=list(mesh.network.transport(rude.peer).addresses()),
-            x25519=bytes(32),
+            x25519=identity(66).x25519_public,
             capabilities=[],
         )
         bringer = await stranger(mesh, 67)

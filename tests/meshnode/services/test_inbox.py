@@ -22,9 +22,10 @@ from meshnode.services.signer import Topic
 from protocol import limits
 from protocol.errors import ErrorCode
 from protocol.keys import digest
-from protocol.mail import Letter, LetterAck, read_ack, sign_ack, sign_letter
+from protocol.mail import LetterAck, read_ack, sign_ack
 from simulations.mesh import CONFIG, NETWORK, Down, SimMesh
 from tests.meshnode.services.correspondence import (
+    by_hand,
     ended,
     rows,
     settings,
@@ -35,17 +36,6 @@ from tests.meshnode.services.correspondence import (
 from tests.meshnode.services.worlds import play, start, told, until
 
 HOUR_S = 3_600.0
-
-
-def by_hand(
-    node: Node, to: str, number: int = 0, *, body: bytes = b"by hand", **header: Any
-) -> bytes:
-    """A letter that a node's own code would not have sent."""
-    made = node.outbox._context.signer.header(to, Topic(), lifetime_ms=3_600_000)
-    fields = {name: getattr(made, name) for name in made.__struct_fields__}
-    heading = type(made)(**{**fields, "id": bytes([number]) * 16, **header})
-    letter = Letter(h=heading, kind="text/plain", subject="", body=body, answers=b"")
-    return sign_letter(node._ports.identity, letter)
 
 
 async def refusal(node: Node, to: str, envelope: bytes) -> ErrorCode | int:

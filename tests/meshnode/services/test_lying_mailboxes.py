@@ -237,6 +237,22 @@ def test_a_key_is_the_record_that_its_owner_brought() -> None:
     play(story)
 
 
+def test_nobody_is_dialled_because_a_depositor_names_him() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, box = mesh.node("ada"), mesh.node("box0")
+        until_ms = ada.clock.now_ms() + 60_000
+        for number in range(3):
+            nobody = mesh.identity(f"nobody{number}").peer
+            await ask(ada, box.peer, DEPOSIT, Deposit(nobody, until_ms, b"sealed"))
+        await trio.sleep(30)
+        dialled = {event["peer"] for event in told(box, "session.dial_failed")}
+        assert not dialled & {mesh.identity(f"nobody{number}").peer for number in range(3)}
+        assert not told(box, "mailbox.untold")
+
+    play(story)
+
+
 def test_strangers_leave_and_learn_nothing() -> None:
     async def story(mesh: SimMesh) -> None:
         members = msgspec.structs.replace(keeping(), access=AccessConfig())
@@ -299,11 +315,41 @@ def test_a_member_that_was_never_met_is_known_by_its_chain() -> None:
     play(story)
 
 
+def test_a_mailbox_that_is_no_member_is_not_used() -> None:
+    async def story(mesh: SimMesh) -> None:
+        keeper = msgspec.structs.replace(keeping(), access=AccessConfig())
+        box = await mesh.start("box0", config=keeper)
+        eve = await mesh.start("eve", config=keeping())  # keeps for anyone
+        honest = eve.sessions.handler(COLLECT)
+        assert honest is not None
+        collected: list[str] = []
+
+        async def noticed(incoming: Any) -> bytes:
+            collected.append(incoming.peer)
+            return await honest(incoming)
+
+        eve.sessions.handle(COLLECT, noticed)
+        for name in ("bob", "ada"):
+            await invited(mesh, "box0", name)
+        ada, bob = mesh.node("ada"), mesh.node("bob")
+        both = [ada.directory, bob.directory]
+        await until(lambda: all(len(one.featuring("mailbox")) == 2 for one in both))
+        await eve.sessions.request(bob.peer, WAITING, b"", timeout_s=5)
+        await trio.sleep(20)
+        assert not {bob.peer, ada.peer} & set(collected)
+        mesh.crash("bob")
+        name = await write(mesh, "among ourselves")
+        await trio.sleep(60)
+        assert (await ada.outbox.row(name)).mailboxes == [box.peer]
+        assert not held(mesh, "eve")
+
+    play(story)
+
+
 def test_a_stranger_is_refused_on_the_way_round_too() -> None:
     async def story(mesh: SimMesh) -> None:
         await mesh.start("box0", config=keeping())  # keeps for anyone
-        strict = msgspec.structs.replace(CONFIG, access=AccessConfig())
-        await mesh.start("bob", config=strict)
+        await invited(mesh, "box0", "bob")
         await mesh.start("ada", config=CONFIG)
         await until(lambda: len(mesh.node("ada").known()) == 3)
         await trio.sleep(2)

@@ -3,23 +3,26 @@
 Real nodes in virtual time (a MockClock's).
 """
 
+from typing import Any
+
 import pytest
 import trio
 
 from meshnode.errors import Busy, MeshError
 from meshnode.services.crash_points import read_crash_point
 from meshnode.services.mail import (
+    COLLECT,
     DEPOSIT,
     HELD,
     HELD_BY,
     HELD_SEALED,
     OUTBOX_SEALED,
+    WAITING,
     ranked,
 )
 from protocol import limits
-from protocol.mailbox import (
-    Deposit,
-)
+from protocol.keys import digest
+from protocol.mailbox import Collect, Deposit
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.correspondence import (
     apart,
@@ -178,6 +181,43 @@ def test_mailboxes_share_recipients_and_everybody_comes_to_the_same_order() -> N
     assert orders == [ranked(f"recipient{n}", reversed(boxes)) for n in range(40)]
 
 
+def test_whoever_stirs_does_not_put_off_the_quarter_hourly_look() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob, box = (mesh.node(name) for name in ("ada", "bob", "box0"))
+        await trio.sleep(30)
+        honest = box.sessions.handler(COLLECT)
+        assert honest is not None
+        looks: list[float] = []
+
+        async def counted(incoming: Any) -> bytes:
+            if incoming.peer == bob.peer:
+                looks.append(trio.current_time())
+            return await honest(incoming)
+
+        box.sessions.handle(COLLECT, counted)
+        for _ in range(40):
+            await ada.sessions.request(bob.peer, WAITING, b"", timeout_s=5)
+            bob.collecting._stir.set()  # as news does
+            await trio.sleep(100)
+        assert 3 <= len(looks) <= 6
+
+    play(story)
+
+
+def test_who_is_no_mailbox_wakes_nobody() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob = mesh.node("ada"), mesh.node("bob")
+        await trio.sleep(30)
+        wait = bob.collecting._stir
+        await ada.sessions.request(bob.peer, WAITING, b"", timeout_s=5)
+        await trio.sleep(1)
+        assert bob.collecting._stir is wait
+
+    play(story)
+
+
 # --- limits ---
 
 
@@ -215,6 +255,25 @@ def test_each_has_a_share(limit: dict[str, int], told_: str) -> None:
     play(story)
 
 
+def test_an_acknowledgement_counts_once_however_often_it_is_said() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        ada, bob, box = mesh.node("ada"), mesh.node("bob"), mesh.node("box0")
+        mailbox = box.mailbox
+        assert mailbox is not None
+        until_ms = ada.clock.now_ms() + 3_600_000
+        bob.sessions.handle(WAITING, ada.sessions.handler(WAITING))  # type: ignore[arg-type]
+        for text in (b"a" * 1_000, b"b" * 1_000):
+            await ask(ada, box.peer, DEPOSIT, Deposit(bob.peer, until_ms, text))
+        signed = bob.inbox.refuse(ada.peer, b"", sealed=digest(b"a" * 1_000), reason="x")
+        await ask(bob, box.peer, COLLECT, Collect(b"", [signed] * limits.DEPOSITS_MAX))
+        assert mailbox._all.count("") == 2
+        assert mailbox._all.size("") == 1_000 + len(signed)
+        assert mailbox._depositors.size(ada.peer) == 1_000 + len(signed)
+
+    play(story)
+
+
 def test_one_recipient_has_a_share_too() -> None:
     async def story(mesh: SimMesh) -> None:
         await three(mesh, peer_letters_max=2)
@@ -224,6 +283,49 @@ def test_one_recipient_has_a_share_too() -> None:
             await ask(mesh.node(by), box, DEPOSIT, Deposit(to, until_ms, bytes([number])))
         with pytest.raises(Busy, match="for that node"):
             await ask(mesh.node("bob"), box, DEPOSIT, Deposit(to, until_ms, b"x"))
+
+    play(story)
+
+
+def test_one_depositor_does_not_shut_a_recipient_off() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh, peer_letters_max=16)
+        until_ms = mesh.node("ada").clock.now_ms() + 3_600_000
+        to, box = mesh.identity("away").peer, mesh.peer("box0")
+
+        async def leave(by: str, number: int) -> None:
+            deposit = Deposit(to, until_ms, by.encode() + bytes([number]))
+            await ask(mesh.node(by), box, DEPOSIT, deposit)
+
+        for number in range(2):
+            await leave("ada", number)
+        with pytest.raises(Busy, match="by you for that node"):
+            await leave("ada", 3)
+        await leave("bob", 1)
+
+    play(story)
+
+
+def test_what_is_signed_for_takes_no_room_of_its_recipient() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh, peer_letters_max=2)
+        mesh.crash("bob")
+        await write(mesh, "one")
+        await until(lambda: len(held(mesh, "box0")) == 1, within_s=60)
+        mesh.crash("ada")
+        await mesh.restart("bob")
+        await until(lambda: not held(mesh, "box0"), within_s=60)
+        assert len(held(mesh, "box0", HELD)) == 1, "for Ada, who is away"
+        mailbox = mesh.node("box0").mailbox
+        assert mailbox is not None
+        assert mailbox._recipients.count(mesh.peer("bob")) == 0
+        assert mailbox._all.count("") == 1
+        mesh.crash("box0")
+        box = await mesh.restart("box0")
+        await trio.sleep(5)
+        assert box.mailbox is not None
+        assert box.mailbox._recipients.count(mesh.peer("bob")) == 0
+        assert box.mailbox._all.count("") == 1
 
     play(story)
 
@@ -266,6 +368,30 @@ def test_a_full_inbox_leaves_letters_at_the_mailbox() -> None:
         ((name, _),) = await rows(bob)
         assert name in names
         assert not held(mesh, "box0")
+
+    play(story)
+
+
+def test_letters_that_are_put_off_hide_nobody_elses() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh)
+        await mesh.start("eve", config=CONFIG)
+        await trio.sleep(5)
+        mesh.crash("bob")
+        many = 2 * limits.DEPOSITS_MAX - 10
+        for number in range(many):
+            await write(mesh, f"{number}")
+        await until(lambda: len(held(mesh, "box0")) == many, within_s=60)
+        await write(mesh, "me too", by="eve")
+        await until(lambda: len(held(mesh, "box0")) == many + 1, within_s=60)
+        mesh.crash("ada")
+        mesh.crash("eve")
+        bob = await mesh.restart("bob")
+        bob.inbox._senders.count_max = 2
+        await trio.sleep(60)
+        assert "me too" in await texts(bob)
+        assert len(await rows(bob)) == 3
+        assert len(held(mesh, "box0")) == many - 2
 
     play(story)
 

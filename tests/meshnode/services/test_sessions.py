@@ -449,6 +449,20 @@ def test_an_answer_that_waits_for_room_goes_on_once_there_is_some() -> None:
     play(story)
 
 
+def test_names_that_are_made_up_are_not_remembered_for_ever() -> None:
+    async def story(_: SimNetwork, a: Side, __: Side) -> None:
+        for number in range(1_100):
+            with pytest.raises(Unreachable):
+                await a.ask(f"nobody{number}")
+        assert len(a.sessions._failed_s) == 1_024
+        before = a.count("session.dial_failed")
+        with pytest.raises(Unreachable):
+            await a.ask("nobody1099")
+        assert a.count("session.dial_failed") == before, "the last is not dialled again yet"
+
+    play(story)
+
+
 def test_too_many_streams_to_a_peer_are_no_path_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(_: SimNetwork, a: Side, __: Side) -> None:
         async def full(*_: Any, **__: Any) -> Any:
