@@ -317,7 +317,6 @@ class Node:
                 for service in (
                     self.members.run,
                     self.acquaintances.run,
-                    self.door.run,
                     self.tallies.run,
                     self.advice.run,
                     self.arrival.run,

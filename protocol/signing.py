@@ -75,6 +75,9 @@ class _Holding:
         self._count_max = count_max
         self._names: OrderedDict[bytes, None] = OrderedDict()
 
+    def make_room(self, count_max: int) -> None:
+        self._count_max = max(self._count_max, count_max)
+
     def add(self, name: bytes) -> None:
         self._names[name] = None
         if len(self._names) > self._count_max:
@@ -88,6 +91,11 @@ class _Holding:
 
 
 _HOLDING: Final = _Holding(HOLDING_MAX)
+
+
+def hold_at_least(count_max: int) -> None:
+    """Remember so many envelopes whose signature holds: for a process that is many nodes."""
+    _HOLDING.make_room(count_max)
 
 
 def is_network(network: str) -> bool:

@@ -6,11 +6,11 @@ accepted is right it hears only when the broker does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Final, Literal, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from meshnode.domain.matching import Candidate, first
 from meshnode.domain.queues import Queues

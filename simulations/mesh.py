@@ -27,6 +27,7 @@ from meshnode.services.crash_points import CrashPoint, MortalStore
 from meshnode.services.directory import validate_record
 from meshnode.services.events import Happening, Onlooker
 from protocol.keys import Identity
+from protocol.signing import hold_at_least
 from simulations.clock import SimClock
 from simulations.directory import Lossiness, SimDirectory
 from simulations.store import MemoryDisk, MemoryStore
@@ -47,6 +48,8 @@ CONFIG: Final = NodeConfig(
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]+")
 _TEXT_MAX: Final = 200
+#: Signatures that the process remembers to hold: each node alone would remember more.
+_HELD_PER_NODE: Final = 256
 
 #: Makes the agents of one life of a node: a killed process takes its own along.
 Agents = Callable[[], Sequence[Agent]]
@@ -270,6 +273,7 @@ class SimMesh:
         member = Member(name, identity, clock, agents=agents, config=config, listens=listens)
         self.members[name] = member
         self._names[member.peer] = name
+        hold_at_least(_HELD_PER_NODE * len(self.members))
         return await self._live(member)
 
     async def restart(self, name: str) -> Node:

@@ -48,7 +48,7 @@ LIMIT_S: Final = 86_400.0
 
 #: Rounds of Trio's loop between collections of the youngest, middle, oldest objects.
 #: In a world of a thousand nodes the last takes a second and finds few megabytes.
-_GC_ROUNDS: Final = (1_000, 10_000, 400_000)
+_GC_ROUNDS: Final = (2_000, 20_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ with the same view don't all run to the same node.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from operator import itemgetter
 from typing import Final
+
+import msgspec
 
 from meshnode.domain.facts import Ranked
 from protocol.records import CapabilityName
@@ -26,8 +27,7 @@ MS_PER_MC: Final = 5
 QUEUE_UNITS: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A node that could do a unit, as the broker knows it now.
 
     Attributes:
@@ -63,11 +63,11 @@ class Candidate:
     asked: bool = False
     queue_ms: int = 0
 
-    agent_id: str = field(init=False, repr=False, compare=False)
+    agent_id: str = ""
 
     def __post_init__(self) -> None:
         """Name it once: a broker looks its load up by that again and again."""
-        object.__setattr__(self, "agent_id", f"{self.peer}/{self.agent}")
+        msgspec.structs.force_setattr(self, "agent_id", f"{self.peer}/{self.agent}")
 
 
 #: Whether it is in trouble, then its time and price; the candidate, its time, its price.

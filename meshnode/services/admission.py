@@ -5,6 +5,7 @@ holds through a restart.  Each kind of request has an allowance for each peer, s
 asking costs this node little.  The node's own business with itself always passes.
 """
 
+import math
 from typing import Final
 
 import msgspec
@@ -76,7 +77,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Admission:
-    """See the module.  :meth:`load` first, then :meth:`run`."""
+    """See the module.  :meth:`load` first."""
 
     def __init__(
         self, context: Context, *, members: Members, served: Served, artifacts: Artifacts
@@ -92,6 +93,7 @@ class Admission:
         self._members = members
         self._served = served
         self._pause: Pause | None = None
+        self._swept_s = -math.inf  # on Trio's clock
         self._allowances = {
             method: Allowance(f"{method} requests of one peer", burst=burst, per_s=per_s)
             for method, (burst, per_s) in _RATES.items()
@@ -145,13 +147,6 @@ class Admission:
             self._pause = msgspec.msgpack.decode(raw, type=Pause)
         except msgspec.MsgspecError as exc:
             raise StoreError(f"{_OWNER}/{_PAUSE} is no pause: {exc}") from exc
-
-    async def run(self) -> None:
-        """Keep what is remembered of peers small, until cancelled."""
-        while True:
-            await trio.sleep(_SWEEP_S)
-            for allowance in self._allowances.values():
-                allowance.sweep(now_s=trio.current_time())
 
     # --- deciding ---
 
@@ -209,7 +204,16 @@ class Admission:
 
         async def handle(incoming: Incoming) -> bytes:
             if incoming.peer != self._own:
-                allowance.take(incoming.peer, 1, now_s=trio.current_time())
+                now_s = trio.current_time()
+                self._sweep(now_s)
+                allowance.take(incoming.peer, 1, now_s=now_s)
             return await handler(incoming)
 
         return handle
+
+    def _sweep(self, now_s: float) -> None:
+        """Keep what is remembered of peers small: it grows with requests only."""
+        if now_s >= self._swept_s + _SWEEP_S:
+            self._swept_s = now_s
+            for allowance in self._allowances.values():
+                allowance.sweep(now_s=now_s)

@@ -16,8 +16,9 @@ from meshnode.errors import NoProvider
 from meshnode.ports import Emit
 from meshnode.services.sessions import Sessions
 
-#: Clocks are compared this often, and soon after somebody new is there; seconds.
-_LOOK_S: Final = 30.0
+#: Clocks are compared this often, and soon after somebody new is there; seconds.  Whatever
+#: else goes wrong compares them at once.
+_LOOK_S: Final = 300.0
 #: A listener measures the other clock with the first heartbeat.
 _SOON_S: Final = 4.0
 
@@ -36,8 +37,7 @@ class Advice:
 
     def clock(self) -> str:
         """Say whose clock is wrong, or nothing."""
-        peers = self._sessions.connected()
-        return clock_trouble({peer: self._sessions.offset_ms(peer) for peer in peers})
+        return clock_trouble(self._sessions.offsets_ms())
 
     def text(self) -> str:
         """Say what is wrong with this node's place in the mesh, or nothing."""

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
+from meshnode.errors import StoreError
 from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import (
     AWARD_BODY,
@@ -41,6 +42,8 @@ _UNSETTLED_MS: Final = 7 * 24 * 3_600_000
 _JOB_MS_MAX: Final = 7 * 24 * 3_600_000
 
 
+#: What lapses otherwise is looked for this often, milliseconds.
+_LOOK_MS: Final = 3_600_000
 #: So many awards are looked through at once.
 _PART_MAX: Final = 1_000
 #: Awards, results and epochs in memory, and the largest result among them, bytes.
@@ -65,9 +68,11 @@ class AwardRecords:
         self._finished: OrderedDict[bytes, tuple[AwardBody, ResultBody]] = OrderedDict()
         self._epochs: OrderedDict[str, int] = OrderedDict()
         self._fences = Fences(context)
+        self._due_ms = 0  # nothing lapses before, as far as is known
 
     async def take(self, name: bytes, body: AwardBody, row: Sequence[Write]) -> None:
         """Write an award down, with what counts it."""
+        self._due_ms = min(self._due_ms, self._clock.now_ms() + _AFTER_MS)
         await self._store.commit(Put(_AWARDS, name.hex(), encode(body)), *row)
         _remember(self._taken, name, body)
 
@@ -106,9 +111,23 @@ class AwardRecords:
                 yield body, award
 
     async def forget_old(self) -> int:
-        """Forget what nobody may ask for any more; return how many awards went."""
-        await self._forget_epochs()
-        await self._fences.forget_old()
+        """Forget what nobody may ask for any more; return how many awards went.
+
+        It costs nothing before something can have lapsed.
+        """
+        now_ms = self._clock.now_ms()
+        if self._due_ms - _LOOK_MS <= now_ms < self._due_ms:  # or the clock was set back
+            return 0
+        self._due_ms = now_ms + _LOOK_MS  # what is taken meanwhile brings it forward
+        try:
+            await self._forget_epochs()
+            await self._fences.forget_old()
+            return await self._forget_awards(now_ms)
+        except StoreError:
+            self._due_ms = now_ms
+            raise
+
+    async def _forget_awards(self, now_ms: int) -> int:
         gone = 0
         async for key, raw in self._awards():
             try:
@@ -117,13 +136,16 @@ class AwardRecords:
                 continue  # told at the start
             deadline_ms = min(award.h.deadline_ms, award.h.issued_ms + _JOB_MS_MAX)
             settled = await self._store.read(RECEIPTS, key) is not None
-            if deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS) <= self._clock.now_ms():
+            lapses_ms = deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS)
+            if lapses_ms <= now_ms:
                 # Its broker never accepted it: that credit is lost, not used up for ever.
                 lost = self._ledger.ending(key)
                 await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key), *lost)
                 self._ledger.ended(key)
                 self._finished.pop(bytes.fromhex(key), None)
                 gone += 1
+            else:  # one that is settled meanwhile goes within the hour after its time
+                self._due_ms = min(self._due_ms, lapses_ms)
         return gone
 
     async def _forget_epochs(self) -> None:

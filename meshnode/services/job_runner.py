@@ -6,7 +6,7 @@ journal and picks up: awards that are out are sent again and attach to what runs
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -37,6 +37,7 @@ from meshnode.domain.step_kinds import (
     MakeAward,
     Stop,
     Verify,
+    View,
     Wake,
 )
 from meshnode.domain.steps import next_steps
@@ -135,10 +136,11 @@ class JobRunner:
         """Carry out one round of steps; return when to look again, None for at once."""
         work: list[Attend | Verify | Stop] = []
         taken: list[_Settlement] = []
+        market: View | None = None
         wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
-            nonlocal wake_ms
+            nonlocal market, wake_ms
             while self._settlements:
                 # One at a time: each may be what another no longer holds after.
                 settlement = self._settlements.pop(0)
@@ -146,9 +148,13 @@ class JobRunner:
                     taken.append(settlement)
                     return settlement.facts, settlement.writes
             self._publish_load()
-            view = self._market.view(task.capability for task in state.tasks.values())
+            if market is None:
+                market = self._market.view(task.capability for task in state.tasks.values())
+            else:  # who offers what is not looked up again for what follows in one turn
+                market = replace(market, load=self._market.load())
             # Between the look at what others promised and the promise nobody may come.
-            steps = next_steps(state, self._context.clock.now_ms(), self._contracts.view(view))
+            view = self._contracts.view(market)
+            steps = next_steps(state, self._context.clock.now_ms(), view)
             self._contracts.promise(state, steps)
             facts: list[Fact] = []
             writes: list[Write] = []

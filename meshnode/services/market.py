@@ -6,11 +6,12 @@ fetched ahead of need and kept while they hold; what failed lately is remembered
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Protocol
 
 import trio
+from msgspec.structs import replace
 
 from meshnode.domain.attempts import CODES, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
@@ -145,6 +146,8 @@ class Market:
             if matches(query, capability.name)
         ]
         asked = self._prepare(query, found)
+        if not asked:
+            return found
         return [replace(one, asked=True) if one.peer in asked else one for one in found]
 
     def providers(self, query: str) -> list[Capability]:

@@ -44,6 +44,10 @@ class Retention:
 
     async def run(self) -> None:
         """Forget, now and then, until cancelled."""
+        try:  # at once: before receipts of this life are among those of before
+            await self._date_receipts(self._clock.now_ms())
+        except StoreError as exc:
+            self._emit("history.kept", why=str(exc))
         await trio.sleep(_FIRST_S)
         while True:
             try:

@@ -5,7 +5,7 @@ nodes dial at once, the session that the smaller PeerId dialled stays, and what 
 on the other finishes first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -90,6 +90,10 @@ class Sessions:
         """Return the peer's clock minus ours; 0 before it was measured."""
         session = self._sessions.get(peer)
         return session.offset_ms if session else 0
+
+    def offsets_ms(self) -> Mapping[str, int]:
+        """Return the clocks of all peers with an open session minus ours."""
+        return {p: session.offset_ms for p, session in self._sessions.items() if session.usable}
 
     def round_trip_ms(self, peer: str) -> int | None:
         """Return the shortest round trip measured, or None."""

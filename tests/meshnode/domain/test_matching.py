@@ -1,12 +1,12 @@
 """Matching and batching: an order that doesn't depend on chance, and sums that add up."""
 
-from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.matching import (

@@ -125,7 +125,7 @@ async def made_old(node: Node) -> int:
     store = node.retention._store
     times = await store.scan(RECEIPT_TIMES)
     await store.commit(*(Delete(RECEIPT_TIMES, key) for key, _ in times))
-    assert await store.read(RETENTION, DATED) is None
+    await store.commit(Delete(RETENTION, DATED))
     return len(await node.served())
 
 
@@ -148,6 +148,48 @@ def test_receipts_from_before_they_had_times_are_kept_from_the_upgrade_on() -> N
             await node.retention.sweep()
             assert await node.served() == []
             assert await node.retention._store.scan(RECEIPT_TIMES) == []
+
+    play(story)
+
+
+def test_a_fresh_store_needs_no_receipts_dated() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, _ = await start(mesh, a=[], b=[TextAgent()])
+        await trio.sleep(1)  # the hour's sweep is later
+        assert await a.retention._store.read(RETENTION, DATED) == b""
+
+    play(story)
+
+
+def test_awards_are_not_looked_through_before_one_can_have_lapsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent()])
+        records = b.contractor._records
+        look = records._forget_awards
+
+        async def looked(now_ms: int) -> int:
+            looks.append(now_ms)
+            return await look(now_ms)
+
+        monkeypatch.setattr(records, "_forget_awards", looked)
+        await records.forget_old()
+        await records.forget_old()
+        assert len(looks) == 1
+        await a.wait(await a.submit(shouting(), inputs("one")))
+        await until(lambda: not a.receipts._sending)
+        days_later(mesh, b, 0.001)
+        await records.forget_old()
+        assert len(looks) == 1
+        days_later(mesh, b, 1)
+        assert await records.forget_old() == 1
+        assert len(looks) == 2
+        days_later(mesh, b, 0)  # a clock that was set back puts nothing off
+        await records.forget_old()
+        assert len(looks) == 3
 
     play(story)
 
