@@ -31,7 +31,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import takewhile
+from math import ceil
 from random import Random
+from typing import Final
 
 import trio
 
@@ -56,6 +58,9 @@ class _DropLog:
 
 
 #: The writes of one commit, or of all commits of one transaction.
+#: A random latency ends at a tick of the clock.
+_TICKS_PER_S: Final = 1_000
+
 _Writes = Sequence[Write | _DropLog]
 
 
@@ -384,10 +389,11 @@ class MemoryStore:
             return self._pending[-1].due_s
         start_s = self._pending[0].due_s if self._pending else trio.current_time()
         shortest_s, longest_s = self._latency_s
-        latency_s = shortest_s
-        if self._chance is not None:
-            latency_s = self._chance.uniform(shortest_s, longest_s)
-        return start_s + latency_s
+        if self._chance is None:
+            return start_s + shortest_s
+        latency_s = self._chance.uniform(shortest_s, longest_s)
+        # Late by up to a tick, so that many commits and arrivals share one.
+        return max(start_s, ceil((start_s + latency_s) * _TICKS_PER_S) / _TICKS_PER_S)
 
     def _settle(self) -> None:
         """Put the groups that are due by now on the disk, in the order they came."""

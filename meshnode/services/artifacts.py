@@ -54,7 +54,9 @@ _MEMORY_ITEM_MAX: Final = 8 * 1024 * 1024
 _NOTED_MAX: Final = 4096
 #: Largest artifact that is fetched: it is whole in memory, and its size a peer's claim.
 _FETCHED_BYTES_MAX: Final = 256 * 1024 * 1024
-_GARBAGE_S: Final = 60.0
+#: Where room is short, it is looked for at once.
+_GARBAGE_S: Final = 600.0
+_ROOM_AGAIN_MS: Final = 60_000
 
 K = TypeVar("K")
 
@@ -112,8 +114,8 @@ class Artifacts:
         self._kept_for: Counter[str] = Counter()  # of those, by broker
         self._counting = trio.Lock()
         self._stir = trio.Event()  # something was kept since the last look
-        self._addresses: AddressesOf = _no_addresses
-        self._offset_ms: OffsetOf = _no_offset
+        self._addresses: AddressesOf = lambda _: ()
+        self._offset_ms: OffsetOf = lambda _: 0
 
     async def run(self) -> None:
         """Serve, and collect garbage, until cancelled."""
@@ -188,7 +190,7 @@ class Artifacts:
             if self._kept_bytes is None or self._lacking(size, broker):
                 await self.collect_garbage()
             if lacking := self._lacking(size, broker):
-                raise Busy(lacking, retry_after_ms=int(_GARBAGE_S * 1000))
+                raise Busy(lacking, retry_after_ms=_ROOM_AGAIN_MS)
             self._kept_bytes = (self._kept_bytes or 0) + size
             self._kept_for[broker] += size
             self._stir.set()
@@ -490,11 +492,3 @@ def _expect(size: int | None, found: int, artifact: bytes) -> None:
     if size is not None and size != found:
         told = f"artifact {artifact.hex()[:12]} has {found} bytes, not {size} as was said"
         raise ArtifactError(told)
-
-
-def _no_addresses(_: str) -> tuple[str, ...]:
-    return ()
-
-
-def _no_offset(_: str) -> int:
-    return 0

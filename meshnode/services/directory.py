@@ -40,7 +40,7 @@ _OUTRUN_GAP_S: Final = 5.0
 _RENEW_AT: Final = (0.4, 0.5)
 _LEAVE_S: Final = 2.0
 #: Where no neighbour waits for news, it is looked for no more often than this, seconds.
-_LOOK_S: Final = 60.0
+_LOOK_S: Final = 300.0
 #: First wait of a node without neighbours before it asks the DHT again, seconds.
 _COMPANY_S: Final = 1.0
 _JITTER: Final = (0.75, 1.25)
