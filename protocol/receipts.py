@@ -68,6 +68,9 @@ def check_receipt(
 ) -> tuple[Award, Result, Receipt, Acceptance]:
     """Return the four messages of a finished contract, all links between them proved.
 
+    Of a job with a charter a later broker may accept what an earlier one awarded; whether
+    it is that epoch's broker isn't looked at here.
+
     Args:
         award: Envelope, as are the others.
         result: The contractor's.
@@ -110,12 +113,21 @@ def _check_sides(
     broker, contractor = awarded.h.issuer, awarded.h.audience
     if {delivered.h.issuer, claimed.h.issuer} != {contractor}:
         raise BadSignature("result and receipt are the contractor's to sign")
-    if accepted.h.issuer != broker:
+    if accepted.h.issuer != broker and not _may_succeed(awarded, accepted):
         raise BadSignature("the acceptance is the broker's to sign")
     if {delivered.h.audience, claimed.h.audience} != {broker} or (
         accepted.h.audience != contractor
     ):
         raise WrongAudience("a half is meant for somebody else than the other side")
+
+
+def _may_succeed(awarded: Award, accepted: Acceptance) -> bool:
+    """Tell whether the acceptance can be by a later broker of the job.
+
+    That it is that epoch's broker is for a certificate to prove (85-failover.md).
+    """
+    of, by = awarded.h, accepted.h
+    return bool(of.charter) and by.charter == of.charter and by.epoch > of.epoch
 
 
 def _work(message: Message) -> tuple[str, str, int]:

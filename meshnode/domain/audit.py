@@ -14,12 +14,14 @@ from meshnode.domain.bindings import (
     list_length,
     slice_input,
 )
+from meshnode.domain.elections import check_elected
 from meshnode.domain.facts import (
     Awarded,
     Called,
     Charged,
     Delivered,
     Done,
+    Elected,
     Expanded,
     Failed,
     Planned,
@@ -70,6 +72,19 @@ class Audit:
         self.envelopes: set[bytes] = set()
         self._message_ids: dict[tuple[str, bytes], bytes] = {}
 
+    def go_on(self, segment: Segment) -> None:
+        """Take what follows from a later ``segment``.
+
+        Raises:
+            Malformed: Nothing says that its writer may go on with the job.
+        """
+        _need(
+            segment.charter == self.segment.charter
+            and (bool(segment.charter) or segment.writer == self.segment.writer),
+            "a segment goes on with a job that isn't its writer's",
+        )
+        self.segment = segment
+
     def take(self, event: Event) -> None:  # noqa: C901, PLR0912 - one arm for each kind
         """Fold ``event`` and check it.
 
@@ -79,9 +94,17 @@ class Audit:
         """
         self.state.apply(event)
         fact = from_event(event)
+        if self.segment.charter and isinstance(fact, Called | Awarded | Charged):
+            elected = self.state.elected
+            _need(
+                elected is not None and elected.epoch == self.segment.epoch,
+                "it is under a charter, and its broker was not elected",
+            )
         match fact:
             case Planned():
                 self._planned(fact)
+            case Elected():
+                check_elected(fact, self.segment, self.state.required_plan, at_ms=event.at_ms)
             case Expanded():
                 self._expanded(fact)
             case Called():
@@ -332,6 +355,11 @@ class Audit:
             network=self.segment.network,
         )
         self._note(fact.acceptance, accepted)
+        _need(
+            accepted.h.issuer == self.segment.writer
+            and (accepted.h.epoch, accepted.h.charter) == self._epoch(),
+            "it was accepted by another than the segment's broker",
+        )
         _need(
             (accepted.verdict, accepted.check) == (found.verdict, found.check),
             "the acceptance has another verdict than the check",

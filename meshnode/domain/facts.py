@@ -91,6 +91,26 @@ class Planned(Fact, frozen=True, kw_only=True):
     hedges_pct: int = 0
 
 
+class Elected(Fact, frozen=True, kw_only=True):
+    """A majority of the job's members made the writer its broker.
+
+    A job without a charter has no such event.
+
+    Attributes:
+        epoch: Of the segment.
+        broker: Its writer.
+        charter: The charter's name.
+        certificate: Encoded; it proves all of that.
+    """
+
+    KIND: ClassVar[str] = "elected"
+
+    epoch: int
+    broker: str
+    charter: bytes
+    certificate: bytes
+
+
 class Expanded(Fact, frozen=True, kw_only=True):
     """A sub-task's batches are fixed, and what they take from the job's inputs is cut out.
 
@@ -323,6 +343,7 @@ KINDS: Final[dict[str, type[Fact]]] = {
     kind.KIND: kind
     for kind in (
         Planned,
+        Elected,
         Expanded,
         Called,
         Proposed,

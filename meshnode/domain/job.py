@@ -18,6 +18,7 @@ from meshnode.domain.facts import (
     Charged,
     Delivered,
     Done,
+    Elected,
     Expanded,
     Fact,
     Failed,
@@ -165,6 +166,7 @@ class JobState:
         charges: Charge key -> millicredits: a key is charged once.
         planned_ms: When the first event was written.
         ended_ms: When the last one was.
+        elected: Who its broker is, and by what right, where there is a charter.
         cancelled: Why it is to end early, if it is.
         done: How it ended, if it has.
     """
@@ -187,6 +189,7 @@ class JobState:
     charges: dict[str, int] = field(default_factory=dict)
     planned_ms: int = 0
     ended_ms: int = 0
+    elected: Elected | None = None
     cancelled: Cancelled | None = None
     done: Done | None = None
 
@@ -266,6 +269,8 @@ class JobState:
                 self.graph = decode_graph(fact.graph)
                 self.tasks = {task.id: task for task in self.graph.subtasks}
                 self.path, self.producers = order(self.graph), edges(self.graph)
+            case Elected():
+                self._elect(fact)
             case Expanded():
                 self._expand(fact)
             case Called() | Awarded():
@@ -281,6 +286,11 @@ class JobState:
             case _:
                 raise OutOfTurn(fact.KIND, "folding")
         self.seq += 1
+
+    def _elect(self, fact: Elected) -> None:
+        if self.elected is not None and fact.epoch <= self.elected.epoch:
+            raise OutOfTurn(f"epoch {fact.epoch}", f"in epoch {self.elected.epoch}")
+        self.elected = fact
 
     def _expand(self, fact: Expanded) -> None:
         if fact.subtask not in self.tasks or fact.subtask in self.expanded:

@@ -110,7 +110,7 @@ def verify_provenance(data: bytes) -> Provenance:
     segments = read_export(data)
     audit = Audit(segments[0].header)
     for segment in segments:
-        audit.segment = segment.header
+        audit.go_on(segment.header)
         for event in segment.events:
             try:
                 audit.take(event)

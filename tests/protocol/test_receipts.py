@@ -144,3 +144,32 @@ def test_a_receipt_of_another_network_is_refused() -> None:
     made = deal()
     with pytest.raises(RemoteProtocolError):
         check_receipt(made.award, made.result, made.receipt, made.acceptance, network="other")
+
+
+CHARTER = digest(b"the charter")
+
+
+def succeeded(of: dict[str, Any], by: dict[str, Any]) -> Deal:
+    """A contract awarded under ``of``, and accepted by somebody else under ``by``."""
+    back = header(CONTRACTOR, BROKER, **of)
+    return deal(
+        of_award={"h": header(BROKER, CONTRACTOR, **of)},
+        of_result={"h": back},
+        of_receipt={"h": back},
+        of_acceptance={"h": header(STRANGER, CONTRACTOR, **by)},
+    )
+
+
+def test_a_later_broker_under_the_same_charter_may_accept() -> None:
+    first = {"charter": CHARTER, "epoch": 1}
+    check(succeeded(first, {"charter": CHARTER, "epoch": 2}))
+    for by in (
+        first,
+        {"charter": CHARTER, "epoch": 0},
+        {"charter": OTHER, "epoch": 2},
+        {"charter": b"", "epoch": 2},
+    ):
+        with pytest.raises(BadSignature, match="acceptance"):
+            check(succeeded(first, by))
+    with pytest.raises(BadSignature, match="acceptance"):
+        check(succeeded({"charter": b"", "epoch": 1}, {"charter": b"", "epoch": 2}))

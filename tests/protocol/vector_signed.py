@@ -263,6 +263,24 @@ def receipt_cases() -> Iterator[Case]:
     yield case("receipt for a third party", WRONG_AUDIENCE, of_receipt={"h": astray})
     job = samples.header(BROKER, CONTRACTOR, job="job-2")
     yield case("acceptance in another job", MALFORMED, of_acceptance={"h": job})
+    first = {"charter": digest(b"a charter"), "epoch": 1}
+    back = samples.header(CONTRACTOR, BROKER, **first)
+    awarded = {
+        "of_award": {"h": samples.header(BROKER, CONTRACTOR, **first)},
+        "of_result": {"h": back},
+        "of_receipt": {"h": back},
+    }
+    for why, by, expected in (
+        (
+            "accepted in a later epoch",
+            {**first, "epoch": 2},
+            ok({"cost_mc": 90, "paid_mc": 90}),
+        ),
+        ("accepted by another in the same epoch", first, BAD_SIGNATURE),
+        ("accepted under another charter", {"charter": other, "epoch": 2}, BAD_SIGNATURE),
+    ):
+        later = samples.header(STRANGER, CONTRACTOR, **by)
+        yield case(why, expected, **awarded, of_acceptance={"h": later})
 
 
 def settlement_cases() -> Iterator[Case]:

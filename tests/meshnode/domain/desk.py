@@ -123,4 +123,6 @@ class Desk:
             subtask=unit,
             deadline_ms=state.required_plan.deadline_ms,
             idempotency_key=f"{state.job}/{unit}",
+            epoch=state.elected.epoch if state.elected else 0,
+            charter=state.elected.charter if state.elected else b"",
         )
