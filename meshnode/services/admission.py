@@ -25,6 +25,7 @@ from meshnode.services.bodies import (
     DECLINE,
     OFFERS,
     PAYMENT,
+    SUCCEED,
 )
 from meshnode.services.context import Context
 from meshnode.services.mail import ACKS, COLLECT, DEPOSIT, KEY, LETTER, WAITING
@@ -52,6 +53,7 @@ _RATES: Final = {
     DECLINE: (512, 128.0),
     CANCEL: (2_048, 512.0),
     ACCEPTANCE: (2_048, 512.0),
+    SUCCEED: (512, 128.0),
     PAYMENT: (32, 1.0),
     LETTER: (256, 8.0),
     DEPOSIT: (256, 8.0),

@@ -67,7 +67,7 @@ class AwardRecords:
         self._taken: OrderedDict[bytes, AwardBody] = OrderedDict()
         self._finished: OrderedDict[bytes, tuple[AwardBody, ResultBody]] = OrderedDict()
         self._epochs: OrderedDict[str, int] = OrderedDict()
-        self._fences = Fences(context)
+        self.fences = Fences(context)
         self._due_ms = 0  # nothing lapses before, as far as is known
 
     async def take(self, name: bytes, body: AwardBody, row: Sequence[Write]) -> None:
@@ -121,7 +121,7 @@ class AwardRecords:
         self._due_ms = now_ms + _LOOK_MS  # what is taken meanwhile brings it forward
         try:
             await self._forget_epochs()
-            await self._fences.forget_old()
+            await self.fences.forget_old()
             return await self._forget_awards(now_ms)
         except StoreError:
             self._due_ms = now_ms
@@ -169,7 +169,7 @@ class AwardRecords:
             RemoteProtocolError: There is a charter, and no certificate for it that holds.
         """
         if award.h.charter:
-            await self._fences.check(award, certificate)
+            await self.fences.check(award, certificate)
             return
         key = f"{award.h.issuer}/{award.h.job}"
         seen = self._epochs.get(key)

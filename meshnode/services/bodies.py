@@ -13,6 +13,8 @@ DECLINE: Final = "decline"
 AWARD: Final = "award"
 CANCEL: Final = "cancel"
 ACCEPTANCE: Final = "acceptance"
+#: A certificate, of its sender: a job that is known here has a new broker.
+SUCCEED: Final = "succeed"
 PAYMENT: Final = "payment"
 
 #: What a proposal, an offer or a contractor's half of a receipt may take, and a result:
@@ -28,7 +30,8 @@ class AwardBody(msgspec.Struct, frozen=True, array_like=True):
     """Body of an ``award`` request: the award, and the proposal or offer that it binds.
 
     For a job with a charter also the certificate of its broker's epoch, which may be left
-    out where it was shown before.
+    out where it was shown before.  A later broker sends the awards of those before it as
+    they were, to be answered what they were, with a certificate of its own.
     """
 
     award: bytes

@@ -24,6 +24,7 @@ from meshnode.services.bodies import (
     CANCEL,
     RECEIPT_ROW,
     RECEIPTS,
+    SUCCEED,
     AwardBody,
     ReceiptRow,
     ResultBody,
@@ -43,6 +44,7 @@ from protocol.keys import digest
 from protocol.messages import (
     Award,
     Cancel,
+    Header,
     Proposal,
     StandingOffer,
     read_message,
@@ -105,6 +107,7 @@ class Contractor:
         sessions.handle(AWARD, door.limited(self._on_award, AWARD))
         sessions.handle(CANCEL, door.limited(self._on_cancel, CANCEL))
         sessions.handle(ACCEPTANCE, door.limited(self._on_acceptance, ACCEPTANCE))
+        sessions.handle(SUCCEED, door.limited(self._on_succeed, SUCCEED))
 
     @property
     def active(self) -> int:
@@ -148,10 +151,10 @@ class Contractor:
     async def _on_award(self, incoming: Incoming) -> bytes:
         body = decode_as(incoming.body, AWARD_BODY)
         award = read_message(body.award, Award, network=self._signer.network)
-        if award.h.issuer != incoming.peer:
-            raise Malformed("an award comes from its issuer")
         await self._recovered.wait()
         name = digest(body.award)
+        if award.h.issuer != incoming.peer:
+            return await self._hand_over(body, award, name, incoming)
         async with self._claimed(name):
             # What runs is looked for first: while the store is read it may come to its end.
             if name not in self._bench.running:
@@ -161,6 +164,40 @@ class Contractor:
                     return encode(ResultBody(refusal, b"", b""))
             execution = self._bench.running[name]
         return await self._attach(execution, incoming)
+
+    async def _hand_over(
+        self, body: AwardBody, award: Award, name: bytes, incoming: Incoming
+    ) -> bytes:
+        """Answer an award to a later broker of its job; nothing is begun for it."""
+        peer = incoming.peer
+        if body.certificate:
+            await self._records.fences.show(body.certificate, peer)
+        await self._need_successor(award.h, peer)
+        async with self._claimed(name):
+            if name not in self._bench.running:
+                if (known := await self._records.answer(name)) is not None:
+                    return known
+                no = No("not_taken", "there is no such award here: award it anew")
+                return encode(
+                    ResultBody(self._letters.refuse(award, body.award, no, to=peer), b"", b"")
+                )
+            execution = self._bench.running[name]
+        return await self._attach(execution, incoming)
+
+    async def _need_successor(self, of: Header, peer: str) -> None:
+        """Let pass who was shown to be a later broker of a job than ``of`` is by.
+
+        Raises:
+            Malformed: It wasn't.
+        """
+        newest = await self._records.fences.current(of.charter) if of.charter else None
+        if newest is None or newest.broker != peer or newest.epoch <= of.epoch:
+            raise Malformed("it comes neither from its issuer nor from a later broker")
+
+    async def _on_succeed(self, incoming: Incoming) -> bytes:
+        """Take in that a job of which something was awarded here has a new broker."""
+        await self._records.fences.show(incoming.body, incoming.peer)
+        return b""
 
     @asynccontextmanager
     async def _claimed(self, name: bytes) -> AsyncIterator[None]:
@@ -283,7 +320,7 @@ class Contractor:
         execution = self._bench.running.get(cancel.award)
         if execution is not None:
             if execution.broker != incoming.peer:
-                raise Malformed("an award is cancelled by its broker")
+                await self._need_successor(execution.award.h, incoming.peer)
             execution.stop("cancelled", cancel.reason)
             await execution.done.wait()
         else:
@@ -306,6 +343,8 @@ class Contractor:
         awarded, *_ = check_receipt(
             award, result.result, result.receipt, incoming.body, network=self._signer.network
         )
+        if awarded.h.charter:
+            await self._need_newest(awarded, acceptance)
         row = ReceiptRow(award, result.result, result.receipt, incoming.body)
         async with self._claimed(acceptance.award):
             there = await self._store.read(RECEIPTS, key)
@@ -321,6 +360,16 @@ class Contractor:
                 self._emit("contract.equivocation", peer=incoming.peer, award=key)
                 raise Stale("another acceptance of this award was signed before")
         return b""
+
+    async def _need_newest(self, award: Award, acceptance: Acceptance) -> None:
+        """Let pass an acceptance by the newest broker of its job that was shown.
+
+        Raises:
+            Stale: It is of an earlier one, or of none.
+        """
+        h = acceptance.h
+        if not await self._records.fences.is_broker(award.h.charter, h.epoch, h.issuer):
+            raise Stale(f"epoch {h.epoch} of job {h.job} is over, or was never shown")
 
     async def _keep_receipt(
         self, row: ReceiptRow, acceptance: Acceptance, capability: str

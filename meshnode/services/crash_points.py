@@ -22,7 +22,7 @@ from typing import Final, Literal, TypeAlias, cast
 import msgspec
 from typing_extensions import override
 
-from meshnode.domain.facts import KINDS
+from meshnode.domain.facts import KINDS, Elected
 from meshnode.errors import ConfigError
 from meshnode.ports import Append, Delete, Put, Store, Write
 
@@ -56,13 +56,15 @@ _ROWS: Final = sorted([*_PUT.values(), *_DELETED.values()])
 #: What a commit may hold that a job needs: an event of its journal (``job.KIND``), or a row
 #: on its broker or a contractor.
 JOB_LABELS: Final = (
-    *(f"job.{kind}" for kind in KINDS),
+    *(f"job.{kind}" for kind in KINDS if kind != Elected.KIND),
     *(label for label in _ROWS if not label.startswith("letter.")),
 )
 #: What a commit may hold that a letter needs, at its sender, its reader or a mailbox.
 LETTER_LABELS: Final = tuple(label for label in _ROWS if label.startswith("letter."))
+#: What a commit may hold that a job with standbys needs beside that.
+STANDBY_LABELS: Final = (f"job.{Elected.KIND}",)
 #: All that a commit may hold.
-LABELS: Final = (*JOB_LABELS, *LETTER_LABELS)
+LABELS: Final = (*JOB_LABELS, *STANDBY_LABELS, *LETTER_LABELS)
 
 
 class _Kind(msgspec.Struct):

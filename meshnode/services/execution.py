@@ -319,7 +319,9 @@ class Executor:
                 nursery.cancel_scope.cancel()
 
         for name, part in list(parts.items()):  # what is at hand needs no task of its own
-            data = self._artifacts.in_memory(name, broker=award.h.issuer, job=award.h.job)
+            data = self._artifacts.in_memory(
+                name, broker=award.h.issuer, job=award.h.job, charter=award.h.charter
+            )
             if data is not None and len(data) == part.size:
                 held[name] = data
                 del parts[name]
@@ -334,6 +336,7 @@ class Executor:
                     tickets.get(name, b""),
                     broker=award.h.issuer,
                     job=award.h.job,
+                    charter=award.h.charter,
                 )
                 nursery.start_soon(one, wanted)
         if failure:
@@ -348,7 +351,7 @@ class Executor:
         value: JsonValue = values if award.each else values[0]
         data = canonical(value)
         ref, execution.keeps = await self._artifacts.prepare(
-            data, job=award.h.job, broker=award.h.issuer
+            data, job=award.h.job, broker=award.h.issuer, charter=award.h.charter
         )
         now_s = trio.current_time()
         started_s = min(execution.started_s, now_s)

@@ -94,6 +94,32 @@ class Fences:
         if not admits(seen, award_of):
             raise Stale(f"epoch {award.h.epoch} of job {award.h.job}: {seen.epoch} was seen")
 
+    async def current(self, charter: bytes) -> Seen | None:
+        """Return the newest broker that was shown of the job with that charter."""
+        return await self._seen(charter)
+
+    async def is_broker(self, charter: bytes, epoch: int, peer: str) -> bool:
+        """Tell whether ``peer`` was shown to be the broker of ``epoch``, and none later was."""
+        return admits(await self._seen(charter), Seen(epoch, peer, charter))
+
+    async def show(self, certificate: bytes, peer: str) -> Seen:
+        """Keep that ``peer`` is a job's newest broker, if the job is known here.
+
+        Raises:
+            Uncertified: Nothing was ever awarded here under its charter.
+            Stale: A later epoch was seen, or this one is another broker's.
+            RemoteProtocolError: The certificate doesn't hold, or is another's.
+        """
+        won = read_certificate(certificate, network=self._network, now_ms=self._clock.now_ms())
+        shown = Seen(won.epoch, won.broker, won.chartered.name)
+        if won.broker != peer:
+            raise Malformed("a certificate is shown by its broker")
+        async with self._turn:
+            # Only then: a stranger's charters would fill the disk.
+            if await self._seen(shown.charter) is None:
+                raise Uncertified("nothing was awarded here under this charter")
+            return await self._keep(won, shown)
+
     async def _seen(self, charter: bytes) -> Seen | None:
         key = await self._store.read(CHARTERS, charter.hex())
         row = None if key is None else await self._row(key.decode())
@@ -110,6 +136,11 @@ class Fences:
         charter = won.chartered.charter
         if (charter.job, shown.charter) != (award.h.job, award.h.charter):
             raise Malformed("the certificate is of another job or charter than the award")
+        return await self._keep(won, shown)
+
+    async def _keep(self, won: Epoch, shown: Seen) -> Seen:
+        """Write down whose epoch ``won`` is, unless a later one was seen."""
+        charter = won.chartered.charter
         key = f"{charter.owner}/{charter.job}"
         kept = await self._row(key)
         if not follows(None if kept is None else kept.seen, shown):

@@ -60,12 +60,16 @@ class Letters:
         if len(self._seen) > _SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 
-    def refuse(self, message: Message, envelope: bytes, no: No) -> bytes:
-        """Return the signed refusal of ``message``, which came as ``envelope``."""
-        self._emit("contract.refused", peer=message.h.issuer, reason=no.reason, why=no.text)
+    def refuse(self, message: Message, envelope: bytes, no: No, *, to: str = "") -> bytes:
+        """Return the signed refusal of ``message``, which came as ``envelope``.
+
+        ``to`` is who sent it, if that isn't its issuer.
+        """
+        peer = to or message.h.issuer
+        self._emit("contract.refused", peer=peer, reason=no.reason, why=no.text)
         return self._signer.sign(
             Refuse(
-                h=self._signer.header(message.h.issuer, Topic.of(message.h)),
+                h=self._signer.header(peer, Topic.of(message.h)),
                 of=digest(envelope),
                 reason=no.reason,
                 text=no.text,

@@ -197,7 +197,7 @@ def test_it_is_forgotten_when_the_charter_has_expired() -> None:
         records, store = node.contractor._records, node.contractor._store
         await records.forget_old()
         assert len(await store.scan(FENCES)) == len(await store.scan(CHARTERS)) == 1
-        records._clock = records._fences._clock = mesh.world.clock(skew_ms=2 * 3_600_000)
+        records._clock = records.fences._clock = mesh.world.clock(skew_ms=2 * 3_600_000)
         await records.forget_old()
         assert await store.scan(FENCES) == await store.scan(CHARTERS) == []
 
