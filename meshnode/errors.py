@@ -133,6 +133,18 @@ class BeyondEnd(MeshError):
     code = "stream.beyond_end"
 
 
+class Superseded(MeshError):
+    """Another broker goes on with a job: this node writes nothing more in it."""
+
+    code = "job.superseded"
+
+
+class NoStandbys(MeshError):
+    """A job can't have the standbys that were asked for; it was not begun."""
+
+    code = "job.no_standbys"
+
+
 class KeyReused(MeshError):
     """An idempotency key that stands for another job."""
 

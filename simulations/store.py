@@ -31,7 +31,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import takewhile
-from math import ceil
 from random import Random
 from typing import Final
 
@@ -392,8 +391,8 @@ class MemoryStore:
         if self._chance is None:
             return start_s + shortest_s
         latency_s = self._chance.uniform(shortest_s, longest_s)
-        # Late by up to a tick, so that many commits and arrivals share one.
-        return max(start_s, ceil((start_s + latency_s) * _TICKS_PER_S) / _TICKS_PER_S)
+        # At the nearest tick, so that many commits and arrivals share one.
+        return max(start_s, round((start_s + latency_s) * _TICKS_PER_S) / _TICKS_PER_S)
 
     def _settle(self) -> None:
         """Put the groups that are due by now on the disk, in the order they came."""

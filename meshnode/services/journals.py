@@ -12,18 +12,20 @@ Facts that come while others are being written wait together and become the next
 they share its head and its fsync.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from meshnode.domain.facts import Done, Fact, Planned
+from meshnode.domain.elections import left_behind
+from meshnode.domain.facts import Done, Elected, Fact, Planned
 from meshnode.domain.job import JobState
-from meshnode.errors import BeyondEnd, MeshError, NotFound, StoreError
+from meshnode.errors import BeyondEnd, MeshError, NotFound, StoreError, Superseded
 from meshnode.ports import Append, Delete, Put, Write
 from meshnode.services.context import Context
+from meshnode.services.journal_copies import read_copies
+from meshnode.services.journal_groups import Decide, Group, Wish
 from protocol.errors import ProtocolError
 from protocol.journal import (
     Event,
@@ -40,6 +42,7 @@ from protocol.journal import (
     sign_head,
     wrap_event,
 )
+from protocol.keys import digest
 from protocol.messages import Result, read_message
 
 _HEADS: Final = "journal_head"  # job -> newest signed head
@@ -47,31 +50,6 @@ _HEADS: Final = "journal_head"  # job -> newest signed head
 
 def _log(job: str) -> str:
     return f"job/{job}"
-
-
-#: Looks at the state and returns the facts that follow from it, with what is written with
-#: them; no facts when nothing more does.
-Decide = Callable[[JobState], Awaitable[tuple[Sequence[Fact], Sequence[Write]]]]
-
-
-@dataclass(eq=False, slots=True)
-class _Wish:
-    """Facts that somebody wants to be recorded, and what became of them."""
-
-    facts: Sequence[Fact]
-    writes: Sequence[Write]
-    still: Callable[[], bool] | None
-    error: MeshError | ProtocolError | None = None
-    settled: bool = False
-    added: bool = False
-
-
-@dataclass(slots=True)
-class _Group:
-    """What becomes one commit: writes, and the events among them as (seq, fact)."""
-
-    writes: list[Write] = field(default_factory=list)
-    events: list[tuple[int, Fact]] = field(default_factory=list)
 
 
 class JobJournal:
@@ -82,35 +60,52 @@ class JobJournal:
         state: The fold over every durable event.
     """
 
-    def __init__(self, context: Context, job: str, header: bytes) -> None:
+    def __init__(
+        self,
+        context: Context,
+        job: str,
+        header: bytes,
+        *,
+        before: Sequence[SegmentExport] = (),
+    ) -> None:
+        """Begin with nothing but what earlier brokers wrote, ``before``."""
         self._context = context
         self.job = job
         self._segment = decode_segment(header)
         self._header = header
+        self._before = before
+        self._head = b""
+        self._following = False
         self._lock = trio.Lock()
-        self._wishes: list[_Wish] = []
+        self._wishes: list[Wish] = []
         self._changed = trio.Event()
         self._broken = ""
         self._begin()
 
     def _begin(self) -> None:
-        """Forget every event."""
+        """Forget every event of this segment."""
         self.state = JobState(self.job)
         self._events: list[bytes] = []
-        self._durable = 0
+        for segment in self._before:
+            for body in segment.events:
+                self.state.apply(decode_event(body))
+                self._events.append(body)
+        self._first = self._durable = len(self._events)
         self._chain = chain_start(self._header)
 
     @classmethod
     async def create(
-        cls, context: Context, job: str, planned: Planned, *writes: Write
+        cls,
+        context: Context,
+        job: str,
+        planned: Planned,
+        *writes: Write,
+        elected: Elected | None = None,
     ) -> "JobJournal":
-        """Begin a job: its segment's header and first fact, durable together.
+        """Begin a job: its segment's header and first facts, durable together.
 
-        Args:
-            context: This node.
-            job: Fresh job id.
-            planned: The plan.
-            writes: Committed with it, or not at all.
+        ``writes`` are committed with them, or not at all; ``elected`` says by what right,
+        if there is a charter.
         """
         header = encode_segment(
             Segment(
@@ -118,13 +113,57 @@ class JobJournal:
                 network=context.network,
                 epoch=planned.epoch,
                 writer=context.peer,
-                charter=b"",
+                charter=b"" if elected is None else elected.charter,
                 parent=b"",
                 opened_ms=context.clock.now_ms(),
             )
         )
         journal = cls(context, job, header)
-        await journal.record(planned, writes=[Append(_log(job), 0, header), *writes])
+        facts = [planned] if elected is None else [planned, elected]
+        await journal.record(*facts, writes=[Append(_log(job), 0, header), *writes])
+        return journal
+
+    @classmethod
+    async def succeed(
+        cls,
+        context: Context,
+        job: str,
+        before: Sequence[SegmentExport],
+        elected: Elected,
+        *writes: Write,
+    ) -> "JobJournal":
+        """Go on with a job where earlier brokers left it, in a segment of this node's own.
+
+        Args:
+            before: What they wrote, as far as it is here.
+            elected: By what right.
+            writes: Committed with it, or not at all.
+        """
+        header = encode_segment(
+            Segment(
+                job=job,
+                network=context.network,
+                epoch=elected.epoch,
+                writer=context.peer,
+                charter=elected.charter,
+                parent=digest(before[-1].head),
+                opened_ms=context.clock.now_ms(),
+            )
+        )
+        await context.store.drop_log(_log(job))  # of an epoch that others went on from
+        journal = cls(context, job, header, before=before)
+        facts = [elected, *left_behind(journal.state)]
+        await journal.record(*facts, writes=[Append(_log(job), 0, header), *writes])
+        return journal
+
+    @classmethod
+    def of_others(
+        cls, context: Context, job: str, segments: Sequence[SegmentExport]
+    ) -> "JobJournal":
+        """Return the journal of a job that another broker goes on with, from its copies."""
+        last = segments[-1]
+        journal = cls(context, job, last.header, before=segments[:-1])
+        journal.follow_on(last.events, last.head)
         return journal
 
     @classmethod
@@ -139,7 +178,11 @@ class JobJournal:
         entries = await context.store.log(_log(job))
         if not entries:
             raise NotFound(f"there is no job {job!r} here")
-        journal = cls(context, job, entries[0])
+        before: Sequence[SegmentExport] = ()
+        if (segment := decode_segment(entries[0])).parent:
+            copies = await read_copies(context, segment.charter)
+            before = [one for one in copies if decode_segment(one.header).epoch < segment.epoch]
+        journal = cls(context, job, entries[0], before=before)
         await journal._load(entries)
         return journal
 
@@ -164,9 +207,9 @@ class JobJournal:
         if raw is None:
             raise StoreError(f"the journal of job {self.job} has no signed head")
         head = read_head(raw, self._segment)
-        if (head.count, head.chain) != (len(self._events), self._chain):
+        if (head.count, head.chain) != (len(self._events) - self._first, self._chain):
             raise StoreError(f"the journal of job {self.job} is not what its head signs")
-        self._durable = len(self._events)
+        self._durable, self._head = len(self._events), raw
 
     async def record(
         self,
@@ -188,7 +231,7 @@ class JobJournal:
             OutOfTurn: A fact can't follow what is there: nothing was written.
             StoreError: The disk refused: nothing was written.
         """
-        wish = _Wish(facts, writes, still)
+        wish = Wish(facts, writes, still)
         self._wishes.append(wish)
         try:
             async with self._alone():
@@ -215,9 +258,10 @@ class JobJournal:
             OutOfTurn: A fact can't follow what is there: nothing was written.
             StoreError: The disk refused: nothing was written.
         """
-        group = _Group()
+        group = Group()
         # A caller that goes away must not leave behind what is folded and not written.
         async with self._alone():
+            self._need_own()
             with trio.CancelScope(shield=True):
                 async with self._undoing():
                     while True:
@@ -227,6 +271,10 @@ class JobJournal:
                         self._fold(facts, writes, group)
                     await self._commit(group)
         return [fact for _, fact in group.events]
+
+    def _need_own(self) -> None:
+        if self._following:
+            raise Superseded(f"another broker goes on with job {self.job}")
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
@@ -256,14 +304,15 @@ class JobJournal:
             finally:
                 self._wishes += [wish for wish in wishes if not wish.settled]
 
-    async def _grant_alone(self, wish: _Wish) -> None:
+    async def _grant_alone(self, wish: Wish) -> None:
         try:
             await self._grant_all([wish])
         except (MeshError, ProtocolError) as exc:
             wish.error, wish.settled = exc, True
 
-    async def _grant_all(self, wishes: Sequence[_Wish]) -> None:
-        group = _Group()
+    async def _grant_all(self, wishes: Sequence[Wish]) -> None:
+        self._need_own()
+        group = Group()
         async with self._undoing():
             for wish in wishes:
                 wish.added = wish.still is None or wish.still()
@@ -285,23 +334,24 @@ class JobJournal:
             await self._reload()
             raise
 
-    def _fold(self, facts: Sequence[Fact], writes: Sequence[Write], group: _Group) -> None:
+    def _fold(self, facts: Sequence[Fact], writes: Sequence[Write], group: Group) -> None:
         now_ms = self._context.clock.now_ms()
         group.writes += writes
         for fact in facts:
             body = wrap_event(fact.KIND, fact, seq=self.state.seq, at_ms=now_ms)
             self.state.add(fact, at_ms=now_ms)
             self._link(body)
-            group.writes.append(Append(_log(self.job), len(self._events), body))
+            number = len(self._events) - self._first
+            group.writes.append(Append(_log(self.job), number, body))
             group.events.append((self.state.seq, fact))
 
-    async def _commit(self, group: _Group) -> None:
+    async def _commit(self, group: Group) -> None:
         """Make what was folded durable, and tell everyone."""
         if not group.events:
             return
-        head = Put(_HEADS, self.job, self._sign_head(self._context.clock.now_ms()))
-        await self._context.store.commit(*group.writes, head)
-        self._durable = len(self._events)
+        head = self._sign_head(self._context.clock.now_ms())
+        await self._context.store.commit(*group.writes, Put(_HEADS, self.job, head))
+        self._durable, self._head = len(self._events), head
         self.poke()
         for seq, fact in group.events:
             self._context.emit(f"job.{fact.KIND}", job=self.job, seq=seq, fact=fact)
@@ -338,7 +388,7 @@ class JobJournal:
         head = Head(
             job=self.job,
             epoch=self._segment.epoch,
-            count=len(self._events),
+            count=len(self._events) - self._first,
             chain=self._chain,
             at_ms=now_ms,
             state=done.state if done else "",
@@ -398,9 +448,49 @@ class JobJournal:
             NotFound: The job goes on.
         """
         async with self._lock:  # what is being recorded is folded before its head is stored
-            head = await self._context.store.read(_HEADS, self.job)
-        if self.done is None or head is None:
+            segments = self.segments
+        if self.done is None:
             raise NotFound(
                 f"job {self.job} has not ended", hint="its provenance is ready when it has"
             )
-        return export([SegmentExport(self._header, list(self._events), head)])
+        return export(segments)
+
+    # --- when others are its broker ---
+
+    @property
+    def following(self) -> bool:
+        """Whether another broker goes on with the job: this is a copy of what it writes."""
+        return self._following
+
+    @property
+    def segments(self) -> list[SegmentExport]:
+        """What is durable, by segment, each with the head that signs so much."""
+        own = self._events[self._first : self._durable]
+        return [*self._before, SegmentExport(self._header, own, self._head)]
+
+    def retire(self) -> None:
+        """Write nothing more: another broker goes on with the job."""
+        self._following = True
+        self.poke()
+
+    def adopt(self, segments: Sequence[SegmentExport]) -> None:
+        """Be what another broker wrote; all of it is durable here."""
+        last = segments[-1]
+        grown = last.header == self._header and self._following
+        self._following = True
+        if grown and len(segments) == len(self._before) + 1:
+            self.follow_on(last.events[len(self._events) - self._first :], last.head)
+            return
+        self._header, self._segment = last.header, decode_segment(last.header)
+        self._before = segments[:-1]
+        self._begin()
+        self.follow_on(last.events, last.head)
+
+    def follow_on(self, events: Sequence[bytes], head: bytes) -> None:
+        """Take in what its broker wrote next in the same segment."""
+        self._following = True
+        for body in events:
+            self.state.apply(decode_event(body))
+            self._link(body)
+        self._durable, self._head = len(self._events), head
+        self.poke()
