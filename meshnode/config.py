@@ -31,6 +31,7 @@ from meshnode.config_tables import (
     LogConfig,
     MailboxConfig,
     QuotaConfig,
+    StandbyConfig,
 )
 from meshnode.errors import ConfigError
 from protocol.errors import Malformed
@@ -57,6 +58,7 @@ __all__ = [
     "MailboxConfig",
     "NodeConfig",
     "QuotaConfig",
+    "StandbyConfig",
     "parse_config",
 ]
 
@@ -93,6 +95,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: LedgerConfig = LedgerConfig()
     inbox: InboxConfig = InboxConfig()
     mailbox: MailboxConfig = MailboxConfig()
+    standby: StandbyConfig = StandbyConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -333,7 +336,7 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "directory.provide_interval_s": config.directory.provide_interval_s,
         "directory.neighbours_max": config.directory.neighbours_max,
     }
-    for table in ("host", "inbox", "mailbox"):  # all that they hold must be positive
+    for table in ("host", "inbox", "mailbox", "standby"):  # all that they hold must be positive
         settings = getattr(config, table)
         for name in settings.__struct_fields__:
             if not isinstance(value := getattr(settings, name), bool):

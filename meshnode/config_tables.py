@@ -198,6 +198,18 @@ class MailboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_s: float = 604_800.0
 
 
+class StandbyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Standing by for others' jobs, to go on with them when their brokers are gone.
+
+    Attributes:
+        enabled: Do so, and tell the mesh.
+        jobs_max: Jobs at once.
+    """
+
+    enabled: bool = False
+    jobs_max: int = 100
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the node tells of what happens in it.
 

@@ -187,3 +187,12 @@ class JobFailed(MeshError):
         self.job = job
         self.state = state
         self.reason = reason
+
+
+def reasons(group: BaseExceptionGroup[BaseException]) -> str:
+    """Return what the exceptions in ``group`` say, one after the other."""
+    told = [
+        reasons(exc) if isinstance(exc, BaseExceptionGroup) else f"{type(exc).__name__}: {exc}"
+        for exc in group.exceptions
+    ]
+    return "; ".join(told)

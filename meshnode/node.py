@@ -36,26 +36,23 @@ from meshnode.services.awards import PROGRESS, Awards
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.broker import Broker
 from meshnode.services.checking import Checking
-from meshnode.services.collecting import Collecting
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.depositing import Depositing
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.execution import Executor
-from meshnode.services.inbox import Inbox
+from meshnode.services.features import features_of
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Books, Ledger
-from meshnode.services.mail import FEATURE, InboxRow, OutboxRow
-from meshnode.services.mailbox import Mailbox
+from meshnode.services.mail import InboxRow, OutboxRow
+from meshnode.services.mailroom import open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
-from meshnode.services.outbox import Outbox
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -64,6 +61,7 @@ from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
 from meshnode.services.settlements import Settled, Settlements
 from meshnode.services.signer import Signer
+from meshnode.services.successions import open_successions
 from protocol.graph import TaskGraph
 from protocol.keys import Identity
 from protocol.records import NodeRecord
@@ -153,13 +151,7 @@ class Node:
             run_s_max=config.host.run_s_max,
             emit=emit,
         )
-        self.sessions = Sessions(
-            ports.transport,
-            network=config.network,
-            clock=ports.clock,
-            emit=emit,
-            addresses=self.addresses_of,
-        )
+        self.sessions = self._sessions()
         self.joining = Joining(
             self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
         )
@@ -170,9 +162,6 @@ class Node:
         self.artifacts.judge_with(self.sessions.offset_ms)
         self.tallies = Served(context)
         self.ledger = Ledger(context)
-        executor = Executor(
-            context, artifacts=self.artifacts, host=self.host, served=self.tallies
-        )
         self.members = Members(context, sessions=self.sessions)
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)
@@ -180,47 +169,50 @@ class Node:
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
-        self._open_mail(context)
-        self.contractor = Contractor(
+        self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = open_mailroom(
             context,
             sessions=self.sessions,
             door=self.door,
-            host=self.host,
-            executor=executor,
-            books=Books(self.tallies, self.ledger),
+            directory=self.directory,
+            members=self.members,
         )
+        self.contractor = self._contractor(context)
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
         )
         self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
         self.receipts = Receipts(context, sessions=self.sessions)
+        self.successions = open_successions(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            directory=self.directory,
+            artifacts=self.artifacts,
+        )
         self.broker = self._broker(context)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
-    def _open_mail(self, context: Context) -> None:
-        """Wire what letters need; the mailbox, if its owner wants one."""
-        sessions, door = self.sessions, self.door
-        self.inbox = Inbox(context, sessions=sessions, door=door)
-        self.outbox = Outbox(context, sessions=sessions)
-        self.depositing = Depositing(
-            context,
-            sessions=sessions,
-            directory=self.directory,
-            members=self.members,
-            outbox=self.outbox,
+    def _sessions(self) -> Sessions:
+        return Sessions(
+            self._ports.transport,
+            network=self.config.network,
+            clock=self._ports.clock,
+            emit=self.events.emit,
+            addresses=self.addresses_of,
         )
-        self.collecting = Collecting(
+
+    def _contractor(self, context: Context) -> Contractor:
+        return Contractor(
             context,
-            sessions=sessions,
-            door=door,
-            directory=self.directory,
-            members=self.members,
-            inbox=self.inbox,
+            sessions=self.sessions,
+            door=self.door,
+            host=self.host,
+            executor=Executor(
+                context, artifacts=self.artifacts, host=self.host, served=self.tallies
+            ),
+            books=Books(self.tallies, self.ledger),
         )
-        self.mailbox: Mailbox | None = None
-        if self.config.mailbox.enabled:
-            self.mailbox = Mailbox(context, sessions=sessions, door=door)
 
     def _arrival(self) -> Arrival:
         return Arrival(
@@ -248,6 +240,7 @@ class Node:
             ),
             checking=Checking(context, artifacts=self.artifacts, host=self.host),
             receipts=self.receipts,
+            successions=self.successions,
         )
         return Broker(context, artifacts=self.artifacts, tools=tools)
 
@@ -275,7 +268,7 @@ class Node:
             addresses=ports.transport.addresses,
             capabilities=self.host.capabilities,
             store=ports.store,
-            features=(FEATURE,) if config.mailbox.enabled else (),
+            features=features_of(config),
         )
 
     @property
@@ -311,6 +304,7 @@ class Node:
                 await self.ledger.load()
                 await self.settlements.load()
                 await self.door.load()  # before anybody can ask
+                await self.successions.load()
                 await nursery.start(self.sessions.run)
                 await self.members.load()
                 await self.acquaintances.load()
@@ -328,6 +322,7 @@ class Node:
                     self.depositing.run,
                     self.collecting.run,
                     *([self.mailbox.run] if self.mailbox is not None else []),
+                    self.successions.run,
                     self.broker.run,
                     self.retention.run,
                     self.settlements.run,

@@ -78,6 +78,8 @@ class SubmitTerms(TypedDict, total=False):
         idempotency_key: The same key gives the same job, however often it is asked.
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             node too when the first is slow; 0 for none.
+        standbys: PeerIds of nodes that go on with the job when this one is gone, or how
+            many are to be chosen among those that offer it: two to six, or none.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -86,6 +88,7 @@ class SubmitTerms(TypedDict, total=False):
     deadline_s: float
     idempotency_key: str
     hedges_pct: int
+    standbys: int | Sequence[str]
     files: Sequence[str | PathLike[str]]
 
 
@@ -366,12 +369,13 @@ class Node:
             KeyReused: The key is that of a job with other work, inputs or budget.
             ConfigError: A file can't be read.
         """
-        files = said.get("files", ())
+        files, standbys = said.get("files", ()), said.get("standbys", 0)
         terms = Terms(
             budget_mc=said.get("budget_mc", _PLAIN.budget_mc),
             deadline_s=said.get("deadline_s", _PLAIN.deadline_s),
             idempotency_key=said.get("idempotency_key", ""),
             hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
+            standbys=standbys if isinstance(standbys, int) else tuple(standbys),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -110,11 +110,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         grant: Envelope, or empty.
         epoch: The highest epoch that the answerer has granted; 0 beside a grant.
         broker: To whom; empty beside a grant, or where none was granted yet.
+        over: The job has ended: nobody need ask any more.
     """
 
     grant: bytes
     epoch: Count
     broker: str
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

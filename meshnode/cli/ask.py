@@ -67,6 +67,13 @@ Hedges = Annotated[
         help="Of a hundred units, so many may be given to a second node too when slow.",
     ),
 ]
+Standbys = Annotated[
+    str,
+    typer.Option(
+        metavar="N|PEER,…",
+        help="Nodes that go on with the job if this one is gone: how many, or which.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -83,6 +90,7 @@ def ask(
     deadline: Deadline = None,
     key: Key = "",
     hedges: Hedges = None,
+    standbys: Standbys = "",
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -116,7 +124,7 @@ def ask(
     """
     import trio
 
-    from meshnode.cli.job_files import make_folder, read_graph, read_inputs
+    from meshnode.cli.job_files import make_folder, read_graph, read_inputs, read_standbys
     from meshnode.domain.graph_files import graph_to_value
 
     if bool(goal) == (graph is not None):
@@ -135,6 +143,7 @@ def ask(
         "budget_mc": budget,
         "deadline_s": deadline,
         "hedges_pct": hedges,
+        "standbys": read_standbys(standbys) if standbys else None,
     }
     folder = None if out is None else make_folder(out)
 

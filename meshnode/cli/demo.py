@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +35,11 @@ _DISCOVERY_S: Final = 30.0
 _POLL_S: Final = 0.25
 _DEADLINE_S: Final = 900.0
 _HTTP_S: Final = 60.0
+#: Of a demo whose broker is killed: who can go on, after so many finished units, and when
+#: one of them must have taken it over.
+_STANDBYS: Final = 2
+_UNITS_BEFORE: Final = 5
+_TAKEN_OVER_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,14 @@ class Options:
         nodes: Processes.
         out: Folder for report and provenance.
         as_json: Lines for programs instead of a picture.
+        kill_broker: Kill the node that takes the job, in the middle of it.
     """
 
     path: Path | None
     nodes: int
     out: Path
     as_json: bool
+    kill_broker: bool = False
 
 
 @dataclass(slots=True)
@@ -139,7 +146,10 @@ async def _run(options: Options) -> dict[str, Any]:
         nullcontext() if options.as_json else picture,
     ):
         show.live = None if options.as_json else picture
-        async with local_mesh(Path(home), nodes=options.nodes, told=show.member) as mesh:
+        standbys = _STANDBYS if options.kill_broker else 0
+        async with local_mesh(
+            Path(home), nodes=options.nodes, told=show.member, standbys=standbys
+        ) as mesh:
             result = await _review(mesh, graph, folder, show, options)
         show.draw()
     return result
@@ -148,12 +158,8 @@ async def _run(options: Options) -> dict[str, Any]:
 async def _review(
     mesh: LocalMesh, graph: TaskGraph, folder: Folder, show: _Show, options: Options
 ) -> dict[str, Any]:
-    token = (await trio.Path(mesh.desk.ready["token_file"]).read_text("ascii")).strip()
-    async with httpx.AsyncClient(
-        base_url=mesh.desk.ready["http"],
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=_HTTP_S,
-    ) as client:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(await _client(mesh.desk))
         await _discovered(client, mesh, graph)
         show.say("discovered", elapsed_s=round(show.elapsed_s, 2))
         body = {
@@ -162,8 +168,16 @@ async def _review(
             "deadline_s": _DEADLINE_S,
             "idempotency_key": "demo",
         }
+        if options.kill_broker:
+            body["standbys"] = [member.peer for member in mesh.standbys(_STANDBYS)]
         job = (await _call(client, "POST", "/api/jobs", body)).json()["job"]
         show.say("job", job=job, elapsed_s=round(show.elapsed_s, 2))
+        if options.kill_broker:
+            await _follow(client, job, mesh, show, units_max=_UNITS_BEFORE)
+            mesh.desk.process.kill()
+            show.say("killed", name=mesh.desk.name, elapsed_s=round(show.elapsed_s, 2))
+            heir, client = await _heir(mesh, job, stack)
+            show.say("taken_over", name=heir.name, elapsed_s=round(show.elapsed_s, 2))
         status = await _follow(client, job, mesh, show)
         provenance = (await _call(client, "GET", f"/api/jobs/{job}/provenance")).content
         if status["state"] != "completed":
@@ -175,6 +189,7 @@ async def _review(
     result = _keep(options.out, made, account_of_it)
     return {
         **result,
+        "brokers": [mesh.name_of(peer) for peer in made.proved.brokers],
         "elapsed_s": round(show.elapsed_s, 2),
         "first_result_s": round(show.first_result_s or show.elapsed_s, 2),
         "processes": len(mesh.members),
@@ -208,10 +223,42 @@ async def _discovered(client: httpx.AsyncClient, mesh: LocalMesh, graph: TaskGra
             raise NoProvider(f"after {_DISCOVERY_S:g} s nobody offers {task.capability}")
 
 
+async def _client(member: Member) -> httpx.AsyncClient:
+    """Return who asks a node."""
+    token = (await trio.Path(member.ready["token_file"]).read_text("ascii")).strip()
+    return httpx.AsyncClient(
+        base_url=member.ready["http"],
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=_HTTP_S,
+    )
+
+
+async def _heir(
+    mesh: LocalMesh, job: str, stack: AsyncExitStack
+) -> tuple[Member, httpx.AsyncClient]:
+    """Wait until a standby goes on with the job; return it, and who asks it.
+
+    Raises:
+        MeshError: Nobody does.
+    """
+    asked = [
+        (member, await stack.enter_async_context(await _client(member)))
+        for member in mesh.standbys(_STANDBYS)
+    ]
+    with trio.move_on_after(_TAKEN_OVER_S):
+        while True:
+            for member, client in asked:
+                listed = (await _call(client, "GET", "/api/jobs")).json()["jobs"]
+                if any(row["job"] == job for row in listed):
+                    return member, client
+            await trio.sleep(_POLL_S)
+    raise MeshError(f"within {_TAKEN_OVER_S:g} s nobody went on with job {job}")
+
+
 async def _follow(
-    client: httpx.AsyncClient, job: str, mesh: LocalMesh, show: _Show
+    client: httpx.AsyncClient, job: str, mesh: LocalMesh, show: _Show, *, units_max: int = 0
 ) -> dict[str, Any]:
-    """Watch the job to its end and return its last status."""
+    """Watch the job to its end, or to so many finished units; return its last status."""
     while True:
         status: dict[str, Any] = (await _call(client, "GET", f"/api/jobs/{job}")).json()
         for row in status["subtasks"]:
@@ -223,7 +270,7 @@ async def _follow(
             show.first_result_s = show.elapsed_s
             first = done[0]
             show.say("first_result", unit=first["id"], elapsed_s=round(show.elapsed_s, 2))
-        if status["state"] != "running":
+        if status["state"] != "running" or 0 < units_max <= len(done):
             return status
         await trio.sleep(_POLL_S)
 

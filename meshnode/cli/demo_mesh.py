@@ -70,6 +70,10 @@ class LocalMesh:
         """The node that brokers."""
         return self.members[-1]
 
+    def standbys(self, count: int) -> list[Member]:
+        """The first ``count`` nodes that host specialists: those that stand by."""
+        return self.members[1 : 1 + count]
+
     def name_of(self, peer: str) -> str:
         """Return a member's name, or the peer's own shortened."""
         for member in self.members:
@@ -80,7 +84,7 @@ class LocalMesh:
 
 @asynccontextmanager
 async def local_mesh(
-    home: Path, *, nodes: int, told: Callable[[Member], None]
+    home: Path, *, nodes: int, told: Callable[[Member], None], standbys: int = 0
 ) -> AsyncIterator[LocalMesh]:
     """Run a mesh of ``nodes`` processes under ``home`` for as long as the context lasts.
 
@@ -88,6 +92,7 @@ async def local_mesh(
         home: An empty folder; each node gets a folder in it.
         nodes: Processes in all, at least 5.
         told: Called with each member when it is ready.
+        standbys: So many of the specialists' nodes stand by for others' jobs.
 
     Raises:
         MeshError: A process did not come up; says what it said.
@@ -109,7 +114,11 @@ async def local_mesh(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "MESHNODE_WITH_STDIN": "1"},
+                env={
+                    **os.environ,
+                    "MESHNODE_WITH_STDIN": "1",
+                    "MESHNODE_STANDBY__ENABLED": str(1 <= number <= standbys).lower(),
+                },
             )
         processes.append(process)
         ready = await _ready(process, name, log)

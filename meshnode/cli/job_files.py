@@ -130,3 +130,10 @@ def keep(folder: Path, job: Mapping[str, Any], outputs: object, provenance: byte
             text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
     return journal
+
+
+def read_standbys(text: str) -> int | list[str]:
+    """Return how many standbys are wanted, or which: a number, or PeerIds between commas."""
+    if text.isdecimal():
+        return int(text)
+    return [peer.strip() for peer in text.split(",") if peer.strip()]

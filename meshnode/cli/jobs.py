@@ -81,6 +81,9 @@ def show(
             out.print(f"{unit['id']} {ended} at {attempt['node'][-8:]}: {why}", markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
+    if told["epoch"]:
+        whose = "its owner" if told["broker"] == told["owner"] else told["broker"]
+        out.print(f"its broker, number {told['epoch']}, is {whose}", markup=False)
     if told["error"]:
         out.print(plain(told["error"]["message"] or told["error"]["code"]), markup=False)
 

@@ -19,6 +19,12 @@ def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where report and provenance are kept.")
     ] = Path("meshnode-demo"),
+    kill_broker: Annotated[
+        bool,
+        typer.Option(
+            "--kill-broker", help="Kill the desk in the middle: a standby finishes its job."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Review a real folder with a mesh of processes on this machine.
@@ -31,12 +37,13 @@ def demo(
     Examples:
       meshnode demo
       meshnode demo --path docs --nodes 5 --out review
+      meshnode demo --kill-broker
     """
     import trio
 
     from meshnode.cli.demo import Options, run_demo
 
-    options = Options(path=path, nodes=nodes, out=out, as_json=as_json)
+    options = Options(path=path, nodes=nodes, out=out, as_json=as_json, kill_broker=kill_broker)
     result = trio.run(run_demo, options)
     if as_json:
         say_json(result)
@@ -53,5 +60,7 @@ def _print(result: dict[str, Any]) -> None:
         f" signatures verified, {result['cost_mc']} mc, {result['elapsed_s']:.1f} s",
         markup=False,
     )
+    if len(result["brokers"]) > 1:
+        print_(f"its brokers, one after the other: {', '.join(result['brokers'])}")
     print_(f"report: {result['report']}", markup=False)
     print_(f"check it yourself: meshnode verify {result['provenance']}", markup=False)

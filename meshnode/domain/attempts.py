@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshnode.domain import admission, ledger
+from meshnode.domain import admission, elections, ledger
 from meshnode.domain.job import Attempt, Unit
 from meshnode.domain.matching import Candidate
 from protocol.graph import SubTask
@@ -48,7 +48,7 @@ DISQUALIFYING: Final = frozenset(
     }
 )
 #: Failures of awards that nobody took.
-UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
+UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", elections.CHANGED, *CODES.values()})
 #: Attempts that may come to nothing because the contractor could not have an input, beside
 #: the tries: a link that is bad for some seconds must not use those up.  With the pauses
 #: they last about half a minute.

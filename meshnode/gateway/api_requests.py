@@ -24,7 +24,7 @@ from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = (
     *("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked"),
-    "hedges_pct",
+    *("hedges_pct", "standbys"),
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -84,8 +84,15 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
         asked=_text(table.get("asked", ""), "asked"),
         hedges_pct=_whole(table.get("hedges_pct", plain.hedges_pct), "hedges_pct"),
+        standbys=_standbys(table.get("standbys", 0)),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
+
+
+def _standbys(value: object) -> int | tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(_text(peer, "standbys") for peer in value)
+    return _whole(value, "standbys")
 
 
 def read_resumption(data: bytes) -> tuple[int | None, float | None]:

@@ -311,6 +311,8 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.GraphError, 422),
     (errors.ConfigError, 422),
     (errors.KeyReused, 409),
+    (errors.NoStandbys, 409),
+    (errors.Superseded, 409),
     (errors.NoSettlement, 409),
     (errors.BeyondEnd, 409),
     (errors.JobEnded, 409),

@@ -11,6 +11,7 @@ import outcome
 import trio
 
 from meshnode.domain.attempts import CODES
+from meshnode.domain.elections import CHANGED
 from meshnode.domain.facts import (
     Awarded,
     Called,
@@ -212,7 +213,9 @@ class Awards:
         self, journal: JobJournal, unit: Unit, attempt: Attempt, timeout_s: float
     ) -> bytes:
         """Ask once; what streams in meanwhile becomes events and checkpoints."""
-        body = encode(AwardBody(attempt.award, attempt.proposal))
+        elected = journal.state.elected
+        shown = elected.certificate if elected is not None else b""
+        body = encode(AwardBody(attempt.award, attempt.proposal, shown))
         news: list[Progress] = []
         began: list[bool] = []
 
@@ -297,6 +300,8 @@ class Awards:
             refuse = read_message(body.refuse, Refuse, network=network)
             if refuse.reason == "busy":
                 return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
+            if refuse.reason == "not_taken":  # of the broker before, and it never came there
+                return _failure(unit, attempt, CHANGED, refuse.text, blame="broker")
             self._market.spent(attempt.peer, attempt.agent)
             self._market.refused(attempt.peer, refuse)
             if code := CODES.get(refuse.reason):

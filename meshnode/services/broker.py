@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-import msgspec
 import trio
 
-from meshnode.domain.facts import Cancelled, InputRef, Planned
+from meshnode.domain.facts import (
+    Cancelled,
+    Elected,
+    InputRef,
+    Planned,
+)
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
@@ -20,13 +24,18 @@ from meshnode.errors import (
     NoProvider,
     NotFound,
     StoreError,
+    Superseded,
+    reasons,
 )
 from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
+from meshnode.services.handovers import Handovers
 from meshnode.services.job_keys import Key, content_of, read_key, same_job
-from meshnode.services.job_runner import JobRunner, Tools, reasons
+from meshnode.services.job_rows import JOB_ROW, JOBS, JobRow, closed
+from meshnode.services.job_runner import JobRunner, Tools
 from meshnode.services.job_terms import Terms
+from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from meshnode.services.resuming import left_of
 from meshnode.services.token_streams import Piece
@@ -35,7 +44,6 @@ from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
 from protocol.records import Capability
 
-_JOBS: Final = "job"  # job id -> JobRow
 #: As whose key a resumed job has the one that it goes on with.
 _RESUME: Final = "resume"
 _KEYS: Final = "job_key"  # caller/idempotency key -> job id/fingerprint of what it is about
@@ -53,29 +61,6 @@ _HOLD_S: Final = 1.0
 _HOLD_S_MAX: Final = 30.0
 
 
-class JobRow(msgspec.Struct, frozen=True):
-    """A job in the list of jobs; ``state`` and what follows it came later than the rest.
-
-    Attributes:
-        done: It has ended.
-        name: Its graph's.
-        planned_ms: When it was taken, Unix time.
-        state: How it ended; empty while it runs, or if an older version wrote the row.
-        spent_mc: What it has cost; 0 until it has ended.
-        ended_ms: When it ended; 0 until then.
-    """
-
-    done: bool
-    name: str
-    planned_ms: int
-    state: str = ""
-    spent_mc: int = 0
-    ended_ms: int = 0
-
-
-_JOB_ROW: Final = msgspec.msgpack.Decoder(JobRow)
-
-
 class Broker:
     """Every job of this node."""
 
@@ -89,13 +74,23 @@ class Broker:
         self._nursery: trio.Nursery | None = None
         self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
+        tools.successions.work_for(
+            Handovers(
+                context,
+                tools=tools,
+                journals=self._journals,
+                find=self._journal,
+                carry=self._begin,
+                close=self._close,
+            )
+        )
 
     async def run(self) -> None:
         """Carry jobs until cancelled; begins with those that a restart left."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX):
-                if not decode_as(raw, _JOB_ROW).done:
+            for job, raw in await self._context.store.scan(JOBS, count_max=_JOBS_MAX):
+                if not decode_as(raw, JOB_ROW).done:
                     nursery.start_soon(self._resume, job)
             await trio.sleep_forever()
 
@@ -113,6 +108,11 @@ class Broker:
         self._context.emit("job.resumed", job=job, seq=journal.state.seq)
         await self._carry(journal)
 
+    def _begin(self, journal: JobJournal) -> None:
+        self._journals[journal.job] = journal
+        if self._nursery is not None:
+            self._nursery.start_soon(self._carry, journal)
+
     async def _carry(self, journal: JobJournal) -> None:
         """Run a job to its end, again after whatever stops its runner."""
         hold_s = _HOLD_S
@@ -128,10 +128,13 @@ class Broker:
         over = False
         try:
             if journal.done is None:
-                await JobRunner(self._context, journal, tools=self._tools).run()
+                right = await self._tools.successions.right(journal)
+                runner = JobRunner(self._context, journal, tools=self._tools, right=right)
+                await runner.run()
             await self._close(journal)
-            self._put_away(journal.job)
             over = True
+        except* Superseded:
+            over = True  # another broker goes on with it, and its journal is followed
         except* StoreError as group:
             self._context.emit("job.held_up", job=journal.job, why=reasons(group))
         except* (MeshError, ProtocolError) as group:
@@ -142,16 +145,8 @@ class Broker:
         return over
 
     async def _close(self, journal: JobJournal) -> None:
-        state = journal.state
-        row = JobRow(
-            done=True,
-            name=state.graph.name if state.graph else "",
-            planned_ms=state.planned_ms,
-            state=state.done.state if state.done else "",
-            spent_mc=state.spent_mc,
-            ended_ms=state.ended_ms,
-        )
-        await self._context.store.commit(Put(_JOBS, journal.job, encode(row)))
+        await self._context.store.commit(closed(journal))
+        self._put_away(journal.job)
 
     # --- taking jobs ---
 
@@ -212,6 +207,7 @@ class Broker:
         lengths = check_inputs(graph, inputs)
         check_types(graph, await self._offered(graph), inputs)
         job = self._context.entropy.token(_JOB_ID_BYTES).hex()
+        elected = await self._elected(job, terms)
         refs, writes = await self._keep(job, inputs, lengths)
         planned = Planned(
             owner=self._context.peer,
@@ -220,22 +216,34 @@ class Broker:
             budget_mc=terms.budget_mc,
             deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
             idempotency_key=terms.idempotency_key,
-            epoch=0,
+            epoch=0 if elected is None else elected.epoch,
             traceparent=terms.traceparent,
             resumes=terms.resumes,
             again=dict(terms.again),
             hedges_pct=terms.hedges_pct,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
-        writes.append(Put(_JOBS, job, encode(row)))
+        writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
             writes.append(Put(_KEYS, named.key, f"{job}/{named.content}".encode()))
-        journal = await JobJournal.create(self._context, job, planned, *writes)
+        journal = await JobJournal.create(self._context, job, planned, *writes, elected=elected)
+        self._tools.successions.guard(journal)
+        self._tools.successions.guard(journal)
         self._journals[job] = journal
         if self._nursery is None:
             raise MeshError("this node is not running")
         self._nursery.start_soon(self._carry, journal)
         return job
+
+    async def _elected(self, job: str, terms: Terms) -> Elected | None:
+        """Find the job its standbys, if it is to have any."""
+        if not terms.standbys:
+            return None
+        successions = self._tools.successions
+        standbys = await successions.choose(terms.standbys)
+        return await successions.begin(
+            job, standbys, budget_mc=terms.budget_mc, deadline_s=terms.deadline_s
+        )
 
     def _check_terms(self, terms: Terms) -> None:
         if self._draining:
@@ -292,8 +300,8 @@ class Broker:
     async def jobs(self) -> list[tuple[str, JobRow]]:
         """Return every job with its id, newest first."""
         rows = [
-            (job, decode_as(raw, _JOB_ROW))
-            for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX)
+            (job, decode_as(raw, JOB_ROW))
+            for job, raw in await self._context.store.scan(JOBS, count_max=_JOBS_MAX)
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
         return rows
@@ -316,7 +324,7 @@ class Broker:
         for job in sorted(gone):
             # Its row goes last: a crash before that leaves it to be found again.
             head = await JobJournal.forget(self._context, job)
-            await self._context.store.commit(Delete(_JOBS, job), head, *keys.get(job, ()))
+            await self._context.store.commit(Delete(JOBS, job), head, *keys.get(job, ()))
             self._journals.pop(job, None)
             self._ended.pop(job, None)
         return len(gone)
@@ -332,9 +340,10 @@ class Broker:
     async def _journal(self, job: str) -> JobJournal:
         journal = self._journals.get(job)
         if journal is None:
-            journal = await JobJournal.open(self._context, job)
+            journal = await open_journal(self._context, job)
             # Two that opened it at once must share one: it has a single writer.
             journal = self._journals.setdefault(job, journal)
+            self._tools.successions.guard(journal)
         if journal.done is not None:
             self._put_away(job)
         return journal

@@ -14,6 +14,7 @@ from meshnode.ports import AgentCall, JsonValue, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
+from meshnode.services.signer import Topic
 from protocol.messages import Award, Binding, Result, read_message
 
 #: Table of output schemas that results are held against: hash -> schema.
@@ -61,7 +62,7 @@ class Checking:
         inputs: list[dict[str, JsonValue]] = []
         recomputed: list[JsonValue] | None = None
         if checks:
-            held = await self._held(award.inputs)
+            held = await self._held(state, award.inputs)
             inputs = assemble(award.inputs, award.each, award.items, held)
         if any(check.kind == "recompute" for check in checks):
             recomputed = await self._recompute(award, inputs)
@@ -91,7 +92,8 @@ class Checking:
         network = self._context.network
         result = read_message(delivered.result, Result, network=network)
         data = result.inline or await self._artifacts.fetch(
-            Wanted(delivered.output, delivered.size, attempt.peer), timeout_s=_FETCH_S
+            self._wanted(state, delivered.output, delivered.size, attempt.peer),
+            timeout_s=_FETCH_S,
         )
         kept, keeps = await self._artifacts.prepare(
             data, job=state.job, broker=self._context.peer
@@ -100,11 +102,27 @@ class Checking:
             raise OutputInvalid(f"{attempt.peer} sent an output that its result doesn't name")
         return data, keeps
 
-    async def _held(self, bindings: dict[str, Binding]) -> dict[bytes, bytes]:
+    def _wanted(self, state: JobState, name: bytes, size: int, holder: str) -> Wanted:
+        """Return an artifact of the job as its broker asks for it."""
+        if state.elected is None or holder == self._context.peer:
+            return Wanted(name, size, holder)
+        # Whoever made it for a broker before this one knows this one by its ticket.
+        plan = state.required_plan
+        topic = Topic(
+            job=state.job,
+            deadline_ms=plan.deadline_ms,
+            epoch=state.elected.epoch,
+            charter=state.elected.charter,
+        )
+        own = self._context.peer
+        ticket = self._artifacts.ticket(name, holder=holder, reader=own, topic=topic)
+        return Wanted(name, size, holder, ticket)
+
+    async def _held(self, state: JobState, bindings: dict[str, Binding]) -> dict[bytes, bytes]:
         """Return the bytes of inputs, which this broker keeps: its own, and checked outputs."""
         held: dict[bytes, bytes] = {}
         for name, part in artifacts(bindings).items():
-            wanted = Wanted(name, part.size, part.holder)
+            wanted = self._wanted(state, name, part.size, part.holder)
             held[name] = await self._artifacts.fetch(wanted, timeout_s=_FETCH_S)
         return held
 
@@ -146,7 +164,7 @@ class Checking:
         holder = Holder(self._context.peer)
         for name, source in sorted(state.graph.outputs.items()):
             binding = bind_output(state, source, holder)
-            held = await self._held({name: binding})
+            held = await self._held(state, {name: binding})
             try:
                 (fields,) = assemble({name: binding}, [], 1, held)
             except InputInvalid as exc:

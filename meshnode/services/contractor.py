@@ -343,7 +343,7 @@ class Contractor:
         awarded, *_ = check_receipt(
             award, result.result, result.receipt, incoming.body, network=self._signer.network
         )
-        if awarded.h.charter:
+        if acceptance.h.issuer != awarded.h.issuer:
             await self._need_newest(awarded, acceptance)
         row = ReceiptRow(award, result.result, result.receipt, incoming.body)
         async with self._claimed(acceptance.award):

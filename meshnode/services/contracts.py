@@ -215,7 +215,8 @@ class Contracts:
         row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
         return fact, [
             *receipt_writes(award, row, now_ms=self._context.clock.now_ms()),
-            Put(DUE, award.hex(), attempt.peer.encode()),
+            # Under a charter it is due when it can't be lost: see JobRunner.
+            *([] if state.elected else [Put(DUE, award.hex(), attempt.peer.encode())]),
             *self._ledger.writes(self._posting(state, attempt, fact)),
         ]
 
@@ -281,7 +282,8 @@ def topic(state: JobState, unit: Unit, cost_mc: int) -> Topic:
         traceparent=plan.traceparent,
         budget=Budget(cost_mc=max(0, cost_mc)),
         hops=max(0, plan.hops - 1),
-        epoch=plan.epoch,
+        epoch=state.elected.epoch if state.elected else plan.epoch,
+        charter=state.elected.charter if state.elected else b"",
     )
 
 

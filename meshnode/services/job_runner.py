@@ -35,14 +35,23 @@ from meshnode.domain.step_kinds import (
     Finish,
     GiveUp,
     MakeAward,
+    Step,
     Stop,
     Verify,
     View,
     Wake,
 )
 from meshnode.domain.steps import next_steps
-from meshnode.errors import ArtifactError, MeshError, NoProvider, OutputInvalid, StoreError
+from meshnode.errors import (
+    ArtifactError,
+    MeshError,
+    NoProvider,
+    OutputInvalid,
+    StoreError,
+    reasons,
+)
 from meshnode.ports import Write
+from meshnode.services.acceptances import Acceptances, owe_again
 from meshnode.services.awards import Awards
 from meshnode.services.checking import Checking
 from meshnode.services.context import Context
@@ -50,8 +59,8 @@ from meshnode.services.contracts import Contracts
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.receipts import Receipts
+from meshnode.services.successions import Right, Successions
 from protocol.errors import ProtocolError
-from protocol.keys import digest
 
 #: The view is looked at again after this, even if nothing happened, seconds.
 _POLL_S: Final = 1.0
@@ -76,6 +85,7 @@ class Tools:
     contracts: Contracts
     checking: Checking
     receipts: Receipts
+    successions: Successions
 
 
 @dataclass(eq=False, slots=True)
@@ -97,14 +107,18 @@ class JobRunner:
         journal: JobJournal,
         *,
         tools: Tools,
+        right: Right | None = None,
     ) -> None:
+        """Carry on what ``journal`` says, while ``right`` holds if the job needs one."""
         self._context = context
+        self._right = right
         self._journal = journal
         self._market = tools.market
         self._awards = tools.awards
         self._contracts = tools.contracts
         self._checking = tools.checking
         self._receipts = tools.receipts
+        self._acceptances = Acceptances(journal, tools.receipts, right)
         self._busy: set[_Key] = set()
         self._settlements: list[_Settlement] = []
         self._nursery: trio.Nursery | None = None
@@ -119,10 +133,13 @@ class JobRunner:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._listen)
+                if self._right is not None:  # what a restart came before
+                    nursery.start_soon(owe_again, self._context, self._journal, self._receipts)
                 while self._journal.done is None:
                     wake_ms = await self._turn()
                     if wake_ms is not None:
                         await self._sleep(wake_ms)
+                await self._acceptances.settled()
                 nursery.cancel_scope.cancel()
         finally:
             self._market.publish_load(self._journal.job, {})
@@ -141,25 +158,19 @@ class JobRunner:
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
             nonlocal market, wake_ms
+            if self._right is not None and not self._right.holds:
+                return [], []
             while self._settlements:
                 # One at a time: each may be what another no longer holds after.
                 settlement = self._settlements.pop(0)
                 if settlement.still():
                     taken.append(settlement)
                     return settlement.facts, settlement.writes
-            self._publish_load()
-            if market is None:
-                market = self._market.view(task.capability for task in state.tasks.values())
-            else:  # who offers what is not looked up again for what follows in one turn
-                market = replace(market, load=self._market.load())
-            # Between the look at what others promised and the promise nobody may come.
-            view = self._contracts.view(market)
-            steps = next_steps(state, self._context.clock.now_ms(), view)
-            self._contracts.promise(state, steps)
+            market = self._look(state, market)
             facts: list[Fact] = []
             writes: list[Write] = []
             work.clear()
-            for step in steps:
+            for step in self._steps(state, market):
                 if isinstance(step, Wake):
                     wake_ms = min(wake_ms, step.at_ms)
                 elif isinstance(step, Attend | Verify | Stop):
@@ -177,6 +188,20 @@ class JobRunner:
         for step in work:
             self._start(step)
         return wake_ms if self._journal.done is None else None
+
+    def _look(self, state: JobState, before: View | None) -> View:
+        """Return who offers what; that isn't looked up again for what follows in one turn."""
+        self._publish_load()
+        if before is None:
+            return self._market.view(task.capability for task in state.tasks.values())
+        return replace(before, load=self._market.load())
+
+    def _steps(self, state: JobState, market: View) -> Sequence[Step]:
+        # Between the look at what others promised and the promise nobody may come.
+        view = self._contracts.view(market)
+        steps = next_steps(state, self._context.clock.now_ms(), view)
+        self._contracts.promise(state, steps)
+        return steps
 
     def _publish_load(self) -> None:
         load: dict[str, int] = {}
@@ -264,7 +289,9 @@ class JobRunner:
             elif isinstance(fact, Charged):
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
                 self._contracts.charged(self._journal.state, attempt, fact)
-                self._receipts.deliver(digest(attempt.award), attempt.peer, fact.acceptance)
+                deliver = self._acceptances.deliver
+                if self._nursery is not None:
+                    self._nursery.start_soon(deliver, attempt, fact.acceptance)
                 if attempt.error is None:
                     self._market.worked(attempt.peer)
                 else:
@@ -324,6 +351,8 @@ class JobRunner:
         attempt = self._open_attempt(step.unit, step.attempt)
         if attempt is None:
             return
+        if self._right is not None:  # what isn't known to its heirs would be done again
+            await self._right.until_safe(self._journal.state.seq)
         begun_s = trio.current_time()
         fact = await self._awards.attend(self._journal, unit, attempt)
         if isinstance(fact, Delivered) and self._market.was_up_at(attempt.at_ms):
@@ -451,15 +480,6 @@ class JobRunner:
     def _open_attempt(self, unit: str, number: int) -> Attempt | None:
         found: Unit | None = self._journal.state.units.get(unit)
         return found.attempt(number) if found else None
-
-
-def reasons(group: BaseExceptionGroup[BaseException]) -> str:
-    """Return what the exceptions in ``group`` say, one after the other."""
-    told = [
-        reasons(exc) if isinstance(exc, BaseExceptionGroup) else f"{type(exc).__name__}: {exc}"
-        for exc in group.exceptions
-    ]
-    return "; ".join(told)
 
 
 def _failed(

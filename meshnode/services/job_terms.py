@@ -21,6 +21,8 @@ class Terms:
         again: Its sub-tasks that had been begun there.
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             contractor too when the first is slow; 0 for none.
+        standbys: PeerIds of nodes that go on with the job when this one is gone, or how
+            many are to be chosen; none unless said.
     """
 
     budget_mc: int = 1_000_000
@@ -31,3 +33,4 @@ class Terms:
     resumes: str = ""
     again: Mapping[str, Again] = field(default_factory=dict)
     hedges_pct: int = 10
+    standbys: int | tuple[str, ...] = ()

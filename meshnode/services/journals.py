@@ -76,6 +76,8 @@ class JobJournal:
         self._before = before
         self._head = b""
         self._following = False
+        #: Of a job with standbys: how many events can't be lost with this node.
+        self.guard: Callable[[], int] | None = None
         self._lock = trio.Lock()
         self._wishes: list[Wish] = []
         self._changed = trio.Event()
@@ -104,8 +106,7 @@ class JobJournal:
     ) -> "JobJournal":
         """Begin a job: its segment's header and first facts, durable together.
 
-        ``writes`` are committed with them, or not at all; ``elected`` says by what right,
-        if there is a charter.
+        ``writes`` go with them; ``elected`` says by what right, if there is a charter.
         """
         header = encode_segment(
             Segment(
@@ -134,10 +135,7 @@ class JobJournal:
     ) -> "JobJournal":
         """Go on with a job where earlier brokers left it, in a segment of this node's own.
 
-        Args:
-            before: What they wrote, as far as it is here.
-            elected: By what right.
-            writes: Committed with it, or not at all.
+        ``before`` is what they wrote, as far as it is here; ``writes`` go with the facts.
         """
         header = encode_segment(
             Segment(
@@ -161,9 +159,8 @@ class JobJournal:
         cls, context: Context, job: str, segments: Sequence[SegmentExport]
     ) -> "JobJournal":
         """Return the journal of a job that another broker goes on with, from its copies."""
-        last = segments[-1]
-        journal = cls(context, job, last.header, before=segments[:-1])
-        journal.follow_on(last.events, last.head)
+        journal = cls(context, job, segments[-1].header, before=segments[:-1])
+        journal.follow_on(segments[-1].events, segments[-1].head)
         return journal
 
     @classmethod
@@ -375,8 +372,10 @@ class JobJournal:
 
     @property
     def done(self) -> Done | None:
-        """How the job ended, once that is durable."""
-        return self.state.done if self._durable == len(self._events) else None
+        """How the job ended, once that is durable, and can't be lost with this node."""
+        guarded = self.guard is not None and not self._following
+        safe = self.guard() if guarded and self.guard is not None else self._durable
+        return self.state.done if safe >= len(self._events) == self._durable else None
 
     def _link(self, body: bytes) -> None:
         """Add what was folded to the chain."""
@@ -472,6 +471,11 @@ class JobJournal:
         """Write nothing more: another broker goes on with the job."""
         self._following = True
         self.poke()
+
+    def become(self, other: "JobJournal") -> None:
+        """Be ``other`` from now on: whoever waits here sees what happens there."""
+        self.poke()
+        self.__dict__.update(other.__dict__)
 
     def adopt(self, segments: Sequence[SegmentExport]) -> None:
         """Be what another broker wrote; all of it is durable here."""

@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Demo:
     """A running ``meshnode demo --json``."""
 
-    def __init__(self, folder: Path, out: Path) -> None:
-        command = [*MESHNODE, "demo", "--json", "--path", str(folder), "--out", str(out)]
+    def __init__(self, folder: Path, out: Path, *more: str) -> None:
+        command = [*MESHNODE, "demo", "--json", "--path", str(folder), "--out", str(out), *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.nodes: list[dict[str, Any]] = []
 
@@ -132,3 +132,16 @@ def test_killing_a_contractor_mid_run_still_ends_complete(folder: Path, tmp_path
     assert {row["state"] for row in result["subtasks"]} == {"completed"}
     proved = verify_provenance(Path(result["provenance"]).read_bytes())
     assert any(row.attempts > 1 for row in proved.rows), "the kill came too late to matter"
+
+
+def test_the_demo_goes_on_when_its_broker_is_killed(folder: Path, tmp_path: Path) -> None:
+    demo = Demo(folder, tmp_path / "out", "--kill-broker")
+    killed = demo.until("killed")
+    heir = demo.until("taken_over")
+    result = demo.until("result")
+    assert demo.end() == 0
+    assert (result["state"], killed["name"]) == ("completed", "desk")
+    assert result["brokers"] == ["desk", heir["name"]]
+    assert {row["state"] for row in result["subtasks"]} == {"completed"}
+    proved = verify_provenance(Path(result["provenance"]).read_bytes())
+    assert len(proved.brokers) == 2

@@ -36,6 +36,7 @@ FILES: Final = {
     "journal": ("80-journal.md", signed.journal_cases),
     "mail": ("90-mail.md", mail.mail_cases),
     "charter": ("85-failover.md", charter.charter_cases),
+    "shipping": ("86-shipping.md", charter.shipping_cases),
 }
 
 

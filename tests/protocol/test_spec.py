@@ -26,6 +26,7 @@ from protocol import (
     session,
     session_frames,
     settlements,
+    shipping,
     signing,
 )
 from protocol.errors import ErrorCode, RemoteProtocolError
@@ -51,6 +52,7 @@ MODULES = (
     records,
     session_frames,
     settlements,
+    shipping,
     signing,
 )
 

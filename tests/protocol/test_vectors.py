@@ -24,6 +24,7 @@ from protocol import (
     membership,
     messages,
     records,
+    shipping,
     timely,
 )
 from protocol.errors import RemoteProtocolError
@@ -210,6 +211,14 @@ def read_charter(data: bytes, inputs: dict[str, Any]) -> Any:
     return {"job": told.job, "owner": told.owner, "epoch": won.epoch, "broker": won.broker}
 
 
+def read_shipping(data: bytes, inputs: dict[str, Any]) -> Any:
+    if inputs["type"] == "shipped":
+        told = shipping.read_shipped(data)
+        return {"segment": told.segment, "count": told.count}
+    ship = shipping.read_ship(data)
+    return {"first": ship.first, "events": len(ship.events)}
+
+
 READERS: dict[str, Read] = {
     "codec": read_codec,
     "framing": read_framing,
@@ -228,6 +237,7 @@ READERS: dict[str, Read] = {
     "journal": read_journal,
     "mail": read_mail,
     "charter": read_charter,
+    "shipping": read_shipping,
 }
 
 

@@ -164,3 +164,36 @@ def _charters_that_do_not_hold(read: dict[str, Any]) -> Iterator[Case]:
             certificate(grant(FIRST, **named), grant(SECOND, **named), under=under),
             refusal,
         )
+
+
+def shipping_cases() -> Iterator[Case]:
+    """Bodies of ``ship`` and of its answer."""
+    ship: dict[str, Any] = {"type": "ship"}
+    told: dict[str, Any] = {"type": "shipped"}
+    fields: list[Any] = [b"certificate", b"header", 3, [b"event"] * 2, b"head", [b"{}"], []]
+    yield "two events", ship, codec.encode(fields), ok({"first": 3, "events": 2})
+    more = [*fields, "more"]
+    yield "a field that is unknown", ship, codec.encode(more), ok({"first": 3, "events": 2})
+    none = [*fields[:3], [], b"", [], []]
+    yield "nothing but a place", ship, codec.encode(none), ok({"first": 3, "events": 0})
+    yield (
+        "a place before the first",
+        ship,
+        codec.encode([*fields[:2], -1, *fields[3:]]),
+        MALFORMED,
+    )
+    yield (
+        "events that are text",
+        ship,
+        codec.encode([*fields[:3], ["event"], *fields[4:]]),
+        MALFORMED,
+    )
+    yield "a field missing", ship, codec.encode(fields[:-1]), MALFORMED
+    yield "a byte behind it", ship, codec.encode(fields) + b"\x00", MALFORMED
+    chain = digest(b"a chain")
+    yield "what is there", told, codec.encode([2, 7, chain]), ok({"segment": 2, "count": 7})
+    nothing = codec.encode([0, 0, bytes(32)])
+    yield "nothing is there", told, nothing, ok({"segment": 0, "count": 0})
+    yield "a chain that is no hash", told, codec.encode([2, 7, chain[:31]]), MALFORMED
+    yield "events that are one", ship, codec.encode([*fields[:3], b"x", *fields[4:]]), MALFORMED
+    yield "a count before nothing", told, codec.encode([2, -7, chain]), MALFORMED

@@ -261,8 +261,8 @@ def test_calls_that_stay_in_the_timetable_are_seen() -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     services = {
         "artifacts._memory": ("artifacts", "_MEMORY_BYTES_MAX"),
-        "artifacts._granted": ("artifacts", "_NOTED_MAX"),
-        "artifacts._sound": ("artifacts", "_NOTED_MAX"),
+        "artifacts._granted": ("artifact_rows", "NOTED_MAX"),
+        "artifacts._sound": ("artifact_rows", "NOTED_MAX"),
         "broker._ended": ("broker", "_ENDED_MAX"),
         "broker._tools.checking._schemas": ("checking", "_SCHEMAS_MAX"),
         "contractor._letters._seen": ("letters", "_SEEN_MAX"),

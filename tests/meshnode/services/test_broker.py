@@ -24,8 +24,8 @@ from meshnode.errors import (
 from meshnode.node import Node
 from meshnode.ports import Put
 from meshnode.services.bodies import ACCEPTANCE, AWARD, AWARD_BODY
-from meshnode.services.broker import JobRow
 from meshnode.services.context import Context
+from meshnode.services.job_rows import JobRow
 from meshnode.services.job_terms import Terms
 from meshnode.services.journals import JobJournal
 from meshnode.services.session import Incoming

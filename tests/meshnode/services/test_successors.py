@@ -131,7 +131,7 @@ def test_a_later_broker_stops_what_an_earlier_one_awarded() -> None:
     play(story)
 
 
-def test_the_newest_broker_pays_and_an_earlier_one_no_longer() -> None:
+def test_the_newest_broker_or_the_awards_own_pays_and_that_once() -> None:
     async def story(mesh: SimMesh) -> None:
         hand, other, job = await two_brokers(mesh, TextAgent())
         body = await award(hand, job, 1, job.certificate(1))
@@ -139,9 +139,9 @@ def test_the_newest_broker_pays_and_an_earlier_one_no_longer() -> None:
         early = accepting(other, job, body, raw, 2)
         assert await refused(other, ACCEPTANCE, early) == ErrorCode.STALE
         await other.request(SUCCEED, job.certificate(2, broker=1))
+        await other.request(ACCEPTANCE, accepting(other, job, body, raw, 2))
         late = accepting(hand, job, body, raw, 1)
         assert await refused(hand, ACCEPTANCE, late) == ErrorCode.STALE
-        await other.request(ACCEPTANCE, accepting(other, job, body, raw, 2))
         (row,) = await mesh.node("b").receipts.rows()
         assert row.award == body.award
         balances = mesh.node("b").ledger.balances

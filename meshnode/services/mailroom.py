@@ -1,0 +1,47 @@
+"""What letters need, wired together; the mailbox, if its owner wants one."""
+
+from typing import NamedTuple
+
+from meshnode.services.admission import Admission
+from meshnode.services.collecting import Collecting
+from meshnode.services.context import Context
+from meshnode.services.depositing import Depositing
+from meshnode.services.directory import DirectoryService
+from meshnode.services.inbox import Inbox
+from meshnode.services.mailbox import Mailbox
+from meshnode.services.membership import Members
+from meshnode.services.outbox import Outbox
+from meshnode.services.sessions import Sessions
+
+
+class Mailroom(NamedTuple):
+    """The services that carry letters."""
+
+    inbox: Inbox
+    outbox: Outbox
+    depositing: Depositing
+    collecting: Collecting
+    mailbox: Mailbox | None
+
+
+def open_mailroom(
+    context: Context,
+    *,
+    sessions: Sessions,
+    door: Admission,
+    directory: DirectoryService,
+    members: Members,
+) -> Mailroom:
+    """Return them, listening."""
+    inbox = Inbox(context, sessions=sessions, door=door)
+    outbox = Outbox(context, sessions=sessions)
+    depositing = Depositing(
+        context, sessions=sessions, directory=directory, members=members, outbox=outbox
+    )
+    collecting = Collecting(
+        context, sessions=sessions, door=door, directory=directory, members=members, inbox=inbox
+    )
+    mailbox = None
+    if context.config.mailbox.enabled:
+        mailbox = Mailbox(context, sessions=sessions, door=door)
+    return Mailroom(inbox, outbox, depositing, collecting, mailbox)

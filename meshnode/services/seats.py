@@ -1,0 +1,421 @@
+"""Seats: this node's part in electing the brokers of jobs of which it is a member.
+
+A :class:`Seat` is one job's.  What the rules of :mod:`meshnode.domain.failover` make of it
+is written down before anybody hears of it; asking others, and waiting until something is
+due, is done here.  What follows from an election is for others to do: they are told.
+
+Specified in protocol/spec/85-failover.md, "Granting" and "Acting".
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from meshnode.domain.failover import (
+    Asked,
+    Candidacy,
+    Granted,
+    Mandate,
+    Position,
+    Promise,
+    Refused,
+    Rules,
+    Turn,
+)
+from meshnode.domain.failover import Seat as View
+from meshnode.errors import MeshError, StoreError
+from meshnode.ports import Delete, Put
+from meshnode.services.context import Context
+from meshnode.services.sessions import Incoming, Sessions
+from protocol.charter import (
+    Answer,
+    Ask,
+    Chartered,
+    Grant,
+    read_answer,
+    read_ask,
+    read_certificate,
+    read_charter,
+    read_grant,
+    sign_grant,
+    write_certificate,
+)
+from protocol.codec import decode_as, encode
+from protocol.errors import Malformed, RemoteProtocolError
+from protocol.limits import SKEW_MS_MAX
+
+EPOCH: Final = "epoch"
+
+#: Charter's name, hex -> SeatRow.
+SEATS: Final = "seat"
+_SEATS_MAX: Final = 100_000
+#: A member is given so much of a lease to answer in; a third goes by between two askings.
+_ANSWER_SHARE: Final = 0.3
+_ANSWER_S_MAX: Final = 5.0
+#: What the disk refused is tried again after this, seconds.
+_AGAIN_S: Final = 0.5
+
+
+class SeatRow(msgspec.Struct, frozen=True):
+    """A seat as it outlives a restart.
+
+    Attributes:
+        charter: The charter's envelope.
+        epoch: The highest that was granted.
+        broker: To whom.
+        until_ms: By this node's clock, nothing later is granted to another before.
+        over: The job has ended: nobody stands any more.
+    """
+
+    charter: bytes
+    epoch: int
+    broker: str
+    until_ms: int
+    over: bool = False
+
+
+_ROW: Final = msgspec.msgpack.Decoder(SeatRow)
+
+
+class Seat:
+    """One job's members as this node, one of them, sees them.
+
+    Attributes:
+        envelope: The charter's.
+        chartered: What it says.
+        rules: Of its members.
+        view: What is known.
+        certificate: Of the newest epoch that was won, as far as it is known.
+        newest: Which epoch that is, and its broker.
+        over: The job has ended.
+        changed: Set, and made anew, whenever something here is another.
+    """
+
+    def __init__(self, envelope: bytes, chartered: Chartered, me: str, now_ms: int) -> None:
+        charter = chartered.charter
+        mandate = Mandate(
+            chartered.members, charter.first_epoch, charter.lease_ms, charter.skew_ms
+        )
+        self.envelope = envelope
+        self.chartered = chartered
+        self.rules = Rules(mandate)
+        self.view: View = self.rules.seat(me, Position(0, 0), now_ms=now_ms)
+        self.certificate = b""
+        self.newest: tuple[int, str] = (0, "")
+        self.over = False
+        self.changed = trio.Event()
+        self.grants: dict[str, bytes] = {}  # of the epoch that is asked for, by member
+        self.turn = trio.Lock()  # one step at a time: each is written down before the next
+        self.position = Position(0, 0)
+
+    @property
+    def job(self) -> str:
+        """Its id."""
+        return self.chartered.charter.job
+
+    def poke(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def moved(self, position: Position) -> None:
+        """Have so much of the journal."""
+        self.position = position
+        self.view = self.view._replace(position=position)
+
+
+Tell = Callable[[Seat], Awaitable[None]]
+
+
+class Seats:
+    """See the module.  :meth:`load` first, then :meth:`run`."""
+
+    def __init__(self, context: Context, *, sessions: Sessions) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._sessions = sessions
+        self._seats: dict[bytes, Seat] = {}
+        self._nursery: trio.Nursery | None = None
+        self.won: Tell = _nobody
+        self.lost: Tell = _nobody
+        self.admit: Callable[[Chartered], Awaitable[None]] = _admit_none
+        sessions.handle(EPOCH, self._on_epoch)
+
+    async def load(self) -> None:
+        """Take up the seats from before.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        now_ms = self._clock.now_ms()
+        for key, raw in await self._context.store.scan(SEATS, count_max=_SEATS_MAX):
+            row = decode_as(raw, _ROW)
+            try:
+                chartered = read_charter(
+                    row.charter, network=self._context.network, now_ms=now_ms
+                )
+            except RemoteProtocolError as exc:  # it has expired, mostly
+                self._context.emit("seat.forgotten", charter=key, why=str(exc))
+                await self._context.store.commit(Delete(SEATS, key))
+                continue
+            seat = Seat(row.charter, chartered, self._context.peer, now_ms)
+            promise = Promise(row.epoch, row.broker, row.until_ms)
+            seat.view = seat.rules.restarted(seat.view._replace(promise=promise), now_ms=now_ms)
+            seat.over = row.over
+            self._seats[chartered.name] = seat
+
+    async def run(self) -> None:
+        """Stand, and prolong leases, where that is due; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for seat in self._seats.values():
+                nursery.start_soon(self._attend, seat)
+            await trio.sleep_forever()
+
+    # --- who has a seat ---
+
+    def seat(self, charter: bytes) -> Seat | None:
+        """Return the seat of the job with that charter, or None."""
+        return self._seats.get(charter)
+
+    def of_job(self, job: str) -> Seat | None:
+        """Return the seat of the job of that id, or None."""
+        return next((seat for seat in self._seats.values() if seat.job == job), None)
+
+    def all(self) -> list[Seat]:
+        """Return every seat."""
+        return list(self._seats.values())
+
+    @property
+    def held(self) -> int:
+        """Jobs that go on and of which this node is a member."""
+        return sum(not seat.over for seat in self._seats.values())
+
+    async def take(self, envelope: bytes, chartered: Chartered, *, first: bool = False) -> Seat:
+        """Be a member of a job, from now on.
+
+        Args:
+            envelope: The charter's.
+            chartered: What it says.
+            first: To be its first broker: stand at once.
+
+        Raises:
+            StoreError: The disk refused: this node is none.
+        """
+        seat = Seat(envelope, chartered, self._context.peer, self._clock.now_ms())
+        if first:
+            seat.view = seat.view._replace(quiet_until_ms=0)
+        await self._write(seat, seat.view.promise)
+        self._seats[chartered.name] = seat
+        if self._nursery is not None:
+            self._nursery.start_soon(self._attend, seat)
+        return seat
+
+    async def end(self, seat: Seat) -> None:
+        """The job is over: grant and ask for nothing more.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        if not seat.over:
+            await self._write(seat, seat.view.promise, over=True)
+            seat.over = True
+            seat.poke()
+
+    async def leave(self, seat: Seat) -> None:
+        """Be no member any more: the job was never begun."""
+        seat.over = True
+        seat.poke()
+        self._seats.pop(seat.chartered.name, None)
+        await self._context.store.commit(Delete(SEATS, seat.chartered.name.hex()))
+
+    # --- acting ---
+
+    def acts(self, seat: Seat) -> bool:
+        """Tell whether this node is the job's broker now, and its lease holds."""
+        return not seat.over and seat.rules.may_act(seat.view, now_ms=self._clock.now_ms())
+
+    def is_broker(self, seat: Seat) -> bool:
+        """Tell whether this node has won the newest epoch that it knows of."""
+        return seat.newest[1] == self._context.peer
+
+    async def show(self, seat: Seat, certificate: bytes, peer: str) -> int:
+        """Take in that ``peer`` is the job's broker; return its epoch.
+
+        Raises:
+            Malformed: It isn't, or was before another that is known.
+        """
+        won = read_certificate(
+            certificate, network=self._context.network, now_ms=self._clock.now_ms()
+        )
+        if won.broker != peer or won.chartered.name != seat.chartered.name:
+            raise Malformed("a certificate is shown by its broker, and under its charter")
+        if won.epoch < seat.newest[0]:
+            raise Malformed(f"epoch {won.epoch} is over: {seat.newest[0]} was won")
+        if won.epoch > seat.newest[0]:
+            async with seat.turn:
+                now_ms = self._clock.now_ms()
+                turn = seat.rules.shown(seat.view, won.epoch, peer, now_ms=now_ms)
+                await self._do(seat, turn)
+            seat.newest, seat.certificate = (won.epoch, peer), certificate
+            seat.poke()
+            await self.lost(seat)
+        return won.epoch
+
+    # --- granting ---
+
+    async def _on_epoch(self, incoming: Incoming) -> bytes:
+        ask = read_ask(incoming.body)
+        chartered = read_charter(
+            ask.charter, network=self._context.network, now_ms=self._clock.now_ms()
+        )
+        members = chartered.members
+        if incoming.peer not in members or self._context.peer not in members:
+            raise Malformed("an epoch is asked for by one member of another")
+        seat = self._seats.get(chartered.name)
+        if seat is None:
+            await self.admit(chartered)
+            seat = self._seats.get(chartered.name)  # or it came twice
+            if seat is None:
+                seat = await self.take(ask.charter, chartered)
+        if seat.over:
+            return encode(Answer(b"", 0, "", over=True))
+        async with seat.turn:
+            asked = Asked(
+                ask.epoch, incoming.peer, ask.asked_ms, Position(ask.segment, ask.count)
+            )
+            turn = seat.rules.asked(seat.view, asked, now_ms=self._clock.now_ms())
+            await self._do(seat, turn)
+        (_, said) = turn.sends[0]
+        if isinstance(said, Refused):
+            return encode(Answer(b"", max(0, said.epoch), said.broker))
+        return encode(Answer(self._grant(seat, said.broker, ask), 0, ""))
+
+    def _grant(self, seat: Seat, broker: str, ask: Ask) -> bytes:
+        grant = Grant(
+            charter=seat.chartered.name,
+            epoch=ask.epoch,
+            broker=broker,
+            asked_ms=ask.asked_ms,
+            until_ms=seat.view.promise.until_ms,
+        )
+        return sign_grant(self._context.signer.identity, seat.chartered, grant)
+
+    # --- asking ---
+
+    async def _attend(self, seat: Seat) -> None:
+        """Do what is due, whenever it is, until the job is over or the charter is."""
+        while not seat.over and self._clock.now_ms() < self._ends_ms(seat):
+            changed = seat.changed
+            wait_ms = seat.rules.due_ms(seat.view) - self._clock.now_ms()
+            with trio.move_on_after(max(0.0, wait_ms / 1000)):
+                await changed.wait()
+                continue
+            try:
+                await self.stand(seat)
+            except StoreError as exc:
+                self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+                await trio.sleep(_AGAIN_S)
+
+    def _ends_ms(self, seat: Seat) -> int:
+        return seat.chartered.charter.expires_ms + SKEW_MS_MAX
+
+    async def stand(self, seat: Seat) -> None:
+        """Ask for what is due: an epoch, or more time in one; return when all have answered.
+
+        Raises:
+            StoreError: The disk refused: nobody was asked.
+        """
+        before = seat.view.candidacy
+        async with seat.turn:
+            turn = seat.rules.wake(seat.view, now_ms=self._clock.now_ms())
+            await self._do(seat, turn)
+            asks = seat.view.candidacy
+            if asks is None or not turn.sends:
+                return
+            if before is None or before.epoch != asks.epoch:
+                seat.grants.clear()
+            mine = Ask(seat.envelope, asks.epoch, asks.asked_ms, *seat.view.position)
+            seat.grants[self._context.peer] = self._grant(seat, self._context.peer, mine)
+        async with trio.open_nursery() as nursery:
+            for member, _ in turn.sends:
+                nursery.start_soon(self._ask, seat, member, mine, asks)
+        if seat.view.candidacy is not None and not self.acts(seat):
+            await trio.sleep(_AGAIN_S)  # they were away: not again at once
+
+    async def _ask(self, seat: Seat, member: str, mine: Ask, asks: Candidacy) -> None:
+        lease_s = seat.chartered.charter.lease_ms / 1000
+        timeout_s = min(_ANSWER_S_MAX, lease_s * _ANSWER_SHARE)
+        try:
+            raw = await self._sessions.request(member, EPOCH, encode(mine), timeout_s=timeout_s)
+            answer = read_answer(raw)
+            if answer.over:
+                await self.end(seat)
+                return
+            if answer.grant:
+                await self._granted(seat, member, answer.grant, asks.epoch)
+                return
+        except (MeshError, RemoteProtocolError) as exc:
+            self._context.emit("seat.unanswered", job=seat.job, peer=member, why=str(exc))
+            return
+        async with seat.turn:
+            no = Refused(answer.epoch, answer.broker, member)
+            now_ms = self._clock.now_ms()
+            if seat.view.candidacy is None or seat.view.candidacy.epoch != asks.epoch:
+                return
+            await self._do(seat, seat.rules.refused(seat.view, no, now_ms=now_ms))
+
+    async def _granted(self, seat: Seat, member: str, envelope: bytes, epoch: int) -> None:
+        """Take a grant in; who has a majority of them is the broker.
+
+        Raises:
+            RemoteProtocolError: It is no grant of what was asked for.
+        """
+        issuer, grant = read_grant(envelope, seat.chartered)
+        if (issuer, grant.epoch, grant.broker) != (member, epoch, self._context.peer):
+            raise Malformed("another grant than was asked for")
+        async with seat.turn:
+            said = Granted(epoch, grant.broker, member, grant.asked_ms)
+            await self._do(seat, seat.rules.granted(seat.view, said))
+            asks = seat.view.candidacy
+            if asks is None or asks.epoch != epoch:
+                return
+            seat.grants[member] = envelope
+            fresh = seat.rules.has_won(seat.view) and seat.newest != (epoch, grant.broker)
+            if fresh:
+                ordered = [
+                    seat.grants[one] for one in seat.chartered.members if one in seat.grants
+                ]
+                seat.certificate = write_certificate(seat.envelope, ordered)
+                seat.newest = (epoch, grant.broker)
+        seat.poke()
+        if fresh:
+            self._context.emit("seat.won", job=seat.job, epoch=epoch)
+            await self.won(seat)
+
+    # --- keeping ---
+
+    async def _do(self, seat: Seat, turn: Turn) -> None:
+        """Write down what ``turn`` promises, and only then be where it leads."""
+        if turn.writes is not None:
+            await self._write(seat, turn.writes)
+        seat.view = turn.seat._replace(position=seat.position)
+        seat.poke()
+
+    async def _write(self, seat: Seat, promise: Promise, *, over: bool = False) -> None:
+        row = SeatRow(
+            seat.envelope, max(0, promise.epoch), promise.broker, promise.until_ms, over
+        )
+        key = seat.chartered.name.hex()
+        await self._context.store.commit(Put(SEATS, key, encode(row)))
+
+
+async def _nobody(_: Seat) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def _admit_none(_: Chartered) -> None:
+    await trio.lowlevel.checkpoint()
+    raise Malformed("this node is nobody's standby")

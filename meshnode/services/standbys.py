@@ -1,0 +1,338 @@
+"""Standing by: the journals of others' jobs, kept so that this node can go on with them.
+
+What a job's broker ships is taken in if a certificate says that it is the broker, and if
+its segment's head signs the events.  What the events say that the broker holds is fetched
+before the answer: whoever takes a job over must have its inputs.
+
+Specified in protocol/spec/86-shipping.md.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import outcome
+import trio
+
+from meshnode.domain.facts import Delivered, Fact, from_event
+from meshnode.domain.failover import Position
+from meshnode.errors import ArtifactError, Busy, Superseded
+from meshnode.ports import Put, Write
+from meshnode.services.admission import Admission
+from meshnode.services.artifacts import Artifacts, Wanted
+from meshnode.services.checking import SCHEMAS
+from meshnode.services.context import Context
+from meshnode.services.journal_copies import drop, grow, read_copies
+from meshnode.services.seats import Seat, Seats
+from meshnode.services.sessions import Incoming, Sessions
+from meshnode.services.shipping import artifacts_of
+from protocol.charter import Chartered, read_certificate
+from protocol.codec import encode
+from protocol.errors import Malformed
+from protocol.journal import (
+    SegmentExport,
+    chain_next,
+    chain_start,
+    decode_event,
+    decode_segment,
+    read_head,
+)
+from protocol.keys import digest
+from protocol.messages import Result, Ticket, read_message
+from protocol.shipping import SHIP, Ship, Shipped, read_ship
+
+#: What a standby's record says.
+FEATURE: Final = "standby"
+#: For one input, and for one output: what is missing of those holds nothing up.
+_FETCH_S: Final = 20.0
+_OUTPUT_FETCH_S: Final = 4.0
+#: Bytes of events that are kept before anything signs them.
+_STAGED_BYTES_MAX: Final = 32 * 1024 * 1024
+_NOTHING: Final = bytes(32)
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A job's journal as it is here.
+
+    Attributes:
+        segments: On the disk.
+        chain: After the last event of the last of them.
+        staged: (header, events) that nothing has signed yet.
+    """
+
+    segments: list[SegmentExport]
+    chain: bytes = _NOTHING
+    staged: tuple[bytes, list[bytes]] = (b"", [])
+    turn: trio.Lock = field(default_factory=trio.Lock)
+
+
+#: Told of a job of which more was taken in.
+Grown = Callable[[Seat, Sequence[SegmentExport]], Awaitable[None]]
+
+
+class Standbys:
+    """See the module."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        seats: Seats,
+        door: Admission,
+        artifacts: Artifacts,
+    ) -> None:
+        self._context = context
+        self._config = context.config.standby
+        self._seats = seats
+        self._door = door
+        self._artifacts = artifacts
+        self._copies: dict[bytes, _Copy] = {}
+        self.grown: Grown = _nobody
+        seats.admit = self._admit
+        sessions.handle(SHIP, self._on_ship)
+
+    async def _admit(self, chartered: Chartered) -> None:
+        """Let this node be a standby, if its owner wants that.
+
+        Raises:
+            MeshError: It is not to be.
+        """
+        charter = chartered.charter
+        if not self._config.enabled:
+            raise Malformed("this node is nobody's standby")
+        if (no := await self._door.stranger(charter.owner)) is not None:
+            raise Malformed(no.text)
+        if self._seats.held >= self._config.jobs_max:
+            raise Busy("the jobs that this node stands by for")
+        if self._seats.of_job(charter.job) is not None:
+            raise Malformed("another charter has this job")
+
+    # --- what is here ---
+
+    async def segments(self, charter: bytes) -> list[SegmentExport]:
+        """Return a job's journal as it was shipped here.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        return (await self._copy(charter)).segments
+
+    async def _copy(self, charter: bytes) -> _Copy:
+        known = self._copies.get(charter)
+        if known is None:
+            segments = await read_copies(self._context, charter)
+            known = self._copies.setdefault(charter, _Copy(segments, _chain(segments)))
+            if (seat := self._seats.seat(charter)) is not None:
+                seat.moved(_position(known.segments))
+        return known
+
+    async def load(self) -> None:
+        """Say of every seat how much of its job is here; before anybody asks.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        for seat in self._seats.all():
+            await self._copy(seat.chartered.name)
+
+    # --- taking in ---
+
+    async def _on_ship(self, incoming: Incoming) -> bytes:
+        ship = read_ship(incoming.body)
+        won = read_certificate(
+            ship.certificate,
+            network=self._context.network,
+            now_ms=self._context.clock.now_ms(),
+        )
+        seat = self._seats.seat(won.chartered.name)
+        if seat is None:
+            raise Malformed("this node is no member of that job")
+        await self._seats.show(seat, ship.certificate, incoming.peer)
+        copy = await self._copy(won.chartered.name)
+        async with copy.turn:
+            if self._seats.is_broker(seat):
+                raise Malformed("this node is the broker")
+            grew = await self._take(seat, copy, ship, incoming.peer)
+        if grew:
+            await self.grown(seat, copy.segments)
+        return encode(self._told(copy))
+
+    def _told(self, copy: _Copy) -> Shipped:
+        header, staged = copy.staged
+        if staged:
+            return Shipped(decode_segment(header).epoch, len(staged), _chain_of(header, staged))
+        if not copy.segments:
+            return Shipped(0, 0, _NOTHING)
+        last = copy.segments[-1]
+        return Shipped(decode_segment(last.header).epoch, len(last.events), copy.chain)
+
+    async def _take(self, seat: Seat, copy: _Copy, ship: Ship, peer: str) -> bool:
+        """Take in what fits what is here; tell whether anything did."""
+        segment = decode_segment(ship.header)
+        if (segment.job, segment.network, segment.charter) != (
+            seat.job,
+            self._context.network,
+            seat.chartered.name,
+        ):
+            raise Malformed("a segment of another job")
+        if segment.epoch > seat.newest[0] or (
+            segment.epoch == seat.newest[0] and segment.writer != peer
+        ):
+            raise Malformed("a segment is shipped by its writer or a later one")
+        place = self._place(copy, ship)
+        if place is None:
+            copy.staged = (b"", [])
+            return False  # the answer says what is here
+        header, staged = copy.staged
+        before = staged if header == ship.header else []
+        events = [*before, *ship.events]
+        if not ship.head:
+            if sum(map(len, events)) > _STAGED_BYTES_MAX:
+                raise Busy("what nothing has signed yet")
+            copy.staged = (ship.header, events)
+            return False
+        copy.staged = (b"", [])
+        await self._keep(seat, copy, place, ship, events)
+        return True
+
+    def _place(self, copy: _Copy, ship: Ship) -> int | None:
+        """Return which segment ``ship`` goes on with, or begins; None if it doesn't fit."""
+        header, staged = copy.staged
+        if staged and header == ship.header:
+            if ship.first != len(staged):
+                return None
+            return self._begins(copy, ship)
+        last = len(copy.segments) - 1
+        if last >= 0 and copy.segments[last].header == ship.header:
+            return last if ship.first == len(copy.segments[last].events) else None
+        return self._begins(copy, ship) if ship.first == 0 else None
+
+    def _begins(self, copy: _Copy, ship: Ship) -> int | None:
+        """Return at which place a new segment stands: after the one that it follows."""
+        parent = decode_segment(ship.header).parent
+        if not parent:
+            return 0
+        for number, segment in enumerate(copy.segments):
+            if digest(segment.head) == parent:
+                return number + 1
+        return None
+
+    async def _keep(
+        self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
+    ) -> None:
+        """Prove, and write down, what goes on with the segment at ``place``."""
+        goes_on = (
+            place < len(copy.segments) and copy.segments[place].header == ship.header
+        ) and ship.first == len(copy.segments[place].events)
+        before = list(copy.segments[place].events) if goes_on else []
+        chain = copy.chain if goes_on else chain_start(ship.header)
+        for body in events:
+            chain = chain_next(chain, body)
+        segment = decode_segment(ship.header)
+        head = read_head(ship.head, segment)
+        if (head.count, head.chain) != (len(before) + len(events), chain):
+            raise Malformed("the head signs other events than these")
+        await self._fetch(seat, ship, events)
+        for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
+            epoch = decode_segment(old.header).epoch
+            await drop(self._context, seat.chartered.name, epoch)
+        made = SegmentExport(ship.header, [*before, *events], ship.head)
+        writes: list[Write] = grow(seat.chartered.name, made, first=len(before), events=events)
+        writes += [Put(SCHEMAS, digest(raw).hex(), raw) for raw in ship.schemas]
+        await self._context.store.commit(*writes)
+        copy.segments = [*copy.segments[:place], made]
+        copy.chain = chain
+        seat.moved(_position(copy.segments))
+
+    async def _fetch(self, seat: Seat, ship: Ship, events: Sequence[bytes]) -> None:
+        """Have what the events say that their broker holds, under the tickets that came.
+
+        A job can be done again without an output, and not without an input.
+
+        Raises:
+            MeshError: An input can't be had, or another broker goes on meanwhile.
+        """
+        tickets: dict[bytes, tuple[str, bytes]] = {}
+        for envelope in ship.tickets:
+            ticket = read_message(envelope, Ticket, network=self._context.network)
+            tickets[ticket.artifact] = (ticket.holder, envelope)
+        done = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_with, seat, seat.newest, nursery.cancel_scope)
+            fetched = await outcome.acapture(self._fetch_all, seat, events, tickets)
+            done = True
+            nursery.cancel_scope.cancel()
+        if not done:
+            raise Superseded(f"another broker goes on with job {seat.job}")
+        fetched.unwrap()
+
+    async def _fetch_all(
+        self, seat: Seat, events: Sequence[bytes], tickets: Mapping[bytes, tuple[str, bytes]]
+    ) -> None:
+        writes: list[Write] = []
+        for body in events:
+            fact = from_event(decode_event(body))
+            for name, size in artifacts_of(fact).items():
+                try:
+                    data = await self._bytes(fact, name, size, tickets)
+                except ArtifactError as exc:
+                    if not isinstance(fact, Delivered):
+                        raise
+                    self._context.emit("standby.output_missing", job=seat.job, why=str(exc))
+                    continue
+                _, more = await self._artifacts.prepare(
+                    data,
+                    job=seat.job,
+                    broker=self._context.peer,
+                    charter=seat.chartered.name,
+                )
+                writes += more
+        if writes:
+            await self._context.store.commit(*writes)
+
+    async def _bytes(
+        self, fact: Fact, name: bytes, size: int, tickets: Mapping[bytes, tuple[str, bytes]]
+    ) -> bytes:
+        if (data := await self._artifacts.local(name)) is not None:
+            return data
+        if isinstance(fact, Delivered):
+            result = read_message(fact.result, Result, network=self._context.network)
+            if result.inline and digest(result.inline) == name:
+                return result.inline
+        holder, given = tickets.get(name, ("", b""))
+        wanted = Wanted(name, size, holder, given)
+        must = not isinstance(fact, Delivered)
+        return await self._artifacts.fetch(
+            wanted, timeout_s=_FETCH_S if must else _OUTPUT_FETCH_S
+        )
+
+
+async def _end_with(seat: Seat, newest: tuple[int, str], scope: trio.CancelScope) -> None:
+    """Cancel ``scope`` when the job has another broker: the one before may be gone."""
+    while seat.newest == newest:
+        await seat.changed.wait()
+    scope.cancel()
+
+
+def _chain_of(header: bytes, events: Sequence[bytes]) -> bytes:
+    chain = chain_start(header)
+    for body in events:
+        chain = chain_next(chain, body)
+    return chain
+
+
+def _chain(segments: Sequence[SegmentExport]) -> bytes:
+    return _chain_of(segments[-1].header, segments[-1].events) if segments else _NOTHING
+
+
+def _position(segments: Sequence[SegmentExport]) -> Position:
+    if not segments:
+        return Position(0, 0)
+    epoch = decode_segment(segments[-1].header).epoch
+    return Position(epoch, sum(len(segment.events) for segment in segments))
+
+
+async def _nobody(_: Seat, __: Sequence[SegmentExport]) -> None:
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,394 @@
+"""Jobs with standbys: how they begin, how they pass on, and who writes their journals.
+
+The owner's node signs a charter and is the first broker, once a majority has granted it
+the first epoch.  While it is the broker it ships the journal to the other members.  A
+member that wins a later epoch goes on from what was shipped to it; a broker that lost
+follows what the new one ships, and so does whoever waits for the job there.
+
+Specified in protocol/spec/85-failover.md.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+
+from meshnode.domain.facts import Elected
+from meshnode.domain.job import JobState
+from meshnode.errors import Busy, MeshError, NoStandbys, StoreError
+from meshnode.services.admission import Admission
+from meshnode.services.artifacts import Artifacts
+from meshnode.services.bodies import SUCCEED
+from meshnode.services.context import Context
+from meshnode.services.directory import DirectoryService
+from meshnode.services.journals import JobJournal
+from meshnode.services.seats import Seat, Seats
+from meshnode.services.sessions import Sessions
+from meshnode.services.shipping import Shipping
+from meshnode.services.standbys import FEATURE, Standbys
+from protocol.charter import Charter, read_charter, sign_charter
+from protocol.errors import ProtocolError
+from protocol.journal import END, SegmentExport
+from protocol.limits import (
+    EPOCH_LEASE_MS_MAX,
+    EPOCH_LEASE_MS_MIN,
+    STANDBYS_MAX,
+    STANDBYS_MIN,
+)
+from protocol.messages import Budget
+from protocol.signing import peek
+
+#: A job's lease is this part of a contractor's: who has an award waits for two changes.
+_LEASE_SHARE: Final = 0.25
+#: Of the lease, so much is for clocks that drift apart or jump.
+_SKEW_SHARE: Final = 0.2
+#: A charter outlives its job's deadline by this, seconds: for those who come back.
+_AFTER_S: Final = 3_600.0
+#: The first epoch must be granted within this, seconds.
+_BEGIN_S: Final = 15.0
+_SEARCH_S: Final = 5.0
+#: Contractors that can't be shown who the new broker is are tried again after this, seconds.
+_SHOW_S: Final = (0.0, 1.0, 5.0)
+_SHOW_TIMEOUT_S: Final = 5.0
+
+
+class Jobs(Protocol):
+    """What the broker does when a job changes hands."""
+
+    async def take_over(
+        self, job: str, segments: Sequence[SegmentExport], elected: Elected
+    ) -> JobJournal:
+        """Go on with a job where ``segments`` end; its journal is this node's from then."""
+
+    async def hand_over(
+        self, job: str, segments: Sequence[SegmentExport], *, own: bool
+    ) -> JobState | None:
+        """Follow what another broker wrote; ``own`` jobs are followed in any case.
+
+        Return how the job stands, if it is one that is listed here.
+        """
+
+    async def known(self, job: str) -> JobJournal | None:
+        """Return the journal of a job that is listed here, or None."""
+
+
+class Right:
+    """By what right this node goes on with a job: asked before every decision."""
+
+    def __init__(self, seats: Seats, seat: Seat, shipping: Shipping) -> None:
+        self._seats = seats
+        self._seat = seat
+        self._shipping = shipping
+
+    @property
+    def holds(self) -> bool:
+        """Whether it may decide anything now."""
+        return self._seats.acts(self._seat) and not self._shipping.is_behind()
+
+    async def until_safe(self, count: int) -> None:
+        """Wait until a majority of the members has the first ``count`` events."""
+        await self._shipping.until_safe(count)
+
+
+class Successions:
+    """See the module."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        directory: DirectoryService,
+        seats: Seats,
+        standbys: Standbys,
+        artifacts: Artifacts,
+    ) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._directory = directory
+        self._seats = seats
+        self._standbys = standbys
+        self._artifacts = artifacts
+        self._jobs: Jobs | None = None
+        self._shipping: dict[bytes, tuple[Shipping, trio.CancelScope]] = {}
+        self._nursery: trio.Nursery | None = None
+        seats.won = self._won
+        seats.lost = self._lost
+        standbys.grown = self._grown
+
+    def work_for(self, jobs: Jobs) -> None:
+        """Have ``jobs`` done."""
+        self._jobs = jobs
+
+    async def load(self) -> None:
+        """Take up what was there before a restart; before anybody asks.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        await self._seats.load()
+        await self._standbys.load()
+
+    async def run(self) -> None:
+        """Elect, ship and take over, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._seats.run)
+            for seat in self._seats.all():
+                if not seat.over:
+                    nursery.start_soon(self._tell_the_end, seat)
+            await trio.sleep_forever()
+
+    async def _tell_the_end(self, seat: Seat) -> None:
+        """Ship the end of a job that a restart came between; one that goes on is resumed."""
+        known = None if self._jobs is None else await self._jobs.known(seat.job)
+        if known is not None and not known.following and known.state.done is not None:
+            self.guard(known)
+            self._ship(seat, known)
+
+    # --- beginning ---
+
+    async def choose(self, standbys: int | Sequence[str]) -> list[str]:
+        """Return who is to stand by: those named, or so many that offer it.
+
+        Raises:
+            NoStandbys: There are not so many, or so many can't be.
+        """
+        wanted = standbys if isinstance(standbys, int) else len(standbys)
+        if not STANDBYS_MIN <= wanted <= STANDBYS_MAX:
+            raise NoStandbys(
+                f"{wanted} standbys", hint=f"{STANDBYS_MIN} to {STANDBYS_MAX}, or none"
+            )
+        if not isinstance(standbys, int):
+            return list(standbys)
+        found = self._offering()
+        if len(found) < wanted:
+            await self._directory.search_featuring(FEATURE, timeout_s=_SEARCH_S)
+            found = self._offering()
+        if len(found) < wanted:
+            raise NoStandbys(
+                f"{wanted} standbys are wanted, and {len(found)} nodes are known that stand"
+                " by for others",
+                hint="`[standby] enabled = true` in a node's settings lets it do so",
+            )
+        return found[:wanted]
+
+    def _offering(self) -> list[str]:
+        """Return who stands by for others, who is connected and near first."""
+        there = set(self._sessions.connected())
+        peers = [p for p in self._directory.featuring(FEATURE) if p != self._context.peer]
+
+        def place(peer: str) -> tuple[bool, int, str]:
+            trip_ms = self._sessions.round_trip_ms(peer)
+            return peer not in there, trip_ms if trip_ms is not None else 1 << 30, peer
+
+        return sorted(peers, key=place)
+
+    async def begin(
+        self, job: str, standbys: Sequence[str], *, budget_mc: int, deadline_s: float
+    ) -> Elected:
+        """Have a majority of ``job``'s members make this node its first broker.
+
+        Raises:
+            NoStandbys: It doesn't; nothing was begun.
+            StoreError: The disk refused.
+        """
+        now_ms = self._context.clock.now_ms()
+        lease_ms = round(self._context.config.host.lease_s * 1000 * _LEASE_SHARE)
+        lease_ms = min(max(lease_ms, EPOCH_LEASE_MS_MIN), EPOCH_LEASE_MS_MAX)
+        charter = Charter(
+            job=job,
+            owner=self._context.peer,
+            standbys=list(standbys),
+            budget=Budget(cost_mc=budget_mc),
+            first_epoch=1,
+            lease_ms=lease_ms,
+            skew_ms=round(lease_ms * _SKEW_SHARE),
+            issued_ms=now_ms,
+            expires_ms=now_ms + round((deadline_s + _AFTER_S) * 1000),
+        )
+        try:
+            envelope = sign_charter(
+                self._context.signer.identity, self._context.network, charter
+            )
+        except ProtocolError as exc:
+            raise NoStandbys(f"these standbys can't be: {exc}") from exc
+        chartered = read_charter(envelope, network=self._context.network, now_ms=now_ms)
+        seat = await self._seats.take(envelope, chartered, first=True)
+        with trio.move_on_after(_BEGIN_S):
+            while not self._seats.acts(seat):
+                await seat.changed.wait()
+        if not self._seats.acts(seat):
+            granted = len(seat.grants)
+            await self._seats.leave(seat)
+            raise NoStandbys(
+                f"{granted} of the job's {len(chartered.members)} members agreed to stand by,"
+                f" {chartered.majority} are needed",
+                hint="see that the standbys run, can be reached, and stand by for this node",
+            )
+        return elected_of(seat)
+
+    # --- acting ---
+
+    def guard(self, journal: JobJournal) -> None:
+        """Have the end of a job told once a majority of its members has it."""
+        elected = journal.state.elected
+        seat = None if elected is None else self._seats.seat(elected.charter)
+        if seat is None or seat.over:
+            return
+        name = seat.chartered.name
+
+        def safe() -> int:
+            shipping = self._shipping.get(name)
+            return shipping[0].safe if shipping is not None else 0
+
+        journal.guard = safe
+
+    async def right(self, journal: JobJournal) -> Right | None:
+        """Return by what right this node goes on with a job; None if it needs none."""
+        elected = journal.state.elected
+        seat = None if elected is None else self._seats.seat(elected.charter)
+        if seat is None:
+            return None
+        shipping = self._ship(seat, journal)
+        return Right(self._seats, seat, shipping)
+
+    def _ship(self, seat: Seat, journal: JobJournal) -> Shipping:
+        """Ship a job's journal from now on."""
+        name = seat.chartered.name
+        if name in self._shipping:
+            known, scope = self._shipping[name]
+            if known.journal is journal:
+                return known
+            scope.cancel()
+        shipping = Shipping(
+            self._context,
+            journal,
+            seat,
+            seats=self._seats,
+            sessions=self._sessions,
+            artifacts=self._artifacts,
+        )
+        scope = trio.CancelScope()
+        self._shipping[name] = shipping, scope
+        if self._nursery is not None:
+            self._nursery.start_soon(self._carry, shipping, scope)
+        return shipping
+
+    async def _carry(self, shipping: Shipping, scope: trio.CancelScope) -> None:
+        with scope:
+            await shipping.run()
+        if shipping.journal.done is not None and not shipping.journal.following:
+            shipping.journal.guard = None
+            try:
+                await self._seats.end(shipping.seat)
+            except StoreError as exc:
+                self._context.emit("seat.held_up", job=shipping.seat.job, why=str(exc))
+        self._shipping.pop(shipping.seat.chartered.name, None)
+
+    # --- changing hands ---
+
+    async def _won(self, seat: Seat) -> None:
+        """Go on with a job, unless that is being done already."""
+        if self._jobs is None or self._nursery is None:
+            return
+        known = await self._jobs.known(seat.job)
+        elected = None if known is None else known.state.elected
+        if known is not None and not known.following and elected is not None:
+            if elected.epoch == seat.newest[0]:
+                return  # after a restart, or a time without a majority
+        elif known is None and seat.chartered.charter.owner == self._context.peer:
+            return  # it is about to begin
+        self._nursery.start_soon(self._take_over, seat)
+
+    async def _take_over(self, seat: Seat) -> None:
+        assert self._jobs is not None
+        segments = await self._standbys.segments(seat.chartered.name)
+        if not segments:
+            # The owner went before it shipped anything: there is no job to go on with.
+            self._context.emit("job.never_begun", job=seat.job)
+            return
+        try:
+            journal = await self._jobs.take_over(seat.job, segments, elected_of(seat))
+        except (MeshError, ProtocolError) as exc:
+            self._context.emit("job.not_taken_over", job=seat.job, why=str(exc))
+            return
+        self._context.emit("job.taken_over", job=seat.job, epoch=seat.newest[0])
+        peers = {
+            attempt.peer
+            for unit in journal.state.units.values()
+            for attempt in unit.attempts
+            if attempt.award and attempt.peer != self._context.peer
+        }
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(peers):
+                nursery.start_soon(self._show, seat, peer)
+
+    async def _show(self, seat: Seat, peer: str) -> None:
+        """Show a contractor who its job's broker is now."""
+        for pause_s in _SHOW_S:
+            await trio.sleep(pause_s)
+            try:
+                await self._sessions.request(
+                    peer, SUCCEED, seat.certificate, timeout_s=_SHOW_TIMEOUT_S
+                )
+            except (MeshError, Busy) as exc:
+                self._context.emit("succeed.unheard", peer=peer, job=seat.job, why=str(exc))
+            else:
+                return
+
+    async def _lost(self, seat: Seat) -> None:
+        """Another is the broker: write nothing more."""
+        known = None if self._jobs is None else await self._jobs.known(seat.job)
+        if known is not None and not known.following:
+            known.retire()
+            self._context.emit("job.passed_on", job=seat.job, broker=seat.newest[1])
+        if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
+            shipping[1].cancel()
+
+    async def _grown(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
+        """Follow what the job's broker ships."""
+        if self._jobs is None:
+            return
+        own = seat.chartered.charter.owner == self._context.peer
+        state = await self._jobs.hand_over(seat.job, segments, own=own)
+        over = state.done is not None if state is not None else is_over(segments)
+        if over:
+            await self._seats.end(seat)
+
+
+def elected_of(seat: Seat) -> Elected:
+    """Return the fact that this node is the broker of the newest epoch."""
+    epoch, broker = seat.newest
+    return Elected(
+        epoch=epoch,
+        broker=broker,
+        charter=seat.chartered.name,
+        certificate=seat.certificate,
+    )
+
+
+def is_over(segments: Sequence[SegmentExport]) -> bool:
+    """Tell whether the last of ``segments`` ends its job."""
+    return bool(segments) and peek(segments[-1].head).t == END
+
+
+def open_successions(
+    context: Context,
+    *,
+    sessions: Sessions,
+    door: Admission,
+    directory: DirectoryService,
+    artifacts: Artifacts,
+) -> Successions:
+    """Return it with what it works with, listening."""
+    seats = Seats(context, sessions=sessions)
+    standbys = Standbys(context, sessions=sessions, seats=seats, door=door, artifacts=artifacts)
+    return Successions(
+        context,
+        sessions=sessions,
+        directory=directory,
+        seats=seats,
+        standbys=standbys,
+        artifacts=artifacts,
+    )

@@ -1,0 +1,81 @@
+"""Whoever dies or is cut off, and whenever: a job with standbys ends once, and is paid once.
+
+Real nodes in virtual time (a MockClock's), by seed.
+"""
+
+from collections import Counter
+from random import Random
+
+import pytest
+import trio
+
+from meshnode.domain.provenance import verify_provenance
+from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
+from protocol.codec import decode_as
+from protocol.keys import digest
+from protocol.messages import read_message
+from protocol.receipts import Acceptance
+from simulations.mesh import NETWORK, SimMesh
+from tests.meshnode.services.test_failover import WORDS, mesh_of, terms
+from tests.meshnode.services.worlds import TextAgent, answers_after, inputs, play, shouting
+
+SEEDS = range(16)
+MEMBERS = ("a", "c", "d")
+
+
+async def trouble(mesh: SimMesh, rng: Random, names: list[str]) -> None:
+    """One member or worker at a time dies or is cut off, and is back some seconds later."""
+    for _ in range(rng.randint(2, 6)):
+        await trio.sleep(rng.uniform(0.2, 4.0))
+        name = rng.choice(names)
+        if rng.random() < 0.6:
+            mesh.crash(name)
+            await trio.sleep(rng.choice((0.5, 6.0, 15.0)))
+            await mesh.restart(name)
+        else:
+            rest = [mesh.peer(one) for one in mesh.members if one != name]
+            mesh.world.network.partition([mesh.peer(name)], rest)
+            await trio.sleep(rng.choice((0.5, 6.0, 15.0)))
+            mesh.world.network.partition()
+
+
+def paid(mesh: SimMesh, name: str) -> Counter[bytes]:
+    """Award -> how often its receipt is there at ``name``, as its contractor's."""
+    found: Counter[bytes] = Counter()
+    for raw in mesh.members[name].disk.tables.get(RECEIPTS, {}).values():
+        row = decode_as(raw, RECEIPT_ROW)
+        accepted = read_message(row.acceptance, Acceptance, network=NETWORK)
+        if accepted.h.audience == mesh.peer(name):
+            found[digest(row.award)] += 1
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_job_with_standbys_ends_once_whoever_dies(seed: int) -> None:
+    async def story(mesh: SimMesh) -> None:
+        rng = Random(f"failover {seed}")
+        agents = [TextAgent(answers_after(rng.choice((0.3, 2.0)))) for _ in range(3)]
+        owner, *_ = await mesh_of(mesh, *agents)
+        graph = shouting(8, batch_items_max=rng.choice((1, 2, 4)))
+        job = await owner.submit(graph, inputs(*WORDS), terms(mesh, deadline_s=300.0))
+        await trouble(mesh, rng, [*MEMBERS, "w0", "w1", "w2"])
+        with trio.fail_after(200):
+            state = await mesh.node("a").wait(job)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done
+        outputs = await mesh.node("a").outputs(job)
+        assert outputs == {"said": [word.upper() for word in WORDS]}
+        journal = await mesh.node("a").journal(job)
+        found = verify_provenance(await journal.export())
+        await trio.sleep(60)
+        awards = {
+            digest(unit.accepted.award): unit.accepted
+            for unit in state.units.values()
+            if unit.accepted is not None
+        }
+        got = sum((paid(mesh, name) for name in ("w0", "w1", "w2")), Counter())
+        assert max(got.values()) == 1
+        assert set(awards) <= set(got), "who did the work is paid"
+        assert len(found.brokers) == len(journal.segments), "it was over when that was said"
+
+    play(story, seed=seed)
