@@ -33,6 +33,7 @@ from meshnode.services.letters import Letters
 from meshnode.services.retention import RECEIPT_S_MIN
 from meshnode.services.sessions import Incoming, RequestFailed, Sessions
 from meshnode.services.signer import Topic
+from meshnode.services.turns import Turns
 from protocol.codec import encode
 from protocol.errors import ErrorCode, Malformed, RemoteProtocolError, TooLarge
 from protocol.keys import digest
@@ -120,7 +121,8 @@ class Settlements:
         self._believed = frozenset(context.config.ledger.believed)
         self._letters = Letters(context, sessions=sessions)
         self._rows: dict[str, Settled] = {}  # those that are open, by the payment's hash
-        self._lock = trio.Lock()  # payments are few: one at a time, and never twice
+        self._turns = Turns()  # at a payment: a port may be slow, and holds up no other
+        self._lock = trio.Lock()  # for writing, and for nothing that waits for others
         self._stir = trio.Event()
         sessions.handle(PAYMENT, door.limited(self._on_payment, PAYMENT))
 
@@ -177,7 +179,7 @@ class Settlements:
                 "a payment has a note by which the other owner finds it",
                 hint=f"1 to {HEADER_TEXT_SIZE_MAX} characters",
             )
-        async with self._lock:
+        async with self._turns.at(f"{peer}/{reference}"):
             key = await self._known(peer, amount_mc, reference)
             if not key:
                 await self._port.pay(peer, amount_mc, reference)
@@ -222,7 +224,8 @@ class Settlements:
             envelope=envelope,
         )
         key = digest(envelope).hex()
-        await self._keep(key, row)
+        async with self._lock:
+            await self._keep(key, row)
         return key
 
     async def _ask(self, key: str) -> None:
@@ -230,7 +233,8 @@ class Settlements:
         row = self._rows.get(key)
         if row is None:
             return
-        state, answer = row.state, b""
+        state: State | None = None  # as it was: somebody else may have asked meanwhile
+        answer = b""
         try:
             raw = await self._sessions.request(
                 row.peer, PAYMENT, row.envelope, timeout_s=_ASK_TIMEOUT_S
@@ -266,14 +270,9 @@ class Settlements:
     async def _on_payment(self, incoming: Incoming) -> bytes:
         """Answer how a payment stands; one that is new is looked for."""
         key = digest(incoming.body).hex()
-        async with self._lock:
-            raw = await self._context.store.read(SETTLEMENTS, key)
-            row = None if raw is None else _ROW.decode(raw)
-            if row is None or row.kind != "received":
-                payment = self._letters.read(incoming, Payment)
-                row = await self._look(incoming, payment)
-                if row.state != "refused":  # who is refused can't make this node write
-                    await self._keep(key, row)
+        row = await self._received(key)
+        if row is None:
+            row = await self._look(key, incoming)
         if row.peer != incoming.peer:
             raise Malformed("a payment comes from its issuer")
         state: Literal["settled", "noted", "refused"] = "refused"
@@ -289,42 +288,71 @@ class Settlements:
         )
         return self._context.signer.sign(answer)
 
-    async def _look(self, incoming: Incoming, payment: Payment) -> Settled:
-        """Return how a new payment stands.
+    async def _received(self, key: str) -> Settled | None:
+        """Return a payment to this node that it has written down."""
+        raw = await self._context.store.read(SETTLEMENTS, key)
+        row = None if raw is None else _ROW.decode(raw)
+        return row if row is not None and row.kind == "received" else None
+
+    async def _look(self, key: str, incoming: Incoming) -> Settled:
+        """Return how a new payment stands; it is written down unless it is refused.
+
+        Who sends it is asked who it is before anybody can wait for that: a stranger may
+        take its time.
 
         Raises:
-            Malformed: It lives too long.
+            Malformed: It is none, or lives too long.
             Busy: Too many wait for this owner already.
+            StoreError: It can't be written down.
         """
-        peer, header = incoming.peer, payment.h
-        if header.expires_ms - header.issued_ms > PAYMENT_LIFETIME_MS:
+        payment = self._letters.read(incoming, Payment)
+        if payment.h.expires_ms - payment.h.issued_ms > PAYMENT_LIFETIME_MS:
             raise Malformed("a payment lives for a week at most")
-        state: State = "refused"
-        text = ""
-        if (no := await self._door.stranger(peer)) is not None:
-            text = no.text
-        elif payment.method != self._port.method:
-            text = f"this node settles by {self._port.method}, not by {payment.method}"
-        else:
-            came = await self._port.came(peer, payment.amount_mc, payment.reference)
-            if came is None and peer in self._believed:
-                came = True
-            if came is not False:
-                state = "settled" if came else "noted"
-        noted = [1 for row in self._rows.values() if (row.peer, row.kind) == (peer, "received")]
-        if state == "noted" and len(noted) >= _NOTED_MAX:
-            raise Busy(f"confirming payments of {peer}", retry_after_ms=int(_ASK_S * 1000))
-        return Settled(
-            peer=peer,
+        no = await self._door.stranger(incoming.peer)
+        ours = payment.method == self._port.method
+        text = (
+            "" if ours else f"this node settles by {self._port.method}, not by {payment.method}"
+        )
+        row = Settled(
+            peer=incoming.peer,
             kind="received",
             amount_mc=payment.amount_mc,
             reference=payment.reference,
-            state=state,
+            state="refused",
             at_ms=self._context.clock.now_ms(),
-            expires_ms=header.expires_ms,
+            expires_ms=payment.h.expires_ms,
             envelope=incoming.body,
-            text=text[:HEADER_TEXT_SIZE_MAX],
+            text=(text if no is None else no.text)[:HEADER_TEXT_SIZE_MAX],
         )
+        if no is not None or not ours:
+            return row
+        async with self._turns.at(key):
+            known = await self._received(key)  # it may have come twice at once
+            return known or await self._take(key, row)
+
+    async def _take(self, key: str, row: Settled) -> Settled:
+        """Look whether a payment came, and write down how it stands unless it is refused."""
+        came = await self._port.came(row.peer, row.amount_mc, row.reference)
+        if came is None and row.peer in self._believed:
+            came = True
+        if came is False:
+            return row  # who is refused can't make this node write
+        row = msgspec.structs.replace(row, state="settled" if came else "noted")
+        async with self._lock:
+            self._make_sure_of_room(row)
+            await self._keep(key, row)
+        return row
+
+    def _make_sure_of_room(self, row: Settled) -> None:
+        """Refuse one more payment where there are enough.
+
+        Raises:
+            Busy: Too many of this payer wait for the owner.
+        """
+        mine = (row.peer, row.kind)
+        noted = sum((other.peer, other.kind) == mine for other in self._rows.values())
+        if row.state == "noted" and noted >= _NOTED_MAX:
+            raise Busy(f"confirming payments of {row.peer}", retry_after_ms=int(_ASK_S * 1000))
 
     async def decide(self, key: str, *, came: bool) -> Settled:
         """Confirm a payment that is said to have been made to this node, or deny it.
@@ -350,12 +378,15 @@ class Settlements:
 
     # --- both ---
 
-    async def _turn(self, key: str, state: State, *, text: str, answer: bytes = b"") -> Settled:
+    async def _turn(
+        self, key: str, state: State | None, *, text: str, answer: bytes = b""
+    ) -> Settled:
         """Write down how a payment that was open stands now; with the lock held."""
         old = self._rows.get(key)
         if old is None:
             return await self._row(key)  # it was decided meanwhile
         text = text[:HEADER_TEXT_SIZE_MAX]
+        state = state or old.state
         if (state, text) == (old.state, old.text):
             return old  # each answer is another message; what they say is what matters
         row: Settled = msgspec.structs.replace(
