@@ -56,7 +56,9 @@ def ledger(
 
 
 def show(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="PeerId, or the end of it.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="PeerId, the end of one, or an invited name.")
+    ],
     *,
     limit: Annotated[
         int, typer.Option(metavar="N", min=1, max=10_000, help="So many, the newest.")
@@ -90,7 +92,9 @@ def show(
 
 
 def settle(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="PeerId, or the end of it.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="PeerId, the end of one, or an invited name.")
+    ],
     amount: Annotated[int, typer.Argument(metavar="AMOUNT", min=1, help="Millicredits.")],
     *,
     note: Annotated[
