@@ -1,14 +1,13 @@
 """``meshnode invite`` and ``meshnode invites``: let others into the mesh."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
 
 from meshnode.cli.asking import answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})(s|m|h|d)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -48,7 +47,7 @@ def invite(
     whom = f" for {plain(told['name'])}" if told["name"] else ""
     many = "1 node" if told["uses"] == 1 else f"{told['uses']} nodes"
     note.print(
-        f"good for {many} until {_when(told['expires_ms'])} UTC{whom}:"
+        f"good for {many} until {when(told['expires_ms'], utc=True)} UTC{whom}:"
         " meshnode up --join INVITE",
         markup=False,
     )
@@ -75,7 +74,7 @@ def list_(
         return
     rows = [
         (row["invite"], plain(row["name"], size_max=40), row["state"],
-         f"{row['used']} of {row['uses']}", _when(row["expires_ms"]),
+         f"{row['used']} of {row['uses']}", when(row["expires_ms"], utc=True),
          " ".join(short(peer) for peer in row["members"][:8]))
         for row in told["invites"]
     ]  # fmt: skip
@@ -137,7 +136,3 @@ def seconds(span: str) -> int:
             told="config.invalid",
         )
     return int(match[1]) * _SECONDS[match[2]]
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

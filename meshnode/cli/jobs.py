@@ -1,6 +1,5 @@
 """``meshnode jobs``: the jobs of the node that runs here."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from meshnode.cli.asking import asked
 from meshnode.cli.job_ids import LISTED_MAX, Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, table, units_table
+from meshnode.cli.printing import console, plain, say_json, table, units_table, when
 from meshnode.cli.progress import SUPERSEDED
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ def list_(
         say_json({"jobs": jobs})
         return
     rows = [
-        (job["job"], plain(job["name"], size_max=50), _when(job["planned_ms"]), job["state"],
-         _cost(job["cost_mc"]), _took(job["elapsed_s"]))
+        (job["job"], plain(job["name"], size_max=50), when(job["planned_ms"], utc=True),
+         job["state"], _cost(job["cost_mc"]), _took(job["elapsed_s"]))
         for job in jobs
     ]  # fmt: skip
     if rows:
@@ -211,7 +210,3 @@ def _cost(amount_mc: int | None) -> str:
 
 def _took(elapsed_s: float | None) -> str:
     return "-" if elapsed_s is None else f"{elapsed_s:.1f}"
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

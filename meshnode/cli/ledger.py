@@ -1,7 +1,6 @@
 """``meshnode ledger``: who owes whom, and for which receipts."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -9,7 +8,7 @@ import typer
 
 from meshnode.cli.asking import answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 _TITLES: Final = ("peer", "name", "is", "owes", "owed", "earned", "spent", "paid", "got")
 _PAYMENT: Final = ("key", "peer", "what", "mc", "state", "when", "note", "it says")
@@ -185,7 +184,7 @@ def _payment(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["kind"],
         row["amount_mc"],
         row["state"],
-        _when(row["at_ms"]),
+        when(row["at_ms"]),
         plain(row["note"], size_max=60),
         plain(row["text"], size_max=100) or "-",
     )
@@ -219,7 +218,7 @@ def _balance(told: Mapping[str, Any]) -> str:
 
 def _posting(posting: Mapping[str, Any]) -> tuple[object, ...]:
     return (
-        _when(posting["at_ms"]),
+        when(posting["at_ms"]),
         posting["kind"],
         posting["amount_mc"],
         posting["job"] or "-",
@@ -227,8 +226,3 @@ def _posting(posting: Mapping[str, Any]) -> tuple[object, ...]:
         plain(posting["note"], size_max=60) or "-",
         posting["key"][:12],
     )
-
-
-def _when(at_ms: int) -> str:
-    """Return a time as the clock on this machine's wall shows it."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,7 +1,6 @@
 """``meshnode pause``, ``resume`` and ``served``: the owner of the machine stays its master."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from meshnode.cli.asking import answer_of, asked
 from meshnode.cli.invite import seconds
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -59,7 +58,7 @@ def pause(
         say_json(told)
         return
     until_ms = told["paused"]["until_ms"]
-    end = f"until {_when(until_ms)}" if until_ms else "until `meshnode resume`"
+    end = f"until {when(until_ms)}" if until_ms else "until `meshnode resume`"
     left = f", {told['working']} awards are still being done" if told["working"] else ""
     print(f"paused {end}{left}")
 
@@ -137,7 +136,7 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["failed"] + row["rejected"],
         row["earned_mc"],
         f"{row['run_ms'] / 1000:.1f}",
-        _when(row["last_ms"]),
+        when(row["last_ms"]),
         _reasons(row["refused"]),
         _reasons(row["lost"]),
     )
@@ -147,8 +146,3 @@ def _reasons(counts: Mapping[str, int]) -> str:
     """Say the commonest reasons, such as ``quota 12, busy 3``."""
     often = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_MAX]
     return plain(", ".join(f"{reason} {count}" for reason, count in often)) or "-"
-
-
-def _when(at_ms: int) -> str:
-    """Return a time as the clock on this machine's wall shows it."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
