@@ -37,29 +37,31 @@ BARRED_GRACE_MS: Final = 3_000
 _TOLD_MAX: Final = 3
 
 _BUSY: Final = "node.busy"
+_TOO_LARGE: Final = "artifact.too_large"
 #: Failures after which the same peer isn't asked for this unit again.
 DISQUALIFYING: Final = frozenset(
     {
         "agent.failed",
         "agent.timeout",
         "agent.output_invalid",
+        _TOO_LARGE,
         "output.rejected",
         "peer.protocol",
         "refused.items",
     }
 )
+#: Failures of results that this broker can't check or keep, if it blames itself for them: its
+#: copy of an input is gone, or there is no room here.  They are nobody's tries, and few:
+#: each is work that nobody is paid for.
+INPUTS_GONE: Final = "check.inputs_gone"
+_BROKERS_OWN: Final = frozenset({INPUTS_GONE, _TOO_LARGE})
+UNCHECKED_MAX: Final = 2
 #: Failures of awards that nobody took.
 UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", *CODES.values()})
 #: Attempts that may come to nothing because the contractor could not have an input, beside
 #: the tries: a link that is bad for some seconds must not use those up.  With the pauses
 #: they last about half a minute.
 UNFETCHED_MAX: Final = 8
-#: Failures of results that this broker can't check or keep, if it blames itself for them: its
-#: copy of an input is gone, or there is no room here.  They are nobody's tries, and few:
-#: each is work that nobody is paid for.
-INPUTS_GONE: Final = "check.inputs_gone"
-_BROKERS_OWN: Final = frozenset({INPUTS_GONE, "artifact.too_large"})
-UNCHECKED_MAX: Final = 2
 #: Awards that nobody took, and calls without an answer, don't count as tries, but they end.
 IDLE_MAX: Final = 60
 #: What it means that all who were called refuse for the same reason.

@@ -41,7 +41,14 @@ from meshnode.domain.step_kinds import (
     Wake,
 )
 from meshnode.domain.steps import next_steps
-from meshnode.errors import ArtifactError, MeshError, NoProvider, OutputInvalid, StoreError
+from meshnode.errors import (
+    ArtifactError,
+    ArtifactTooLarge,
+    MeshError,
+    NoProvider,
+    OutputInvalid,
+    StoreError,
+)
 from meshnode.ports import Write
 from meshnode.services.awards import Awards
 from meshnode.services.checking import Checking, InputsGone
@@ -404,9 +411,9 @@ class JobRunner:
     async def _fail(self, step: Verify, attempt: Attempt, exc: MeshError) -> None:
         """The output can't be had or read: its maker's fault, another may do better.
 
-        Unless it can't be checked for want of what this node had: that is nobody's fault.
+        Unless it can't be checked or kept for want of what this node has: that is nobody's.
         """
-        own = isinstance(exc, InputsGone)
+        own = isinstance(exc, InputsGone | ArtifactTooLarge)
         peer = "" if own else attempt.peer
         if not own:
             self._market.failed(peer, unreachable=False)
