@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +17,9 @@ from meshnode.cli.job_ids import Job, whole
 from meshnode.cli.job_lines import Contractors, event_line
 from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
 from meshnode.cli.printing import say_json
+
+if TYPE_CHECKING:
+    from meshnode.cli.client import NodeClient
 
 #: A node that is gone for longer is not waited for, seconds.
 PATIENCE_S: Final = 60.0
@@ -132,6 +135,7 @@ class Following:
             query = {"follow": "1" if self._follow else "0"}
             if self.after is not None:
                 query["last_seq"] = str(self.after)
+            before = self.after
             lines = client.lines(f"/api/jobs/{self._job}/events", **query)
             async with aclosing(lines):
                 async for line in lines:
@@ -139,9 +143,30 @@ class Following:
                     if "seq" in line:
                         self.after = int(line["seq"])
                         self._ended = line["kind"] == "done"
-        if self._follow and not self._ended:
-            # Asked after the last event, an ended job has nothing to tell.
-            self._ended = True
+            if self._follow and not self._ended:
+                await self._make_sure(client, heard=self.after != before)
+
+    async def _make_sure(self, client: "NodeClient", *, heard: bool) -> None:
+        """See why a stream ended without the job's end: a node that closes ends it too.
+
+        Args:
+            client: To ask by.
+            heard: The stream told something, so there may be more.
+
+        Raises:
+            CommandFailed: The job goes on, or has more to tell: it is to be followed again.
+        """
+        from meshnode.cli.failure import CommandFailed
+
+        state = (await client.call("GET", f"/api/jobs/{self._job}"))["state"]
+        # Asked after the last event, an ended job has nothing to tell.
+        self._ended = state != "running" and not heard
+        if not self._ended:
+            raise CommandFailed(
+                f"the node ended the stream of job {self._job}, which is {state}",
+                hint=f"see `meshnode jobs show {self._job}`",
+                told="http.cut",
+            )
 
     def _wait_on(self, error: Exception) -> None:
         """Give up if the node has been gone for too long; say so the first time."""

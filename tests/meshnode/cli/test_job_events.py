@@ -26,8 +26,12 @@ GONE = CommandFailed("no node runs", told="cli.no_node")
 class FakeNode:
     """What a command finds: a node that tells ``shares`` of the events, and is cut off."""
 
-    def __init__(self, *shares: int | None) -> None:
+    def __init__(
+        self, *shares: int | None, clean: bool = False, state: str = "running"
+    ) -> None:
         self.shares = list(shares)  # None: nobody is there
+        self.clean = clean  # a stream that is cut off ends as if that was all
+        self.state = state
         self.asked: list[dict[str, str]] = []
 
     @asynccontextmanager
@@ -40,7 +44,7 @@ class FakeNode:
 
     async def call(self, _method: str, path: str, **_: Any) -> Any:
         await trio.lowlevel.checkpoint()
-        return {"jobs": [{"job": JOB}]} if path == "/api/jobs" else {}
+        return {"jobs": [{"job": JOB}]} if path == "/api/jobs" else {"state": self.state}
 
     async def lines(self, path: str, **query: str) -> AsyncGenerator[dict[str, Any], None]:
         assert path == f"/api/jobs/{JOB}/events"
@@ -51,7 +55,7 @@ class FakeNode:
         for event in EVENTS[start : start + share]:
             await trio.lowlevel.checkpoint()
             yield event
-        if start + share < len(EVENTS):
+        if start + share < len(EVENTS) and not self.clean:
             raise CommandFailed("broke off", told="http.cut")
 
 
@@ -78,6 +82,29 @@ async def test_a_node_that_comes_and_goes_is_followed_event_after_event(
     said = capsys.readouterr().err
     assert said.count("the node is gone; looking for it for 60 s") == 4
     assert "the node is back; going on after event 2" in said
+
+
+async def test_a_stream_that_ends_before_the_job_is_taken_up_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode(3, 0, 4, None, 9, clean=True)
+    follow, shown = following(monkeypatch, node)
+    await follow.run()
+    assert shown == [*range(10)]
+    assert [asked.get("last_seq") for asked in node.asked] == [None, "2", "2", "6"]
+
+
+async def test_a_job_that_ended_meanwhile_is_told_to_its_last_event(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode(3, 9, clean=True, state="completed")
+    follow, shown = following(monkeypatch, node)
+    await follow.run()
+    assert shown == [*range(10)], "though it had ended when the first stream did"
+    node = FakeNode(0, clean=True, state="completed")
+    follow, shown = following(monkeypatch, node, after=9)
+    await follow.run()
+    assert (shown, len(node.asked)) == ([], 1), "there is nothing after the last"
 
 
 async def test_a_node_that_stays_away_is_given_up(
