@@ -143,17 +143,20 @@ def _most_telling(told: Explanation) -> list[Part]:
 
 def _state(part: Part, job: str) -> str:
     match part.state:
-        case "done":
+        case "completed":
             paid = (each for each in part.tries if each.paid_mc is not None)
             (won,) = (each for each in paid if each.failure is None)
             return f"done by {_peer(won.peer)}'s {won.agent} for {won.paid_mc} mc"
+        case "waiting" if job != "running":
+            return "not begun when the job ended"
+        case "waiting" if part.tries:
+            return "the last attempt failed, and another follows"
         case "waiting":
-            waits = "waiting for a node that offers it and has room"
-            return waits if job == "running" else "not begun when the job ended"
-        case "asking":
+            return "waiting for a node that offers it and has room"
+        case "negotiating":
             return "asking nodes for proposals"
         case "failed":
-            return "the last attempt failed"
+            return "failed, and the job ended"
         case _:
             at = [_peer(each.peer) for each in part.tries if not each.ended_ms]
             return f"{part.state} at {_listed(at)}"
@@ -299,7 +302,7 @@ def _cost(told: Explanation) -> Iterator[str]:
 def _left(told: Explanation) -> Iterator[str]:
     states: dict[str, int] = {}
     for part in told.parts:
-        if part.state != "done":
+        if part.state != "completed":
             states[part.state] = states.get(part.state, 0) + 1
     units = [f"{count} {state}" for state, count in states.items()]
     uncut = [task.subtask for task in told.tasks if task.units is None]
