@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.asking import asked
-from meshnode.cli.job_ids import LISTED_MAX, Job, answer_about, whole
+from meshnode.cli.asking import answer_of, asked
+from meshnode.cli.job_ids import Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table, when
 from meshnode.cli.progress import SUPERSEDED
@@ -30,15 +30,8 @@ def list_(
       meshnode jobs list
       meshnode jobs list --running --json
     """
-
-    async def ask(client: "NodeClient") -> list[dict[str, Any]]:
-        count = LISTED_MAX if running else limit
-        jobs: list[dict[str, Any]] = (await client.call("GET", "/api/jobs", limit=str(count)))[
-            "jobs"
-        ]
-        return [job for job in jobs if not (running and job["ended"])][:limit]
-
-    jobs = asked(ask, (home, url, token_file))
+    query = {"limit": str(limit), "running": str(int(running))}
+    jobs = answer_of((home, url, token_file), "GET", "/api/jobs", **query)["jobs"]
     if as_json:
         say_json({"jobs": jobs})
         return

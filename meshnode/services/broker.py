@@ -289,11 +289,11 @@ class Broker:
 
     # --- what has become of them ---
 
-    async def jobs(self) -> list[tuple[str, JobRow]]:
-        """Return every job with its id, newest first."""
+    async def jobs(self, *, begins: str = "") -> list[tuple[str, JobRow]]:
+        """Return every job with its id, or those whose ids begin so, newest first."""
         rows = [
             (job, decode_as(raw, _JOB_ROW))
-            for job, raw in await self._context.store.scan(_JOBS, count_max=_JOBS_MAX)
+            for job, raw in await self._context.store.scan(_JOBS, begins, count_max=_JOBS_MAX)
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
         return rows
