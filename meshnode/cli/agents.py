@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import asked
+from meshnode.cli.asking import Where, asked
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
@@ -61,7 +61,7 @@ def agents(
             query["probe"] = "1"
         return await _until(client, query, count, wait)
 
-    found = asked(ask, (home, url, token_file))
+    found = asked(ask, Where(home, url, token_file))
     listed = found["agents"]
     if len(listed) < count:
         raise CommandFailed(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.invite import seconds
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table, when
@@ -41,7 +41,7 @@ def inbox(
     """
     if context.invoked_subcommand:
         return
-    told = answer_of((home, url, token_file), "GET", "/api/inbox")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/inbox")
     if as_json:
         say_json(told)
         return
@@ -83,11 +83,11 @@ def show(
       meshnode inbox show 3f2a
       meshnode inbox show 3f2a --out plan.pdf
     """
-    told = answer_of((home, url, token_file), "GET", f"/api/inbox/{_word(letter)}")
+    told = answer_of(Where(home, url, token_file), "GET", f"/api/inbox/{_word(letter)}")
     body = told["text"].encode() if "text" in told else b64decode(told["base64"])
     if out:
         Path(out).write_bytes(body)
-    read = answer_of((home, url, token_file), "POST", f"/api/inbox/{told['id']}/read")
+    read = answer_of(Where(home, url, token_file), "POST", f"/api/inbox/{told['id']}/read")
     if as_json:
         say_json({**told, "read_ms": read["read_ms"]})
         return
@@ -138,7 +138,7 @@ def send(
     """
     expires_s = float(seconds(expires))
     letter = {"to": peer, "subject": subject, "expires_s": expires_s, **_written(text, file)}
-    told = answer_of((home, url, token_file), "POST", "/api/outbox", body=letter)
+    told = answer_of(Where(home, url, token_file), "POST", "/api/outbox", body=letter)
     if as_json:
         say_json(told)
     else:
@@ -157,7 +157,7 @@ def sent(
       meshnode inbox sent
       meshnode inbox sent --json
     """
-    told = answer_of((home, url, token_file), "GET", "/api/outbox")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/outbox")
     if as_json:
         say_json(told)
         return
@@ -187,7 +187,7 @@ def delete(
     Examples:
       meshnode inbox delete 3f2a
     """
-    told = answer_of((home, url, token_file), "POST", f"/api/inbox/{_word(letter)}/delete")
+    told = answer_of(Where(home, url, token_file), "POST", f"/api/inbox/{_word(letter)}/delete")
     if as_json:
         say_json(told)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table, when
 
@@ -38,7 +38,7 @@ def invite(
       meshnode up --join "$(meshnode invite)" --home two
     """
     body = {"name": for_, "uses": uses, "expires_s": float(seconds(expires))}
-    told = answer_of((home, url, token_file), "POST", "/api/invites", body=body)
+    told = answer_of(Where(home, url, token_file), "POST", "/api/invites", body=body)
     if as_json:
         say_json(told)
         return
@@ -68,7 +68,7 @@ def list_(
       meshnode invites list
       meshnode invites list --json
     """
-    told = answer_of((home, url, token_file), "GET", "/api/invites")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/invites")
     if as_json:
         say_json(told)
         return
@@ -102,7 +102,7 @@ def revoke(
     """
     from meshnode.cli.failure import CommandFailed
 
-    listed = answer_of((home, url, token_file), "GET", "/api/invites")["invites"]
+    listed = answer_of(Where(home, url, token_file), "GET", "/api/invites")["invites"]
     found = [row["invite"] for row in listed if id_ and row["invite"].startswith(id_)]
     if len(found) != 1:
         told = f"{len(found)} invites begin with" if found else "there is no invite"
@@ -110,7 +110,7 @@ def revoke(
             f"{told} {id_[:64]!r}", hint="see `meshnode invites list`", told="node.not_found"
         )
     path = f"/api/invites/{found[0]}/revoke"
-    answer = answer_of((home, url, token_file), "POST", path)
+    answer = answer_of(Where(home, url, token_file), "POST", path)
     if as_json:
         say_json(answer)
     else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.asking import answer_of, asked
+from meshnode.cli.asking import Where, answer_of, asked
 from meshnode.cli.job_ids import Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table, when
@@ -31,7 +31,7 @@ def list_(
       meshnode jobs list --running --json
     """
     query = {"limit": str(limit), "running": str(int(running))}
-    jobs = answer_of((home, url, token_file), "GET", "/api/jobs", **query)["jobs"]
+    jobs = answer_of(Where(home, url, token_file), "GET", "/api/jobs", **query)["jobs"]
     if as_json:
         say_json({"jobs": jobs})
         return
@@ -60,7 +60,7 @@ def show(
     Examples:
       meshnode jobs show 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "GET")
+    told = answer_about(job, Where(home, url, token_file), "GET")
     if as_json:
         say_json(told)
         return
@@ -94,7 +94,7 @@ def explain(
     Examples:
       meshnode jobs explain 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "GET", "/explain")
+    told = answer_about(job, Where(home, url, token_file), "GET", "/explain")
     if as_json:
         say_json(told)
         return
@@ -118,7 +118,7 @@ def cancel(
     Examples:
       meshnode jobs cancel 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "POST", "/cancel")
+    told = answer_about(job, Where(home, url, token_file), "POST", "/cancel")
     if as_json:
         say_json(told)
     else:
@@ -151,7 +151,7 @@ def resume(
     """
     terms = {"budget_mc": budget, "deadline_s": deadline}
     body = {name: value for name, value in terms.items() if value is not None}
-    told = answer_about(job, (home, url, token_file), "POST", "/resume", body=body)
+    told = answer_about(job, Where(home, url, token_file), "POST", "/resume", body=body)
     if as_json:
         say_json(told)
     elif told["resumes"]:
@@ -188,7 +188,7 @@ def outputs(
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 
-    status, made, proof = asked(ask, (home, url, token_file))
+    status, made, proof = asked(ask, Where(home, url, token_file))
     if folder is not None:
         keep(folder, status, made, proof)
     say_json(made)

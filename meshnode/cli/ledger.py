@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table, when
 
@@ -35,7 +35,7 @@ def ledger(
     """
     if context.invoked_subcommand:
         return
-    told = answer_of((home, url, token_file), "GET", "/api/ledger")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/ledger")
     if as_json:
         say_json(told)
         return
@@ -75,7 +75,7 @@ def show(
       meshnode ledger show 4kFhqXWz
       meshnode ledger show 4kFhqXWz --limit 20 --json
     """
-    node = (home, url, token_file)
+    node = Where(home, url, token_file)
     told = answer_of(node, "GET", f"/api/ledger/{_part(peer)}", limit=str(limit))
     if as_json:
         say_json(told)
@@ -115,7 +115,7 @@ def settle(
     """
     body = {"amount_mc": amount, "note": note}
     told = answer_of(
-        (home, url, token_file), "POST", f"/api/ledger/{_part(peer)}/settle", body=body
+        Where(home, url, token_file), "POST", f"/api/ledger/{_part(peer)}/settle", body=body
     )
     _say_payment(told, as_json=as_json)
 
@@ -134,7 +134,7 @@ def confirm(
       meshnode ledger confirm 3f8a12
     """
     path = f"/api/payments/{_part(key)}/confirm"
-    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
+    _say_payment(answer_of(Where(home, url, token_file), "POST", path), as_json=as_json)
 
 
 def deny(
@@ -151,7 +151,7 @@ def deny(
       meshnode ledger deny 3f8a12
     """
     path = f"/api/payments/{_part(key)}/deny"
-    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
+    _say_payment(answer_of(Where(home, url, token_file), "POST", path), as_json=as_json)
 
 
 # --- pieces ---------------------------------------------------------------------------

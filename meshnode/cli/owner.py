@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of, asked
+from meshnode.cli.asking import Where, answer_of, asked
 from meshnode.cli.invite import seconds
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table, when
@@ -53,7 +53,7 @@ def pause(
             told["working"] = (await client.call("GET", "/api/node"))["working"]
         return told
 
-    told = asked(ask, (home, url, token_file))
+    told = asked(ask, Where(home, url, token_file))
     if as_json:
         say_json(told)
         return
@@ -71,7 +71,7 @@ def resume(
     Examples:
       meshnode resume
     """
-    told = answer_of((home, url, token_file), "POST", "/api/resume")
+    told = answer_of(Where(home, url, token_file), "POST", "/api/resume")
     if as_json:
         say_json(told)
     else:
@@ -99,7 +99,7 @@ def served(
       meshnode served --since 7d --json
     """
     path, span = "/api/served", {"since_s": str(seconds(since))}
-    told = answer_of((home, url, token_file), "GET", path, **span)
+    told = answer_of(Where(home, url, token_file), "GET", path, **span)
     if as_json:
         say_json(told)
         return

@@ -43,13 +43,11 @@ class Progress:
     """A job, as far as was heard.
 
     Attributes:
-        since: Number of the next event to ask for.
         tasks: Sub-task by id, in the graph's order.
         note: The last thing worth a line.
         ended: How it ended, or empty.
     """
 
-    since: int = 0
     tasks: dict[str, Task] = field(default_factory=dict)
     note: str = ""
     ended: str = ""
@@ -60,7 +58,6 @@ class Progress:
             fields = line["progress"].get("fields", {})
             self._progressed(fields)
             return
-        self.since = int(line["seq"]) + 1
         kind = line["kind"]
         known: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "planned": self._planned,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, home_of
 from meshnode.cli.printing import console, plain, say_json
 
@@ -358,5 +358,5 @@ def _tell_node(home: Path) -> list[str] | None:
 
     if read_running(home / HTTP_FILE) is None:
         return None
-    agents: list[str] = answer_of((str(home), "", ""), "POST", "/api/agents/reload")["agents"]
+    agents: list[str] = answer_of(Where(str(home)), "POST", "/api/agents/reload")["agents"]
     return agents

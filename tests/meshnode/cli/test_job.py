@@ -41,7 +41,6 @@ def test_events_add_up_to_what_the_node_says_at_the_end(job: dict[str, Any]) -> 
     for line in job["events"]:
         progress.take(json.loads(line))
     assert progress.ended == job["view"]["state"] == "completed"
-    assert progress.since == len(job["events"])
     rows = {str(row[0]): row for row in progress.rows()}
     assert list(rows) == list(GRAPH["subtasks"])
     for name, row in rows.items():
@@ -67,7 +66,6 @@ def test_progress_between_events_counts_and_a_failed_try_starts_again() -> None:
     progress.take({**base, "seq": 4, "kind": "failed", "text": "died"})
     assert progress.rows()[0][2:4] == ("waiting", "0/4")
     assert progress.note == "a/0 at p: died"
-    assert progress.since == 5
 
 
 def test_of_two_that_were_given_the_same_the_one_that_was_paid_is_shown() -> None:
