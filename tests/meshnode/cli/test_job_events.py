@@ -45,7 +45,7 @@ def test_what_peers_wrote_obeys_nobody_and_telemetry_has_no_number() -> None:
     assert "\x1b" not in line
     assert "\n" not in line
     assert line.startswith("00:00:01.000     3  a/0 ")
-    assert line.endswith("another node is taken (attempt 2)")
+    assert line.endswith("another is preferred from then on (attempt 2)")
     held = {"progress": {"at_ms": 0, "event": "job.held_up", "fields": {"why": "disk full"}}}
     assert event_line(held).split() == ["00:00:00.000", "job.held_up:", "disk", "full"]
 
