@@ -122,5 +122,8 @@ _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
     "charged": lambda line: f"paid {line['paid_mc']} mc",
     "failed": _failed,
     "cancelled": _cancelled,
+    "elected": lambda line: (
+        f"{short(line['broker'])} is the job's broker, epoch {line['epoch']}"
+    ),
     "done": _ended,
 }

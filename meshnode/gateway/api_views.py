@@ -48,6 +48,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "charged": ("unit", "attempt", "paid_mc"),
     "failed": ("unit", "attempt", "peer", "code", "text", "blame"),
     "cancelled": ("reason", "text"),
+    "elected": ("epoch", "broker"),
     "done": ("state", "code", "text"),
 }
 

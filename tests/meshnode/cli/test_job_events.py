@@ -5,7 +5,8 @@ import json
 from trio.testing import MockClock
 
 from meshnode.cli.job_lines import _TOLD, event_line
-from meshnode.domain.facts import KINDS
+from meshnode.domain.facts import KINDS, Elected, to_event
+from meshnode.gateway.api_views import event_view
 from tests.meshnode.gateway.api_nodes import open_desk
 
 
@@ -48,6 +49,13 @@ def test_what_peers_wrote_obeys_nobody_and_telemetry_has_no_number() -> None:
     assert line.endswith("another is preferred from then on (attempt 2)")
     held = {"progress": {"at_ms": 0, "event": "job.held_up", "fields": {"why": "disk full"}}}
     assert event_line(held).split() == ["00:00:00.000", "job.held_up:", "disk", "full"]
+
+
+def test_an_election_names_the_broker() -> None:
+    peer = "12D3KooWLSZa9aH2u7PQZFxXtBy8cJP3P1knDWmYZNw9YYP6KZTW"
+    fact = Elected(epoch=2, broker=peer, charter=b"c", certificate=b"d")
+    view = event_view(to_event(fact, seq=3, at_ms=0))
+    assert event_line(view).endswith(f"{peer[-8:]} is the job's broker, epoch 2")
 
 
 def test_of_two_that_do_the_same_each_event_names_its_own() -> None:
