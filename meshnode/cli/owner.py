@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: How often a node that finishes its work is looked at, seconds.
 _LOOK_S: Final = 0.5
 _REASONS_MAX: Final = 6
+#: Counts are kept for 31 days.
+_SERVED_S_MAX: Final = 31 * 86_400
 
 
 def pause(
@@ -98,8 +100,15 @@ def served(
       meshnode served
       meshnode served --since 7d --json
     """
-    path, span = "/api/served", {"since_s": str(seconds(since))}
-    told = answer_of(Where(home, url, token_file), "GET", path, **span)
+    from meshnode.cli.failure import CommandFailed
+
+    since_s = seconds(since)
+    if since_s > _SERVED_S_MAX:
+        raise CommandFailed(
+            f"--since {since!r} is further back than is counted", hint="at most 31d"
+        )
+    where = Where(home, url, token_file)
+    told = answer_of(where, "GET", "/api/served", since_s=str(since_s))
     if as_json:
         say_json(told)
         return

@@ -243,7 +243,9 @@ class Broker:
         if terms.budget_mc < 0:
             raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
         if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
-            raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
+            raise InputInvalid(
+                f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
+            )
         if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
             raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:

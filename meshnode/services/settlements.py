@@ -401,7 +401,8 @@ class Settlements:
             row = self._rows.get(key)
             if row is None or row.kind != "received":
                 raise NotFound(
-                    f"no payment {key[:12]!r} waits to be confirmed", hint="meshnode ledger"
+                    f"no payment {key[:12]!r} waits to be confirmed",
+                    hint="see `meshnode ledger`",
                 )
             if came and self._is_late(row):
                 await self._turn(key, "refused", text=_LATE)
