@@ -33,7 +33,8 @@ def agents(
         float, typer.Option(metavar="S", min=0.0, help="Wait so many seconds for --count.")
     ] = 0.0,
     probe: Annotated[
-        bool, typer.Option(help="Look everywhere, and list only those that answer now.")
+        bool,
+        typer.Option("--probe", help="Look everywhere, and list only those that answer now."),
     ] = False,
     home: Home = "",
     url: Url = "",

@@ -160,7 +160,9 @@ def command(
     description: Description = "",
     examples: ExamplesFile = None,
     price: Price = 0,
-    concurrency: Concurrency = 1,
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes at once.")
+    ] = 1,
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -189,7 +191,7 @@ def command(
         input_schema=_schema(input_schema),
         output_schema=_schema(output_schema),
         examples=_examples(examples),
-        concurrency_max=max(1, concurrency),
+        concurrency_max=concurrency,
     )
     _wrap(file, home_of(home), None, as_json=as_json)
 
