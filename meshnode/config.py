@@ -222,6 +222,28 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _check_addresses(config: NodeConfig, where: str) -> None:
+    addresses = [entry for entry in config.join if not is_token(entry)]
+    for address in addresses:
+        if not address.startswith("/"):
+            raise ConfigError(
+                f"{where}: join {address!r} is no invite, and not a multiaddr",
+                hint="give the whole word from `meshnode invite`, an address such as"
+                " /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW…, or @FILE",
+            )
+    for address in config.listen:
+        if not address.startswith("/"):
+            raise ConfigError(
+                f"{where}: listen {address!r} is not a multiaddr",
+                hint="write it like /ip4/0.0.0.0/tcp/4001",
+            )
+    for address in addresses:
+        if "/p2p/" not in address:
+            raise ConfigError(
+                f"{where}: join {address!r} names no peer", hint="end it in /p2p/PEER"
+            )
+
+
 def _check(config: NodeConfig, where: str) -> None:
     if not is_network(config.network):
         raise ConfigError(
@@ -230,18 +252,7 @@ def _check(config: NodeConfig, where: str) -> None:
         )
     if not config.listen:
         raise ConfigError(f"{where}: listen is empty", hint="name at least one multiaddr")
-    addresses = [entry for entry in config.join if not is_token(entry)]
-    for address in (*config.listen, *addresses):
-        if not address.startswith("/"):
-            raise ConfigError(
-                f"{where}: {address!r} is not a multiaddr",
-                hint="write it like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW…",
-            )
-    for address in addresses:
-        if "/p2p/" not in address:
-            raise ConfigError(
-                f"{where}: join {address!r} names no peer", hint="end it in /p2p/PEER"
-            )
+    _check_addresses(config, where)
     if not 0 <= config.http.port < 65_536:  # noqa: PLR2004 - TCP ports
         raise ConfigError(
             f"{where}: http.port {config.http.port} is no port", hint="0 to 65535"

@@ -115,6 +115,19 @@ class ArtifactError(MeshError):
     code = "artifact.unavailable"
 
 
+class ArtifactTooLarge(ArtifactError):
+    """An artifact is larger than this node keeps, or than the mesh lets one be."""
+
+    code = "artifact.too_large"
+
+    def __init__(self, size: int, limit: int, *, hint: str) -> None:
+        super().__init__(
+            f"{size} bytes are too large to be kept as one artifact here: {limit} are the most",
+            hint=hint,
+        )
+        self.size, self.limit = size, limit
+
+
 class StoreError(MeshError):
     """The store can't be opened, read or written."""
 

@@ -33,7 +33,7 @@ from meshnode.adapters.agents.function import Terms as AgentTerms
 from meshnode.config import NodeConfig, parse_config
 from meshnode.domain.graph_builder import Place, TaskGraph
 from meshnode.domain.plan_graphs import FILES
-from meshnode.errors import CannotPlan, ConfigError, JobFailed, MeshError
+from meshnode.errors import CannotPlan, ConfigError, InputInvalid, JobFailed, MeshError
 from meshnode.gateway.api_views import (
     agent_view,
     event_view,
@@ -169,8 +169,16 @@ class Job:
 
         Raises:
             BeyondEnd: No event has that number: it was seen in another journal.
+            InputInvalid: No event has such a number, or both are given.
         """
+        if since and after is not None:
+            raise InputInvalid("since and after say the same", hint="give one of them")
         since = since if after is None else after + 1
+        if since < 0:
+            given = f"since={since}" if after is None else f"after={after}"
+            raise InputInvalid(
+                f"events are numbered from 0: {given}", hint="leave it out for all"
+            )
         self._journal.check_start(since)
         while True:
             events = self._journal.events(since)

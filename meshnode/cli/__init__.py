@@ -151,24 +151,34 @@ def application() -> typer.Typer:
     )
     app.callback(help=as_written(_HELP))(_nothing)
     for name, command in COMMANDS.items():
-        app.command(name, help=as_written(getdoc(command) or ""))(command)
+        app.command(name, help=_help(command), short_help=_first_line(command))(command)
     for name, (about, commands) in GROUPS.items():
         default = DEFAULTS.get(name)
         group = typer.Typer(
-            help=as_written(getdoc(default) or "") if default else about,
+            help=_help(default) if default else about,
             short_help=about,
             rich_markup_mode=None,
             callback=default,
             invoke_without_command=default is not None,
         )
         for word, command in commands.items():
-            group.command(word, help=as_written(getdoc(command) or ""))(command)
+            short = _first_line(command)
+            group.command(word, help=_help(command), short_help=short)(command)
         app.add_typer(group, name=name)
     return app
 
 
 def _nothing() -> None:
     pass
+
+
+def _help(command: Callable[..., None]) -> str:
+    return as_written(getdoc(command) or "")
+
+
+def _first_line(command: Callable[..., None]) -> str:
+    """Return what a list of commands says of one: whole, where the library would cut it."""
+    return (getdoc(command) or "").partition("\n")[0]
 
 
 def as_written(text: str) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import asked
+from meshnode.cli.asking import Where, asked
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
@@ -33,7 +33,8 @@ def agents(
         float, typer.Option(metavar="S", min=0.0, help="Wait so many seconds for --count.")
     ] = 0.0,
     probe: Annotated[
-        bool, typer.Option(help="Look everywhere, and list only those that answer now.")
+        bool,
+        typer.Option("--probe", help="Look everywhere, and list only those that answer now."),
     ] = False,
     home: Home = "",
     url: Url = "",
@@ -61,7 +62,7 @@ def agents(
             query["probe"] = "1"
         return await _until(client, query, count, wait)
 
-    found = asked(ask, (home, url, token_file))
+    found = asked(ask, Where(home, url, token_file))
     listed = found["agents"]
     if len(listed) < count:
         raise CommandFailed(

@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from meshnode.cli.ask_plan import Wanted, planned
-from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
+from meshnode.cli.asking import Where
+from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from meshnode.cli.client import NodeClient
+    from meshnode.cli.following import Following
     from meshnode.cli.progress import Progress
 
-#: How often a broken stream of events is taken up again.
-_TRIES: Final = 5
-_PAUSE_S: Final = 1.0
+#: Somebody waits for the answer: a node that is gone for longer is not waited for, seconds.
+_PATIENCE_S: Final = 15.0
 #: Characters of one output that are printed for people; --out keeps all.
 _OUTPUT_SHOWN: Final = 4_000
 
@@ -147,19 +147,10 @@ def ask(
     }
     folder = None if out is None else make_folder(out)
 
-    reached = Reached(home_of(home), url, token_file)
-    ended = trio.run(_ask, reached, wanted, terms, Shown(plan=plan, as_json=as_json))
+    where = Where(home, url, token_file)
+    ended = trio.run(_ask, where, wanted, terms, Shown(plan=plan, as_json=as_json))
     if ended is not None:
         _tell(ended, folder, as_json=as_json)
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """Where the node is."""
-
-    home: Path
-    url: str
-    token_file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +162,15 @@ class Shown:
 
 
 async def _ask(
-    where: Reached, wanted: Wanted, terms: Mapping[str, Any], shown: Shown
+    where: Where, wanted: Wanted, terms: Mapping[str, Any], shown: Shown
 ) -> "Ended | None":
-    from meshnode.cli.client import open_client
-
-    async with open_client(where.home, url=where.url, token_file=where.token_file) as client:
+    async with where.client() as client:
         made = await planned(client, wanted, show=shown.plan, as_json=shown.as_json)
         if made is None:
             return None
         made |= {name: value for name, value in terms.items() if value is not None}
-        return await _have_done(client, made, show=not shown.as_json)
+        job: str = (await client.call("POST", "/api/jobs", body=made))["job"]
+    return await _ended(where, job, show=not shown.as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,25 +188,29 @@ class Ended:
     provenance: bytes
 
 
-async def _have_done(client: "NodeClient", body: Mapping[str, Any], *, show: bool) -> Ended:
+async def _ended(where: Where, job: str, *, show: bool) -> Ended:
+    """Follow a job to its end, and return what came of it."""
+    from meshnode.cli.following import Following
     from meshnode.cli.progress import Progress
 
-    job: str = (await client.call("POST", "/api/jobs", body=body))["job"]
     progress = Progress()
-    async with _cancelling_on_interrupt(client, job):
+    following = Following(where, job, show=progress.take)
+    following.patience_s = _PATIENCE_S
+    async with _cancelling_on_interrupt(where, job):
         if show:
-            await _show(client, job, progress)
+            await _show(following, job, progress)
         else:
-            await _follow(client, job, progress)
-    status = await client.call("GET", f"/api/jobs/{job}")
-    outputs = None
-    if status["state"] == "completed":
-        outputs = await client.call("GET", f"/api/jobs/{job}/outputs")
-    return Ended(status, outputs, await client.content(f"/api/jobs/{job}/provenance"))
+            await _follow(following, job)
+    async with where.client() as client:
+        status = await client.call("GET", f"/api/jobs/{job}")
+        outputs = None
+        if status["state"] == "completed":
+            outputs = await client.call("GET", f"/api/jobs/{job}/outputs")
+        return Ended(status, outputs, await client.content(f"/api/jobs/{job}/provenance"))
 
 
 @asynccontextmanager
-async def _cancelling_on_interrupt(client: "NodeClient", job: str) -> AsyncIterator[None]:
+async def _cancelling_on_interrupt(where: Where, job: str) -> AsyncIterator[None]:
     """Let Ctrl-C cancel the job: who asked has gone.  A second one ends this at once."""
     import trio
 
@@ -226,7 +220,8 @@ async def _cancelling_on_interrupt(client: "NodeClient", job: str) -> AsyncItera
             with trio.open_signal_receiver(signal.SIGINT) as signals:
                 await anext(signals)
                 console(errors=True).print("cancelling…", markup=False)
-                await client.call("POST", f"/api/jobs/{job}/cancel")
+                async with where.client() as client:
+                    await client.call("POST", f"/api/jobs/{job}/cancel")
                 await anext(signals)
                 raise KeyboardInterrupt
 
@@ -235,30 +230,24 @@ async def _cancelling_on_interrupt(client: "NodeClient", job: str) -> AsyncItera
         nursery.cancel_scope.cancel()
 
 
-async def _follow(client: "NodeClient", job: str, progress: "Progress") -> None:
-    """Take in the job's events until it has ended, through broken connections."""
-    import trio
-
+async def _follow(following: "Following", job: str) -> None:
+    """Hear of the job until it has ended; say how to hear of it later if its node is gone."""
     from meshnode.cli.failure import CommandFailed
+    from meshnode.cli.following import PASSING
 
-    for left in reversed(range(_TRIES)):
-        lines = client.lines(f"/api/jobs/{job}/events", since=str(progress.since), follow="1")
-        try:
-            async with aclosing(lines):
-                async for line in lines:
-                    progress.take(line)
-        except CommandFailed as error:
-            if error.told != "http.cut" or not left:
-                raise
-        if progress.ended:
-            return
-        await trio.sleep(_PAUSE_S)
-    raise CommandFailed(
-        f"job {job} goes on, but its node tells no more", hint="ask again with the same --key"
-    )
+    try:
+        await following.run()
+    except CommandFailed as error:
+        if error.told not in PASSING:
+            raise
+        raise CommandFailed(
+            f"job {job} is with its node, which tells no more: {error}",
+            hint=f"once it is there: `meshnode jobs events {job} --follow`",
+            told=error.told,
+        ) from error
 
 
-async def _show(client: "NodeClient", job: str, progress: "Progress") -> None:
+async def _show(following: "Following", job: str, progress: "Progress") -> None:
     """Follow the job, and let people see the graph fill in."""
     from rich.live import Live
 
@@ -272,7 +261,7 @@ async def _show(client: "NodeClient", job: str, progress: "Progress") -> None:
 
     out = console(errors=True)
     with Live(console=out, get_renderable=picture, refresh_per_second=8, transient=True):
-        await _follow(client, job, progress)
+        await _follow(following, job)
 
 
 def _tell(ended: Ended, folder: Path | None, *, as_json: bool) -> None:

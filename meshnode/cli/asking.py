@@ -1,10 +1,12 @@
-"""One question to the node that a command's options name, from first to last.
+"""Where the node is that a command's options name, and one question to it.
 
 What a command needs for that is imported when it asks: `meshnode --help` needs none of it.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshnode.cli.options import home_of
 
@@ -13,8 +15,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What ``--home``, ``--url`` and ``--token-file`` say.
-Where: TypeAlias = tuple[str, str, str]
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where the node is, as ``--home``, ``--url`` and ``--token-file`` say."""
+
+    home: str = ""
+    url: str = ""
+    token_file: str = ""
+
+    def client(self) -> AbstractAsyncContextManager["NodeClient"]:
+        """Reach the node; a context manager.
+
+        Raises:
+            CommandFailed: On entering: no node runs there.
+            ConfigError: On entering: its files can't be used.
+        """
+        from meshnode.cli.client import open_client
+
+        return open_client(home_of(self.home), url=self.url, token_file=self.token_file)
 
 
 def asked(ask: Callable[["NodeClient"], Awaitable[T]], where: Where) -> T:
@@ -25,12 +44,8 @@ def asked(ask: Callable[["NodeClient"], Awaitable[T]], where: Where) -> T:
     """
     import trio
 
-    from meshnode.cli.client import open_client
-
-    home, url, token_file = where
-
     async def run() -> T:
-        async with open_client(home_of(home), url=url, token_file=token_file) as client:
+        async with where.client() as client:
             return await ask(client)
 
     return trio.run(run)

@@ -58,7 +58,9 @@ def bench(
         typer.Argument(help=f"Which: {', '.join(_NAMES)}."),
     ],
     *,
-    quick: Annotated[bool, typer.Option(help="At most a minute, fewer measurements.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="At most a minute, fewer measurements.")
+    ] = False,
     peers: Annotated[
         bool,
         typer.Option(

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from meshnode.cli.misuse import misuse
 from meshnode.cli.printing import plain
 from meshnode.errors import MeshError
 from protocol.errors import RemoteProtocolError
@@ -95,8 +96,8 @@ def describe(error: BaseException) -> Failure:
             return Failure("system", error.strerror or str(error))
         case _ if usage is not None:
             # The command line library's own errors; which package they live in varies.
-            hint = "see --help"
-            return Failure("cli.usage", one_line(usage()), hint, status=MISUSED)
+            message, hint = misuse(error, one_line(usage()))
+            return Failure("cli.usage", message, hint, status=MISUSED)
         case _ if type(error).__name__ == "Abort":
             return Failure("cli.interrupted", "interrupted", status=INTERRUPTED)
         case _:

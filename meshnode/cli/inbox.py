@@ -1,16 +1,15 @@
 """``meshnode inbox``: letters to and from other nodes' owners, who may be away."""
 
 from base64 import b64decode, b64encode
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.invite import seconds
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 _ID_SHOWN: Final = 12
 _BODY_SHOWN_MAX: Final = 100_000
@@ -42,7 +41,7 @@ def inbox(
     """
     if context.invoked_subcommand:
         return
-    told = answer_of((home, url, token_file), "GET", "/api/inbox")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/inbox")
     if as_json:
         say_json(told)
         return
@@ -54,7 +53,7 @@ def inbox(
             plain(row["subject"] or "-", size_max=60),
             row["kind"],
             row["bytes"],
-            _when(row["received_ms"]),
+            when(row["received_ms"]),
         )
         for row in told["letters"]
     ]
@@ -84,18 +83,18 @@ def show(
       meshnode inbox show 3f2a
       meshnode inbox show 3f2a --out plan.pdf
     """
-    told = answer_of((home, url, token_file), "GET", f"/api/inbox/{_word(letter)}")
+    told = answer_of(Where(home, url, token_file), "GET", f"/api/inbox/{_word(letter)}")
     body = told["text"].encode() if "text" in told else b64decode(told["base64"])
     if out:
         Path(out).write_bytes(body)
-    read = answer_of((home, url, token_file), "POST", f"/api/inbox/{told['id']}/read")
+    read = answer_of(Where(home, url, token_file), "POST", f"/api/inbox/{told['id']}/read")
     if as_json:
         say_json({**told, "read_ms": read["read_ms"]})
         return
     name = f"{plain(told['name'])} " if told["name"] else ""
     for head, value in (
         ("from", f"{name}{plain(told['from'])}"),
-        ("sent", _when(told["sent_ms"])),
+        ("sent", when(told["sent_ms"])),
         ("subject", plain(told["subject"]) or "-"),
         ("kind", plain(told["kind"])),
     ):
@@ -139,7 +138,7 @@ def send(
     """
     expires_s = float(seconds(expires))
     letter = {"to": peer, "subject": subject, "expires_s": expires_s, **_written(text, file)}
-    told = answer_of((home, url, token_file), "POST", "/api/outbox", body=letter)
+    told = answer_of(Where(home, url, token_file), "POST", "/api/outbox", body=letter)
     if as_json:
         say_json(told)
     else:
@@ -158,13 +157,13 @@ def sent(
       meshnode inbox sent
       meshnode inbox sent --json
     """
-    told = answer_of((home, url, token_file), "GET", "/api/outbox")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/outbox")
     if as_json:
         say_json(told)
         return
     rows = [
         (row["id"][:_ID_SHOWN], row["name"] or short(row["to"]),
-         plain(row["subject"] or "-", size_max=60), row["bytes"], _when(row["sent_ms"]),
+         plain(row["subject"] or "-", size_max=60), row["bytes"], when(row["sent_ms"]),
          row["state"], _how(row))
         for row in told["letters"]
     ]  # fmt: skip
@@ -188,7 +187,7 @@ def delete(
     Examples:
       meshnode inbox delete 3f2a
     """
-    told = answer_of((home, url, token_file), "POST", f"/api/inbox/{_word(letter)}/delete")
+    told = answer_of(Where(home, url, token_file), "POST", f"/api/inbox/{_word(letter)}/delete")
     if as_json:
         say_json(told)
     else:
@@ -233,14 +232,9 @@ def _word(text: str) -> str:
 
 def _how(row: dict[str, Any]) -> str:
     if row["state"] == "delivered":
-        return _when(row["ended_ms"])
+        return when(row["ended_ms"])
     if row["state"] == "failed":
         return plain(row["text"] or row["code"], size_max=80)
     kept = len(row["mailboxes"])
     at = f"kept by {kept} mailbox{'es' * (kept != 1)}, " if kept else ""
-    return f"{at}until {_when(row['expires_ms'])}"
-
-
-def _when(at_ms: int) -> str:
-    """Return a time as the clock on this machine's wall shows it."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{at}until {when(row['expires_ms'])}"

@@ -1,14 +1,13 @@
 """``meshnode invite`` and ``meshnode invites``: let others into the mesh."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})(s|m|h|d)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -39,7 +38,7 @@ def invite(
       meshnode up --join "$(meshnode invite)" --home two
     """
     body = {"name": for_, "uses": uses, "expires_s": float(seconds(expires))}
-    told = answer_of((home, url, token_file), "POST", "/api/invites", body=body)
+    told = answer_of(Where(home, url, token_file), "POST", "/api/invites", body=body)
     if as_json:
         say_json(told)
         return
@@ -48,7 +47,7 @@ def invite(
     whom = f" for {plain(told['name'])}" if told["name"] else ""
     many = "1 node" if told["uses"] == 1 else f"{told['uses']} nodes"
     note.print(
-        f"good for {many} until {_when(told['expires_ms'])} UTC{whom}:"
+        f"good for {many} until {when(told['expires_ms'], utc=True)} UTC{whom}:"
         " meshnode up --join INVITE",
         markup=False,
     )
@@ -69,13 +68,13 @@ def list_(
       meshnode invites list
       meshnode invites list --json
     """
-    told = answer_of((home, url, token_file), "GET", "/api/invites")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/invites")
     if as_json:
         say_json(told)
         return
     rows = [
         (row["invite"], plain(row["name"], size_max=40), row["state"],
-         f"{row['used']} of {row['uses']}", _when(row["expires_ms"]),
+         f"{row['used']} of {row['uses']}", when(row["expires_ms"], utc=True),
          " ".join(short(peer) for peer in row["members"][:8]))
         for row in told["invites"]
     ]  # fmt: skip
@@ -103,7 +102,7 @@ def revoke(
     """
     from meshnode.cli.failure import CommandFailed
 
-    listed = answer_of((home, url, token_file), "GET", "/api/invites")["invites"]
+    listed = answer_of(Where(home, url, token_file), "GET", "/api/invites")["invites"]
     found = [row["invite"] for row in listed if id_ and row["invite"].startswith(id_)]
     if len(found) != 1:
         told = f"{len(found)} invites begin with" if found else "there is no invite"
@@ -111,7 +110,7 @@ def revoke(
             f"{told} {id_[:64]!r}", hint="see `meshnode invites list`", told="node.not_found"
         )
     path = f"/api/invites/{found[0]}/revoke"
-    answer = answer_of((home, url, token_file), "POST", path)
+    answer = answer_of(Where(home, url, token_file), "POST", path)
     if as_json:
         say_json(answer)
     else:
@@ -137,7 +136,3 @@ def seconds(span: str) -> int:
             told="config.invalid",
         )
     return int(match[1]) * _SECONDS[match[2]]
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or enough of its beginning.")]
-#: Jobs that are looked through.
-LISTED_MAX: Final = 10_000
+#: Of those that begin so: more than one is too many, and how many is told to people.
+_FOUND_MAX: Final = 100
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -25,14 +25,13 @@ async def whole(client: "NodeClient", given: str) -> str:
     from meshnode.cli.failure import CommandFailed
 
     if _ID.fullmatch(given):
-        jobs = (await client.call("GET", "/api/jobs", limit=str(LISTED_MAX)))["jobs"]
-        found = [row["job"] for row in jobs if row["job"].startswith(given)]
+        told = await client.call("GET", "/api/jobs", begins=given, limit=str(_FOUND_MAX))
+        found = [row["job"] for row in told["jobs"]]
         if len(found) == 1:
             return str(found[0])
         if found:
-            raise CommandFailed(
-                f"{len(found)} jobs begin with {given}", hint="give more of the id"
-            )
+            many = f"{len(found)} jobs" if len(found) < _FOUND_MAX else "many jobs"
+            raise CommandFailed(f"{many} begin with {given}", hint="give more of the id")
     raise CommandFailed(
         f"there is no job {given[:64]!r} here",
         hint="see `meshnode jobs list`",

@@ -8,17 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from meshnode.cli.printing import plain, short
+from meshnode.domain.wording import BLAMED, count_of
 
 #: Widths of the columns before what happened.
 _UNIT_WIDTH: Final = 18
 _WHO_WIDTH: Final = 8
 _TEXT_MAX: Final = 300
-_BLAMED: Final[Mapping[str, str]] = {
-    "peer": "another node is taken",
-    "input": "no other node will do better",
-    "artifact": "an input could not be had from its holder",
-    "broker": "nobody did it wrong",
-}
 
 #: Kinds of event that are about the unit's contractor, and don't name it.
 _OF_CONTRACTOR: Final = frozenset({"progressed", "delivered", "verified", "charged"})
@@ -64,19 +59,19 @@ def _row(at_ms: int, seq: str, unit: str, peer: str, what: str) -> str:
 def _planned(line: Line) -> str:
     count = len(line["subtasks"])
     name = f"{plain(line['name'])}: " if line.get("name") else ""
-    return f"planned: {name}{_count(count, 'sub-task')}, at most {line['budget_mc']} mc"
+    return f"planned: {name}{count_of(count, 'sub-task')}, at most {line['budget_mc']} mc"
 
 
 def _expanded(line: Line) -> str:
     sizes: list[int] = line["sizes"]
     if sizes == [-1]:
         return "ready: one call"
-    return f"ready: {_count(sum(sizes), 'call')} in {_count(len(sizes), 'batch')}"
+    return f"ready: {count_of(sum(sizes), 'call')} in {count_of(len(sizes), 'batch')}"
 
 
 def _called(line: Line) -> str:
     peers = [short(peer) for peer in line["peers"]]
-    return f"asked {_count(len(peers), 'node')} for proposals: {' '.join(peers)}"
+    return f"asked {count_of(len(peers), 'node')} for proposals: {' '.join(peers)}"
 
 
 def _delivered(line: Line) -> str:
@@ -91,7 +86,7 @@ def _verified(line: Line) -> str:
 
 def _failed(line: Line) -> str:
     why = plain(line["text"] or line["code"], size_max=_TEXT_MAX)
-    return f"failed, {plain(line['code'])}: {why}; {_BLAMED.get(line['blame'], '')}"
+    return f"failed, {plain(line['code'])}: {why}; {BLAMED.get(line['blame'], '')}"
 
 
 def _refused(line: Line) -> str:
@@ -101,7 +96,7 @@ def _refused(line: Line) -> str:
 
 def _progressed(line: Line) -> str:
     streamed = f", {line['offset']} characters streamed" if line.get("offset") else ""
-    return f"{_count(line['items_done'], 'call')} done{streamed}"
+    return f"{count_of(line['items_done'], 'call')} done{streamed}"
 
 
 def _ended(line: Line) -> str:
@@ -112,11 +107,6 @@ def _ended(line: Line) -> str:
 def _cancelled(line: Line) -> str:
     why = plain(line.get("text") or line["reason"], size_max=_TEXT_MAX)
     return f"the job is to end: {why}"
-
-
-def _count(count: int, what: str) -> str:
-    plural = "es" if what.endswith("ch") else "s"
-    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
@@ -132,5 +122,8 @@ _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
     "charged": lambda line: f"paid {line['paid_mc']} mc",
     "failed": _failed,
     "cancelled": _cancelled,
+    "elected": lambda line: (
+        f"{short(line['broker'])} is the job's broker, epoch {line['epoch']}"
+    ),
     "done": _ended,
 }

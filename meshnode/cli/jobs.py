@@ -1,15 +1,14 @@
 """``meshnode jobs``: the jobs of the node that runs here."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.asking import asked
-from meshnode.cli.job_ids import LISTED_MAX, Job, answer_about, whole
+from meshnode.cli.asking import Where, answer_of, asked
+from meshnode.cli.job_ids import Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, table, units_table
+from meshnode.cli.printing import console, plain, say_json, table, units_table, when
 from meshnode.cli.progress import SUPERSEDED
 
 if TYPE_CHECKING:
@@ -31,21 +30,14 @@ def list_(
       meshnode jobs list
       meshnode jobs list --running --json
     """
-
-    async def ask(client: "NodeClient") -> list[dict[str, Any]]:
-        count = LISTED_MAX if running else limit
-        jobs: list[dict[str, Any]] = (await client.call("GET", "/api/jobs", limit=str(count)))[
-            "jobs"
-        ]
-        return [job for job in jobs if not (running and job["ended"])][:limit]
-
-    jobs = asked(ask, (home, url, token_file))
+    query = {"limit": str(limit), "running": str(int(running))}
+    jobs = answer_of(Where(home, url, token_file), "GET", "/api/jobs", **query)["jobs"]
     if as_json:
         say_json({"jobs": jobs})
         return
     rows = [
-        (job["job"], plain(job["name"], size_max=50), _when(job["planned_ms"]), job["state"],
-         _cost(job["cost_mc"]), _took(job["elapsed_s"]))
+        (job["job"], plain(job["name"], size_max=50), when(job["planned_ms"], utc=True),
+         job["state"], _cost(job["cost_mc"]), _took(job["elapsed_s"]))
         for job in jobs
     ]  # fmt: skip
     if rows:
@@ -68,7 +60,7 @@ def show(
     Examples:
       meshnode jobs show 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "GET")
+    told = answer_about(job, Where(home, url, token_file), "GET")
     if as_json:
         say_json(told)
         return
@@ -105,7 +97,7 @@ def explain(
     Examples:
       meshnode jobs explain 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "GET", "/explain")
+    told = answer_about(job, Where(home, url, token_file), "GET", "/explain")
     if as_json:
         say_json(told)
         return
@@ -129,7 +121,7 @@ def cancel(
     Examples:
       meshnode jobs cancel 95402ad5
     """
-    told = answer_about(job, (home, url, token_file), "POST", "/cancel")
+    told = answer_about(job, Where(home, url, token_file), "POST", "/cancel")
     if as_json:
         say_json(told)
     else:
@@ -162,7 +154,7 @@ def resume(
     """
     terms = {"budget_mc": budget, "deadline_s": deadline}
     body = {name: value for name, value in terms.items() if value is not None}
-    told = answer_about(job, (home, url, token_file), "POST", "/resume", body=body)
+    told = answer_about(job, Where(home, url, token_file), "POST", "/resume", body=body)
     if as_json:
         say_json(told)
     elif told["resumes"]:
@@ -199,7 +191,7 @@ def outputs(
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 
-    status, made, proof = asked(ask, (home, url, token_file))
+    status, made, proof = asked(ask, Where(home, url, token_file))
     if folder is not None:
         keep(folder, status, made, proof)
     say_json(made)
@@ -214,7 +206,3 @@ def _cost(amount_mc: int | None) -> str:
 
 def _took(elapsed_s: float | None) -> str:
     return "-" if elapsed_s is None else f"{elapsed_s:.1f}"
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -132,8 +132,13 @@ def import_(
     from meshnode.adapters.key_file import is_protected, save
     from meshnode.adapters.passphrase import find_passphrase
     from meshnode.adapters.system import SystemEntropy
+    from meshnode.cli.failure import CommandFailed
 
     backup = file.absolute()
+    if not backup.is_file():
+        raise CommandFailed(
+            f"there is no backup {backup}", hint="`meshnode keys export FILE` writes one"
+        )
     given = find_passphrase(passphrase_file, env={}) if passphrase_file else None
     keys = _open(backup, given if is_protected(backup) else None)
     path = home_of(home).absolute() / KEY_FILE

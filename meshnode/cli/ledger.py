@@ -1,15 +1,14 @@
 """``meshnode ledger``: who owes whom, and for which receipts."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 _TITLES: Final = ("peer", "name", "is", "owes", "owed", "earned", "spent", "paid", "got")
 _PAYMENT: Final = ("key", "peer", "what", "mc", "state", "when", "note", "it says")
@@ -36,7 +35,7 @@ def ledger(
     """
     if context.invoked_subcommand:
         return
-    told = answer_of((home, url, token_file), "GET", "/api/ledger")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/ledger")
     if as_json:
         say_json(told)
         return
@@ -56,7 +55,9 @@ def ledger(
 
 
 def show(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="PeerId, or the end of it.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="PeerId, the end of one, or an invited name.")
+    ],
     *,
     limit: Annotated[
         int, typer.Option(metavar="N", min=1, max=10_000, help="So many, the newest.")
@@ -74,7 +75,7 @@ def show(
       meshnode ledger show 4kFhqXWz
       meshnode ledger show 4kFhqXWz --limit 20 --json
     """
-    node = (home, url, token_file)
+    node = Where(home, url, token_file)
     told = answer_of(node, "GET", f"/api/ledger/{_part(peer)}", limit=str(limit))
     if as_json:
         say_json(told)
@@ -90,7 +91,9 @@ def show(
 
 
 def settle(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="PeerId, or the end of it.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="PeerId, the end of one, or an invited name.")
+    ],
     amount: Annotated[int, typer.Argument(metavar="AMOUNT", min=1, help="Millicredits.")],
     *,
     note: Annotated[
@@ -112,7 +115,7 @@ def settle(
     """
     body = {"amount_mc": amount, "note": note}
     told = answer_of(
-        (home, url, token_file), "POST", f"/api/ledger/{_part(peer)}/settle", body=body
+        Where(home, url, token_file), "POST", f"/api/ledger/{_part(peer)}/settle", body=body
     )
     _say_payment(told, as_json=as_json)
 
@@ -131,7 +134,7 @@ def confirm(
       meshnode ledger confirm 3f8a12
     """
     path = f"/api/payments/{_part(key)}/confirm"
-    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
+    _say_payment(answer_of(Where(home, url, token_file), "POST", path), as_json=as_json)
 
 
 def deny(
@@ -148,7 +151,7 @@ def deny(
       meshnode ledger deny 3f8a12
     """
     path = f"/api/payments/{_part(key)}/deny"
-    _say_payment(answer_of((home, url, token_file), "POST", path), as_json=as_json)
+    _say_payment(answer_of(Where(home, url, token_file), "POST", path), as_json=as_json)
 
 
 # --- pieces ---------------------------------------------------------------------------
@@ -181,7 +184,7 @@ def _payment(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["kind"],
         row["amount_mc"],
         row["state"],
-        _when(row["at_ms"]),
+        when(row["at_ms"]),
         plain(row["note"], size_max=60),
         plain(row["text"], size_max=100) or "-",
     )
@@ -215,7 +218,7 @@ def _balance(told: Mapping[str, Any]) -> str:
 
 def _posting(posting: Mapping[str, Any]) -> tuple[object, ...]:
     return (
-        _when(posting["at_ms"]),
+        when(posting["at_ms"]),
         posting["kind"],
         posting["amount_mc"],
         posting["job"] or "-",
@@ -223,8 +226,3 @@ def _posting(posting: Mapping[str, Any]) -> tuple[object, ...]:
         plain(posting["note"], size_max=60) or "-",
         posting["key"][:12],
     )
-
-
-def _when(at_ms: int) -> str:
-    """Return a time as the clock on this machine's wall shows it."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")

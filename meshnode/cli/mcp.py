@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from meshnode.cli.asking import asked
+from meshnode.cli.asking import Where, asked
 from meshnode.cli.options import Home, TokenFile, Url
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def mcp(*, home: Home = "", url: Url = "", token_file: TokenFile = "") -> None:
     Tools: mesh_find_agents, mesh_run, mesh_status.  A client that speaks HTTP finds the
     same at /mcp of the node, with the node's token.
     """
-    asked(_serve, (home, url, token_file))
+    asked(_serve, Where(home, url, token_file))
 
 
 async def _serve(client: "NodeClient") -> None:

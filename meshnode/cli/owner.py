@@ -1,15 +1,14 @@
 """``meshnode pause``, ``resume`` and ``served``: the owner of the machine stays its master."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from meshnode.cli.asking import answer_of, asked
+from meshnode.cli.asking import Where, answer_of, asked
 from meshnode.cli.invite import seconds
 from meshnode.cli.options import Home, Json, TokenFile, Url
-from meshnode.cli.printing import console, plain, say_json, short, table
+from meshnode.cli.printing import console, plain, say_json, short, table, when
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 #: How often a node that finishes its work is looked at, seconds.
 _LOOK_S: Final = 0.5
 _REASONS_MAX: Final = 6
+#: Counts are kept for 31 days.
+_SERVED_S_MAX: Final = 31 * 86_400
 
 
 def pause(
@@ -54,12 +55,12 @@ def pause(
             told["working"] = (await client.call("GET", "/api/node"))["working"]
         return told
 
-    told = asked(ask, (home, url, token_file))
+    told = asked(ask, Where(home, url, token_file))
     if as_json:
         say_json(told)
         return
     until_ms = told["paused"]["until_ms"]
-    end = f"until {_when(until_ms)}" if until_ms else "until `meshnode resume`"
+    end = f"until {when(until_ms)}" if until_ms else "until `meshnode resume`"
     left = f", {told['working']} awards are still being done" if told["working"] else ""
     print(f"paused {end}{left}")
 
@@ -72,7 +73,7 @@ def resume(
     Examples:
       meshnode resume
     """
-    told = answer_of((home, url, token_file), "POST", "/api/resume")
+    told = answer_of(Where(home, url, token_file), "POST", "/api/resume")
     if as_json:
         say_json(told)
     else:
@@ -99,8 +100,15 @@ def served(
       meshnode served
       meshnode served --since 7d --json
     """
-    path, span = "/api/served", {"since_s": str(seconds(since))}
-    told = answer_of((home, url, token_file), "GET", path, **span)
+    from meshnode.cli.failure import CommandFailed
+
+    since_s = seconds(since)
+    if since_s > _SERVED_S_MAX:
+        raise CommandFailed(
+            f"--since {since!r} is further back than is counted", hint="at most 31d"
+        )
+    where = Where(home, url, token_file)
+    told = answer_of(where, "GET", "/api/served", since_s=str(since_s))
     if as_json:
         say_json(told)
         return
@@ -137,7 +145,7 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["failed"] + row["rejected"],
         row["earned_mc"],
         f"{row['run_ms'] / 1000:.1f}",
-        _when(row["last_ms"]),
+        when(row["last_ms"]),
         _reasons(row["refused"]),
         _reasons(row["lost"]),
     )
@@ -147,8 +155,3 @@ def _reasons(counts: Mapping[str, int]) -> str:
     """Say the commonest reasons, such as ``quota 12, busy 3``."""
     often = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_MAX]
     return plain(", ".join(f"{reason} {count}" for reason, count in often)) or "-"
-
-
-def _when(at_ms: int) -> str:
-    """Return a time as the clock on this machine's wall shows it."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
 
@@ -20,7 +20,7 @@ def peers(
       meshnode peers
       meshnode peers --json
     """
-    told = answer_of((home, url, token_file), "GET", "/api/peers")
+    told = answer_of(Where(home, url, token_file), "GET", "/api/peers")
     if as_json:
         say_json(told)
         return

@@ -8,6 +8,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ def plain(text: object, *, size_max: int = _SHOWN_MAX, lines: bool = False) -> s
 def short(peer: str) -> str:
     """Return the end of a PeerId, by which people tell peers apart."""
     return plain(peer[-_PEER_SHOWN:])
+
+
+def when(at_ms: int, *, utc: bool = False) -> str:
+    """Return a moment of Unix time, to the minute.
+
+    Args:
+        at_ms: The moment.
+        utc: As everybody's clock shows it, for what is told to others or held against logs;
+            else as the clock on this machine's wall does.
+    """
+    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return (moment if utc else moment.astimezone()).strftime("%Y-%m-%d %H:%M")
 
 
 def say_json(value: object) -> None:

@@ -9,16 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from meshnode.cli.printing import short
-
-#: Kind of event -> what its unit does from then on.
-_STATES: Final = {
-    "called": "asking",
-    "awarded": "running",
-    "delivered": "checking",
-    "charged": "done",
-    "failed": "again",
-}
-
+from meshnode.domain.unit_states import BY_EVENT, MOST_TELLING, UnitState
 
 #: Of a unit that was given to two: the other was faster, and the unit is done.
 SUPERSEDED: Final = "award.superseded"
@@ -29,10 +20,11 @@ class Batch:
     """One unit."""
 
     items: int
-    state: str = "waiting"
+    state: UnitState = "waiting"
     items_done: int = 0
     node: str = ""
     nodes: dict[int, str] = field(default_factory=dict)  # by attempt
+    out: set[int] = field(default_factory=set)  # attempts that somebody works at
     verdict: str = ""
     cost_mc: int = 0
 
@@ -51,13 +43,11 @@ class Progress:
     """A job, as far as was heard.
 
     Attributes:
-        since: Number of the next event to ask for.
         tasks: Sub-task by id, in the graph's order.
         note: The last thing worth a line.
         ended: How it ended, or empty.
     """
 
-    since: int = 0
     tasks: dict[str, Task] = field(default_factory=dict)
     note: str = ""
     ended: str = ""
@@ -68,7 +58,6 @@ class Progress:
             fields = line["progress"].get("fields", {})
             self._progressed(fields)
             return
-        self.since = int(line["seq"]) + 1
         kind = line["kind"]
         known: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "planned": self._planned,
@@ -79,7 +68,7 @@ class Progress:
         }
         if kind in known:
             known[kind](line)
-        elif kind in _STATES:
+        elif kind in BY_EVENT:
             self._moved(kind, line)
 
     def _planned(self, line: Mapping[str, Any]) -> None:
@@ -96,14 +85,19 @@ class Progress:
         batch = self._batch(line)
         if batch is None or line.get("code") == SUPERSEDED:
             return
-        batch.state = _STATES[kind]
+        if kind in {"charged", "failed"}:
+            batch.out.discard(line["attempt"])
+        if batch.out and kind == "failed":
+            return  # another was given the same, and goes on
+        batch.state = BY_EVENT[kind]
         match kind:
             case "awarded":
                 batch.node = batch.nodes[line["attempt"]] = short(line["peer"])
+                batch.out.add(line["attempt"])
             case "delivered":
                 batch.items_done = batch.items
             case "charged" if batch.verdict == "rejected":
-                batch.state, batch.items_done = "again", 0
+                batch.state, batch.items_done = "waiting", 0
             case "charged":
                 batch.cost_mc = line["paid_mc"]
                 batch.node = batch.nodes.get(line["attempt"], batch.node)
@@ -148,11 +142,8 @@ def _sum(task: Task) -> tuple[object, ...]:
     return _state(task), f"{done}/{items}", " ".join(nodes), " ".join(verdicts), cost_mc
 
 
-def _state(task: Task) -> str:
+def _state(task: Task) -> UnitState:
     if not task.expanded:
         return "waiting"
     states = {batch.state for batch in task.batches.values()}
-    if states <= {"done"}:
-        return "done"
-    order = ("again", "checking", "running", "asking")
-    return next((state for state in order if state in states), "waiting")
+    return next((state for state in MOST_TELLING if state in states), "completed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshnode.cli.asking import answer_of
+from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, home_of
 from meshnode.cli.printing import console, plain, say_json
 
@@ -160,7 +160,9 @@ def command(
     description: Description = "",
     examples: ExamplesFile = None,
     price: Price = 0,
-    concurrency: Concurrency = 1,
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes at once.")
+    ] = 1,
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -189,7 +191,7 @@ def command(
         input_schema=_schema(input_schema),
         output_schema=_schema(output_schema),
         examples=_examples(examples),
-        concurrency_max=max(1, concurrency),
+        concurrency_max=concurrency,
     )
     _wrap(file, home_of(home), None, as_json=as_json)
 
@@ -358,5 +360,5 @@ def _tell_node(home: Path) -> list[str] | None:
 
     if read_running(home / HTTP_FILE) is None:
         return None
-    agents: list[str] = answer_of((str(home), "", ""), "POST", "/api/agents/reload")["agents"]
+    agents: list[str] = answer_of(Where(str(home)), "POST", "/api/agents/reload")["agents"]
     return agents

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshnode.domain import admission, elections, ledger
+from meshnode.domain.facts import Failed
 from meshnode.domain.job import Attempt, Unit
 from meshnode.domain.matching import Candidate
 from protocol.graph import SubTask
@@ -36,17 +37,25 @@ BARRED_GRACE_MS: Final = 3_000
 _TOLD_MAX: Final = 3
 
 _BUSY: Final = "node.busy"
+_TOO_LARGE: Final = "artifact.too_large"
 #: Failures after which the same peer isn't asked for this unit again.
 DISQUALIFYING: Final = frozenset(
     {
         "agent.failed",
         "agent.timeout",
         "agent.output_invalid",
+        _TOO_LARGE,
         "output.rejected",
         "peer.protocol",
         "refused.items",
     }
 )
+#: Failures of results that this broker can't check or keep, if it blames itself for them: its
+#: copy of an input is gone, or there is no room here.  They are nobody's tries, and few:
+#: each is work that nobody is paid for.
+INPUTS_GONE: Final = "check.inputs_gone"
+_BROKERS_OWN: Final = frozenset({INPUTS_GONE, _TOO_LARGE})
+UNCHECKED_MAX: Final = 2
 #: Failures of awards that nobody took.
 UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", elections.CHANGED, *CODES.values()})
 #: Attempts that may come to nothing because the contractor could not have an input, beside
@@ -84,7 +93,13 @@ def is_try(attempt: Attempt) -> bool:
         and bool(attempt.award)
         and error.code not in UNTRIED
         and error.blame != "artifact"
+        and not is_brokers_own(error)
     )
+
+
+def is_brokers_own(failure: Failed) -> bool:
+    """Tell whether this broker failed, when the contractor had done its part."""
+    return failure.blame == "broker" and failure.code in _BROKERS_OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +109,33 @@ class Failures:
     Attributes:
         tries: At a contractor.
         unfetched: For want of an input.
+        unchecked: At this broker, which could not check or keep the result.
         idle: Because nobody took it, or answered.
     """
 
     tries: int
     unfetched: int
+    unchecked: int
     idle: int
 
     @classmethod
     def of(cls, unit: Unit) -> "Failures":
         """Count those of ``unit``."""
         tries = sum(map(is_try, unit.attempts))
-        blames = [failure.blame for failure in unit.failures()]
-        unfetched = blames.count("artifact")
-        return cls(tries, unfetched, len(blames) - tries - unfetched)
+        failures = unit.failures()
+        unfetched = sum(failure.blame == "artifact" for failure in failures)
+        unchecked = sum(map(is_brokers_own, failures))
+        idle = len(failures) - tries - unfetched - unchecked
+        return cls(tries, unfetched, unchecked, idle)
 
     def are_enough(self, tries_max: int) -> bool:
         """Tell whether no further attempt is made."""
-        return self.tries >= tries_max or self.unfetched > UNFETCHED_MAX or self.idle > IDLE_MAX
+        return (
+            self.tries >= tries_max
+            or self.unfetched > UNFETCHED_MAX
+            or self.unchecked > UNCHECKED_MAX
+            or self.idle > IDLE_MAX
+        )
 
     def rest_ms(self, last: Attempt, share: float) -> int:
         """Return how long the unit rests after ``last``, which failed; see :func:`pause_ms`."""

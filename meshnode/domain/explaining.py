@@ -35,6 +35,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.job import JobState, Unit
 from meshnode.domain.matching import MS_PER_MC
+from meshnode.domain.unit_states import UnitState
 from protocol.journal import Event
 from protocol.messages import Metering
 from protocol.signing import peek
@@ -127,14 +128,14 @@ class Part(msgspec.Struct, kw_only=True):
         unit: ``subtask/batch``.
         subtask: Its sub-task.
         calls: Agent calls in it.
-        state: ``waiting``, ``asking``, ``running``, ``checking``, ``done`` or ``failed``.
+        state: How it stands.
         tries: Attempts at it.
     """
 
     unit: str
     subtask: str
     calls: int
-    state: str = "waiting"
+    state: UnitState = "waiting"
     tries: list[Try] = []
 
 
@@ -301,7 +302,7 @@ class _Walk:
         told = part.tries[attempt.number]
         match fact:
             case Called():
-                told.called, part.state = sorted(fact.cfps), "asking"
+                told.called, part.state = sorted(fact.cfps), "negotiating"
             case Proposed():
                 told.offers.append((fact.peer, fact.price_mc, fact.eta_ms))
             case Refused():
@@ -315,8 +316,7 @@ class _Walk:
                 metering = _METERED.decode(peek(fact.result).p).metering
                 told.queue_ms, told.run_ms = metering.queue_ms, metering.run_ms
             case Verified():
-                told.verdict, told.check = fact.verdict, fact.check
-                told.detail = fact.detail
+                told.verdict, told.check, told.detail = fact.verdict, fact.check, fact.detail
             case Charged():
                 told.paid_mc = fact.paid_mc
                 self._close(part, unit, told)
@@ -328,10 +328,8 @@ class _Walk:
     def _close(self, part: Part, unit: Unit, told: Try) -> None:
         """An attempt has ended: paid, failed, rejected, or outrun by another."""
         told.ended_ms, told.failure = self._at_ms, unit.attempts[told.number].error
-        if unit.accepted is not None:
-            part.state = "done"
-        elif not unit.tried():
-            part.state = "failed"
+        if unit.accepted is not None or not unit.tried():
+            part.state = "completed" if unit.accepted is not None else "waiting"
 
     # --- putting it together ---
 
@@ -344,6 +342,8 @@ class _Walk:
         path = self._path(end_ms)
         for kind, ms in self._spans(path, end_ms):
             time_ms[kind] += ms
+        for part in self._parts.values() if done else ():
+            part.state = "failed" if part.tries and part.state == "waiting" else part.state
         return Explanation(
             job=state.job,
             name=state.graph.name if state.graph else "",

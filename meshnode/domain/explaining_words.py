@@ -15,6 +15,7 @@ from meshnode.domain.explaining import Choice, Explanation, Part, Spent, Task, T
 from meshnode.domain.facts import Ranked
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
+from meshnode.domain.wording import BLAMED, count_of, sentence
 
 #: Of a line; whoever prints it may indent it.
 WIDTH: Final = 98
@@ -34,13 +35,6 @@ _SPENT: Final[dict[Spent, str]] = {
     "checking": "checking results",
     "failed": "attempts that failed, and the pauses after them",
     "finishing": "putting the outputs together",
-}
-_BLAMED: Final = {
-    "peer": "That is held to be the node's fault, so another one is preferred from then on.",
-    "input": "That is held to be the input's fault: no other node would do better.",
-    "artifact": "An input could not be had from the node that holds it; the next attempt gets"
-    " it from this one.",
-    "broker": "Nobody is blamed for that.",
 }
 
 
@@ -90,7 +84,7 @@ def _summary(told: Explanation) -> Iterator[str]:
     failures = [t.failure for part in told.parts for t in part.tries if t.failure is not None]
     failed = [failure for failure in failures if failure.code != SUPERSEDED]
     if failed and told.state == "completed":
-        yield f"{_count(len(failed), 'attempt')} came to nothing on the way."
+        yield f"{count_of(len(failed), 'attempt')} came to nothing on the way."
 
 
 def _task(task: Task) -> Iterator[str]:
@@ -101,7 +95,7 @@ def _task(task: Task) -> Iterator[str]:
     if task.units is None:
         size = "its inputs are not there yet"
     elif task.is_map:
-        size = f"{_count(task.calls, 'call')} in {_count(task.units, 'unit')}"
+        size = f"{count_of(task.calls, 'call')} in {count_of(task.units, 'unit')}"
     else:
         size = ""
     yield f"{how}, {after}{'; ' if size else ''}{size}{checks}."
@@ -113,7 +107,7 @@ def _task(task: Task) -> Iterator[str]:
 def _parts(told: Explanation) -> Iterator[str]:
     parts = _most_telling(told)
     for part in parts:
-        yield f"{part.unit} ({_count(part.calls, 'call')}): {_state(part, told.state)}."
+        yield f"{part.unit} ({count_of(part.calls, 'call')}): {_state(part, told.state)}."
         for number, each in enumerate(part.tries):
             before = part.tries[number - 1] if number else None
             if before is not None and each.hedge:
@@ -124,7 +118,7 @@ def _parts(told: Explanation) -> Iterator[str]:
                 yield f"  Attempt {number + 1} began {_span(pause_ms)} later."
             yield from (f"  {line}" for line in _try(each))
     if more := len(told.parts) - len(parts):
-        yield f"And {_count(more, 'unit')} more, which went without a failure or are alike."
+        yield f"And {count_of(more, 'unit')} more, which went without a failure or are alike."
 
 
 def _most_telling(told: Explanation) -> list[Part]:
@@ -143,17 +137,20 @@ def _most_telling(told: Explanation) -> list[Part]:
 
 def _state(part: Part, job: str) -> str:
     match part.state:
-        case "done":
+        case "completed":
             paid = (each for each in part.tries if each.paid_mc is not None)
             (won,) = (each for each in paid if each.failure is None)
             return f"done by {_peer(won.peer)}'s {won.agent} for {won.paid_mc} mc"
+        case "waiting" if job != "running":
+            return "not begun when the job ended"
+        case "waiting" if part.tries:
+            return "the last attempt failed, and another follows"
         case "waiting":
-            waits = "waiting for a node that offers it and has room"
-            return waits if job == "running" else "not begun when the job ended"
-        case "asking":
+            return "waiting for a node that offers it and has room"
+        case "negotiating":
             return "asking nodes for proposals"
         case "failed":
-            return "the last attempt failed"
+            return "failed, and the job ended"
         case _:
             at = [_peer(each.peer) for each in part.tries if not each.ended_ms]
             return f"{part.state} at {_listed(at)}"
@@ -174,11 +171,12 @@ def _try(told: Try) -> Iterator[str]:
         if failure.code == SUPERSEDED:
             yield f"{who} was stopped after {took}: {why} [{failure.code}]. It costs nothing."
             return
-        yield f"{who} failed after {took}: {why} [{failure.code}]. {_BLAMED[failure.blame]}"
+        blamed = sentence(BLAMED[failure.blame])
+        yield f"{who} failed after {took}: {why} [{failure.code}]. {blamed}"
 
 
 def _called(told: Try) -> Iterator[str]:
-    asked = f"{_count(len(told.called), 'node')} asked for a proposal"
+    asked = f"{count_of(len(told.called), 'node')} asked for a proposal"
     offers = [
         f"{_peer(peer)} offered {price_mc} mc a call, in {_span(eta_ms)}"
         for peer, price_mc, eta_ms in told.offers
@@ -188,7 +186,7 @@ def _called(told: Try) -> Iterator[str]:
         for peer, reason, text in told.refusals
     ]
     silent = len(told.called) - len(told.offers) - len(told.refusals)
-    rest = [f"{_count(silent, 'node')} had not answered"] if silent else []
+    rest = [f"{count_of(silent, 'node')} had not answered"] if silent else []
     yield f"{asked}: {'; '.join([*offers, *refusals, *rest])}."
 
 
@@ -299,7 +297,7 @@ def _cost(told: Explanation) -> Iterator[str]:
 def _left(told: Explanation) -> Iterator[str]:
     states: dict[str, int] = {}
     for part in told.parts:
-        if part.state != "done":
+        if part.state != "completed":
             states[part.state] = states.get(part.state, 0) + 1
     units = [f"{count} {state}" for state, count in states.items()]
     uncut = [task.subtask for task in told.tasks if task.units is None]
@@ -332,10 +330,6 @@ def _peer(peer: str) -> str:
 def _said(text: str) -> str:
     """Return what somebody wrote as a part of a sentence."""
     return " ".join(text.split())[:_TEXT_MAX].rstrip(" .")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

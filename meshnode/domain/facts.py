@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
+from meshnode.domain.wording import Blame
 from protocol.errors import Malformed
 from protocol.journal import Event
 from protocol.receipts import Verdict
@@ -309,7 +310,7 @@ class Failed(Fact, frozen=True, kw_only=True):
     peer: str
     code: str
     text: str
-    blame: Literal["peer", "input", "artifact", "broker"]
+    blame: Blame
 
 
 class Cancelled(Fact, frozen=True, kw_only=True):

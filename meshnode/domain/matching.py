@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from meshnode.domain.facts import Ranked
+from meshnode.domain.facts import Proposed, Ranked
+from protocol.limits import FAN_OUT_MAX
 from protocol.records import CapabilityName
 
 #: One call, when nobody has measured it.
@@ -89,6 +90,29 @@ def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     """Tell whether another unit may be sent to ``candidate`` now."""
     room = 1 if candidate.probe else candidate.concurrency + QUEUE_UNITS
     return load.get(candidate.agent_id, 0) < room
+
+
+def proposed(proposal: Proposed, calls: int, seen: Candidate | None) -> Candidate:
+    """Return the candidate that a proposal makes of an agent.
+
+    Args:
+        proposal: Its answer to a call; it counts in whatever it has to do before.
+        calls: Agent calls in the unit.
+        seen: What was known of the agent before: that it failed lately is nothing that it
+            would propose.
+    """
+    return Candidate(
+        peer=proposal.peer,
+        agent=proposal.agent,
+        capability=proposal.capability,
+        price_mc=proposal.price_mc,
+        latency_ms=max(1, proposal.eta_ms // calls),
+        concurrency=FAN_OUT_MAX,
+        offer=proposal.proposal,
+        alive=True,
+        troubled=seen is not None and seen.troubled,
+        probe=seen is not None and seen.probe,
+    )
 
 
 def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:

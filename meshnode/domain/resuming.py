@@ -63,6 +63,17 @@ def joined(values: list[tuple[JsonValue, int]]) -> JsonValue:
     return [item for value, _ in values for item in cast("list[JsonValue]", value)]
 
 
+def drawn_from(graph: TaskGraph, made: Collection[str]) -> set[str]:
+    """Return those of ``made`` that the rest of ``graph``, or its outputs, draw from."""
+    left = [task for task in graph.subtasks if task.id not in made]
+    sources = [source for task in left for source in task.inputs.values()]
+    return {
+        source.name
+        for source in (*sources, *graph.outputs.values())
+        if source.kind == "task" and source.name in made
+    }
+
+
 def remainder(
     graph: TaskGraph, inputs: Mapping[str, JsonValue], made: Mapping[str, JsonValue]
 ) -> tuple[TaskGraph, dict[str, JsonValue]]:
@@ -71,7 +82,8 @@ def remainder(
     Args:
         graph: Of the job.
         inputs: Of the job.
-        made: Finished sub-task -> its output; a map's is the list of its calls'.
+        made: Finished sub-task -> its output; a map's is the list of its calls'.  What
+            nothing draws from (:func:`drawn_from`) isn't looked at.
 
     Raises:
         InputInvalid: The graph draws from a place that an output doesn't have.

@@ -25,10 +25,17 @@ from meshnode.domain.attempts import (
     unfit,
 )
 from meshnode.domain.bindings import list_length
-from meshnode.domain.facts import Ranked
+from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
-from meshnode.domain.matching import Candidate, batch_sizes, has_room, rank, untroubled
+from meshnode.domain.matching import (
+    Candidate,
+    batch_sizes,
+    has_room,
+    proposed,
+    rank,
+    untroubled,
+)
 from meshnode.domain.step_kinds import (
     Attend,
     Call,
@@ -261,23 +268,24 @@ class _Planner:
         for proposal in attempt.proposals.values():
             if proposal.expires_ms <= self.now_ms:
                 continue
-            by_peer[proposal.peer] = Candidate(
-                peer=proposal.peer,
-                agent=proposal.agent,
-                capability=proposal.capability,
-                price_mc=proposal.price_mc,
-                latency_ms=max(1, proposal.eta_ms // unit.calls),
-                concurrency=FAN_OUT_MAX,
-                offer=proposal.proposal,
-                alive=True,
-            )
-        ranked = self._affordable(unit, list(by_peer.values()))
+            by_peer[proposal.peer] = proposed(proposal, unit.calls, self._seen(unit, proposal))
+        # Who is to show that it does well gets one unit, unless nobody else proposed.
+        fit = [c for c in by_peer.values() if has_room(c, self.load)] or [*by_peer.values()]
+        ranked = self._affordable(unit, fit)
         if not ranked:
             code, text = no_proposal(attempt)
             self.out.append(GiveUp(unit.name, attempt.number, code, text))
             return
         best = ranked[0][0]
         self._award(unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked)
+
+    def _seen(self, unit: Unit, proposal: Proposed) -> Candidate | None:
+        """Return what else is known of the agent that ``proposal`` is of."""
+        capability = self.state.tasks[unit.subtask].capability
+        for candidate in self.view.candidates.get(capability, ()):
+            if (candidate.peer, candidate.agent) == (proposal.peer, proposal.agent):
+                return candidate
+        return None
 
     def _begin(self, task: SubTask, unit: Unit) -> bool:
         """Start the next attempt, if one may start now; tell whether it does."""

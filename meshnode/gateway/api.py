@@ -15,7 +15,9 @@ what a peer or a journal did wrong never becomes this node's 500.
                                        idempotency_key, asked, hedges_pct, standbys}
                                        -> 201 {job}; ``standbys`` is a number or PeerIds;
                                        ``asked`` as the plan has it, if the graph is one
-    GET  /api/jobs?limit=N             the newest jobs
+    GET  /api/jobs?limit=N             the newest jobs (100);
+         …&begins=HEX                  of those whose ids begin so;
+         …&running=1                   of those that go on
     GET  /api/jobs/JOB                 how one stands
     GET  /api/jobs/JOB/events?last_seq=N&follow=1   its events after number N, as lines, or
                                        as server-sent events to who accepts those;
@@ -237,9 +239,11 @@ class _Api:
 
     async def jobs(self, request: Request) -> Response:
         """List the newest jobs."""
-        query = read_query(request.query_params.multi_items(), "limit")
+        query = read_query(request.query_params.multi_items(), "limit", "begins", "running")
         limit = read_count(query.get("limit", str(_JOBS_LISTED)), "limit")
-        rows = await self._node.broker.jobs()
+        running = read_flag(query.get("running", "0"), "running")
+        rows = await self._node.broker.jobs(begins=query.get("begins", ""))
+        rows = [(job, row) for job, row in rows if not (running and row.done)]
         listed: list[JsonValue] = [
             {
                 "job": job,

@@ -14,7 +14,7 @@ ID is a letter's name, or enough of its beginning.
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from starlette.requests import Request
@@ -23,15 +23,12 @@ from starlette.routing import BaseRoute, Route
 
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
+from meshnode.gateway.api_peers import who_is_meant
 from meshnode.gateway.api_requests import read_new_letter, read_query
 from meshnode.node import InboxRow, Node, OutboxRow
 from meshnode.ports import JsonValue
-from protocol.errors import Malformed
-from protocol.keys import public_key
 
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
-#: As much of the end of a PeerId as tells who is meant.
-_END_MIN: Final = 6
 
 
 def inbox_routes(node: Node) -> list[BaseRoute]:
@@ -99,7 +96,7 @@ class _Letters:
         """Take a letter."""
         read_query(request.query_params.multi_items())
         wanted = read_new_letter(await request.body())
-        peer = await self._whom(wanted.to)
+        peer = await who_is_meant(self._node, wanted.to, or_anybody=True)
         name = await self._node.outbox.write(
             peer,
             wanted.body,
@@ -108,42 +105,6 @@ class _Letters:
             lifetime_s=wanted.expires_s,
         )
         return answer(self._sent(name, await self._node.outbox.row(name)), 201)
-
-    async def _whom(self, text: str) -> str:
-        """Return the PeerId of who is meant: said in full, by its end, or by a name.
-
-        Raises:
-            NotFound: Nobody is, or several are.
-        """
-        try:
-            public_key(text)
-        except Malformed:
-            pass
-        else:
-            return text
-        known = await self._known()
-        node = self._node
-        found = [peer for peer in known if text and node.members.name_of(peer) == text]
-        if not found and len(text) >= _END_MIN:
-            found = [peer for peer in known if peer.endswith(text)]
-        if len(found) != 1:
-            told = f"{len(found)} peers are called" if found else "there is no peer"
-            raise NotFound(
-                f"{told} {text[:60]!r}",
-                hint="give a whole PeerId, or see `meshnode peers`",
-            )
-        return found[0]
-
-    async def _known(self) -> Sequence[str]:
-        """Return everyone of whom this node knows, and itself."""
-        node = self._node
-        known = {node.peer, *node.sessions.connected()}
-        known |= {record.peer for record in node.known()}
-        known |= {edge.peer for edge in node.members.edges()}
-        known |= {*node.acquaintances.met}
-        known |= {row.sender for _, row in await node.inbox.rows()}
-        known |= {row.peer for _, row in await node.outbox.rows()}
-        return sorted(known)
 
     def _came(self, name: str, row: InboxRow) -> dict[str, JsonValue]:
         return {

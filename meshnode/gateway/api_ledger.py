@@ -9,8 +9,8 @@ POST /api/ledger/PEER/settle       say that it was paid, outside the mesh: {amou
 POST /api/payments/KEY/confirm     a payment that is said to have come has come
 POST /api/payments/KEY/deny        it has not -> {payment}
 
-PEER is a PeerId, or the end of one that only one peer here has; KEY is the beginning of a
-payment's.
+PEER is a PeerId, the end of one that only one peer here has, or the name of an invited one;
+KEY is the beginning of a payment's.
 """
 
 from typing import Final
@@ -22,14 +22,13 @@ from starlette.routing import BaseRoute, Route
 
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
+from meshnode.gateway.api_peers import who_is_meant
 from meshnode.gateway.api_requests import read_count, read_payment, read_query
 from meshnode.node import Node, Settled
 from meshnode.ports import JsonValue
 
 _POSTINGS: Final = 100
 _POSTINGS_MAX: Final = 10_000
-#: Of a PeerId's end, characters at least.
-_END_SIZE_MIN: Final = 4
 
 
 def ledger_routes(node: Node) -> list[BaseRoute]:
@@ -79,7 +78,7 @@ class _Ledger:
         """Tell how one peer stands, and what that is made of."""
         query = read_query(request.query_params.multi_items(), "limit")
         limit = min(read_count(query.get("limit", str(_POSTINGS)), "limit"), _POSTINGS_MAX)
-        peer = self._named(request.path_params["peer"])
+        peer = await who_is_meant(self._node, request.path_params["peer"])
         found = await self._node.ledger.history(peer, count_max=limit)
         postings: list[JsonValue] = [msgspec.to_builtins(posting) for posting in found]
         payments: list[JsonValue] = [
@@ -93,7 +92,7 @@ class _Ledger:
         """Note a payment, and tell its payee."""
         read_query(request.query_params.multi_items())
         amount_mc, note = read_payment(await request.body())
-        peer = self._named(request.path_params["peer"])
+        peer = await who_is_meant(self._node, request.path_params["peer"])
         key, row = await self._node.settlements.settle(peer, amount_mc, note)
         return answer({"payment": payment_view(key, row), **self._standing(peer)}, 201)
 
@@ -133,28 +132,6 @@ class _Ledger:
             **{name: getattr(standing, name) for name in standing.__slots__},
             "unaccepted_mc": self._node.ledger.waiting_mc(peer),
         }
-
-    def _named(self, text: str) -> str:
-        """Return the peer that ``text`` is the PeerId of, or the end of it.
-
-        Raises:
-            NotFound: Nobody, or several.
-        """
-        known = {*self._node.ledger.balances.peers(), *(r.peer for r in self._node.known())}
-        known.discard(self._node.peer)
-        if text in known:
-            return text
-        ends = sorted(peer for peer in known if peer.endswith(text))
-        if len(text) < _END_SIZE_MIN or not ends:
-            raise NotFound(
-                f"there is no peer {text[:80]!r} here",
-                hint="give its PeerId, or its end as `meshnode ledger` shows it",
-            )
-        if len(ends) > 1:
-            raise NotFound(
-                f"{len(ends)} peers end in {text[:80]!r}", hint="give the whole PeerId"
-            )
-        return ends[0]
 
 
 def payment_view(key: str, row: Settled) -> dict[str, JsonValue]:

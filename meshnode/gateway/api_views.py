@@ -18,6 +18,7 @@ from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
 from meshnode.domain.graph_files import graph_to_value
 from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.unit_states import UnitState
 from meshnode.domain.values import parse
 from meshnode.node import Happening, Plan
 from meshnode.ports import JsonValue
@@ -47,6 +48,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "charged": ("unit", "attempt", "paid_mc"),
     "failed": ("unit", "attempt", "peer", "code", "text", "blame"),
     "cancelled": ("reason", "text"),
+    "elected": ("epoch", "broker"),
     "done": ("state", "code", "text"),
 }
 
@@ -257,7 +259,7 @@ def _attempts(unit: Unit) -> list[JsonValue]:
     ]
 
 
-def _state(unit: Unit, *, ended: bool) -> str:
+def _state(unit: Unit, *, ended: bool) -> UnitState:
     if unit.accepted is not None:
         return "completed"
     attempt: Attempt | None = unit.current

@@ -305,6 +305,7 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.Busy, 429),
     (errors.NotFound, 404),
     (errors.NoProvider, 404),
+    (errors.ArtifactTooLarge, 413),
     (errors.ArtifactError, 404),
     (errors.CannotPlan, 422),
     (errors.InputInvalid, 422),

@@ -28,6 +28,7 @@ from meshnode.services.artifact_rows import (
     note,
 )
 from meshnode.services.artifact_serving import HEADER_S, RATE_MIN, ArtifactServing, OffsetOf
+from meshnode.services.artifact_sizes import check_size
 from meshnode.services.context import Context
 from meshnode.services.first_message import first_message
 from meshnode.services.signer import Topic
@@ -126,7 +127,7 @@ class Artifacts:
         """Keep ``data`` for ``job`` and return its name; the same bytes are kept once.
 
         Raises:
-            ArtifactError: Larger than this node keeps.
+            ArtifactTooLarge: Larger than this node keeps.
             Busy: There is no room until older ones lapse.
             StoreError: The disk refused.
         """
@@ -143,11 +144,10 @@ class Artifacts:
         the job, whoever its broker is; ``broker`` is whose room it takes.
 
         Raises:
-            ArtifactError: Larger than this node keeps.
+            ArtifactTooLarge: Larger than this node keeps.
             Busy: There is no room until older ones lapse.
         """
-        if len(data) > min(limits.ARTIFACT_SIZE_MAX, self._config.artifact_bytes_max):
-            raise ArtifactError(f"an artifact of {len(data)} bytes is too large to keep here")
+        check_size(len(data), kept_bytes_max=self._config.artifact_bytes_max)
         name = digest(data)
         key = name.hex()
         expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)

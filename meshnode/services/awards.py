@@ -5,7 +5,7 @@ here are checkpoints of progress while an award is attended.
 """
 
 from dataclasses import asdict
-from typing import Final, Literal
+from typing import Final
 
 import outcome
 import trio
@@ -24,6 +24,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.job import Attempt, JobState, Unit
 from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
+from meshnode.domain.wording import Blame
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
 from meshnode.services.bodies import (
     AWARD,
@@ -380,7 +381,7 @@ def _failure(
     code: str,
     text: str,
     *,
-    blame: Literal["peer", "input", "artifact", "broker"] = "peer",
+    blame: Blame = "peer",
 ) -> Failed:
     return Failed(
         unit=unit.name,

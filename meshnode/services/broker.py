@@ -251,7 +251,9 @@ class Broker:
         if terms.budget_mc < 0:
             raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
         if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
-            raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
+            raise InputInvalid(
+                f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
+            )
         if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
             raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:
@@ -297,11 +299,11 @@ class Broker:
 
     # --- what has become of them ---
 
-    async def jobs(self) -> list[tuple[str, JobRow]]:
-        """Return every job with its id, newest first."""
+    async def jobs(self, *, begins: str = "") -> list[tuple[str, JobRow]]:
+        """Return every job with its id, or those whose ids begin so, newest first."""
         rows = [
             (job, decode_as(raw, JOB_ROW))
-            for job, raw in await self._context.store.scan(JOBS, count_max=_JOBS_MAX)
+            for job, raw in await self._context.store.scan(JOBS, begins, count_max=_JOBS_MAX)
         ]
         rows.sort(key=lambda row: row[1].planned_ms, reverse=True)
         return rows

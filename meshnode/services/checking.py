@@ -4,12 +4,13 @@ from typing import Final
 
 import trio
 
+from meshnode.domain.attempts import INPUTS_GONE
 from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
 from meshnode.domain.facts import ArtifactRef, Delivered
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.values import canonical
 from meshnode.domain.verification import Finding, check_output, read_output
-from meshnode.errors import InputInvalid, MeshError, OutputInvalid
+from meshnode.errors import ArtifactError, InputInvalid, MeshError, OutputInvalid
 from meshnode.ports import AgentCall, JsonValue, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
@@ -23,6 +24,12 @@ SCHEMAS: Final = "schema"
 _FETCH_S: Final = 120.0
 #: Output schemas in memory.
 _SCHEMAS_MAX: Final = 128
+
+
+class InputsGone(ArtifactError):
+    """This broker has no copy of an input any more, so it can't check what was made of it."""
+
+    code = INPUTS_GONE
 
 
 class Checking:
@@ -46,6 +53,7 @@ class Checking:
 
         Raises:
             ArtifactError: The output can't be had from its maker.
+            InputsGone: An input can't be had, which is no fault of the maker's.
             OutputInvalid: It isn't what the award asked for.
         """
         data, keeps = await self._output(state, attempt, delivered)
@@ -62,7 +70,13 @@ class Checking:
         inputs: list[dict[str, JsonValue]] = []
         recomputed: list[JsonValue] | None = None
         if checks:
-            held = await self._held(state, award.inputs)
+            try:
+                held = await self._held(state, award.inputs)
+            except ArtifactError as exc:
+                raise InputsGone(
+                    f"the result can't be checked, since this node's copy of an input is gone:"
+                    f" {exc}"
+                ) from exc
             inputs = assemble(award.inputs, award.each, award.items, held)
         if any(check.kind == "recompute" for check in checks):
             recomputed = await self._recompute(award, inputs)

@@ -44,6 +44,7 @@ from meshnode.domain.step_kinds import (
 from meshnode.domain.steps import next_steps
 from meshnode.errors import (
     ArtifactError,
+    ArtifactTooLarge,
     MeshError,
     NoProvider,
     OutputInvalid,
@@ -53,7 +54,7 @@ from meshnode.errors import (
 from meshnode.ports import Write
 from meshnode.services.acceptances import Acceptances, owe_again
 from meshnode.services.awards import Awards
-from meshnode.services.checking import Checking
+from meshnode.services.checking import Checking, InputsGone
 from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
 from meshnode.services.journals import JobJournal
@@ -431,10 +432,16 @@ class JobRunner:
         )
 
     async def _fail(self, step: Verify, attempt: Attempt, exc: MeshError) -> None:
-        """The output can't be had or read: its maker's fault, another may do better."""
-        self._market.failed(attempt.peer, unreachable=False)
+        """The output can't be had or read: its maker's fault, another may do better.
+
+        Unless it can't be checked or kept for want of what this node has: that is nobody's.
+        """
+        own = isinstance(exc, InputsGone | ArtifactTooLarge)
+        peer = "" if own else attempt.peer
+        if not own:
+            self._market.failed(peer, unreachable=False)
         await self._journal.record(
-            _failed(step, code=exc.code, text=str(exc), peer=attempt.peer, blame_peer=True),
+            _failed(step, code=exc.code, text=str(exc), peer=peer, blame_peer=not own),
             still=lambda: self._is_open(step, attempt),
         )
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import trio
+
 from meshnode.domain.facts import Again
 from meshnode.domain.job import JobState
-from meshnode.domain.resuming import begun, finished_outputs, joined, remainder
+from meshnode.domain.resuming import begun, drawn_from, finished_outputs, joined, remainder
 from meshnode.domain.values import parse
 from meshnode.errors import ArtifactError
 from meshnode.ports import JsonValue
@@ -31,7 +33,8 @@ class Left:
 async def left_of(state: JobState, artifacts: Artifacts) -> Left:
     """Return what is left of a job.
 
-    A sub-task whose output is no longer kept here counts as unfinished: it is made again.
+    A sub-task whose output is needed and no longer kept here counts as unfinished: it is
+    made again.
 
     Raises:
         ArtifactError: An input of the job is no longer kept.
@@ -47,12 +50,34 @@ async def left_of(state: JobState, artifacts: Artifacts) -> Left:
                 hint="submit it again as a new job",
             )
         inputs[name] = parse(data)
-    made: dict[str, JsonValue] = {}
-    for subtask, units in finished_outputs(state).items():
-        found = [(await artifacts.local(output), items) for output, items in units]
-        parts = [(parse(data), items) for data, items in found if data is not None]
-        if len(parts) == len(units):
-            made[subtask] = joined(parts)
+        await trio.lowlevel.checkpoint()
     assert state.graph is not None
+    made = await _made(state, state.graph, artifacts)
     graph, given = remainder(state.graph, inputs, made)
     return Left(graph, given, begun(state, made))
+
+
+async def _made(
+    state: JobState, graph: TaskGraph, artifacts: Artifacts
+) -> dict[str, JsonValue]:
+    """Return the finished sub-tasks with their outputs; None where nothing draws from one.
+
+    Only what is drawn from is read, one unit's output at a time and others have their turn
+    between: all of a large job at once would hold up this node.  A thread would too, since
+    reading JSON lets no other thread run.
+    """
+    finished = finished_outputs(state)
+    made: dict[str, JsonValue] = {}
+    while wanted := drawn_from(graph, finished) - made.keys():
+        for subtask in sorted(wanted):
+            parts: list[tuple[JsonValue, int]] = []
+            for output, items in finished[subtask]:
+                data = await artifacts.local(output)
+                if data is None:
+                    del finished[subtask]  # and what it draws from is wanted now
+                    break
+                parts.append((parse(data), items))
+                await trio.lowlevel.checkpoint()
+            else:
+                made[subtask] = joined(parts)
+    return {subtask: made.get(subtask) for subtask in finished}

@@ -9,6 +9,7 @@ once in each ledger in the end.
 Specified in protocol/spec/65-settlements.md.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -33,6 +34,7 @@ from meshnode.services.letters import Letters
 from meshnode.services.retention import RECEIPT_S_MIN
 from meshnode.services.sessions import Incoming, RequestFailed, Sessions
 from meshnode.services.signer import Topic
+from meshnode.services.turns import Turns
 from protocol.codec import encode
 from protocol.errors import ErrorCode, Malformed, RemoteProtocolError, TooLarge
 from protocol.keys import digest
@@ -47,12 +49,20 @@ SETTLEMENTS: Final = "settlement"
 _ASK_S: Final = 60.0
 _ASK_TIMEOUT_S: Final = 10.0
 _DIALLED_MS: Final = 24 * 3_600_000
-#: Undecided payments of one payer that are kept, and rows that are looked through.
-_NOTED_MAX: Final = 16
+#: Undecided payments that are kept: of one payer, and of all.  The last half of these is
+#: for payers that owe this node something: strangers can't shut them out.
+_NOTED_OF_ONE_MAX: Final = 16
+_NOTED_MAX: Final = 1_024
+#: Payments of one payer that are kept, decided ones with them: even one whose word is good
+#: can't fill this disk.
+_RECEIVED_OF_ONE_MAX: Final = 4_096
+#: Rows that are looked through.
 _ROWS_MAX: Final = 1_000_000
 _FORGET_S: Final = 3_600.0
 
 State = Literal["sent", "noted", "settled", "refused", "lapsed"]
+#: What is said of a payment that no owner confirmed.
+_LATE: Final = "it was not confirmed in time"
 _OPEN: Final = frozenset({"sent", "noted"})
 
 
@@ -71,6 +81,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
         envelope: Of the payment.
         answer: Of the payee's last answer; at the payer only.
         text: What else there is to say.
+        ended_ms: When it was decided, Unix time; 0 while it is open.
     """
 
     peer: str
@@ -83,6 +94,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     envelope: bytes
     answer: bytes = b""
     text: str = ""
+    ended_ms: int = 0
 
 
 _ROW: Final = msgspec.msgpack.Decoder(Settled)
@@ -120,7 +132,9 @@ class Settlements:
         self._believed = frozenset(context.config.ledger.believed)
         self._letters = Letters(context, sessions=sessions)
         self._rows: dict[str, Settled] = {}  # those that are open, by the payment's hash
-        self._lock = trio.Lock()  # payments are few: one at a time, and never twice
+        self._received: Counter[str] = Counter()  # those that are kept, by payer
+        self._turns = Turns()  # at a payment: a port may be slow, and holds up no other
+        self._lock = trio.Lock()  # for writing, and for nothing that waits for others
         self._stir = trio.Event()
         sessions.handle(PAYMENT, door.limited(self._on_payment, PAYMENT))
 
@@ -137,6 +151,7 @@ class Settlements:
         """
         rows = await self.rows()
         self._rows = {key: row for key, row in rows.items() if row.state in _OPEN}
+        self._received = Counter(row.peer for row in rows.values() if row.kind == "received")
 
     async def run(self) -> None:
         """Ask about what is open, and forget what is old, until cancelled."""
@@ -147,6 +162,7 @@ class Settlements:
                 for key, row in list(self._rows.items()):
                     if row.kind == "paid" and self._is_worth_asking(row):
                         await self._ask(key)
+                await self._give_up_late()
                 if trio.current_time() >= forget_s:
                     forget_s = trio.current_time() + _FORGET_S
                     await self.forget_old()
@@ -177,7 +193,7 @@ class Settlements:
                 "a payment has a note by which the other owner finds it",
                 hint=f"1 to {HEADER_TEXT_SIZE_MAX} characters",
             )
-        async with self._lock:
+        async with self._turns.at(f"{peer}/{reference}"):
             key = await self._known(peer, amount_mc, reference)
             if not key:
                 await self._port.pay(peer, amount_mc, reference)
@@ -222,7 +238,8 @@ class Settlements:
             envelope=envelope,
         )
         key = digest(envelope).hex()
-        await self._keep(key, row)
+        async with self._lock:
+            await self._keep(key, row)
         return key
 
     async def _ask(self, key: str) -> None:
@@ -230,7 +247,8 @@ class Settlements:
         row = self._rows.get(key)
         if row is None:
             return
-        state, answer = row.state, b""
+        state: State | None = None  # as it was: somebody else may have asked meanwhile
+        answer = b""
         try:
             raw = await self._sessions.request(
                 row.peer, PAYMENT, row.envelope, timeout_s=_ASK_TIMEOUT_S
@@ -265,15 +283,12 @@ class Settlements:
 
     async def _on_payment(self, incoming: Incoming) -> bytes:
         """Answer how a payment stands; one that is new is looked for."""
+        if len(incoming.body) > TERMS_BYTES_MAX:
+            raise TooLarge(len(incoming.body), TERMS_BYTES_MAX)
         key = digest(incoming.body).hex()
-        async with self._lock:
-            raw = await self._context.store.read(SETTLEMENTS, key)
-            row = None if raw is None else _ROW.decode(raw)
-            if row is None or row.kind != "received":
-                payment = self._letters.read(incoming, Payment)
-                row = await self._look(incoming, payment)
-                if row.state != "refused":  # who is refused can't make this node write
-                    await self._keep(key, row)
+        row = await self._known_here(key)
+        if row is None:
+            row = await self._look(key, incoming)
         if row.peer != incoming.peer:
             raise Malformed("a payment comes from its issuer")
         state: Literal["settled", "noted", "refused"] = "refused"
@@ -289,42 +304,91 @@ class Settlements:
         )
         return self._context.signer.sign(answer)
 
-    async def _look(self, incoming: Incoming, payment: Payment) -> Settled:
-        """Return how a new payment stands.
+    async def _known_here(self, key: str) -> Settled | None:
+        """Return a payment to this node that it has written down."""
+        raw = await self._context.store.read(SETTLEMENTS, key)
+        row = None if raw is None else _ROW.decode(raw)
+        return row if row is not None and row.kind == "received" else None
+
+    async def _look(self, key: str, incoming: Incoming) -> Settled:
+        """Return how a new payment stands; it is written down unless it is refused.
+
+        Who sends it is asked who it is before anybody can wait for that: a stranger may
+        take its time.
 
         Raises:
-            Malformed: It lives too long.
+            Malformed: It is none, or lives too long.
             Busy: Too many wait for this owner already.
+            StoreError: It can't be written down.
         """
-        peer, header = incoming.peer, payment.h
-        if header.expires_ms - header.issued_ms > PAYMENT_LIFETIME_MS:
+        payment = self._letters.read(incoming, Payment)
+        if payment.h.expires_ms - payment.h.issued_ms > PAYMENT_LIFETIME_MS:
             raise Malformed("a payment lives for a week at most")
-        state: State = "refused"
-        text = ""
-        if (no := await self._door.stranger(peer)) is not None:
-            text = no.text
-        elif payment.method != self._port.method:
-            text = f"this node settles by {self._port.method}, not by {payment.method}"
-        else:
-            came = await self._port.came(peer, payment.amount_mc, payment.reference)
-            if came is None and peer in self._believed:
-                came = True
-            if came is not False:
-                state = "settled" if came else "noted"
-        noted = [1 for row in self._rows.values() if (row.peer, row.kind) == (peer, "received")]
-        if state == "noted" and len(noted) >= _NOTED_MAX:
-            raise Busy(f"confirming payments of {peer}", retry_after_ms=int(_ASK_S * 1000))
-        return Settled(
-            peer=peer,
+        no = await self._door.stranger(incoming.peer)
+        ours = payment.method == self._port.method
+        text = (
+            "" if ours else f"this node settles by {self._port.method}, not by {payment.method}"
+        )
+        row = Settled(
+            peer=incoming.peer,
             kind="received",
             amount_mc=payment.amount_mc,
             reference=payment.reference,
-            state=state,
+            state="refused",
             at_ms=self._context.clock.now_ms(),
-            expires_ms=header.expires_ms,
+            expires_ms=payment.h.expires_ms,
             envelope=incoming.body,
-            text=text[:HEADER_TEXT_SIZE_MAX],
+            text=(text if no is None else no.text)[:HEADER_TEXT_SIZE_MAX],
         )
+        if no is not None or not ours:
+            return row
+        async with self._turns.at(key):
+            known = await self._known_here(key)  # it may have come twice at once
+            return known or await self._take(key, row)
+
+    async def _take(self, key: str, row: Settled) -> Settled:
+        """Look whether a payment came, and write down how it stands unless it is refused."""
+        came = await self._port.came(row.peer, row.amount_mc, row.reference)
+        if came is None and row.peer in self._believed:
+            came = True
+        if came is False:
+            return row  # who is refused can't make this node write
+        row = msgspec.structs.replace(row, state="settled" if came else "noted")
+        async with self._lock:
+            self._make_sure_of_room(row)
+            row = await self._keep(key, row)
+            self._received[row.peer] += 1
+        return row
+
+    def _make_sure_of_room(self, row: Settled) -> None:
+        """Refuse one more payment where there are enough.
+
+        Raises:
+            Busy: Too many are kept of this payer, or too many wait for the owner.
+        """
+        if self._received[row.peer] >= _RECEIVED_OF_ONE_MAX:
+            raise Busy(
+                f"keeping payments of {row.peer}", retry_after_ms=round(_FORGET_S * 1000)
+            )
+        if row.state != "noted":
+            return
+        noted = Counter(each.peer for each in self._rows.values() if each.kind == "received")
+        owes = self._ledger.balances.due_mc(row.peer) > 0
+        room = _NOTED_MAX if owes else _NOTED_MAX // 2
+        if noted[row.peer] >= _NOTED_OF_ONE_MAX or noted.total() >= room:
+            raise Busy(
+                f"confirming payments of {row.peer}", retry_after_ms=round(_ASK_S * 1000)
+            )
+
+    async def _give_up_late(self) -> None:
+        """Refuse what nobody confirmed in time: its payer gave it up."""
+        for key, row in list(self._rows.items()):
+            if row.kind == "received" and self._is_late(row):
+                async with self._lock:
+                    await self._turn(key, "refused", text=_LATE)
+
+    def _is_late(self, row: Settled) -> bool:
+        return self._letters.peer_now_ms(row.peer) >= row.expires_ms
 
     async def decide(self, key: str, *, came: bool) -> Settled:
         """Confirm a payment that is said to have been made to this node, or deny it.
@@ -337,10 +401,11 @@ class Settlements:
             row = self._rows.get(key)
             if row is None or row.kind != "received":
                 raise NotFound(
-                    f"no payment {key[:12]!r} waits to be confirmed", hint="meshnode ledger"
+                    f"no payment {key[:12]!r} waits to be confirmed",
+                    hint="see `meshnode ledger`",
                 )
-            if came and self._letters.peer_now_ms(row.peer) >= row.expires_ms:
-                await self._turn(key, "refused", text="it was not confirmed in time")
+            if came and self._is_late(row):
+                await self._turn(key, "refused", text=_LATE)
                 raise NotFound(
                     f"the payment {key[:12]!r} is over a week old: its payer gave it up",
                     hint="ask them to say it again",
@@ -350,30 +415,35 @@ class Settlements:
 
     # --- both ---
 
-    async def _turn(self, key: str, state: State, *, text: str, answer: bytes = b"") -> Settled:
+    async def _turn(
+        self, key: str, state: State | None, *, text: str, answer: bytes = b""
+    ) -> Settled:
         """Write down how a payment that was open stands now; with the lock held."""
         old = self._rows.get(key)
         if old is None:
             return await self._row(key)  # it was decided meanwhile
         text = text[:HEADER_TEXT_SIZE_MAX]
+        state = state or old.state
         if (state, text) == (old.state, old.text):
             return old  # each answer is another message; what they say is what matters
         row: Settled = msgspec.structs.replace(
             old, state=state, text=text, answer=answer or old.answer
         )
-        await self._keep(key, row)
-        return row
+        return await self._keep(key, row)
 
-    async def _keep(self, key: str, row: Settled) -> None:
-        """Write a payment down, and post it with that if it is settled."""
+    async def _keep(self, key: str, row: Settled) -> Settled:
+        """Write a payment down, and post it with that if it is settled; return what is kept."""
         posting = None
+        now_ms = self._context.clock.now_ms()
+        if row.state not in _OPEN:
+            row = msgspec.structs.replace(row, ended_ms=now_ms)
         if row.state == "settled":
             posting = Posting(
                 key=key,
                 peer=row.peer,
                 kind=row.kind,
                 amount_mc=row.amount_mc,
-                at_ms=self._context.clock.now_ms(),
+                at_ms=now_ms,
                 note=row.reference,
             )
         await self._ledger.commit(posting, Put(SETTLEMENTS, key, encode(row)))
@@ -383,6 +453,7 @@ class Settlements:
             self._rows.pop(key, None)
         fields = {"peer": row.peer, "amount_mc": row.amount_mc, "state": row.state}
         self._context.emit(f"settlement.{row.kind}", **fields)
+        return row
 
     async def _row(self, key: str) -> Settled:
         raw = await self._context.store.read(SETTLEMENTS, key)
@@ -402,14 +473,21 @@ class Settlements:
     async def forget_old(self) -> None:
         """Forget what was decided longer ago than history is kept; balances hold it.
 
+        What this node refused is forgotten sooner: strangers had it written down.
+
         Raises:
             StoreError: The disk refused; the rest goes the next time.
         """
+        now_ms = self._context.clock.now_ms()
         history_s = max(self._context.config.host.history_s, RECEIPT_S_MIN)
-        before_ms = self._context.clock.now_ms() - round(history_s * 1000)
         for key, row in (await self.rows()).items():
-            if row.at_ms >= before_ms or row.state in _OPEN:
+            brief = (row.kind, row.state) == ("received", "refused")
+            kept_ms = round((RECEIPT_S_MIN if brief else history_s) * 1000)
+            if row.state in _OPEN or (row.ended_ms or row.at_ms) >= now_ms - kept_ms:
                 continue
             place = await self._context.store.read(POSTINGS, key)
             gone = [] if place is None else forget_rows(key, place)
             await self._context.store.commit(Delete(SETTLEMENTS, key), *gone)
+            if row.kind == "received":
+                self._received[row.peer] -= 1
+        self._received = +self._received

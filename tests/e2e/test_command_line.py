@@ -408,7 +408,7 @@ def test_a_second_signal_ends_a_node_at_once_and_its_asker_is_told(
                 assert os.times().elapsed - began_s < 15, "a drain takes 30 s"
                 out, _ = process.communicate(timeout=60)
             assert node.process.wait(30) == 0
-    assert json.loads(out)["error"]["code"] == "http.cut"
+    assert json.loads(out)["error"]["code"] == "cli.no_node"
 
 
 def test_a_seed_runs_without_the_rest_of_the_command_line(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_a_job_tells_every_event_and_then_its_result() -> None:
         assert [event async for event in job.events(after=events[-1].seq)] == []
         with pytest.raises(BeyondEnd, match=f"has {len(events)} events"):
             await anext(job.events(after=len(events)))
+        for given, says in (
+            ({"since": -5}, "since=-5"),
+            ({"after": -2}, "after=-2"),
+            ({"since": 3, "after": 2}, "say the same"),
+        ):
+            with pytest.raises(InputInvalid, match=says):
+                await anext(job.events(**given))
+        assert [event.seq async for event in job.events(after=-1)][:1] == [0]
         result = await job.result()
         assert result.outputs == {"said": [{"text": "X"}, {"text": "Y"}]}
         assert job.state == "completed"

@@ -251,7 +251,10 @@ def load_function(target: str) -> Agent:
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:
-        raise ConfigError(f"{target}: can't import {module_name}: {error}") from error
+        raise ConfigError(
+            f"{target}: can't import {module_name}: {error}",
+            hint="modules are looked for in this folder and on PYTHONPATH",
+        ) from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"{target}: there is no {part!r} in {module_name}")

@@ -56,6 +56,15 @@ UP = ("up", *HERE)
 #: Arguments, status, code, and what must be in the line.
 CASES: list[tuple[tuple[str, ...], int, str, str]] = [
     (("dance",), 2, "cli.usage", "dance"),
+    (("jobs",), 2, "cli.usage", "`meshnode jobs` needs a command: list, show, events"),
+    (("jobs", "show"), 2, "cli.usage", "see `meshnode jobs show --help`"),
+    (("jobs", "list", "--limit", "x"), 2, "cli.usage", "'--limit': this should be a whole"),
+    (("jobs", "list", "--limit", "0"), 2, "cli.usage", "'--limit': this should be 1 or more"),
+    (("ask", "x", "--hedges", "101"), 2, "cli.usage", "'--hedges': this should be 100 or less"),
+    (("simulate", "--minutes", "x"), 2, "cli.usage", "'--minutes': this should be a number"),
+    (("ask",), 2, "cli.usage", "say what is to be done"),
+    (("keys", "import", "none", *HERE), 1, "cli.failed", "`meshnode keys export FILE` writes"),
+    (("served", "--since", "32d"), 1, "cli.failed", "at most 31d"),
     (("up", "--wth", "lint"), 2, "cli.usage", "--wth"),
     (("ask",), 2, "cli.usage", "--graph"),
     (("ask", "--graph", "good.toml", "--budget", "much"), 2, "cli.usage", "--budget"),
@@ -102,10 +111,10 @@ CASES: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*UP, "--config", "network.toml"), 1, "config.invalid", "'No Good' is no network id"),
     ((*UP, "--with", "lnt"), 1, "config.invalid", "there is no specialist 'lnt'"),
     ((*UP, "--function", "none"), 1, "config.invalid", "module:name"),
-    ((*UP, "--function", "no_such_module:f"), 1, "config.invalid", "no_such_module"),
+    ((*UP, "--function", "no_such_module:f"), 1, "config.invalid", "on PYTHONPATH"),
     ((*UP, "--http", "8000"), 1, "config.invalid", "HOST:PORT"),
     ((*UP, "--http", "127.0.0.1:99999"), 1, "config.invalid", "99999"),
-    ((*UP, "--join", "node.example"), 1, "config.invalid", "not a multiaddr"),
+    ((*UP, "--join", "node.example"), 1, "config.invalid", "join 'node.example' is no invite"),
     ((*UP, "--join", "/ip4/127.0.0.1/tcp/1"), 1, "config.invalid", "names no peer"),
     ((*UP, "--join", INVITE[:-20]), 1, "config.invalid", "was cut or mistyped"),
     ((*UP, "--join", INVITE[:9]), 1, "config.invalid", "copy the whole word"),
@@ -123,7 +132,7 @@ CASES: list[tuple[tuple[str, ...], int, str, str]] = [
     ),
     ((*UP, "--join", "@none.txt"), 1, "cli.no_file", "none.txt"),
     ((*UP, "--join", "@seeds.txt"), 1, "config.invalid", "seeds.txt, line 1"),
-    ((*UP, "--listen", "here"), 1, "config.invalid", "not a multiaddr"),
+    ((*UP, "--listen", "here"), 1, "config.invalid", "listen 'here' is not a multiaddr"),
 ]
 
 

@@ -48,6 +48,15 @@ def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture
         assert f"  {name} " in said.out
 
 
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_what_a_list_says_of_a_command_is_whole(
+    capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    out = run(capsys, *group.split(), "--help").out
+    assert "Commands:" in out
+    assert "..." not in out.partition("Commands:")[2]
+
+
 #: They print nothing else.
 ALWAYS_JSON = {"mcp", "jobs outputs"}
 WORDS = [f"{group} {word}" for group, (_, words) in GROUPS.items() for word in words]

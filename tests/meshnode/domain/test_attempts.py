@@ -7,8 +7,11 @@ from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
     CODES,
+    INPUTS_GONE,
+    UNCHECKED_MAX,
     UNFETCHED_MAX,
     Barred,
+    Failures,
     is_try,
     pause_ms,
     refused_by_all,
@@ -78,12 +81,13 @@ def test_what_an_owner_refused_is_no_try(code: str) -> None:
     assert not any(is_try(attempt) for attempt in state.units["each/0"].attempts)
 
 
-def unfetched(times: int, *, blame: str = "artifact") -> JobState:
+def unfetched(
+    times: int, *, blame: str = "artifact", code: str = "artifact.unavailable"
+) -> JobState:
     """A unit that was awarded so often, and whose inputs could not be had."""
 
     def once(attempt: int) -> list[Fact]:
         award = other(AWARDED, unit="each/0", price_cap_mc=1, attempt=attempt)
-        code = "artifact.unavailable"
         failed = other(FAILED, unit="each/0", code=code, blame=blame, attempt=attempt)
         return [award, failed]
 
@@ -114,6 +118,19 @@ def test_an_output_that_is_not_had_is_its_makers_try() -> None:
     state = unfetched(4, blame="peer")
     (end, *_) = next_steps(state, LATER_MS, candidates(candidate("q")))
     assert isinstance(end, End)
+
+
+def test_what_the_broker_can_not_check_is_nobodys_try_and_ends_soon() -> None:
+    for times in range(1, UNCHECKED_MAX + 1):
+        state = unfetched(times, blame="broker", code=INPUTS_GONE)
+        unit = state.units["each/0"]
+        assert Failures.of(unit) == Failures(tries=0, unfetched=0, unchecked=times, idle=0)
+        (call, _) = next_steps(state, LATER_MS, candidates(candidate("q")))
+        assert isinstance(call, Call)
+    state = unfetched(UNCHECKED_MAX + 1, blame="broker", code=INPUTS_GONE)
+    (end, *_) = next_steps(state, LATER_MS, candidates(candidate("q")))
+    assert isinstance(end, End)
+    assert end.reason == INPUTS_GONE
 
 
 def barred(back_ms: int, *some: str) -> View:

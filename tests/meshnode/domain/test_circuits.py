@@ -1,6 +1,7 @@
 """When a peer that failed gets work again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,14 @@ from meshnode.domain.circuits import (
     Circuits,
     CircuitState,
 )
+from meshnode.domain.facts import Called, Expanded, Fact
+from meshnode.domain.job import JobState
+from meshnode.domain.step_kinds import MakeAward, View
+from meshnode.domain.steps import next_steps
+from tests.meshnode.domain.exports import START_MS
+from tests.meshnode.domain.journals import Run
+from tests.meshnode.domain.test_fold import PROPOSED, other, state_after
+from tests.meshnode.domain.test_steps import LATER_MS, candidate, candidates, mapped
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -104,3 +113,41 @@ def test_a_circuit_goes_only_where_the_table_says(events: Sequence[tuple[str, fl
         after = seen.state("p", now_s=now_s)
         assert opened == (before is not OPEN and after is OPEN)
         assert after is OPEN or (before is CLOSED and word == "light")
+
+
+def proposals(*peers: str) -> JobState:
+    """A unit for which these were called and proposed, each slower than the one before."""
+    graph, inputs = mapped(1)
+    cfps = dict.fromkeys(peers, b"cfp")
+    facts: list[Fact] = [
+        Run(graph, inputs, []).planned,
+        Expanded(subtask="each", sizes=[1]),
+        Called(unit="each/0", attempt=0, cfps=cfps),
+    ]
+    facts += [
+        other(PROPOSED, unit="each/0", peer=peer, agent="a", eta_ms=10**n, expires_ms=LATER_MS)
+        for n, peer in enumerate(peers, 1)
+    ]
+    return state_after(*facts)
+
+
+def awarded(state: JobState, view: View) -> MakeAward:
+    (award, *_) = next_steps(state, START_MS + 100, view)
+    assert isinstance(award, MakeAward)
+    return award
+
+
+def test_who_failed_lately_is_the_last_choice_though_it_proposes_to_be_the_first() -> None:
+    view = candidates(candidate("p", troubled=True), candidate("q"))
+    award = awarded(proposals("p", "q"), view)
+    assert award.candidate.peer == "q"
+    assert [row.troubled for row in award.ranked] == [False, True], "and the journal shows it"
+    assert awarded(proposals("p"), view).candidate.peer == "p", "there is nobody else"
+
+
+def test_who_has_its_one_unit_to_show_that_it_does_well_gets_no_other_by_proposing() -> None:
+    view = candidates(candidate("p", probe=True), candidate("q"))
+    assert awarded(proposals("p", "q"), view).candidate.peer == "p", "that is the one"
+    busy = replace(view, load={"p/a": 1})
+    assert awarded(proposals("p", "q"), busy).candidate.peer == "q"
+    assert awarded(proposals("p"), busy).candidate.peer == "p", "there is nobody else"

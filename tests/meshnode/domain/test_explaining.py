@@ -78,7 +78,7 @@ def test_time_money_and_failures_add_up_at_every_point_of_any_job(
         lines = text_of(told).splitlines()
         assert max(map(len, lines)) <= WIDTH
         if kinds["done"] and told.state == "completed":
-            assert [part.state for part in told.parts] == ["done"] * len(told.parts)
+            assert [part.state for part in told.parts] == ["completed"] * len(told.parts)
 
 
 @settings(max_examples=20)
@@ -358,7 +358,7 @@ def test_of_many_units_those_are_told_that_failed() -> None:
     assert (
         "m: work.a@1, once for each item, from the job's inputs alone; 40 calls in 40" in text
     )
-    assert "m/33 (1 call): the last attempt failed." in text
+    assert "m/33 (1 call): the last attempt failed, and another follows." in text
     assert "alas [c]. Nobody is blamed for that." in text
     assert f"And {count - PARTS_TOLD_MAX} units more" in text
 

@@ -474,7 +474,7 @@ async def test_what_the_node_raises_is_told_by_whose_fault_it_is(
 ) -> None:
     for raised, status, code in RAISED:
 
-        async def broken(_self: Broker, error: Exception = raised) -> None:
+        async def broken(_self: Broker, *, begins: str, error: Exception = raised) -> None:
             raise error
 
         monkeypatch.setattr(Broker, "jobs", broken)

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
+from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import AgentError, JobEnded, KeyReused, NotFound
 from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.job_terms import Terms
+from meshnode.services.resuming import left_of
 from protocol.graph import Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
@@ -200,5 +202,85 @@ def test_a_job_that_is_held_up_is_tried_again_at_once() -> None:
         assert await a.broker.resume(job) == job
         assert await ended(a, job) == "completed"
         assert trio.current_time() - began_s < 5
+
+    play(story)
+
+
+def three_steps() -> TaskGraph:
+    """A map, one step that takes all of it, and a last one that takes that."""
+    two = two_steps()
+    last = SubTask(
+        id="last",
+        capability="text.last",
+        inputs={"text": Source(kind="task", name="again", pointer="/text")},
+        each=["text"],
+        attempts_max=1,
+    )
+    return TaskGraph(
+        name="three",
+        subtasks=[*two.subtasks, last],
+        outputs={"last": Source(kind="task", name="last", pointer="/text")},
+    )
+
+
+async def failed_at_last(mesh: SimMesh) -> tuple[Node, str]:
+    """Have the last of three steps fail; return its broker and the job."""
+    second, third = Second(), Second()
+    second.is_broken = False
+    last = TextAgent(third.work, name="last", capability="text.last@1")
+    a, *_ = await start(mesh, a=[], b=[TextAgent()], c=[second.agent], d=[last])
+    job = await a.submit(three_steps(), inputs(*"xyzuvw"), Terms(budget_mc=100, hedges_pct=0))
+    assert await ended(a, job) == "failed"
+    return a, job
+
+
+def forget(node: Node, state: JobState, subtask: str) -> list[bytes]:
+    """Let ``node`` no longer keep what ``subtask`` made; return what it asks for from now."""
+    gone = {made.output for _, made in state.outputs(subtask)}
+    asked: list[bytes] = []
+    local = node.artifacts.local
+
+    async def without(artifact: bytes, *, size: int | None = None) -> bytes | None:
+        asked.append(artifact)
+        return None if artifact in gone else await local(artifact, size=size)
+
+    vars(node.artifacts)["local"] = without
+    return asked
+
+
+def test_what_nothing_left_draws_from_is_neither_read_nor_made_again() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, job = await failed_at_last(mesh)
+        state = (await a.journal(job)).state
+        asked = forget(a, state, "say")
+        left = await left_of(state, a.artifacts)
+        assert [task.id for task in left.graph.subtasks] == ["last"]
+        assert not {made.output for _, made in state.outputs("say")} & set(asked)
+        forget(a, state, "again")
+        left = await left_of(state, a.artifacts)
+        assert [task.id for task in left.graph.subtasks] == ["say", "again", "last"]
+
+    play(story)
+
+
+def test_others_have_their_turn_while_what_is_left_is_found_out() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, job = await failed_at_last(mesh)
+        state = (await a.journal(job)).state
+        units = len(state.outputs("again"))
+        assert units > 1
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await left_of(state, a.artifacts)
+            nursery.cancel_scope.cancel()
+        assert turns >= units
 
     play(story)

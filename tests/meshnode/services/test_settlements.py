@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from meshnode.config import LedgerConfig, NodeConfig
-from meshnode.errors import InputInvalid, KeyReused, NoSettlement, NotFound
+from meshnode.domain.admission import No
+from meshnode.errors import Busy, InputInvalid, KeyReused, NoSettlement, NotFound
 from meshnode.node import Node
 from meshnode.services.bodies import PAYMENT
 from meshnode.services.sessions import RequestFailed
@@ -245,20 +246,6 @@ def test_a_payment_that_lives_for_ever_is_malformed() -> None:
 
 
 def test_a_port_that_knows_is_asked_and_its_word_counts() -> None:
-    class Bank:
-        method = "bank"
-
-        def __init__(self) -> None:
-            self.moved: list[tuple[str, int, str]] = []
-
-        async def pay(self, peer: str, amount_mc: int, reference: str, /) -> None:
-            await trio.lowlevel.checkpoint()
-            self.moved.append((peer, amount_mc, reference))
-
-        async def came(self, _: str, amount_mc: int, reference: str, /) -> bool | None:
-            await trio.lowlevel.checkpoint()
-            return [(amount_mc, reference)] == [moved[1:] for moved in self.moved]
-
     async def story(mesh: SimMesh) -> None:
         desk, worker = await owing(mesh)
         bank = Bank()
@@ -269,6 +256,123 @@ def test_a_port_that_knows_is_asked_and_its_word_counts() -> None:
             assert row.state == "settled"
         assert bank.moved == [(worker.peer, 4, "x")]
         assert due(desk, worker) == (-2, 2)
+
+    play(story)
+
+
+class Bank:
+    """A port that pays, and looks for what came; it is slow about some.
+
+    Attributes:
+        moved: What was paid: to whom, how much, and for what.
+    """
+
+    method = "bank"
+
+    def __init__(self, slow: str = "") -> None:
+        self.moved: list[tuple[str, int, str]] = []
+        self.opened = trio.Event()
+        self._slow = slow
+
+    async def pay(self, peer: str, amount_mc: int, reference: str, /) -> None:
+        await self._open(f"pay {reference}")
+        self.moved.append((peer, amount_mc, reference))
+
+    async def came(self, _: str, amount_mc: int, reference: str, /) -> bool | None:
+        await self._open(f"came {reference}")
+        return (amount_mc, reference) in [moved[1:] for moved in self.moved]
+
+    async def _open(self, what: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if what == self._slow:
+            await self.opened.wait()
+
+
+def test_a_stranger_that_takes_its_time_holds_up_no_other_payment() -> None:
+    async def story(mesh: SimMesh) -> None:
+        desk, worker = await owing(mesh)
+        stranger = await mesh.start("c", config=MANUAL)
+        await until(lambda: len(stranger.known()) == 3)
+        let_in = worker.settlements._door.stranger
+        asked = trio.Event()
+
+        async def slow(peer: str) -> No | None:
+            if peer == stranger.peer:
+                asked.set()
+                await trio.sleep(15)
+            return await let_in(peer)
+
+        vars(worker.settlements._door)["stranger"] = slow
+        key, _ = await desk.settlements.settle(worker.peer, 1, "first")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stranger.settlements.settle, worker.peer, 4, "x")
+            await asked.wait()
+            with trio.fail_after(1):
+                await worker.settlements.decide(key, came=True)
+                _, row = await desk.settlements.settle(worker.peer, 4, "y")
+            assert row.state == "noted"
+            nursery.cancel_scope.cancel()
+
+    play(story)
+
+
+@pytest.mark.parametrize("slow", ["pay x", "came x"])
+def test_a_slow_port_holds_up_the_payment_alone_that_it_is_slow_about(slow: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        desk, worker = await owing(mesh)
+        bank = Bank(slow)
+        for node in (desk, worker):
+            node.settlements._port = bank
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(desk.settlements.settle, worker.peer, 1, "x")
+            await trio.sleep(1)
+            with trio.fail_after(1):
+                _, row = await desk.settlements.settle(worker.peer, 2, "y")
+            assert row.state == "settled"
+            bank.opened.set()
+        assert sorted(bank.moved) == [(worker.peer, 1, "x"), (worker.peer, 2, "y")]
+        await until(lambda: due(desk, worker) == (-3, 3), within_s=200)
+
+    play(story)
+
+
+def test_a_question_without_an_answer_takes_back_none_that_came_meanwhile() -> None:
+    async def story(mesh: SimMesh) -> None:
+        desk, worker = await owing(mesh)
+        ask, asked, gone = desk.sessions.request, trio.Event(), trio.Event()
+
+        async def lost(*_: Any, **__: Any) -> bytes:
+            asked.set()
+            await gone.wait()
+            raise Busy("the session")
+
+        vars(desk.sessions)["request"] = lost
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.settlements.settle, worker.peer, 4, "x")
+            await asked.wait()
+            vars(desk.sessions)["request"] = ask
+            assert (await desk.settlements.settle(worker.peer, 4, "x"))[1].state == "noted"
+            gone.set()
+        (row,) = (await desk.settlements.rows()).values()
+        assert row.state == "noted"
+
+    play(story)
+
+
+@pytest.mark.parametrize("text", ["go away", ""])
+def test_who_may_not_call_pays_nothing_whatever_he_is_told(text: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        desk, worker = await owing(mesh)
+
+        async def nobody(_: str) -> No | None:
+            await trio.lowlevel.checkpoint()
+            return No("access", text)
+
+        vars(worker.settlements._door)["stranger"] = nobody
+        _, row = await desk.settlements.settle(worker.peer, 4, "x")
+        assert (row.state, row.text) == ("refused", text)
+        assert await worker.settlements.rows() == {}
 
     play(story)
 

@@ -1,0 +1,28 @@
+"""Pieces of sentences that several tellers share: events as lines, and explanations."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+#: Whose failure an attempt was: see :class:`~meshnode.domain.facts.Failed`.
+Blame = Literal["peer", "input", "artifact", "broker"]
+
+#: What follows from it.
+BLAMED: Final[Mapping[Blame, str]] = {
+    "peer": "the node is held to blame, so another is preferred from then on",
+    "input": "the input is held to blame: no other node would do better",
+    "artifact": "an input could not be had from its holder, so the next attempt gets it from"
+    " this node",
+    "broker": "nobody is blamed for that",
+}
+
+
+def count_of(count: int, what: str) -> str:
+    """Return so many of ``what``, as in ``2 batches``."""
+    if count == 1:
+        return f"1 {what}"
+    return f"{count} {what}{'es' if what.endswith(('ch', 's', 'x')) else 's'}"
+
+
+def sentence(clause: str) -> str:
+    """Return a clause as a sentence of its own."""
+    return f"{clause[:1].upper()}{clause[1:]}."

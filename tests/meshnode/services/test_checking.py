@@ -1,0 +1,112 @@
+"""Whose fault it is when a result can't be checked or kept (a MockClock's time)."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from meshnode.config import NodeConfig
+from meshnode.domain.attempts import INPUTS_GONE, UNCHECKED_MAX
+from meshnode.domain.circuits import CircuitState
+from meshnode.errors import ArtifactError, ArtifactTooLarge
+from meshnode.gateway.auth import status_of
+from meshnode.ports import AgentCall, Chunk, Output
+from meshnode.services.artifact_sizes import check_size
+from meshnode.services.artifacts import Wanted
+from protocol.graph import Check
+from protocol.limits import ARTIFACT_SIZE_MAX
+from simulations.mesh import CONFIG, SimMesh
+from tests.meshnode.services.worlds import TextAgent, inputs, play, shouting, start, until
+
+
+async def brief(_: str, __: AgentCall) -> AsyncIterator[Chunk | Output]:
+    """Answer in one word, however much is asked."""
+    await trio.lowlevel.checkpoint()
+    yield Output({"text": "OK"})
+
+
+def test_a_broker_that_lost_its_copy_of_an_input_blames_nobody_and_gives_up_soon() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(brief)
+        a, b = await start(mesh, a=[], b=[agent])
+
+        async def gone(wanted: Wanted, *, timeout_s: float) -> bytes:
+            await trio.lowlevel.checkpoint()
+            raise ArtifactError(f"artifact {wanted.artifact.hex()[:12]} is no longer held here")
+
+        vars(a.artifacts)["fetch"] = gone
+        graph = shouting(checks=[Check(kind="recompute")], attempts_max=1)
+        state = await a.wait(await a.submit(graph, inputs("x" * 10_000)))
+        assert state.done is not None
+        assert (state.done.state, state.done.code) == ("failed", INPUTS_GONE)
+        assert "this node's copy of an input is gone" in state.done.text
+        failures = state.units["say/0"].failures()
+        assert {(each.peer, each.blame) for each in failures} == {("", "broker")}
+        assert len(agent.calls) == UNCHECKED_MAX + 1
+        assert a.market.circuit(b.peer) is CircuitState.CLOSED
+
+    play(story)
+
+
+def keeping(bytes_max: int) -> NodeConfig:
+    host: Any = msgspec.structs.replace(CONFIG.host, artifact_bytes_max=bytes_max)
+    config: NodeConfig = msgspec.structs.replace(CONFIG, host=host)
+    return config
+
+
+async def at_length(_: str, __: AgentCall) -> AsyncIterator[Chunk | Output]:
+    await trio.lowlevel.checkpoint()
+    yield Output({"text": "x" * 50_000})
+
+
+def test_an_output_that_its_maker_can_not_keep_is_made_by_another() -> None:
+    async def story(mesh: SimMesh) -> None:
+        small, large = TextAgent(at_length), TextAgent(at_length, price_mc=50)
+        b = await mesh.start("b", agents=lambda: [small], config=keeping(20_000))
+        a, _ = await start(mesh, a=[], c=[large])
+        await until(lambda: len(a.known()) == 3)
+        state = await a.wait(await a.submit(shouting(), inputs("x")))
+        assert state.done is not None
+        assert state.done.state == "completed"
+        (failure,) = state.units["say/0"].failures()
+        assert (failure.peer, failure.code) == (b.peer, "artifact.too_large")
+        assert "20000 are the most" in failure.text
+        assert (len(small.calls), len(large.calls)) == (1, 1)
+
+    play(story)
+
+
+def test_an_output_that_the_broker_can_not_keep_is_blamed_on_nobody() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(at_length)
+        a = await mesh.start("a", config=keeping(20_000))
+        (b,) = await start(mesh, b=[agent])
+        await until(lambda: len(a.known()) == 2)
+        state = await a.wait(await a.submit(shouting(), inputs("x")))
+        assert state.done is not None
+        assert (state.done.state, state.done.code) == ("failed", "artifact.too_large")
+        failures = state.units["say/0"].failures()
+        assert {(each.peer, each.blame) for each in failures} == {("", "broker")}
+        assert a.market.circuit(b.peer) is CircuitState.CLOSED
+
+    play(story)
+
+
+def test_a_job_whose_input_is_too_large_to_keep_is_told_which_setting_that_is() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a = await mesh.start("a", agents=lambda: [TextAgent()], config=keeping(20_000))
+        with pytest.raises(ArtifactTooLarge, match="20000 are the most") as told:
+            await a.submit(shouting(), inputs("x" * 30_000))
+        assert "artifact_bytes_max" in told.value.hint
+        assert status_of(told.value) == 413
+
+    play(story)
+
+
+def test_nothing_is_larger_than_the_mesh_lets_one_artifact_be() -> None:
+    check_size(ARTIFACT_SIZE_MAX, kept_bytes_max=2 * ARTIFACT_SIZE_MAX)
+    with pytest.raises(ArtifactTooLarge) as told:
+        check_size(ARTIFACT_SIZE_MAX + 1, kept_bytes_max=2 * ARTIFACT_SIZE_MAX)
+    assert (told.value.limit, told.value.hint) == (ARTIFACT_SIZE_MAX, "hand it over in parts")
