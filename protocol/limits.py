@@ -73,6 +73,7 @@ CHUNK_SIZE: Final = 256 * 1024
 EVENT_SIZE_MAX: Final = 240 * 1024  # so that a frame holds it, wrapped
 EVENTS_MAX: Final = 100_000  # of one segment
 SEGMENTS_MAX: Final = 64
+REPLANS_MAX: Final = 3  # patches of one job's plan
 
 # mail (90-mail.md)
 LETTER_BODY_SIZE_MAX: Final = 64 * 1024

@@ -33,6 +33,7 @@ from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
+from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
 
 _JOBS: Final = "job"  # job id -> JobRow
@@ -225,6 +226,7 @@ class Broker:
             resumes=terms.resumes,
             again=dict(terms.again),
             hedges_pct=terms.hedges_pct,
+            replans_max=terms.replans_max,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(_JOBS, job, encode(row)))
@@ -246,6 +248,8 @@ class Broker:
             raise InputInvalid(f"a deadline of {terms.deadline_s:g} s", hint="up to 7 days")
         if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
             raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
+        if not 0 <= terms.replans_max <= REPLANS_MAX:
+            raise InputInvalid(f"{terms.replans_max} replans", hint=f"0 to {REPLANS_MAX}")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:
             raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
 
@@ -407,6 +411,7 @@ class Broker:
             resumes=job,
             again=left.again,
             hedges_pct=plan.hedges_pct,
+            replans_max=plan.replans_max,
             traceparent=plan.traceparent,
         )
         if deadline_s is not None:

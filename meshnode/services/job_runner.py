@@ -6,7 +6,7 @@ journal and picks up: awards that are out are sent again and attach to what runs
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from meshnode.domain.facts import (
     Expanded,
     Fact,
     Failed,
+    Replanned,
     Verified,
 )
 from meshnode.domain.hedges import SUPERSEDED
@@ -35,9 +36,9 @@ from meshnode.domain.step_kinds import (
     Finish,
     GiveUp,
     MakeAward,
+    Replan,
     Stop,
     Verify,
-    View,
     Wake,
 )
 from meshnode.domain.steps import next_steps
@@ -49,6 +50,7 @@ from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
+from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
 from protocol.errors import ProtocolError
 from protocol.keys import digest
@@ -64,7 +66,7 @@ _Key = tuple[str, str, int]
 _Work = Callable[[], Awaitable[None]]
 
 #: Steps that become facts at once; the others are work that takes time.
-Decision = Expand | Call | MakeAward | Charge | GiveUp | End | Finish
+Decision = Expand | Replan | Call | MakeAward | Charge | GiveUp | End | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,11 @@ class JobRunner:
         """Carry out one round of steps; return when to look again, None for at once."""
         work: list[Attend | Verify | Stop] = []
         taken: list[_Settlement] = []
-        market: View | None = None
+        outlook = Outlook(self._market)
         wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
-            nonlocal market, wake_ms
+            nonlocal wake_ms
             while self._settlements:
                 # One at a time: each may be what another no longer holds after.
                 settlement = self._settlements.pop(0)
@@ -148,12 +150,8 @@ class JobRunner:
                     taken.append(settlement)
                     return settlement.facts, settlement.writes
             self._publish_load()
-            if market is None:
-                market = self._market.view(task.capability for task in state.tasks.values())
-            else:  # who offers what is not looked up again for what follows in one turn
-                market = replace(market, load=self._market.load())
             # Between the look at what others promised and the promise nobody may come.
-            view = self._contracts.view(market)
+            view = self._contracts.view(outlook.view(state))
             steps = next_steps(state, self._context.clock.now_ms(), view)
             self._contracts.promise(state, steps)
             facts: list[Fact] = []
@@ -213,6 +211,8 @@ class JobRunner:
                 slices, rows = await self._contracts.slices(state, step.subtask, step.sizes)
                 sizes = list(step.sizes)
                 return [Expanded(subtask=step.subtask, sizes=sizes, slices=slices)], rows
+            case Replan():
+                return [_replanned(step)], []
             case Call():
                 return [self._contracts.call(state, step)], []
             case MakeAward():
@@ -460,6 +460,16 @@ def reasons(group: BaseExceptionGroup[BaseException]) -> str:
         for exc in group.exceptions
     ]
     return "; ".join(told)
+
+
+def _replanned(step: Replan) -> Replanned:
+    return Replanned(
+        subtask=step.subtask,
+        was=step.was,
+        capability=step.capability,
+        code=step.code,
+        considered=dict(step.considered),
+    )
 
 
 def _failed(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshnode.domain.facts import Again
+from protocol.limits import REPLANS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Terms:
         again: Its sub-tasks that had been begun there.
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             contractor too when the first is slow; 0 for none.
+        replans_max: So often, and three times at most, may a sub-task that can't be done as
+            planned go on with another version of its capability; 0 for never.
     """
 
     budget_mc: int = 1_000_000
@@ -31,3 +34,4 @@ class Terms:
     resumes: str = ""
     again: Mapping[str, Again] = field(default_factory=dict)
     hedges_pct: int = 10
+    replans_max: int = REPLANS_MAX

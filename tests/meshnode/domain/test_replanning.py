@@ -1,0 +1,485 @@
+"""When a sub-task goes on with another capability, and what a patch of a plan may never be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshnode.domain.facts import (
+    Cancelled,
+    Expanded,
+    Fact,
+    Planned,
+    Replanned,
+    from_event,
+    to_event,
+)
+from meshnode.domain.graphs import replacement_trouble
+from meshnode.domain.matching import Candidate, matches
+from meshnode.domain.patches import patch_trouble
+from meshnode.domain.provenance import verify_provenance
+from meshnode.domain.replanning import LOOK_MS, looked_for
+from meshnode.domain.step_kinds import End, MakeAward, Replan, Step, View, Wake
+from meshnode.domain.steps import PROVIDER_GRACE_MS, next_steps
+from meshnode.domain.values import canonical, parse
+from meshnode.ports import JsonValue
+from protocol.errors import Malformed, OutOfTurn
+from protocol.graph import Check, Source, SubTask, TaskGraph, encode_graph
+from protocol.journal import decode_event, encode_event
+from protocol.limits import REPLANS_MAX
+from protocol.records import Capability
+from tests.meshnode.domain.contractors import Pen, Traits
+from tests.meshnode.domain.desk import declared
+from tests.meshnode.domain.exports import signed_export
+from tests.meshnode.domain.journals import Run, contractors_of
+from tests.meshnode.domain.random_graphs import evaluate
+from tests.meshnode.domain.random_runs import Invariants, random_run
+from tests.meshnode.domain.test_fold import (
+    AWARDED,
+    CALLED,
+    CHARGED,
+    DELIVERED,
+    FAILED,
+    PLANNED,
+    REJECTED,
+    VERIFIED,
+    again,
+    other,
+    state_after,
+)
+
+
+def task(**fields: Any) -> SubTask:
+    return SubTask(**{"id": "a", "capability": "work.a@1", "inputs": {}, **fields})
+
+
+OWNERS = task()
+USER = SubTask(
+    id="b", capability="work.u@1", inputs={"x": Source(kind="task", name="a", pointer="/n")}
+)
+NOT_OFFERED = "capability.not_offered"
+
+
+def plan(first: SubTask = OWNERS, *others: SubTask, **fields: object) -> Planned:
+    tasks = [first, *(others or (USER,))]
+    outputs = {"made": Source(kind="task", name="a", pointer="/n")}
+    graph = TaskGraph(name="two", subtasks=tasks, outputs=outputs)
+    return other(  # type: ignore[return-value]  # a plan as the other one
+        PLANNED,
+        graph=encode_graph(graph),
+        **{"replans_max": REPLANS_MAX, "deadline_ms": 10**9, **fields},
+    )
+
+
+PLAN = plan()
+EXPANDED = Expanded(subtask="a", sizes=[-1])
+PATCH = Replanned(
+    subtask="a",
+    was="work.a@1",
+    capability="work.a@2",
+    code=NOT_OFFERED,
+    considered={"work.a@2": 1},
+)
+FAILED_ON = [PLAN, EXPANDED, AWARDED, FAILED]
+PATCHED_ON = [*FAILED_ON, PATCH]
+
+
+def patch_to(version: int, was: int) -> Replanned:
+    name = f"work.a@{version}"
+    return other(  # type: ignore[return-value]  # a patch as the other one
+        PATCH, was=f"work.a@{was}", capability=name, considered={name: 1}
+    )
+
+
+# --- what the fold refuses --------------------------------------------------------
+
+ILLEGAL: dict[str, tuple[list[Any], str]] = {
+    "a sub-task that isn't there": ([PLAN, other(PATCH, subtask="z")], "no sub-task"),
+    "one that is finished": (
+        [PLAN, EXPANDED, AWARDED, DELIVERED, VERIFIED, CHARGED, PATCH], "is finished",
+    ),
+    "one that is called for": ([PLAN, EXPANDED, CALLED, PATCH], "at work"),
+    "one that is out": ([PLAN, EXPANDED, AWARDED, PATCH], "at work"),
+    "one that is checked": ([PLAN, EXPANDED, AWARDED, DELIVERED, PATCH], "at work"),
+    "more often than the owner allows": (
+        [plan(replans_max=1), PATCH, patch_to(3, 2)], "1 of 1 patches",
+    ),
+    "where the owner allows none": ([plan(replans_max=0), PATCH], "0 of 0 patches"),
+    "more often than anybody may": (
+        [plan(replans_max=9), *(patch_to(n + 2, n + 1) for n in range(REPLANS_MAX + 1))],
+        f"{REPLANS_MAX} of {REPLANS_MAX}",
+    ),
+    "to other work": (
+        [PLAN, other(PATCH, capability="work.b@2", considered={"work.b@2": 1})], "may not do",
+    ),
+    "to less special work": (
+        [PLAN, other(PATCH, capability="work@2", considered={"work@2": 1})], "may not do",
+    ),
+    "to any version": (
+        [PLAN, other(PATCH, capability="work.a", considered={"work.a": 1})], "may not do",
+    ),
+    "to what it has": (
+        [PLAN, other(PATCH, capability="work.a@1", considered={"work.a@1": 1})], "may not do",
+    ),
+    "back to what it had": ([PLAN, PATCH, patch_to(1, 2)], "may not do"),
+    "of what it never had": ([PLAN, other(PATCH, was="work.a@3")], "needs work.a@1"),
+    "to what nobody offers": ([PLAN, other(PATCH, considered={})], "nobody was seen"),
+    "where any version would do": (
+        [plan(task(capability="work.a")), other(PATCH, was="work.a")], "may not do",
+    ),
+    "past a check that it would slip": (
+        [plan(task(checks=[Check(kind="recompute")])), PATCH], "may not do",
+    ),
+    "of a job that is being ended": ([PLAN, Cancelled(reason="owner"), PATCH], "being ended"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "why"), ILLEGAL.values(), ids=ILLEGAL.keys())
+def test_no_patch_may_replace(facts: list[Fact], why: str) -> None:
+    state_after(*facts[:-1])  # what goes before is in order
+    with pytest.raises(OutOfTurn, match=why):
+        state_after(*facts)
+
+
+@pytest.mark.parametrize(
+    "more", ["budget_mc", "deadline_ms", "hops", "readers", "checks", "inputs", "outputs"]
+)
+def test_a_patch_that_says_more_is_none(more: str) -> None:
+    event = to_event(PATCH, seq=4, at_ms=0)
+    assert from_event(event) == PATCH
+    event.data[more] = 1
+    with pytest.raises(Malformed, match=more):
+        from_event(event)
+
+
+def test_a_patch_changes_what_one_sub_task_needs_and_nothing_else() -> None:
+    before, after = state_after(*FAILED_ON), state_after(*PATCHED_ON)
+    assert after.tasks["a"] == msgspec.structs.replace(OWNERS, capability="work.a@2")
+    assert after.tasks["b"] == before.tasks["b"]
+    assert (after.plan, after.graph, after.path, after.producers) == (
+        before.plan, before.graph, before.path, before.producers,
+    )  # fmt: skip
+
+
+def test_failures_before_a_patch_count_no_more_and_attempts_go_on() -> None:
+    state = state_after(*PATCHED_ON)
+    assert state.units["a/0"].failures() == []
+    more = [again(fact, 1) for fact in (AWARDED, DELIVERED, VERIFIED, CHARGED)]
+    done = state_after(*PATCHED_ON, *more)
+    assert done.charges == {"j/a/0/0": 5}, "the key is what it would have been"
+    with pytest.raises(OutOfTurn, match="attempt 1"):
+        state_after(*PATCHED_ON, AWARDED)
+
+
+# --- what is decided --------------------------------------------------------------
+
+
+def offer(name: str, peer: str = "q", **fields: Any) -> Candidate:
+    made: dict[str, Any] = {
+        "peer": peer, "agent": "agent", "capability": name, "price_mc": 5, "latency_ms": 10,
+        "concurrency": 1, "offer": b"offer", "offer_expires_ms": 10**12, "alive": True,
+    }  # fmt: skip
+    return Candidate(**{**made, **fields})
+
+
+def view(*offers: Candidate, kinds: Sequence[Capability] = ()) -> View:
+    queries = ("work.a", "work.a@1", "work.a@2", "work.u@1")
+    kinds = kinds or [declared(one.capability) for one in offers]
+    return View(
+        candidates={q: [o for o in offers if matches(q, o.capability)] for q in queries},
+        declared={q: [k for k in kinds if matches(q, k.name)] for q in queries},
+    )
+
+
+def decided(facts: Sequence[Fact], seen: View, *, now_ms: int = 10**6) -> list[Step]:
+    state = state_after(*facts)
+    steps = next_steps(state, now_ms, seen)
+    assert steps == next_steps(state, now_ms, seen), "steps are levels"
+    for step in steps:
+        if isinstance(step, Replan):
+            made = Replanned(
+                subtask=step.subtask, was=step.was, capability=step.capability,
+                code=step.code, considered=dict(step.considered),
+            )  # fmt: skip
+            assert patch_trouble(state, made) == "", "what is written is what may be read"
+    return steps
+
+
+def replans(facts: Sequence[Fact], seen: View, **options: int) -> list[Replan]:
+    return [step for step in decided(facts, seen, **options) if isinstance(step, Replan)]
+
+
+def ends(facts: Sequence[Fact], seen: View, **options: int) -> list[End]:
+    return [step for step in decided(facts, seen, **options) if isinstance(step, End)]
+
+
+REJECTED_ON = [PLAN, EXPANDED, AWARDED, DELIVERED, REJECTED, other(CHARGED, paid_mc=0)]
+
+
+def test_a_capability_that_nobody_offers_is_replaced_after_its_grace() -> None:
+    seen = view(offer("work.a@2"))
+    assert replans([PLAN, EXPANDED], seen, now_ms=1_001 + PROVIDER_GRACE_MS - 2) == []
+    (step,) = replans([PLAN, EXPANDED], seen, now_ms=1_001 + PROVIDER_GRACE_MS)
+    assert step == Replan("a", "work.a@1", "work.a@2", NOT_OFFERED, {"work.a@2": 1})
+    assert ends([PLAN, EXPANDED], seen) == []
+
+
+def test_an_output_that_all_who_offer_it_get_wrong_is_made_another_way() -> None:
+    seen = view(offer("work.a@1", "p"), offer("work.a@2"))
+    (step,) = replans(REJECTED_ON, seen)
+    assert (step.capability, step.code) == ("work.a@2", "output.rejected")
+    assert replans(REJECTED_ON, view(offer("work.a@1", "p"), offer("work.a@1"))) == []
+
+
+def test_a_patched_unit_is_awarded_to_who_offers_what_it_needs_now() -> None:
+    seen = view(offer("work.a@1", "p"), offer("work.a@2"))
+    (award,) = [s for s in decided(PATCHED_ON, seen) if isinstance(s, MakeAward)]
+    assert (award.candidate.capability, award.attempt) == ("work.a@2", 1)
+
+
+def test_without_another_version_the_job_ends_as_ever() -> None:
+    (end,) = ends(REJECTED_ON, view(offer("work.a@1", "p")))
+    (plain,) = ends([plan(replans_max=0), *REJECTED_ON[1:]], view(offer("work.a@1", "p")))
+    assert end == plain
+    assert end.text == "sub-task a/0: every provider of work.a@1 failed, the last: no"
+    (end,) = ends([PLAN, EXPANDED], view())
+    assert end == End(NOT_OFFERED, "nobody reachable offers work.a@1 (sub-task 'a')")
+
+
+def test_other_versions_are_looked_for_for_a_while_before_a_job_ends() -> None:
+    ended_ms = 1_000 + len(REJECTED_ON) - 1
+    seen = view(offer("work.a@1", "p"))
+    assert ends(REJECTED_ON, seen, now_ms=ended_ms + LOOK_MS - 1) == []
+    woken = decided(REJECTED_ON, seen, now_ms=ended_ms + LOOK_MS - 1)
+    assert woken == [Wake(ended_ms + LOOK_MS)]
+    assert ends(REJECTED_ON, seen, now_ms=ended_ms + LOOK_MS)
+    off = [plan(replans_max=0), *REJECTED_ON[1:]]
+    assert ends(off, seen, now_ms=ended_ms + LOOK_MS - 1), (
+        "where there is no patch, nothing is waited for"
+    )
+
+
+def test_what_is_at_work_is_waited_for() -> None:
+    mapped = plan(
+        task(inputs={"x": Source(kind="value", value=b"[1,2,3]")}, each=["x"]), hedges_pct=0
+    )
+    two = [mapped, other(EXPANDED, sizes=[1, 1, 1]), AWARDED, other(AWARDED, unit="a/1")]
+    seen = view(offer("work.a@1", "p", concurrency=1), offer("work.a@2"))
+    bad = other(FAILED, code="agent.failed")
+    assert replans([*two, bad], seen) == []
+    assert ends([*two, bad], seen) == []
+    fine = [other(f, unit="a/1", key="j/a/1/0") if f is CHARGED else other(f, unit="a/1")
+            for f in (DELIVERED, VERIFIED, CHARGED)]  # fmt: skip
+    (award,) = [s for s in decided([*two, bad, *fine], seen) if isinstance(s, MakeAward)]
+    assert award.unit == "a/2", "units that may do well as planned are begun as planned"
+    assert replans([*two, bad, *fine], seen) == [], "and waited for"
+    state = state_after(*two, bad, *fine, PATCH)
+    assert state.units["a/1"].accepted is not None, "what was accepted stays"
+
+
+def test_a_bad_input_is_no_reason_for_another_version() -> None:
+    seen = view(offer("work.a@1", "p"), offer("work.a@2"))
+    bad = [*FAILED_ON[:-1], other(FAILED, blame="input", code="input.invalid")]
+    assert replans(bad, seen) == []
+    assert [end.reason for end in ends(bad, seen)] == ["input.invalid"]
+
+
+def test_the_last_patch_is_the_last_also_for_two_sub_tasks_at_once() -> None:
+    alone = task(id="c", capability="work.a@1")
+    facts = [plan(OWNERS, alone, replans_max=1), EXPANDED, Expanded(subtask="c", sizes=[-1])]
+    seen = view(offer("work.a@2"))
+    steps = decided(facts, seen)
+    assert [type(step) for step in steps] == [End], "one patch can't help both"
+    assert len(replans([plan(OWNERS, alone), *facts[1:]], seen)) == 2
+
+
+def test_after_the_last_patch_the_job_ends() -> None:
+    seen = view(offer("work.a@9"))
+    spent = [PLAN, EXPANDED, PATCH, patch_to(3, 2), patch_to(4, 3)]
+    (end,) = ends(spent, seen)
+    assert end.text == "nobody reachable offers work.a@4 (sub-task 'a')"
+
+
+def test_the_nearest_version_that_fits_is_taken_and_the_others_are_told() -> None:
+    names = ("work.a.fast@2", "work.a@9", "work.a@3", "work.a@2")
+    for count, wanted in ((4, "work.a@2"), (3, "work.a@3"), (2, "work.a@9"), (1, names[0])):
+        (step,) = replans([PLAN, EXPANDED], view(*map(offer, names[:count])))
+        assert step.capability == wanted
+        assert step.considered == dict.fromkeys(names[:count], 1)
+
+
+NUMBER: JsonValue = {"type": "number"}
+TEXT: JsonValue = {"type": "string"}
+
+
+def shape(fields: JsonValue, **more: JsonValue) -> bytes:
+    return canonical({"type": "object", "properties": fields, **more})
+
+
+def test_a_version_whose_types_do_not_fit_is_left_alone() -> None:
+    takes = declared("work.u@1", input_schema=shape({"x": NUMBER}))
+    user = offer("work.u@1", "u")
+    texts = declared("work.a@2", output_schema=shape({"n": TEXT}))
+    seen = view(offer("work.a@2"), user, kinds=[texts, takes])
+    assert replans([PLAN, EXPANDED], seen) == []
+    assert ends([PLAN, EXPANDED], seen)
+    fits = declared("work.a@3", output_schema=shape({"n": NUMBER}))
+    seen = view(offer("work.a@2"), offer("work.a@3"), user, kinds=[texts, fits, takes])
+    (step,) = replans([PLAN, EXPANDED], seen)
+    assert (step.capability, step.considered) == ("work.a@3", {"work.a@2": 0, "work.a@3": 1})
+
+
+MISFITS: dict[str, Capability] = {
+    "an output that its owner named is missing": declared(
+        "work.a@2", output_schema=shape({"m": NUMBER}, additionalProperties=False)
+    ),
+    "it asks for more": declared("work.a@2", input_schema=shape({}, required=["key"])),
+    "it takes no such input": declared(
+        "work.a@2", input_schema=shape({"y": NUMBER}, additionalProperties=False)
+    ),
+    "a constant is of another type": declared("work.a@2", input_schema=shape({"c": TEXT})),
+    "a list is none": declared("work.a@2", output_schema=shape({"n": NUMBER, "l": NUMBER})),
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS.values(), ids=MISFITS.keys())
+def test_what_does_not_fit_the_graph_is_no_replacement(kind: Capability) -> None:
+    user = task(id="m", inputs={"x": Source(kind="task", name="a", pointer="/l")}, each=["x"])
+    made = task(inputs={"c": Source(kind="value", value=b"1")})
+    outputs = {"made": Source(kind="task", name="a", pointer="/n")}
+    graph = TaskGraph(name="g", subtasks=[made, user], outputs=outputs)
+    others = {"m": [declared("work.m@1", input_schema=shape({"x": NUMBER}))]}
+    assert replacement_trouble(graph, made, declared("work.a@2"), others) == ""
+    assert replacement_trouble(graph, made, kind, others)
+
+
+def test_what_contractors_say_has_no_say() -> None:
+    said = "use work.b@2 instead; replans_max=99; budget_mc=10000000"
+    seen = view(offer("work.a@1", "p"), offer("work.a@2"), offer("work.b@2"))
+    quiet = replans([*FAILED_ON[:-1], other(FAILED, code="agent.failed")], seen)
+    loud = replans([*FAILED_ON[:-1], other(FAILED, code="agent.failed", text=said)], seen)
+    assert loud == quiet != []
+    rejected = other(REJECTED, detail=said)
+    assert replans([*REJECTED_ON[:-2], rejected, REJECTED_ON[-1]], seen) == replans(
+        REJECTED_ON, seen
+    )
+
+
+def test_others_are_looked_for_only_for_what_is_in_trouble() -> None:
+    fine = view(offer("work.a@1", "p"))
+    assert looked_for(state_after(PLAN, EXPANDED), fine) == []
+    assert looked_for(state_after(PLAN, EXPANDED), view()) == ["work.a"]
+    assert looked_for(state_after(*FAILED_ON), fine) == ["work.a"]
+    assert looked_for(state_after(plan(replans_max=0), *FAILED_ON[1:]), fine) == []
+
+
+# --- whole jobs -------------------------------------------------------------------
+
+OTHER_VERSIONS = (
+    Traits(capability="work.a@1", lies=1.0, price_mc=1),
+    Traits(capability="work.a@2", price_mc=2),
+)
+MAPPED = TaskGraph(
+    name="mapped",
+    subtasks=[
+        task(
+            capability="work.a@1",
+            inputs={"x": Source(kind="input", name="docs", pointer="/list")},
+            each=["x"],
+            batch_items_max=2,
+        ),
+        task(id="b", capability="work.a", inputs={"x": Source(kind="task", name="a")}),
+    ],
+    outputs={
+        "ids": Source(kind="task", name="a", pointer="/id"),
+        "all": Source(kind="task", name="b"),
+    },
+)
+DOCS: dict[str, JsonValue] = {"docs": {"list": [1, 2, 3, 4, 5], "title": "t"}}
+
+
+def patched_run() -> Run:
+    run = Run(MAPPED, DOCS, contractors_of(1, *OTHER_VERSIONS), replans_max=REPLANS_MAX)
+    run.watch = Invariants()
+    return run
+
+
+def test_a_patched_job_has_the_outputs_that_its_owner_named() -> None:
+    run = patched_run()
+    state = run.run()
+    assert state.done is not None
+    assert state.done.state == "completed", state.done
+    (made,) = state.patches
+    assert (made.was, made.capability) == ("work.a@1", "work.a@2")
+    outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+    assert outputs == evaluate(MAPPED, DOCS)
+    proved = verify_provenance(run.export())
+    assert {row.capability for row in proved.rows if row.subtask == "a"} == {"work.a@2"}
+    assert proved.cost_mc == state.spent_mc
+
+
+def test_random_jobs_are_saved_by_patches_and_stay_provable() -> None:
+    saved = lost = 0
+    for seed in range(150):
+        run, graph, inputs = random_run(seed)
+        state = run.run()
+        if not state.patches or state.done is None:
+            continue
+        verify_provenance(run.export())
+        if state.done.state == "completed":
+            outputs = {k: parse(run.blobs[v.artifact]) for k, v in state.done.outputs.items()}
+            assert outputs == evaluate(graph, inputs)
+            saved += 1
+        else:
+            lost += 1
+    assert saved > 2
+    assert lost > 0
+
+
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "more money": ({"budget_mc": 10**9}, "budget_mc"),
+    "other work": ({"capability": "work.b@2", "considered": {"work.b@2": 1}}, "may not do"),
+    "work that any version may do": ({"subtask": "b", "was": "work.a"}, "may not do"),
+    "a capability that wasn't needed": ({"was": "work.a@7"}, "needs work.a@1"),
+    "no reason": ({"code": ""}, "doesn't say why"),
+}
+
+
+def forged(run: Run, *, plan: dict[str, Any] | None = None, **lie: Any) -> bytes:
+    events = [decode_event(body) for body in run.events]
+    for event in events:
+        if event.kind == "replanned":
+            event.data.update(lie)
+        if event.kind == "planned":
+            event.data.update(plan or {})
+    bodies = [encode_event(event) for event in events]
+    return signed_export(Pen("broker"), "job-1", bodies, "completed")
+
+
+@pytest.mark.parametrize(("lie", "why"), LIES.values(), ids=LIES.keys())
+def test_a_journal_whose_patch_may_not_be_is_refused(lie: dict[str, Any], why: str) -> None:
+    run = patched_run()
+    run.run()
+    verify_provenance(forged(run))
+    with pytest.raises(Malformed, match=why):
+        verify_provenance(forged(run, **lie))
+
+
+def test_a_journal_with_a_patch_more_than_its_plan_allows_is_refused() -> None:
+    run = patched_run()
+    run.run()
+    with pytest.raises(Malformed, match="0 of 0 patches"):
+        verify_provenance(forged(run, plan={"replans_max": 0}))
+
+
+def test_a_journal_whose_patch_is_left_out_is_refused() -> None:
+    run = patched_run()
+    run.run()
+    events = [decode_event(body) for body in run.events]
+    kept = [event for event in events if event.kind != "replanned"]
+    bodies = [
+        encode_event(msgspec.structs.replace(event, seq=n)) for n, event in enumerate(kept)
+    ]
+    with pytest.raises(Malformed, match="does not answer"):
+        verify_provenance(signed_export(Pen("broker"), "job-1", bodies, "completed"))
