@@ -78,6 +78,8 @@ class SubmitTerms(TypedDict, total=False):
         idempotency_key: The same key gives the same job, however often it is asked.
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             node too when the first is slow; 0 for none.
+        replans_max: So often, and three times at most, may a sub-task that can't be done go
+            on with another version of what it needs; 0 for never.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -86,6 +88,7 @@ class SubmitTerms(TypedDict, total=False):
     deadline_s: float
     idempotency_key: str
     hedges_pct: int
+    replans_max: int
     files: Sequence[str | PathLike[str]]
 
 
@@ -372,6 +375,7 @@ class Node:
             deadline_s=said.get("deadline_s", _PLAIN.deadline_s),
             idempotency_key=said.get("idempotency_key", ""),
             hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
+            replans_max=said.get("replans_max", _PLAIN.replans_max),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

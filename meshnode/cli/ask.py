@@ -13,6 +13,7 @@ import typer
 from meshnode.cli.ask_plan import Wanted, planned
 from meshnode.cli.options import Home, Json, TokenFile, Url, home_of
 from meshnode.cli.printing import console, plain, say_json, table, units_table
+from protocol.limits import REPLANS_MAX
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,6 +68,15 @@ Hedges = Annotated[
         help="Of a hundred units, so many may be given to a second node too when slow.",
     ),
 ]
+Replans = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=REPLANS_MAX,
+        help="So often may a sub-task that can't be done go on with another version.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -83,6 +93,7 @@ def ask(
     deadline: Deadline = None,
     key: Key = "",
     hedges: Hedges = None,
+    replans: Replans = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -135,9 +146,9 @@ def ask(
         "budget_mc": budget,
         "deadline_s": deadline,
         "hedges_pct": hedges,
+        "replans_max": replans,
     }
     folder = None if out is None else make_folder(out)
-
     reached = Reached(home_of(home), url, token_file)
     ended = trio.run(_ask, reached, wanted, terms, Shown(plan=plan, as_json=as_json))
     if ended is not None:

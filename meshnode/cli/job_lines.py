@@ -67,6 +67,10 @@ def _planned(line: Line) -> str:
     return f"planned: {name}{_count(count, 'sub-task')}, at most {line['budget_mc']} mc"
 
 
+def _replanned(line: Line) -> str:
+    return f"goes on with {line['capability']} instead of {line['was']}: {line['code']}"
+
+
 def _expanded(line: Line) -> str:
     sizes: list[int] = line["sizes"]
     if sizes == [-1]:
@@ -121,6 +125,7 @@ def _count(count: int, what: str) -> str:
 
 _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
     "planned": _planned,
+    "replanned": _replanned,
     "expanded": _expanded,
     "called": _called,
     "proposed": lambda line: f"offers {line['price_mc']} mc a call, in {line['eta_ms']} ms",

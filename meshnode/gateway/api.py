@@ -12,7 +12,8 @@ what a peer or a journal did wrong never becomes this node's 500.
     POST /api/plan                     a graph for a goal in words, nothing spent:
                                        {goal, files: [{path, text}], inputs, partial}
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
-                                       idempotency_key, asked, hedges_pct} -> 201 {job};
+                                       idempotency_key, asked, hedges_pct,
+                                       replans_max} -> 201 {job};
                                        ``asked`` as the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs
     GET  /api/jobs/JOB                 how one stands

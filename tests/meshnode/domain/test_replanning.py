@@ -29,12 +29,13 @@ from protocol.graph import Check, Source, SubTask, TaskGraph, encode_graph
 from protocol.journal import decode_event, encode_event
 from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
-from tests.meshnode.domain.contractors import Pen, Traits
+from tests.meshnode.domain.contractors import Pen
 from tests.meshnode.domain.desk import declared
 from tests.meshnode.domain.exports import signed_export
-from tests.meshnode.domain.journals import Run, contractors_of
+from tests.meshnode.domain.journals import Run
+from tests.meshnode.domain.patched import DOCS, MAPPED, patched_run
 from tests.meshnode.domain.random_graphs import evaluate
-from tests.meshnode.domain.random_runs import Invariants, random_run
+from tests.meshnode.domain.random_runs import random_run
 from tests.meshnode.domain.test_fold import (
     AWARDED,
     CALLED,
@@ -376,38 +377,10 @@ def test_others_are_looked_for_only_for_what_is_in_trouble() -> None:
 
 # --- whole jobs -------------------------------------------------------------------
 
-OTHER_VERSIONS = (
-    Traits(capability="work.a@1", lies=1.0, price_mc=1),
-    Traits(capability="work.a@2", price_mc=2),
-)
-MAPPED = TaskGraph(
-    name="mapped",
-    subtasks=[
-        task(
-            capability="work.a@1",
-            inputs={"x": Source(kind="input", name="docs", pointer="/list")},
-            each=["x"],
-            batch_items_max=2,
-        ),
-        task(id="b", capability="work.a", inputs={"x": Source(kind="task", name="a")}),
-    ],
-    outputs={
-        "ids": Source(kind="task", name="a", pointer="/id"),
-        "all": Source(kind="task", name="b"),
-    },
-)
-DOCS: dict[str, JsonValue] = {"docs": {"list": [1, 2, 3, 4, 5], "title": "t"}}
-
-
-def patched_run() -> Run:
-    run = Run(MAPPED, DOCS, contractors_of(1, *OTHER_VERSIONS), replans_max=REPLANS_MAX)
-    run.watch = Invariants()
-    return run
-
 
 def test_a_patched_job_has_the_outputs_that_its_owner_named() -> None:
     run = patched_run()
-    state = run.run()
+    state = run.state
     assert state.done is not None
     assert state.done.state == "completed", state.done
     (made,) = state.patches
@@ -460,7 +433,6 @@ def forged(run: Run, *, plan: dict[str, Any] | None = None, **lie: Any) -> bytes
 @pytest.mark.parametrize(("lie", "why"), LIES.values(), ids=LIES.keys())
 def test_a_journal_whose_patch_may_not_be_is_refused(lie: dict[str, Any], why: str) -> None:
     run = patched_run()
-    run.run()
     verify_provenance(forged(run))
     with pytest.raises(Malformed, match=why):
         verify_provenance(forged(run, **lie))
@@ -468,14 +440,12 @@ def test_a_journal_whose_patch_may_not_be_is_refused(lie: dict[str, Any], why: s
 
 def test_a_journal_with_a_patch_more_than_its_plan_allows_is_refused() -> None:
     run = patched_run()
-    run.run()
     with pytest.raises(Malformed, match="0 of 0 patches"):
         verify_provenance(forged(run, plan={"replans_max": 0}))
 
 
 def test_a_journal_whose_patch_is_left_out_is_refused() -> None:
     run = patched_run()
-    run.run()
     events = [decode_event(body) for body in run.events]
     kept = [event for event in events if event.kind != "replanned"]
     bodies = [
