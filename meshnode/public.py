@@ -79,7 +79,7 @@ class SubmitTerms(TypedDict, total=False):
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             node too when the first is slow; 0 for none.
         replans_max: So often, and three times at most, may a sub-task that can't be done go
-            on with another version of what it needs; 0 for never.
+            on with what its graph names instead, or another version; 0 for never.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """

@@ -74,7 +74,7 @@ Replans = Annotated[
         metavar="N",
         min=0,
         max=REPLANS_MAX,
-        help="So often may a sub-task that can't be done go on with another version.",
+        help="So often may a sub-task that can't be done go on another way.",
     ),
 ]
 Out = Annotated[

@@ -7,10 +7,11 @@ checks, the budget, the deadline and the hops are not in it.  The sub-task keeps
 so what was accepted of it stays, consumers and the owner's outputs find it where they did,
 and a unit's charge key is the same before and after, so that it can't be paid twice.
 
-Which capabilities may take over is the owner's word: the graph names one with its major
-version, and another version of the same name (or a more special one) is another way to do
-the same.  That two capabilities have the same types says nothing of the sort: a translation
-and a summary both make a text of a text.
+Which capabilities may take over is the owner's word: the graph says for a sub-task what
+may be done ``instead``, and it names a capability with its major version, of which another
+version (or a more special kind) is another way to do the same.  That two capabilities have
+the same types says nothing of the sort: a translation and a summary both make a text of a
+text.
 
 Specified in protocol/spec/80-journal.md, "Patches".
 """
@@ -34,15 +35,16 @@ def patches_max(plan: Planned) -> int:
     return max(0, min(plan.replans_max, REPLANS_MAX))
 
 
-def wider(task: SubTask) -> str:
-    """Return the query that covers what may do ``task`` instead; nothing if nobody may.
+def queries_instead(task: SubTask) -> list[str]:
+    """Return the queries that cover what may do ``task`` instead, the best first.
 
     Args:
         task: As the owner's graph has it.
     """
+    if any(check.kind == _BOUND for check in task.checks):
+        return []
     name = CapabilityName.parse(task.capability)
-    bound = any(check.kind == _BOUND for check in task.checks)
-    return "" if bound or not name.major else name.path
+    return [*task.instead, *([name.path] if name.major else [])]
 
 
 def planned_task(graph: TaskGraph, subtask: str) -> SubTask:
@@ -60,11 +62,11 @@ def may_replace(state: "JobState", subtask: str, capability: str) -> bool:
     """Tell whether ``capability`` may do ``subtask`` instead, and wasn't tried before."""
     if state.graph is None:
         return False
-    query = wider(planned_task(state.graph, subtask))
     name = CapabilityName.parse(capability)
+    queries = queries_instead(planned_task(state.graph, subtask))
     return (
-        bool(query and name.major)
-        and CapabilityName.parse(query).covers(name)
+        bool(name.major)
+        and any(CapabilityName.parse(query).covers(name) for query in queries)
         and not any(CapabilityName.parse(old).covers(name) for old in had(state, subtask))
     )
 

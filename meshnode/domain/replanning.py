@@ -13,7 +13,13 @@ from typing import Final
 from meshnode.domain.graphs import replacement_trouble
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
-from meshnode.domain.patches import had, may_replace, patches_max, planned_task, wider
+from meshnode.domain.patches import (
+    had,
+    may_replace,
+    patches_max,
+    planned_task,
+    queries_instead,
+)
 from meshnode.domain.step_kinds import Replan, View
 from protocol.graph import SubTask
 from protocol.records import Capability, CapabilityName
@@ -25,24 +31,24 @@ LOOK_MS: Final = 2_000
 def can_be_patched(state: JobState, subtask: str) -> bool:
     """Tell whether the plan may still get a patch for ``subtask``, if somebody fits."""
     left = patches_max(state.required_plan) - len(state.patches)
-    return left > 0 and bool(_query(state, subtask))
+    return left > 0 and bool(_queries(state, subtask))
 
 
 def looked_for(state: JobState, view: View) -> list[str]:
     """Return the queries for what may do the sub-tasks that are in trouble instead."""
-    return sorted(
-        {
-            _query(state, name)
-            for name in state.path
-            if _is_troubled(state, name, view) and can_be_patched(state, name)
-        }
-    )
+    troubled = [
+        name
+        for name in state.path
+        if _is_troubled(state, name, view) and can_be_patched(state, name)
+    ]
+    return sorted({query for name in troubled for query in _queries(state, name)})
 
 
 def patch(state: JobState, task: SubTask, view: View, code: str) -> Replan | None:
     """Return the patch by which ``task`` goes on, or None if nobody fits.
 
-    The version that is nearest to the owner's is preferred, of two the newer one.
+    What the owner named comes first, in the owner's order; of the versions of one name the
+    one that is nearest to the owner's, and of two the newer one.
 
     Args:
         state: Of a job with a patch left.
@@ -50,14 +56,15 @@ def patch(state: JobState, task: SubTask, view: View, code: str) -> Replan | Non
         view: With what is declared for :func:`looked_for`.
         code: What the job would end with.
     """
+    planned = had(state, task.id)[0]
     considered: dict[str, int] = {}
-    declared = view.declared.get(_query(state, task.id), ())
-    candidates = view.candidates.get(_query(state, task.id), ())
-    names = {c.capability for c in candidates}
-    for name in _nearest_first(had(state, task.id)[0], names):
-        if may_replace(state, task.id, name):
+    for query in _queries(state, task.id):
+        candidates = view.candidates.get(query, ())
+        for name in _nearest_first(planned, {c.capability for c in candidates}):
+            if name in considered or not may_replace(state, task.id, name):
+                continue
             named = [c for c in candidates if c.capability == name]
-            kinds = [kind for kind in declared if kind.name == name]
+            kinds = [kind for kind in view.declared.get(query, ()) if kind.name == name]
             considered[name] = _fitting(state, task, named, kinds, view)
     chosen = next((name for name, nodes in considered.items() if nodes), "")
     if not chosen:
@@ -65,8 +72,8 @@ def patch(state: JobState, task: SubTask, view: View, code: str) -> Replan | Non
     return Replan(task.id, task.capability, chosen, code, considered)
 
 
-def _query(state: JobState, subtask: str) -> str:
-    return wider(planned_task(state.graph, subtask)) if state.graph else ""
+def _queries(state: JobState, subtask: str) -> list[str]:
+    return queries_instead(planned_task(state.graph, subtask)) if state.graph else []
 
 
 def _is_troubled(state: JobState, subtask: str, view: View) -> bool:

@@ -23,7 +23,8 @@ class Terms:
         hedges_pct: Of a hundred units so many, and one at least, may be given to a second
             contractor too when the first is slow; 0 for none.
         replans_max: So often, and three times at most, may a sub-task that can't be done as
-            planned go on with another version of its capability; 0 for never.
+            planned go on with what the graph names instead, or with another version of its
+            capability; 0 for never.
     """
 
     budget_mc: int = 1_000_000

@@ -81,7 +81,7 @@ def test_its_limits_are_the_codes() -> None:
         rows["times that a job is planned anew"][0] == limits.REPLANS_MAX == terms.replans_max
     )
     assert LOOK_MS == 2_000
-    assert "other versions are looked for during two seconds" in PAGE
+    assert "these are looked for during two seconds" in PAGE
     assert rows["events of a job"] == [limits.EVENTS_MAX]
     assert rows["idempotency key"] == [broker._KEY_SIZE_MAX]
     assert f"`lease_s`, {HostConfig().lease_s:g} s" in PAGE

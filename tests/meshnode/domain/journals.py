@@ -213,7 +213,8 @@ class Run:
             if attempt.award and attempt.delivered is None:
                 agent_id = f"{attempt.peer}/{attempt.agent}"
                 load[agent_id] = load.get(agent_id, 0) + 1
-        queries = {*QUERIES, *(task.capability for task in self.state.tasks.values())}
+        tasks = self.state.tasks.values()
+        queries = {*QUERIES, *(q for task in tasks for q in (task.capability, *task.instead))}
         offering = {q: [c for c in alive if matches(q, c.traits.capability)] for q in queries}
         return View(
             candidates={

@@ -93,6 +93,10 @@ def patch_to(version: int, was: int) -> Replanned:
     )
 
 
+def to(name: str) -> Replanned:
+    return other(PATCH, capability=name, considered={name: 1})  # type: ignore[return-value]  # as above
+
+
 # --- what the fold refuses --------------------------------------------------------
 
 ILLEGAL: dict[str, tuple[list[Any], str]] = {
@@ -126,6 +130,16 @@ ILLEGAL: dict[str, tuple[list[Any], str]] = {
     "back to what it had": ([PLAN, PATCH, patch_to(1, 2)], "may not do"),
     "of what it never had": ([PLAN, other(PATCH, was="work.a@3")], "needs work.a@1"),
     "to what nobody offers": ([PLAN, other(PATCH, considered={})], "nobody was seen"),
+    "to what the owner didn't name": (
+        [plan(task(instead=["work.c"])), to("work.b@2")], "may not do",
+    ),
+    "to another version than the owner named": (
+        [plan(task(instead=["work.b@1"])), to("work.b@2")], "may not do",
+    ),
+    "past a check that all that are named would slip": (
+        [plan(task(checks=[Check(kind="recompute")], instead=["work.b"])), to("work.b@2")],
+        "may not do",
+    ),
     "where any version would do": (
         [plan(task(capability="work.a")), other(PATCH, was="work.a")], "may not do",
     ),
@@ -185,7 +199,7 @@ def offer(name: str, peer: str = "q", **fields: Any) -> Candidate:
 
 
 def view(*offers: Candidate, kinds: Sequence[Capability] = ()) -> View:
-    queries = ("work.a", "work.a@1", "work.a@2", "work.u@1")
+    queries = ("work.a", "work.a@1", "work.a@2", "work.b", "work.c@1", "work.u@1")
     kinds = kinds or [declared(one.capability) for one in offers]
     return View(
         candidates={q: [o for o in offers if matches(q, o.capability)] for q in queries},
@@ -308,6 +322,24 @@ def test_the_nearest_version_that_fits_is_taken_and_the_others_are_told() -> Non
         (step,) = replans([PLAN, EXPANDED], view(*map(offer, names[:count])))
         assert step.capability == wanted
         assert step.considered == dict.fromkeys(names[:count], 1)
+
+
+def test_what_the_owner_named_comes_first_in_the_owners_order() -> None:
+    offers = [offer("work.a@2"), offer("work.b@1"), offer("work.b@2"), offer("work.c@1")]
+    named = [plan(task(instead=["work.c@1", "work.b"])), EXPANDED]
+    for count, wanted in ((4, "work.c@1"), (3, "work.b@1"), (1, "work.a@2")):
+        (step,) = replans(named, view(*offers[:count]))
+        assert step.capability == wanted
+        assert set(step.considered) == {one.capability for one in offers[:count]}
+    assert looked_for(state_after(*named), view()) == ["work.a", "work.b", "work.c@1"]
+
+
+def test_what_names_no_version_is_replaced_only_by_what_the_owner_named() -> None:
+    facts = [plan(task(capability="work.a", instead=["work.b"])), EXPANDED]
+    (step,) = replans(facts, view(offer("work.b@2")))
+    assert (step.was, step.capability) == ("work.a", "work.b@2")
+    (end,) = ends([plan(task(capability="work.a")), EXPANDED], view(offer("work.b@2")))
+    assert end.reason == NOT_OFFERED
 
 
 NUMBER: JsonValue = {"type": "number"}

@@ -125,6 +125,23 @@ def test_where_nothing_fits_a_job_ends_as_it_would_have(others: list[TextAgent])
     assert ends[0][:2] == ("failed", "agent.failed")
 
 
+def test_another_capability_takes_over_if_the_owner_named_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        named = TextAgent(capability="text.cry@1", name="cry")
+        unnamed = TextAgent(capability="text.evil@1", name="evil", price_mc=0)
+        b = [shouter(1, behave=break_off), unnamed]
+        a, _, _ = await start(mesh, a=[], b=b, c=[named])
+        job = await a.submit(say(instead=["text.cry"]), inputs("x"))
+        assert how(await ended(a, job))[0] == "completed"
+        (patch,) = await patches(a, job)
+        assert (patch.was, patch.capability) == ("text.shout@1", "text.cry@1")
+        assert (named.calls, unnamed.calls) == (["x"], []), (
+            "a text that asks to be obeyed isn't"
+        )
+
+    play(story)
+
+
 def test_a_version_whose_types_do_not_fit_does_not_take_over() -> None:
     async def story(mesh: SimMesh) -> None:
         number = {"type": "object", "properties": {"text": {"type": "number"}}}
