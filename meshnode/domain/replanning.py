@@ -64,8 +64,9 @@ def patch(state: JobState, task: SubTask, view: View, code: str) -> Replan | Non
             if name in considered or not may_replace(state, task.id, name):
                 continue
             named = [c for c in candidates if c.capability == name]
-            kinds = [kind for kind in view.declared.get(query, ()) if kind.name == name]
-            considered[name] = _fitting(state, task, named, kinds, view)
+            declared = view.declared.get(query, {})
+            kinds = [(c, declared[c.agent_id]) for c in named if c.agent_id in declared]
+            considered[name] = _fitting(state, task, kinds, view)
     chosen = next((name for name, nodes in considered.items() if nodes), "")
     if not chosen:
         return None
@@ -101,26 +102,27 @@ def _nearest_first(planned: str, names: set[str]) -> list[str]:
 def _fitting(
     state: JobState,
     task: SubTask,
-    candidates: Sequence[Candidate],
-    declared: Sequence[Capability],
+    candidates: Sequence[tuple[Candidate, Capability]],
     view: View,
 ) -> int:
-    """Return how many of ``candidates`` could do ``task``, if what they declare fits.
+    """Return how many nodes among ``candidates`` could do ``task``, by what they declare.
 
-    One name stands for one kind of work, but each node declares its own: all must fit,
-    since any of them may be awarded.
+    As when a job is taken, one that fits will do: that another one declares something odd
+    under the same name must not keep it from the work.
     """
-    if state.graph is None or not declared:
-        return 0
+    assert state.graph is not None
     offered = {
-        other.id: view.declared.get(state.tasks[other.id].capability, ())
+        other.id: [*view.declared.get(state.tasks[other.id].capability, {}).values()]
         for other in state.graph.subtasks
         if other.id != task.id
     }
-    if any(replacement_trouble(state.graph, task, kind, offered) for kind in declared):
-        return 0
-    calls = max(
-        (unit.calls for unit in state.begun.get(task.id, {}).values()),
-        default=0,
+    units = state.begun.get(task.id, {}).values()
+    calls = max((unit.calls for unit in units), default=0)
+    return len(
+        {
+            candidate.peer
+            for candidate, kind in candidates
+            if candidate.items_max >= calls
+            and not replacement_trouble(state.graph, task, kind, offered)
+        }
     )
-    return len({c.peer for c in candidates if c.items_max >= calls})

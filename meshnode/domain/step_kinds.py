@@ -25,8 +25,8 @@ class View:
         barred: Capability query -> who offers it and won't do it for this broker now.
         credit: PeerId -> what may still be awarded to it, mc; who isn't there has no limit.
         slow_ms: Capability query -> after how long a call is slow, as far as was seen.
-        declared: Capability query -> what the records of who offers it declare; for the
-            queries of a job that has a sub-task in trouble.
+        declared: Capability query -> agent id -> what its record declares; for the queries
+            of a job that has a sub-task in trouble.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class View:
     barred: Mapping[str, Sequence[Barred]] = field(default_factory=dict)
     credit: Mapping[str, int] = field(default_factory=dict)
     slow_ms: Mapping[str, float] = field(default_factory=dict)
-    declared: Mapping[str, Sequence[Capability]] = field(default_factory=dict)
+    declared: Mapping[str, Mapping[str, Capability]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,6 @@ class Outlook:
             seen,
             candidates={**more.candidates, **seen.candidates},
             declared={
-                query: self._market.providers(query) for query in sorted({*queries, *others})
+                query: self._market.declared(query) for query in sorted({*queries, *others})
             },
         )

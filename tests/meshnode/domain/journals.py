@@ -224,7 +224,7 @@ class Run:
             load=load,
             slow_ms=self.slow_ms,
             declared={
-                query: [declared(c.traits.capability) for c in found]
+                query: {f"{c.peer}/agent": declared(c.traits.capability) for c in found}
                 for query, found in offering.items()
             },
         )

@@ -1,11 +1,13 @@
 """When a sub-task goes on with another capability, and what a patch of a plan may never be."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
+from meshnode.domain.audit import Audit
 from meshnode.domain.facts import (
     Cancelled,
     Expanded,
@@ -26,10 +28,10 @@ from meshnode.domain.values import canonical, parse
 from meshnode.ports import JsonValue
 from protocol.errors import Malformed, OutOfTurn
 from protocol.graph import Check, Source, SubTask, TaskGraph, encode_graph
-from protocol.journal import decode_event, encode_event
+from protocol.journal import Segment, decode_event, encode_event
 from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
-from tests.meshnode.domain.contractors import Pen
+from tests.meshnode.domain.contractors import NETWORK, Pen
 from tests.meshnode.domain.desk import declared
 from tests.meshnode.domain.exports import signed_export
 from tests.meshnode.domain.journals import Run
@@ -200,10 +202,14 @@ def offer(name: str, peer: str = "q", **fields: Any) -> Candidate:
 
 def view(*offers: Candidate, kinds: Sequence[Capability] = ()) -> View:
     queries = ("work.a", "work.a@1", "work.a@2", "work.b", "work.c@1", "work.u@1")
-    kinds = kinds or [declared(one.capability) for one in offers]
+    told = {kind.name: kind for kind in kinds}
+    found = {q: [o for o in offers if matches(q, o.capability)] for q in queries}
     return View(
-        candidates={q: [o for o in offers if matches(q, o.capability)] for q in queries},
-        declared={q: [k for k in kinds if matches(q, k.name)] for q in queries},
+        candidates=found,
+        declared={
+            q: {o.agent_id: told.get(o.capability, declared(o.capability)) for o in found[q]}
+            for q in queries
+        },
     )
 
 
@@ -316,6 +322,13 @@ def test_after_the_last_patch_the_job_ends() -> None:
     assert end.text == "nobody reachable offers work.a@4 (sub-task 'a')"
 
 
+def test_what_a_patch_asks_for_is_waited_for_anew() -> None:
+    patched = [PLAN, EXPANDED, PATCH]
+    assert ends(patched, view(), now_ms=1_002 + PROVIDER_GRACE_MS - 1) == []
+    (end,) = ends(patched, view(), now_ms=1_002 + PROVIDER_GRACE_MS)
+    assert "work.a@2" in end.text
+
+
 def test_the_nearest_version_that_fits_is_taken_and_the_others_are_told() -> None:
     names = ("work.a.fast@2", "work.a@9", "work.a@3", "work.a@2")
     for count, wanted in ((4, "work.a@2"), (3, "work.a@3"), (2, "work.a@9"), (1, names[0])):
@@ -358,9 +371,19 @@ def test_a_version_whose_types_do_not_fit_is_left_alone() -> None:
     assert replans([PLAN, EXPANDED], seen) == []
     assert ends([PLAN, EXPANDED], seen)
     fits = declared("work.a@3", output_schema=shape({"n": NUMBER}))
-    seen = view(offer("work.a@2"), offer("work.a@3"), user, kinds=[texts, fits, takes])
+    seen = view(offer("work.a@2"), offer("work.a@3", "r"), user, kinds=[texts, fits, takes])
     (step,) = replans([PLAN, EXPANDED], seen)
     assert (step.capability, step.considered) == ("work.a@3", {"work.a@2": 0, "work.a@3": 1})
+
+
+def test_who_declares_something_odd_keeps_nobody_else_from_the_work() -> None:
+    seen = view(offer("work.a@2"), offer("work.a@2", "odd"))
+    odd = declared("work.a@2", input_schema=shape({}, required=["key"]))
+    by_agent = {**seen.declared["work.a"], "odd/agent": odd}
+    told = replace(seen, declared={**seen.declared, "work.a": by_agent})
+    assert [step.considered for step in replans([PLAN, EXPANDED], told)] == [{"work.a@2": 1}]
+    alone = replace(told, candidates={"work.a": [offer("work.a@2", "odd")]})
+    assert replans([PLAN, EXPANDED], alone) == []
 
 
 MISFITS: dict[str, Capability] = {
@@ -474,6 +497,23 @@ def test_a_journal_with_a_patch_more_than_its_plan_allows_is_refused() -> None:
     run = patched_run()
     with pytest.raises(Malformed, match="0 of 0 patches"):
         verify_provenance(forged(run, plan={"replans_max": 0}))
+
+
+@pytest.mark.parametrize("charter", [b"", b"c" * 32])
+def test_under_a_charter_only_an_elected_broker_plans_anew(charter: bytes) -> None:
+    audit = Audit(
+        Segment(
+            job="j", network=NETWORK, epoch=0, writer="me", charter=charter, parent=b"",
+            opened_ms=0,
+        )
+    )  # fmt: skip
+    audit.take(to_event(PLAN, seq=0, at_ms=0))
+    patched = to_event(PATCH, seq=1, at_ms=1)
+    if not charter:
+        audit.take(patched)
+        return
+    with pytest.raises(Malformed, match="not elected"):
+        audit.take(patched)
 
 
 def test_a_journal_whose_patch_is_left_out_is_refused() -> None:
