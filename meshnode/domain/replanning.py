@@ -116,8 +116,8 @@ def _fitting(
         for other in state.graph.subtasks
         if other.id != task.id
     }
-    units = state.begun.get(task.id, {}).values()
-    calls = max((unit.calls for unit in units), default=0)
+    units = {**state.begun.get(task.id, {}), **state.fresh.get(task.id, {})}
+    calls = max((unit.calls for unit in units.values()), default=0)
     return len(
         {
             candidate.peer

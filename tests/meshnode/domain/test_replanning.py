@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshnode.domain.attempts import UNFETCHED_MAX
 from meshnode.domain.audit import Audit
 from meshnode.domain.facts import (
     Cancelled,
@@ -297,6 +298,24 @@ def test_what_is_at_work_is_waited_for() -> None:
     assert replans([*two, bad, *fine], seen) == [], "and waited for"
     state = state_after(*two, bad, *fine, PATCH)
     assert state.units["a/1"].accepted is not None, "what was accepted stays"
+
+
+@pytest.mark.parametrize("begun", [[], [AWARDED, other(FAILED, code="agent.failed")]])
+def test_who_takes_smaller_batches_does_not_take_over(begun: list[Fact]) -> None:
+    mapped = plan(task(inputs={"x": Source(kind="value", value=b"[1,2,3]")}, each=["x"]))
+    facts = [mapped, other(EXPANDED, sizes=[3]), *begun]
+    assert replans(facts, view(offer("work.a@2", items_max=2))) == []
+    assert replans(facts, view(offer("work.a@2", items_max=3)))
+
+
+def test_an_input_that_cannot_be_had_is_no_reason_for_another_version() -> None:
+    seen = view(offer("work.a@1", "p"), offer("work.a@2"))
+    lost = other(FAILED, blame="artifact", code="artifact.unavailable")
+    facts = [PLAN, EXPANDED]
+    for attempt in range(UNFETCHED_MAX + 1):
+        facts += [again(AWARDED, attempt), again(lost, attempt)]
+    assert replans(facts, seen) == []
+    assert [end.reason for end in ends(facts, seen)] == ["artifact.unavailable"]
 
 
 def test_a_bad_input_is_no_reason_for_another_version() -> None:
