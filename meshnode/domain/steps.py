@@ -164,7 +164,12 @@ class _Planner:
                 self.out.append(made)
                 self.patches -= 1
             return
-        look_ms = max((unit.ended_ms for unit in units), default=0) + LOOK_MS
+        # A broker that was restarted doesn't know yet who is there.
+        known = bool(self.view.candidates.get(task.capability))
+        look_ms = max(
+            max((unit.ended_ms for unit in units), default=0) + LOOK_MS,
+            self.view.since_ms + (LOOK_MS if known else PROVIDER_GRACE_MS),
+        )
         if self.now_ms < look_ms:
             self._wake(look_ms)
         else:

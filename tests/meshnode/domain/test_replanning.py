@@ -282,6 +282,18 @@ def test_other_versions_are_looked_for_for_a_while_before_a_job_ends() -> None:
     )
 
 
+def test_a_broker_that_was_restarted_looks_around_before_it_ends_a_job() -> None:
+    facts = [plan(task(attempts_max=1)), EXPANDED, AWARDED, other(FAILED, code="agent.failed")]
+    woken = 10**6
+    for seen, look_ms in (
+        (view(), PROVIDER_GRACE_MS),  # not even who failed is known yet
+        (view(offer("work.a@1", "p")), LOOK_MS),
+    ):
+        begun = replace(seen, since_ms=woken)
+        assert ends(facts, begun, now_ms=woken + look_ms - 1) == []
+        assert ends(facts, begun, now_ms=woken + look_ms)
+
+
 def test_what_is_at_work_is_waited_for() -> None:
     mapped = plan(
         task(inputs={"x": Source(kind="value", value=b"[1,2,3]")}, each=["x"]), hedges_pct=0
