@@ -68,7 +68,8 @@ def _planned(line: Line) -> str:
 
 
 def _replanned(line: Line) -> str:
-    return f"goes on with {line['capability']} instead of {line['was']}: {line['code']}"
+    went = f"goes on with {plain(line['capability'])} instead of {plain(line['was'])}"
+    return f"{went}: {plain(line['code'])}"
 
 
 def _expanded(line: Line) -> str:

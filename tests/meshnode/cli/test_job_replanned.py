@@ -21,6 +21,12 @@ def test_an_event_says_what_goes_on_with_what_and_why() -> None:
     assert line.split(maxsplit=2)[2].split(maxsplit=1) == ["a", said]
 
 
+def test_a_code_that_a_contractor_made_up_obeys_nobody() -> None:
+    (event,) = [e for e in events() if e.kind == "replanned"]
+    event.data["code"] = "x\x1b[2Jy"
+    assert "\x1b" not in event_line(event_view(event))
+
+
 def test_who_follows_sees_what_is_done_now() -> None:
     progress = Progress()
     for event in events():
