@@ -80,6 +80,8 @@ class SubmitTerms(TypedDict, total=False):
             node too when the first is slow; 0 for none.
         standbys: PeerIds of nodes that go on with the job when this one is gone, or how
             many are to be chosen among those that offer it: two to six, or none.
+        replans_max: So often, and three times at most, may a sub-task that can't be done go
+            on with what its graph names instead, or another version; 0 for never.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -89,6 +91,7 @@ class SubmitTerms(TypedDict, total=False):
     idempotency_key: str
     hedges_pct: int
     standbys: int | Sequence[str]
+    replans_max: int
     files: Sequence[str | PathLike[str]]
 
 
@@ -384,6 +387,7 @@ class Node:
             idempotency_key=said.get("idempotency_key", ""),
             hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
             standbys=standbys if isinstance(standbys, int) else tuple(standbys),
+            replans_max=said.get("replans_max", _PLAIN.replans_max),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -82,6 +82,7 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
         checks: Beyond the output schema, which is always checked.
         timeout_ms: For one award; 0 takes the agent's own limit.
         attempts_max: Awards of one batch before it fails.
+        instead: What may do it when nobody does what it needs, the best first.
     """
 
     id: str
@@ -92,6 +93,7 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[Check] = []
     timeout_ms: int = 0
     attempts_max: int = 4
+    instead: list[str] = []
 
 
 class TaskGraph(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +127,16 @@ def decode_graph(payload: bytes) -> TaskGraph:
 
 
 def encode_graph(graph: TaskGraph) -> bytes:
-    """Return the canonical bytes of ``graph``."""
-    return encode(graph)
+    """Return the canonical bytes of ``graph``.
+
+    What may be done instead is left out where it says nothing: so a graph without it has
+    the bytes, and the name, that it had before there was such a field.
+    """
+    fields = msgspec.to_builtins(graph, builtin_types=(bytes,))
+    for task in fields["subtasks"]:
+        if not task["instead"]:
+            del task["instead"]
+    return encode(fields)
 
 
 def edges(graph: TaskGraph) -> dict[str, set[str]]:
@@ -197,10 +207,13 @@ def longest(graph: TaskGraph) -> int:
 
 def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
     where = f"sub-task {task.id!r}"
-    try:
-        CapabilityName.parse(task.capability)
-    except Malformed as exc:
-        raise Malformed(f"{where}: {exc}") from exc
+    for name in (task.capability, *task.instead):
+        try:
+            CapabilityName.parse(name)
+        except Malformed as exc:
+            raise Malformed(f"{where}: {exc}") from exc
+    if len(task.instead) > limits.INSTEAD_MAX:
+        raise Malformed(f"{where} names more than {limits.INSTEAD_MAX} capabilities instead")
     if len(task.inputs) > limits.INPUTS_MAX:
         raise Malformed(f"{where} has more than {limits.INPUTS_MAX} inputs")
     for field, source in task.inputs.items():

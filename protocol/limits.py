@@ -46,6 +46,7 @@ BATCHES_MAX: Final = 1_000  # in one job, all maps together
 FAN_OUT_MAX: Final = 32  # batches of one sub-task that run at once
 INPUTS_MAX: Final = 32  # input fields of one sub-task
 GRAPH_DEPTH_MAX: Final = 64  # longest path
+INSTEAD_MAX: Final = 4  # capabilities that may do a sub-task instead
 HOPS_MAX: Final = 8  # brokers below brokers
 
 # sessions (50-sessions.md)
@@ -73,6 +74,7 @@ CHUNK_SIZE: Final = 256 * 1024
 EVENT_SIZE_MAX: Final = 240 * 1024  # so that a frame holds it, wrapped
 EVENTS_MAX: Final = 100_000  # of one segment
 SEGMENTS_MAX: Final = 64
+REPLANS_MAX: Final = 3  # patches of one job's plan
 
 # mail (90-mail.md)
 LETTER_BODY_SIZE_MAX: Final = 64 * 1024

@@ -35,6 +35,7 @@ _RARE: Final = frozenset(
         "job.progressed",
         "job.failed",
         "job.cancelled",
+        "job.replanned",
     }
 )
 _DESK: Final = tuple(

@@ -14,6 +14,7 @@ from meshnode.cli.ask_plan import Wanted, planned
 from meshnode.cli.asking import Where
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
+from protocol.limits import REPLANS_MAX
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,6 +75,15 @@ Standbys = Annotated[
         help="Nodes that go on with the job if this one is gone: how many, or which.",
     ),
 ]
+Replans = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=REPLANS_MAX,
+        help="So often may a sub-task that can't be done go on another way.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -91,6 +101,7 @@ def ask(
     key: Key = "",
     hedges: Hedges = None,
     standbys: Standbys = "",
+    replans: Replans = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -144,9 +155,9 @@ def ask(
         "deadline_s": deadline,
         "hedges_pct": hedges,
         "standbys": read_standbys(standbys) if standbys else None,
+        "replans_max": replans,
     }
     folder = None if out is None else make_folder(out)
-
     where = Where(home, url, token_file)
     ended = trio.run(_ask, where, wanted, terms, Shown(plan=plan, as_json=as_json))
     if ended is not None:

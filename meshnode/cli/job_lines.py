@@ -62,6 +62,11 @@ def _planned(line: Line) -> str:
     return f"planned: {name}{count_of(count, 'sub-task')}, at most {line['budget_mc']} mc"
 
 
+def _replanned(line: Line) -> str:
+    went = f"goes on with {plain(line['capability'])} instead of {plain(line['was'])}"
+    return f"{went}: {plain(line['code'])}"
+
+
 def _expanded(line: Line) -> str:
     sizes: list[int] = line["sizes"]
     if sizes == [-1]:
@@ -111,6 +116,7 @@ def _cancelled(line: Line) -> str:
 
 _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
     "planned": _planned,
+    "replanned": _replanned,
     "expanded": _expanded,
     "called": _called,
     "proposed": lambda line: f"offers {line['price_mc']} mc a call, in {line['eta_ms']} ms",

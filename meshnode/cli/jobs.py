@@ -71,6 +71,9 @@ def show(
             why = plain(attempt["text"] or attempt["code"], size_max=200)
             ended = "was stopped" if attempt["code"] == SUPERSEDED else "failed"
             out.print(f"{unit['id']} {ended} at {attempt['node'][-8:]}: {why}", markup=False)
+    for patch in told["replanned"]:
+        went = f"went on with {patch['capability']} instead of {patch['was']}"
+        out.print(plain(f"{patch['subtask']} {went}: {patch['code']}"), markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
     if told["epoch"]:

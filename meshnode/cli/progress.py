@@ -61,6 +61,7 @@ class Progress:
         kind = line["kind"]
         known: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "planned": self._planned,
+            "replanned": self._replanned,
             "expanded": self._expanded,
             "progressed": self._progressed,
             "verified": self._verified,
@@ -73,6 +74,10 @@ class Progress:
 
     def _planned(self, line: Mapping[str, Any]) -> None:
         self.tasks = {task["id"]: Task(task["capability"]) for task in line["subtasks"]}
+
+    def _replanned(self, line: Mapping[str, Any]) -> None:
+        self.tasks[line["subtask"]].capability = line["capability"]
+        self.note = f"{line['subtask']} goes on with {line['capability']}: {line['code']}"
 
     def _expanded(self, line: Mapping[str, Any]) -> None:
         task = self.tasks[line["subtask"]]

@@ -121,7 +121,7 @@ class Failures:
     @classmethod
     def of(cls, unit: Unit) -> "Failures":
         """Count those of ``unit``."""
-        tries = sum(map(is_try, unit.attempts))
+        tries = sum(map(is_try, unit.counted()))
         failures = unit.failures()
         unfetched = sum(failure.blame == "artifact" for failure in failures)
         unchecked = sum(map(is_brokers_own, failures))
@@ -146,7 +146,8 @@ class Failures:
 
 def inputs_were_lost(unit: Unit) -> bool:
     """Tell whether an input could not be had from its maker: then the broker's copy serves."""
-    return any(failure.blame == "artifact" for failure in unit.failures())
+    errors = [attempt.error for attempt in unit.attempts]
+    return any(error is not None and error.blame == "artifact" for error in errors)
 
 
 def pause_ms(tries: int, *, tried: bool, share: float = 0.0) -> int:
@@ -174,7 +175,7 @@ def share_of(job: str, unit: Unit) -> float:
 def unfit(unit: Unit) -> set[str]:
     """Return the peers that aren't asked for ``unit`` again: it failed there, or won't fit."""
     out = {f.peer for f in unit.failures() if f.code in DISQUALIFYING}
-    for attempt in unit.attempts:
+    for attempt in unit.counted():
         for peer, refusal in attempt.refusals.items():
             if refusal.reason == admission.ITEMS:
                 out.add(peer)

@@ -26,6 +26,7 @@ from meshnode.domain.facts import (
     Failed,
     Planned,
     Proposed,
+    Replanned,
     Verified,
     from_event,
 )
@@ -94,7 +95,7 @@ class Audit:
         """
         self.state.apply(event)
         fact = from_event(event)
-        if self.segment.charter and isinstance(fact, Called | Awarded | Charged):
+        if self.segment.charter and isinstance(fact, Replanned | Called | Awarded | Charged):
             elected = self.state.elected
             _need(
                 elected is not None and elected.epoch == self.segment.epoch,
@@ -105,6 +106,8 @@ class Audit:
                 self._planned(fact)
             case Elected():
                 check_elected(fact, self.segment, self.state.required_plan, at_ms=event.at_ms)
+            case Replanned():
+                self._replanned(fact)
             case Expanded():
                 self._expanded(fact)
             case Called():
@@ -141,6 +144,11 @@ class Audit:
                     source.kind != "input" or source.name in fact.inputs,
                     f"sub-task {task.id}: {name} draws from an input that the job has not",
                 )
+
+    def _replanned(self, fact: Replanned) -> None:
+        """The fold has refused a bad patch; what is left is whether there was a reason."""
+        self._need_producers(self.state.tasks[fact.subtask])
+        _need(bool(fact.code), "it doesn't say why")
 
     def _expanded(self, fact: Expanded) -> None:
         task = self.state.tasks[fact.subtask]

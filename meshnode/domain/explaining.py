@@ -12,10 +12,21 @@ between award and result.  In words: :mod:`meshnode.domain.explaining_words`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Final, Literal, get_args
+from typing import Final
 
 import msgspec
 
+from meshnode.domain.explanations import (
+    SPENT,
+    Choice,
+    Explanation,
+    Part,
+    Patch,
+    Spent,
+    Task,
+    Try,
+    Why,
+)
 from meshnode.domain.facts import (
     Awarded,
     Called,
@@ -29,184 +40,16 @@ from meshnode.domain.facts import (
     Proposed,
     Ranked,
     Refused,
+    Replanned,
     Verified,
     from_event,
 )
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.job import JobState, Unit
 from meshnode.domain.matching import MS_PER_MC
-from meshnode.domain.unit_states import UnitState
 from protocol.journal import Event
 from protocol.messages import Metering
 from protocol.signing import peek
-
-#: What time goes into.
-Spent = Literal[
-    "candidates",  # until somebody with room was there
-    "proposals",  # until the candidates had answered a call
-    "hand_over",  # award and result on their way, inputs being fetched, signatures
-    "queue",  # behind others, at the contractor
-    "running",
-    "checking",
-    "failed",  # attempts that came to nothing, and the pauses after them
-    "finishing",  # putting the outputs together
-]
-SPENT: Final[tuple[Spent, ...]] = get_args(Spent)
-
-Why = Literal["only", "price", "time", "tie", "troubled", "unknown"]
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a decision took, and why.
-
-    Attributes:
-        ranked: The best candidates, the contractor first.
-        considered: How many there were; 0 where the journal doesn't say.
-        why: ``only`` (there was no other), ``price``, ``time`` (it would be finished
-            earlier), ``tie``, ``troubled`` (the others had failed lately), or ``unknown``.
-        cheaper_mc: Than the next one; less than nothing if it was dearer.
-        sooner_ms: Than the next one.
-    """
-
-    ranked: list[Ranked]
-    considered: int
-    why: Why
-    cheaper_mc: int = 0
-    sooner_ms: int = 0
-
-
-class Try(msgspec.Struct, kw_only=True):
-    """One attempt at a unit.
-
-    Attributes:
-        number: 0 first.
-        hedge: It was begun while the one before it was out, and slow.
-        begun_ms: When it was called or awarded, Unix time; likewise what follows.
-        called: Who was asked for a proposal.
-        offers: Who proposed, for how many millicredits a call, and in what time.
-        refusals: Who didn't, with reason and text.
-        choice: Whom the decision took.
-        awarded_ms: 0 until then.
-        peer: The contractor.
-        agent: Its agent.
-        delivered_ms: When its result came.
-        queue_ms: How long it waited there, as the contractor says.
-        run_ms: How long it ran, as the contractor says.
-        verdict: Of the check.
-        check: Which one.
-        detail: What it found.
-        paid_mc: What was paid; None until then.
-        failure: How it failed, if it did.
-        ended_ms: 0 while it goes on.
-    """
-
-    number: int
-    begun_ms: int
-    hedge: bool = False
-    called: list[str] = []
-    offers: list[tuple[str, int, int]] = []
-    refusals: list[tuple[str, str, str]] = []
-    choice: Choice | None = None
-    awarded_ms: int = 0
-    peer: str = ""
-    agent: str = ""
-    delivered_ms: int = 0
-    queue_ms: int = 0
-    run_ms: int = 0
-    verdict: str = ""
-    check: str = ""
-    detail: str = ""
-    paid_mc: int | None = None
-    failure: Failed | None = None
-    ended_ms: int = 0
-
-
-class Part(msgspec.Struct, kw_only=True):
-    """One unit.
-
-    Attributes:
-        unit: ``subtask/batch``.
-        subtask: Its sub-task.
-        calls: Agent calls in it.
-        state: How it stands.
-        tries: Attempts at it.
-    """
-
-    unit: str
-    subtask: str
-    calls: int
-    state: UnitState = "waiting"
-    tries: list[Try] = []
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One sub-task of the plan.
-
-    Attributes:
-        subtask: Its id.
-        capability: What it needs.
-        after: Sub-tasks whose outputs it takes.
-        is_map: It calls its agent once for each item.
-        units: How many it was cut into; None until its inputs are there.
-        calls: In them all.
-        checks: Kinds of check that the graph asks for.
-        paid_mc: What was paid for it.
-    """
-
-    subtask: str
-    capability: str
-    after: list[str]
-    is_map: bool
-    units: int | None
-    calls: int
-    checks: list[str]
-    paid_mc: int
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, explained.
-
-    Attributes:
-        job: Its id.
-        name: Its graph's.
-        resumes: The job that it goes on with, or empty.
-        state: ``running``, ``completed``, ``failed`` or ``cancelled``.
-        code: Why, unless completed or running.
-        text: For people.
-        ending: It is being ended early.
-        budget_mc: What might be spent.
-        spent_mc: What was.
-        reserved_mc: What is promised to awards that are out.
-        deadline_ms: Unix time.
-        elapsed_ms: From the plan to the end, or until now.
-        left_ms: Until the deadline; 0 once it has ended.
-        events: In its journal.
-        tasks: The plan, producers first.
-        parts: Its units.
-        paid_mc: PeerId -> what it was paid.
-        time_ms: Where the time went; adds up to ``elapsed_ms``.
-        path: The units that the end waited for, the first one first.
-    """
-
-    job: str
-    name: str
-    resumes: str
-    state: str
-    code: str
-    text: str
-    ending: bool
-    budget_mc: int
-    spent_mc: int
-    reserved_mc: int
-    deadline_ms: int
-    elapsed_ms: int
-    left_ms: int
-    events: int
-    tasks: list[Task]
-    parts: list[Part]
-    paid_mc: dict[str, int]
-    time_ms: dict[Spent, int]
-    path: list[str]
 
 
 def explain(job: str, events: Iterable[Event], *, now_ms: int) -> Explanation:
@@ -274,6 +117,7 @@ class _Walk:
         self._at_ms = 0
         self._parts: dict[str, Part] = {}
         self._cut_ms: dict[str, int] = {}  # sub-task -> when its units came to be
+        self._patches: list[Patch] = []
 
     def take(self, event: Event) -> None:
         """Fold ``event``, and note when it was."""
@@ -289,9 +133,23 @@ class _Walk:
                 unit = self._state.units[name]
                 self._parts[name] = Part(unit=name, subtask=unit.subtask, calls=unit.calls)
             return
+        if isinstance(fact, Replanned):
+            self._patches.append(self._patch(fact))
+            return
         name = getattr(fact, "unit", "")
         if name:
             self._advance(self._parts[name], self._state.units[name], fact)
+
+    def _patch(self, fact: Replanned) -> Patch:
+        return Patch(
+            subtask=fact.subtask,
+            was=fact.was,
+            capability=fact.capability,
+            code=fact.code,
+            considered=dict(sorted(fact.considered.items())),
+            after_ms=self._at_ms - self._state.planned_ms,
+            kept=len(self._state.outputs(fact.subtask)),
+        )
 
     def _advance(self, part: Part, unit: Unit, fact: Fact) -> None:
         attempt = unit.attempts[getattr(fact, "attempt", -1)]
@@ -360,6 +218,7 @@ class _Walk:
             left_ms=0 if done else max(0, plan.deadline_ms - end_ms),
             events=state.seq,
             tasks=[self._task(name) for name in state.path],
+            patches=self._patches,
             parts=[*self._parts.values()],
             paid_mc=self._paid(),
             time_ms=time_ms,

@@ -11,7 +11,15 @@ from typing import Final
 
 import msgspec
 
-from meshnode.domain.explaining import Choice, Explanation, Part, Spent, Task, Try
+from meshnode.domain.explanations import (
+    Choice,
+    Explanation,
+    Part,
+    Patch,
+    Spent,
+    Task,
+    Try,
+)
 from meshnode.domain.facts import Ranked
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
@@ -36,6 +44,16 @@ _SPENT: Final[dict[Spent, str]] = {
     "failed": "attempts that failed, and the pauses after them",
     "finishing": "putting the outputs together",
 }
+#: Code -> what was the matter with a sub-task that was planned anew.
+_STUCK: Final = {
+    "capability.not_offered": "nobody reachable offered what it needed",
+    "access.not_allowed": "all who offered what it needed refused",
+    "access.paused": "all who offered what it needed had paused",
+    "access.closed": "all who offered what it needed were closed",
+    "access.quota": "all who offered what it needed had done enough for the day",
+    "output.rejected": "every output had failed its check",
+    "cfp.unanswered": "nobody had proposed to do it",
+}
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -50,6 +68,7 @@ def in_words(told: Explanation) -> list[Section]:
     sections = [
         ("In short", list(_summary(told))),
         ("The plan", [line for task in told.tasks for line in _task(task)]),
+        ("What was planned anew", [line for each in told.patches for line in _patch(each)]),
         ("What was done", list(_parts(told))),
         ("Where the time went", list(_time(told))),
         ("What it cost", list(_cost(told))),
@@ -79,6 +98,9 @@ def _summary(told: Explanation) -> Iterator[str]:
     )
     if told.state != "completed":
         yield f"Why: {_said(told.text) or told.code} [{told.code}]."
+    if told.patches:
+        names = sorted({patch.subtask for patch in told.patches})
+        yield f"Not all was done as planned: {_listed(names)} went on with another capability."
     if told.resumes:
         yield f"It went on with what job {told.resumes} had left."
     failures = [t.failure for part in told.parts for t in part.tries if t.failure is not None]
@@ -99,6 +121,21 @@ def _task(task: Task) -> Iterator[str]:
     else:
         size = ""
     yield f"{how}, {after}{'; ' if size else ''}{size}{checks}."
+
+
+def _patch(patch: Patch) -> Iterator[str]:
+    why = _STUCK.get(patch.code, "every attempt at it had failed")
+    nodes = patch.considered[patch.capability]
+    offered = "1 node offered it" if nodes == 1 else f"{nodes} nodes offered it"
+    yield (
+        f"{patch.subtask}: after {_span(patch.after_ms)} {why} [{patch.code}], so it went on"
+        f" with {patch.capability} instead of {patch.was}; {offered}, and its types fitted."
+    )
+    misfits = [name for name, count in patch.considered.items() if not count]
+    if misfits:
+        yield f"  {_listed(misfits)} would not have fitted."
+    if patch.kept:
+        yield f"  {count_of(patch.kept, 'unit')} of it had been accepted, and stayed."
 
 
 # --- units ---

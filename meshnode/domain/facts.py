@@ -74,6 +74,7 @@ class Planned(Fact, frozen=True, kw_only=True):
         resumes: The job that it goes on with, or empty.
         again: The sub-tasks that had been begun there.
         hedges_pct: Of a hundred units so many may be given to a second contractor too.
+        replans_max: Patches that the plan may get.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -90,6 +91,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     resumes: str = ""
     again: dict[str, Again] = {}
     hedges_pct: int = 0
+    replans_max: int = 0
 
 
 class Elected(Fact, frozen=True, kw_only=True):
@@ -110,6 +112,29 @@ class Elected(Fact, frozen=True, kw_only=True):
     broker: str
     charter: bytes
     certificate: bytes
+
+
+class Replanned(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A patch of the plan: a sub-task that would have ended the job takes another capability.
+
+    It says nothing else, so it can change nothing else; :mod:`meshnode.domain.patches` has
+    what makes one good.
+
+    Attributes:
+        subtask: Its id; it keeps that, and what was accepted of it.
+        was: The capability that it needed until now.
+        capability: What it needs from now on.
+        code: What the job would have ended with.
+        considered: Other capability -> nodes that offer it and fit, as the decision saw it.
+    """
+
+    KIND: ClassVar[str] = "replanned"
+
+    subtask: str
+    was: str
+    capability: str
+    code: str
+    considered: dict[str, int]
 
 
 class Expanded(Fact, frozen=True, kw_only=True):
@@ -345,6 +370,7 @@ KINDS: Final[dict[str, type[Fact]]] = {
     for kind in (
         Planned,
         Elected,
+        Replanned,
         Expanded,
         Called,
         Proposed,

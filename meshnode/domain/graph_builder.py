@@ -106,6 +106,7 @@ class TaskGraph:
         batch_items_max: int = 0,
         timeout_ms: int = 0,
         attempts_max: int = 4,
+        instead: Sequence[str] = (),
         **more: object,
     ) -> Place:
         """Add a sub-task, and return the place of its output.
@@ -122,6 +123,7 @@ class TaskGraph:
             batch_items_max: Items per award of a map; 0 lets the broker choose.
             timeout_ms: Longest run of one award; 0 takes the agent's own limit.
             attempts_max: Awards of one batch before it fails.
+            instead: Capabilities that may do it when nobody does this one, best first.
             **more: More inputs.
 
         Raises:
@@ -145,6 +147,7 @@ class TaskGraph:
             "batch_items_max": batch_items_max,
             "timeout_ms": timeout_ms,
             "attempts_max": attempts_max,
+            "instead": list(instead),
         }
         self._subtasks[name] = task
         return Place(self, name)

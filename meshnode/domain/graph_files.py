@@ -12,6 +12,7 @@
 
     [subtasks.report]
     capability = "text.report_writing@1"
+    instead = ["text.reporting"]            # what may do it when nobody does that
     inputs.title = { value = "My report" }  # a constant
     inputs.summaries = "summaries/summary"  # another sub-task's output, a place in it
 
@@ -196,6 +197,7 @@ class _Reader:
             },
             each=self._each(table.get("each", []), inputs),
             checks=[self._a_check(check) for check in self._list(table, "checks")],
+            instead=self._texts(table.get("instead", []), "instead"),
             **numbers,
         )
 
@@ -337,6 +339,8 @@ def _subtask_to_value(task: SubTask) -> dict[str, JsonValue]:
         value["each"] = list(task.each)
     if task.checks:
         value["checks"] = [_check_to_value(check) for check in task.checks]
+    if task.instead:
+        value["instead"] = list(task.instead)
     plain = SubTask(id="", capability="", inputs={})
     for key in ("batch_items_max", "timeout_ms", "attempts_max"):
         if getattr(task, key) != getattr(plain, key):

@@ -118,6 +118,50 @@ def check_types(graph: TaskGraph, offered: Offered, inputs: Mapping[str, JsonVal
             _check_output(graph, name, source, offered)
 
 
+def replacement_trouble(
+    graph: TaskGraph, task: SubTask, capability: Capability, offered: Offered
+) -> str:
+    """Return why ``capability`` can't do ``task`` in ``graph``, or an empty string.
+
+    Constants and edges are held against the schemas on both sides, and the job's outputs
+    too.  Of a job input only its field is looked at: its value is checked when it is there.
+
+    Args:
+        graph: The plan.
+        task: One of its sub-tasks.
+        capability: As a node declares it.
+        offered: Of the other sub-tasks; what isn't known is taken to fit.
+    """
+    if reason := _consumer_trouble(graph, task, capability, offered, None):
+        return reason
+    made = {task.id: [capability]}
+    for other in graph.subtasks:
+        reasons = [_fed_trouble(graph, task, other, c, made) for c in offered.get(other.id, ())]
+        if other.id != task.id and reasons and all(reasons):
+            return reasons[0]
+    for name, source in sorted(graph.outputs.items()):
+        if source.kind == "task" and source.name == task.id:
+            try:
+                _check_output(graph, name, source, made)
+            except GraphError as exc:
+                return str(exc)
+    return ""
+
+
+def _fed_trouble(
+    graph: TaskGraph, producer: SubTask, task: SubTask, capability: Capability, made: Offered
+) -> str:
+    """Return why ``task`` can't take what ``producer`` makes, if ``capability`` does it."""
+    schema = _schema(capability.input_schema)
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    for field, source in sorted(task.inputs.items()):
+        if source.kind == "task" and source.name == producer.id:
+            wanted = with_definitions(properties.get(field, _ANY), schema)
+            if trouble := _edge_trouble(graph, task, field, wanted, made):
+                return f"sub-task {task.id!r}, input {field!r}: {trouble}"
+    return ""
+
+
 def _check_output(graph: TaskGraph, name: str, source: Source, offered: Offered) -> None:
     """Refuse an output of the job that no provider's output could hold."""
     producer = next(other for other in graph.subtasks if other.id == source.name)
@@ -135,7 +179,7 @@ def _consumer_trouble(
     task: SubTask,
     capability: Capability,
     offered: Offered,
-    inputs: Mapping[str, JsonValue],
+    inputs: Mapping[str, JsonValue] | None,
 ) -> str:
     schema = _schema(capability.input_schema)
     properties: Mapping[str, Any] = schema.get("properties", {})
@@ -161,12 +205,14 @@ def _source_trouble(
     field: str,
     wanted: Mapping[str, Any],
     offered: Offered,
-    inputs: Mapping[str, JsonValue],
+    inputs: Mapping[str, JsonValue] | None,
 ) -> str:
     source = task.inputs[field]
     if source.kind == "task":
         return _edge_trouble(graph, task, field, wanted, offered)
-    value = parse(source.value) if source.kind == "value" else inputs.get(source.name)
+    if source.kind == "input" and inputs is None:
+        return ""
+    value = parse(source.value) if source.kind == "value" else (inputs or {}).get(source.name)
     try:
         if field in task.each:
             values = resolve_list(value, source.pointer)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec.structs import replace
+
 from meshnode.domain.facts import (
     ArtifactRef,
     Awarded,
@@ -26,9 +28,11 @@ from meshnode.domain.facts import (
     Progressed,
     Proposed,
     Refused,
+    Replanned,
     Verified,
     from_event,
 )
+from meshnode.domain.patches import patch_trouble
 from protocol.contract import ContractState, advance
 from protocol.errors import OutOfTurn
 from protocol.graph import SubTask, TaskGraph, decode_graph, edges, order
@@ -108,6 +112,7 @@ class Unit:
         attempts: In order; the last one may be open, and with a hedge one before it too.
         accepted: The attempt whose output counts, once there.
         ended_ms: When it was accepted or given up.
+        since: Attempts before the plan was patched for it, which count no more.
     """
 
     name: str
@@ -118,6 +123,7 @@ class Unit:
     accepted: Attempt | None = None
     started_ms: int = 0
     ended_ms: int = 0
+    since: int = 0
 
     @property
     def current(self) -> Attempt | None:
@@ -139,9 +145,13 @@ class Unit:
         """Agent calls in it."""
         return 1 if self.items == SINGLE else self.items
 
+    def counted(self) -> list[Attempt]:
+        """Return the attempts at what the plan says now."""
+        return self.attempts[self.since :]
+
     def failures(self) -> list[Failed]:
-        """How the attempts before ended."""
-        return [a.error for a in self.attempts if a.error is not None]
+        """How those of them ended that came to nothing."""
+        return [a.error for a in self.counted() if a.error is not None]
 
 
 @dataclass(slots=True)
@@ -151,8 +161,10 @@ class JobState:
     Attributes:
         seq: Events applied.
         plan: The first event.
-        graph: Decoded from it.
-        tasks: Sub-task by id.
+        graph: Decoded from it: the owner's, whatever was patched.
+        tasks: Sub-task by id, as patched.
+        patches: Of the plan, in order.
+        patched_ms: Sub-task id -> when its last patch was made.
         units: Unit by name, in the order in which they came to be.
         expanded: Sub-task id -> its units' names.
         slices: Sub-task id -> field -> an artifact for each unit.
@@ -176,6 +188,8 @@ class JobState:
     plan: Planned | None = None
     graph: TaskGraph | None = None
     tasks: dict[str, SubTask] = field(default_factory=dict)
+    patches: list[Replanned] = field(default_factory=list)
+    patched_ms: dict[str, int] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     expanded: dict[str, list[str]] = field(default_factory=dict)
     slices: dict[str, dict[str, list[ArtifactRef]]] = field(default_factory=dict)
@@ -271,6 +285,8 @@ class JobState:
                 self.path, self.producers = order(self.graph), edges(self.graph)
             case Elected():
                 self._elect(fact)
+            case Replanned():
+                self._replan(fact, at_ms)
             case Expanded():
                 self._expand(fact)
             case Called() | Awarded():
@@ -291,6 +307,16 @@ class JobState:
         if self.elected is not None and fact.epoch <= self.elected.epoch:
             raise OutOfTurn(f"epoch {fact.epoch}", f"in epoch {self.elected.epoch}")
         self.elected = fact
+
+    def _replan(self, fact: Replanned, at_ms: int) -> None:
+        if trouble := patch_trouble(self, fact):
+            raise OutOfTurn("replanned", trouble)
+        task = self.tasks[fact.subtask]
+        self.tasks[task.id] = replace(task, capability=fact.capability)
+        self.patches.append(fact)
+        self.patched_ms[task.id] = at_ms
+        for unit in self.begun.get(task.id, {}).values():
+            unit.since = len(unit.attempts)
 
     def _expand(self, fact: Expanded) -> None:
         if fact.subtask not in self.tasks or fact.subtask in self.expanded:

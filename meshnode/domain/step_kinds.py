@@ -10,6 +10,7 @@ from typing import Literal
 from meshnode.domain.attempts import Barred
 from meshnode.domain.facts import Ranked
 from meshnode.domain.matching import Candidate
+from protocol.records import Capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class View:
         barred: Capability query -> who offers it and won't do it for this broker now.
         credit: PeerId -> what may still be awarded to it, mc; who isn't there has no limit.
         slow_ms: Capability query -> after how long a call is slow, as far as was seen.
+        declared: Capability query -> agent id -> what its record declares; for the queries
+            of a job that has a sub-task in trouble.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
@@ -32,6 +35,7 @@ class View:
     barred: Mapping[str, Sequence[Barred]] = field(default_factory=dict)
     credit: Mapping[str, int] = field(default_factory=dict)
     slow_ms: Mapping[str, float] = field(default_factory=dict)
+    declared: Mapping[str, Mapping[str, Capability]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class Expand:
 
     subtask: str
     sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """Patch the plan: a sub-task goes on with another capability."""
+
+    subtask: str
+    was: str
+    capability: str
+    code: str
+    considered: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +150,16 @@ class Wake:
 
 
 Step = (
-    Expand | Call | MakeAward | Attend | Verify | Charge | GiveUp | Stop | End | Finish | Wake
+    Expand
+    | Replan
+    | Call
+    | MakeAward
+    | Attend
+    | Verify
+    | Charge
+    | GiveUp
+    | Stop
+    | End
+    | Finish
+    | Wake
 )

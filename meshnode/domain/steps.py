@@ -36,6 +36,8 @@ from meshnode.domain.matching import (
     rank,
     untroubled,
 )
+from meshnode.domain.patches import patches_max
+from meshnode.domain.replanning import LOOK_MS, can_be_patched, patch
 from meshnode.domain.step_kinds import (
     Attend,
     Call,
@@ -115,6 +117,8 @@ class _Planner:
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.out: list[Step] = []
         self.hedges = hedges_max(state) - state.hedges  # that are left
+        self.patches = patches_max(state.required_plan) - len(state.patches)  # likewise
+        self.stuck: End | None = None  # how the job ends, unless a patch helps
         self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
         self.wake_ms = state.required_plan.deadline_ms
 
@@ -130,17 +134,53 @@ class _Planner:
                 continue
             if not state.producers[name] <= finished:
                 continue
-            task = state.tasks[name]
-            if name not in self.state.expanded:
-                self._expand(task)
-            else:
-                self._units(task)
+            self._subtask(state.tasks[name])
             if ends := [step for step in self.out if isinstance(step, End)]:
                 return [*ends[:1]]
         if len(finished) == len(state.path) and not state.outrun:
             return [Finish("completed", "", "")]
         self.out.append(Wake(self.wake_ms))
         return self.out
+
+    def _subtask(self, task: SubTask) -> None:
+        count, self.stuck = len(self.out), None
+        if task.id not in self.state.expanded:
+            self._expand(task)
+        else:
+            self._units(task)
+        if self.stuck is not None:
+            self._go_on(task, self.stuck, begun=len(self.out) > count)
+
+    def _go_on(self, task: SubTask, end: End, *, begun: bool) -> None:
+        """Patch the plan for a sub-task that can't be done as it is, or end the job.
+
+        Args:
+            task: The sub-task.
+            end: How the job ends if nobody else can do it.
+            begun: Another unit of it has a step in this pass.
+        """
+        state = self.state
+        if self.patches <= 0 or not can_be_patched(state, task.id):
+            self.out.append(end)
+            return
+        made = patch(state, task, self.view, end.reason)
+        units = [state.units[name] for name in state.expanded.get(task.id, ())]
+        if made is not None:
+            # What is at work goes on as it was planned; what comes of it wakes the broker.
+            if not begun and not any(unit.current for unit in units):
+                self.out.append(made)
+                self.patches -= 1
+            return
+        # A broker that was restarted doesn't know yet who is there.
+        known = bool(self.view.candidates.get(task.capability))
+        look_ms = max(
+            max((unit.ended_ms for unit in units), default=0) + LOOK_MS,
+            self.view.since_ms + (LOOK_MS if known else PROVIDER_GRACE_MS),
+        )
+        if self.now_ms < look_ms:
+            self._wake(look_ms)
+        else:
+            self.out.append(end)
 
     # --- batches ---
 
@@ -156,7 +196,8 @@ class _Planner:
         slots = sum(candidate.concurrency for candidate in candidates)
         items_max = min([c.items_max for c in candidates] or [count or 1])
         items_max = min(items_max, task.batch_items_max or items_max, PARTS_MAX)
-        if count and not candidates and not self._provider_missing(task):
+        if count and not candidates:
+            self._provider_missing(task)
             return
         sizes_max = PARTS_MAX if self._is_gathered(task) else BATCHES_MAX
         slots = min(slots, sizes_max // 2)
@@ -297,11 +338,13 @@ class _Planner:
         counts = Failures.of(unit)
         if counts.are_enough(task.attempts_max):
             last = failures[-1]
-            self.out.append(
-                End(
-                    last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
-                )
+            end = End(
+                last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
             )
+            if last.blame == "artifact":  # nobody else would have the input either
+                self.out.append(end)
+            else:
+                self.stuck = self.stuck or end
             return False
         if failures:
             pause = counts.rest_ms(unit.attempts[-1], share_of(self.state.job, unit))
@@ -323,12 +366,10 @@ class _Planner:
                 self._provider_missing(task)
             elif not self._awaited(task):
                 last = unit.failures()[-1]
-                self.out.append(
-                    End(
-                        last.code,
-                        f"sub-task {unit.name}: every provider of {task.capability} failed,"
-                        f" the last: {last.text}",
-                    )
+                self.stuck = self.stuck or End(
+                    last.code,
+                    f"sub-task {unit.name}: every provider of {task.capability} failed,"
+                    f" the last: {last.text}",
                 )
             return False
         failed = {f.peer for f in unit.failures()}
@@ -402,10 +443,11 @@ class _Planner:
     def _payable_mc(self, peer: str) -> int:
         return min(self.free_mc, self.credit.get(peer, self.free_mc))
 
-    def _provider_missing(self, task: SubTask) -> bool:
-        """End the job when a capability has had no provider for too long; tell so."""
+    def _provider_missing(self, task: SubTask) -> None:
+        """Note when a capability has had no provider for too long."""
         since_ms = max(
             [self.state.planned_ms, self.view.since_ms]
+            + [self.state.patched_ms.get(task.id, 0)]
             + [
                 self.state.units[name].ended_ms
                 for other in (*self.state.producers[task.id], task.id)
@@ -415,20 +457,18 @@ class _Planner:
         barred = self.view.barred.get(task.capability, ())
         grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
         if self._awaited(task):
-            return False
+            return
         if self.now_ms < since_ms + grace_ms:
             self._wake(since_ms + grace_ms)
-            return False
-        if barred:
-            self.out.append(End(*refused_by_all(task, barred)))
-            return True
-        self.out.append(
-            End(
+            return
+        self.stuck = self.stuck or (
+            End(*refused_by_all(task, barred))
+            if barred
+            else End(
                 "capability.not_offered",
                 f"nobody reachable offers {task.capability} (sub-task {task.id!r})",
             )
         )
-        return True
 
     def _awaited(self, task: SubTask) -> bool:
         """Tell whether one of those who refuse says that it is back before the deadline."""

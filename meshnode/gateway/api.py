@@ -12,8 +12,9 @@ what a peer or a journal did wrong never becomes this node's 500.
     POST /api/plan                     a graph for a goal in words, nothing spent:
                                        {goal, files: [{path, text}], inputs, partial}
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
-                                       idempotency_key, asked, hedges_pct, standbys}
-                                       -> 201 {job}; ``standbys`` is a number or PeerIds;
+                                       idempotency_key, asked, hedges_pct, replans_max,
+                                       standbys} -> 201 {job}; ``standbys`` is a number
+                                       or PeerIds;
                                        ``asked`` as the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs (100);
          …&begins=HEX                  of those whose ids begin so;

@@ -24,7 +24,7 @@ from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = (
     *("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked"),
-    *("hedges_pct", "standbys"),
+    *("hedges_pct", "replans_max", "standbys"),
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -85,6 +85,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         asked=_text(table.get("asked", ""), "asked"),
         hedges_pct=_whole(table.get("hedges_pct", plain.hedges_pct), "hedges_pct"),
         standbys=_standbys(table.get("standbys", 0)),
+        replans_max=_whole(table.get("replans_max", plain.replans_max), "replans_max"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 

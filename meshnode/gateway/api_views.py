@@ -37,6 +37,7 @@ _LIST_MAX: Final = 32
 #: Kind of event -> fields of its fact that are shown as they are.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "planned": ("owner", "budget_mc", "deadline_ms", "idempotency_key", "resumes"),
+    "replanned": ("subtask", "was", "capability", "code", "considered"),
     "expanded": ("subtask", "sizes"),
     "called": ("unit", "attempt"),
     "proposed": ("unit", "attempt", "peer", "agent", "capability", "price_mc", "eta_ms"),
@@ -167,7 +168,8 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
     done = state.done if durable else None
     ended_ms = state.ended_ms if done else now_ms
     rows: list[JsonValue] = []
-    for task in state.graph.subtasks if state.graph else ():
+    for planned in state.graph.subtasks if state.graph else ():
+        task = state.tasks[planned.id]
         names = state.expanded.get(task.id)
         if names is None:
             rows.append(_uncut(task.id, task.capability))
@@ -184,6 +186,9 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
         "owner": state.plan.owner if state.plan else "",
         "broker": state.elected.broker if state.elected else "",
         "epoch": state.elected.epoch if state.elected else 0,
+        "replanned": [
+            fact_view(patch.KIND, msgspec.to_builtins(patch)) for patch in state.patches
+        ],
         "cost_mc": state.spent_mc,
         "budget_mc": state.required_plan.budget_mc,
         "costs": _costs_view(state),

@@ -42,6 +42,7 @@ from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
+from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
 
 #: As whose key a resumed job has the one that it goes on with.
@@ -221,6 +222,7 @@ class Broker:
             resumes=terms.resumes,
             again=dict(terms.again),
             hedges_pct=terms.hedges_pct,
+            replans_max=terms.replans_max,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
@@ -256,6 +258,8 @@ class Broker:
             )
         if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
             raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
+        if not 0 <= terms.replans_max <= REPLANS_MAX:
+            raise InputInvalid(f"{terms.replans_max} replans", hint=f"0 to {REPLANS_MAX}")
         if len(terms.idempotency_key) > _KEY_SIZE_MAX:
             raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
 
@@ -418,6 +422,7 @@ class Broker:
             resumes=job,
             again=left.again,
             hedges_pct=plan.hedges_pct,
+            replans_max=plan.replans_max,
             traceparent=plan.traceparent,
         )
         if deadline_s is not None:

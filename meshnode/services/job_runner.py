@@ -6,7 +6,7 @@ journal and picks up: awards that are out are sent again and attach to what runs
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -21,7 +21,6 @@ from meshnode.domain.facts import (
     Done,
     Expanded,
     Fact,
-    Failed,
     Verified,
 )
 from meshnode.domain.hedges import SUPERSEDED
@@ -35,10 +34,10 @@ from meshnode.domain.step_kinds import (
     Finish,
     GiveUp,
     MakeAward,
+    Replan,
     Step,
     Stop,
     Verify,
-    View,
     Wake,
 )
 from meshnode.domain.steps import next_steps
@@ -59,7 +58,9 @@ from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
+from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
+from meshnode.services.step_facts import failed, replanned
 from meshnode.services.successions import Right, Successions
 from protocol.errors import ProtocolError
 
@@ -74,7 +75,7 @@ _Key = tuple[str, str, int]
 _Work = Callable[[], Awaitable[None]]
 
 #: Steps that become facts at once; the others are work that takes time.
-Decision = Expand | Call | MakeAward | Charge | GiveUp | End | Finish
+Decision = Expand | Replan | Call | MakeAward | Charge | GiveUp | End | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +155,11 @@ class JobRunner:
         """Carry out one round of steps; return when to look again, None for at once."""
         work: list[Attend | Verify | Stop] = []
         taken: list[_Settlement] = []
-        market: View | None = None
+        outlook = Outlook(self._market)
         wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
-            nonlocal market, wake_ms
+            nonlocal wake_ms
             if self._right is not None and not self._right.holds:
                 return [], []
             while self._settlements:
@@ -167,11 +168,10 @@ class JobRunner:
                 if settlement.still():
                     taken.append(settlement)
                     return settlement.facts, settlement.writes
-            market = self._look(state, market)
             facts: list[Fact] = []
             writes: list[Write] = []
             work.clear()
-            for step in self._steps(state, market):
+            for step in self._steps(state, outlook):
                 if isinstance(step, Wake):
                     wake_ms = min(wake_ms, step.at_ms)
                 elif isinstance(step, Attend | Verify | Stop):
@@ -190,16 +190,10 @@ class JobRunner:
             self._start(step)
         return wake_ms if self._journal.done is None else None
 
-    def _look(self, state: JobState, before: View | None) -> View:
-        """Return who offers what; that isn't looked up again for what follows in one turn."""
+    def _steps(self, state: JobState, outlook: Outlook) -> Sequence[Step]:
         self._publish_load()
-        if before is None:
-            return self._market.view(task.capability for task in state.tasks.values())
-        return replace(before, load=self._market.load())
-
-    def _steps(self, state: JobState, market: View) -> Sequence[Step]:
         # Between the look at what others promised and the promise nobody may come.
-        view = self._contracts.view(market)
+        view = self._contracts.view(outlook.view(state))
         steps = next_steps(state, self._context.clock.now_ms(), view)
         self._contracts.promise(state, steps)
         return steps
@@ -239,6 +233,8 @@ class JobRunner:
                 slices, rows = await self._contracts.slices(state, step.subtask, step.sizes)
                 sizes = list(step.sizes)
                 return [Expanded(subtask=step.subtask, sizes=sizes, slices=slices)], rows
+            case Replan():
+                return [replanned(step)], []
             case Call():
                 return [self._contracts.call(state, step)], []
             case MakeAward():
@@ -246,7 +242,7 @@ class JobRunner:
             case Charge():
                 return self._charge(step)
             case GiveUp():
-                return [_failed(step, code=step.code, text=step.text)], []
+                return [failed(step, code=step.code, text=step.text)], []
             case End():
                 return [Cancelled(reason=step.reason, text=step.text)], []
             case Finish():
@@ -267,7 +263,7 @@ class JobRunner:
             # Its record has gone since it proposed: the attempt is over, another follows.
             if self._open_attempt(step.unit, step.attempt) is None:
                 return [], []
-            return [_failed(step, code=exc.code, text=str(exc))], []
+            return [failed(step, code=exc.code, text=str(exc))], []
         return [awarded], [schema]
 
     async def _done(self, step: Finish) -> tuple[list[Fact], list[Write]]:
@@ -441,7 +437,7 @@ class JobRunner:
         if not own:
             self._market.failed(peer, unreachable=False)
         await self._journal.record(
-            _failed(step, code=exc.code, text=str(exc), peer=peer, blame_peer=not own),
+            failed(step, code=exc.code, text=str(exc), peer=peer, blame_peer=not own),
             still=lambda: self._is_open(step, attempt),
         )
 
@@ -460,7 +456,7 @@ class JobRunner:
                 self._journal.state, step.unit, attempt, reason.reason if reason else "owner"
             )
         await self._journal.record(
-            _failed(step, code="job.cancelled", text="the job ended early", peer=attempt.peer),
+            failed(step, code="job.cancelled", text="the job ended early", peer=attempt.peer),
             still=lambda: self._is_open(step, attempt),
         )
 
@@ -471,7 +467,7 @@ class JobRunner:
         with trio.move_on_after(_SUPERSEDE_S):
             await self._awards.cancel(self._journal.state, step.unit, attempt, "superseded")
         await self._journal.record(
-            _failed(
+            failed(
                 step,
                 code=SUPERSEDED,
                 text="another contractor was faster",
@@ -487,21 +483,3 @@ class JobRunner:
     def _open_attempt(self, unit: str, number: int) -> Attempt | None:
         found: Unit | None = self._journal.state.units.get(unit)
         return found.attempt(number) if found else None
-
-
-def _failed(
-    step: GiveUp | MakeAward | Stop | Verify,
-    *,
-    code: str,
-    text: str,
-    peer: str = "",
-    blame_peer: bool = False,
-) -> Failed:
-    return Failed(
-        unit=step.unit,
-        attempt=step.attempt,
-        peer=peer,
-        code=code,
-        text=text[:500],
-        blame="peer" if blame_peer else "broker",
-    )

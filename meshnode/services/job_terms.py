@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshnode.domain.facts import Again
+from protocol.limits import REPLANS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class Terms:
             contractor too when the first is slow; 0 for none.
         standbys: PeerIds of nodes that go on with the job when this one is gone, or how
             many are to be chosen; none unless said.
+        replans_max: So often, and three times at most, may a sub-task that can't be done as
+            planned go on with what the graph names instead, or with another version of its
+            capability; 0 for never.
     """
 
     budget_mc: int = 1_000_000
@@ -34,3 +38,4 @@ class Terms:
     again: Mapping[str, Again] = field(default_factory=dict)
     hedges_pct: int = 10
     standbys: int | tuple[str, ...] = ()
+    replans_max: int = REPLANS_MAX

@@ -155,6 +155,14 @@ class Market:
         found = [c for r, c in self._finder.providers(query) if r.peer != self._context.peer]
         return found + [c for c in self._host.capabilities() if matches(query, c.name)]
 
+    def declared(self, query: str) -> dict[str, Capability]:
+        """Return what is declared by who offers ``query``, by agent id; this node included."""
+        own = self._context.peer
+        found = {f"{own}/{c.agent}": c for c in self._host.capabilities()}
+        offers = {f"{r.peer}/{c.agent}": c for r, c in self._finder.providers(query)}
+        found = {agent: c for agent, c in found.items() if matches(query, c.name)}
+        return {agent: c for agent, c in offers.items() if not agent.startswith(own)} | found
+
     def capability(self, peer: str, agent: str, name: str) -> Capability | None:
         """Return what ``peer``'s record says of its ``agent``."""
         if peer == self._context.peer:

@@ -11,6 +11,7 @@ import pytest
 from meshnode.adapters.agents.command import CommandAgent
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.config import HostConfig
+from meshnode.domain.replanning import LOOK_MS
 from meshnode.services import broker, token_streams
 from meshnode.services.job_terms import Terms
 from protocol import limits
@@ -76,6 +77,11 @@ def test_its_limits_are_the_codes() -> None:
     assert rows["units of one sub-task at work at once"] == [limits.FAN_OUT_MAX]
     attempts = SubTask(id="a", capability="b@1", inputs={}).attempts_max
     assert rows["attempts at a unit"] == [attempts]
+    assert (
+        rows["times that a job is planned anew"][0] == limits.REPLANS_MAX == terms.replans_max
+    )
+    assert LOOK_MS == 2_000
+    assert "these are looked for during two seconds" in PAGE
     assert rows["events of a job"] == [limits.EVENTS_MAX]
     assert rows["idempotency key"] == [broker._KEY_SIZE_MAX]
     assert f"`lease_s`, {HostConfig().lease_s:g} s" in PAGE

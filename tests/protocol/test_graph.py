@@ -109,6 +109,7 @@ WRONG: dict[str, tuple[TaskGraph, str]] = {
     "each twice": (one(each=["text", "text"]), "twice"),
     "attempts": (one(attempts_max=0), "attempts_max is 1 to 10, not 0"),
     "timeout": (one(timeout_ms=-1), "timeout_ms"),
+    "instead": (one(instead=["x@1", "No Name"]), "sub-task 'a': 'No Name'"),
     "batch": (one(batch_items_max=-1), "batch_items_max"),
 }
 
@@ -137,6 +138,7 @@ LIMITED: dict[str, tuple[Any, int]] = {
     "pointer": (lambda n: source(kind="input", name="x", pointer="/" + "a" * (n - 1)), 256),
     "id": (lambda n: graph(subtask("a" * n)), 40),
     "attempts": (lambda n: one(attempts_max=n), 10),
+    "instead": (lambda n: one(instead=["x@1"] * n), limits.INSTEAD_MAX),
 }
 
 

@@ -137,6 +137,14 @@ def graph_cases() -> Iterator[Case]:
         ("keys out of order", b"\x81" + b"\xa1v\x01" + b"\xa1a\x01"),
     ):
         yield why, {}, data, MALFORMED
+    yield "what may be done instead", {}, one(instead=["text", "code.lint@2"]), ok(["a"])
+    none = {**fields["subtasks"][0], "instead": []}
+    yield "nothing, said", {}, codec.encode(fields | {"subtasks": [none]}), ok(["a"])
+    for why, names in (
+        ("instead of it something without a name", [""]),
+        ("instead of it five others", [f"text@{n}" for n in range(1, 6)]),
+    ):
+        yield why, {}, one(instead=names), MALFORMED
 
 
 def _with_kind(fields: dict[str, Any], kind: str) -> dict[str, Any]:

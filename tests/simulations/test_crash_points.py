@@ -1,6 +1,7 @@
 """Every place at which a node may die: before and after it writes something down."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -23,6 +24,9 @@ WORDS = [f"word{n}" for n in range(12)]
 TEMPER = Temper(latency_s=(0.5, 2.0), error_chance=0.03, concurrency_max=1)
 #: Offers come too late on such links, so that the broker calls for proposals.
 FAR = Weather(latency_s=0.8)
+#: What plans anew: nobody can do what was planned, and another version is there.
+BROKEN = Temper(error_chance=1.0)
+ECHO2 = replace(ECHO, name="echo2", capability="text.echo@2")
 FAR_LABELS = {"job.called", "job.proposed", "job.refused"}
 
 
@@ -51,7 +55,10 @@ def die_everywhere(label: str, side: str, seed: int) -> tuple[JobEnd, Counter[st
     async def story(world: World) -> None:
         mesh = Stage(world, weather=FAR if label in FAR_LABELS else None)
         names = mesh.add(name="desk")
-        names += mesh.add(agents=[Act(skill, TEMPER) for skill in (UPPER, ECHO, JOIN)], n=4)
+        skills = [Act(skill, TEMPER) for skill in (UPPER, ECHO, JOIN)]
+        if label == "job.replanned":
+            skills[1:2] = [Act(ECHO, BROKEN), Act(ECHO2, TEMPER)]
+        names += mesh.add(agents=skills, n=4)
         await mesh.ready()
         await trio.sleep(5)
         for name in names:

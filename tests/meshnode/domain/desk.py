@@ -8,10 +8,27 @@ from meshnode.domain.step_kinds import Call, Charge, MakeAward
 from protocol.keys import digest
 from protocol.messages import Award, Cfp, Header, Ticket
 from protocol.receipts import Acceptance
+from protocol.records import CallLimits, Capability, Measured
 from tests.meshnode.domain.contractors import Pen
 
 SCHEMA = b"{}"
 LEASE_MS = 30_000
+
+
+def declared(name: str, **fields: object) -> Capability:
+    """A capability as a record declares it."""
+    made: dict[str, object] = {
+        "agent": "agent",
+        "name": name,
+        "description": "",
+        "examples": [],
+        "input_schema": SCHEMA,
+        "output_schema": SCHEMA,
+        "price_mc": 0,
+        "limits": CallLimits(concurrency=1, timeout_ms=1, input_bytes=1, output_bytes=1),
+        "measured": Measured(),
+    }
+    return Capability(**{**made, **fields})  # type: ignore[arg-type]  # its fields
 
 
 class Desk:

@@ -30,11 +30,13 @@ from meshnode.domain.facts import (
     Planned,
     Proposed,
     Refused,
+    Replanned,
     Verified,
     to_event,
 )
 from meshnode.domain.graphs import check_inputs
 from meshnode.domain.job import SINGLE, Attempt, JobState, fold
+from meshnode.domain.matching import matches
 from meshnode.domain.step_kinds import (
     Attend,
     Call,
@@ -44,6 +46,7 @@ from meshnode.domain.step_kinds import (
     Finish,
     GiveUp,
     MakeAward,
+    Replan,
     Step,
     Stop,
     Verify,
@@ -64,7 +67,7 @@ from protocol.journal import (
 from protocol.keys import digest
 from protocol.messages import Award, Result, read_message
 from tests.meshnode.domain.contractors import NETWORK, Contractor, Pen, Traits
-from tests.meshnode.domain.desk import SCHEMA, Desk
+from tests.meshnode.domain.desk import SCHEMA, Desk, declared
 from tests.meshnode.domain.exports import START_MS, signed_export
 from tests.meshnode.domain.random_graphs import QUERIES, work
 
@@ -99,6 +102,7 @@ class Run:
         limit_ms: int = 600_000,
         job: str = "job-1",
         hedges_pct: int = 0,
+        replans_max: int = 0,
     ) -> None:
         self.contractors = {contractor.peer: contractor for contractor in contractors}
         self.pen = Pen("broker")
@@ -132,6 +136,7 @@ class Run:
             idempotency_key="key",
             epoch=0,
             hedges_pct=hedges_pct,
+            replans_max=replans_max,
         )
 
     @property
@@ -208,15 +213,21 @@ class Run:
             if attempt.award and attempt.delivered is None:
                 agent_id = f"{attempt.peer}/{attempt.agent}"
                 load[agent_id] = load.get(agent_id, 0) + 1
-        candidates = {
-            query: [
-                c.candidate(self.broker, self.now_ms)
-                for c in alive
-                if c.traits.capability in names
-            ]
-            for query, names in QUERIES.items()
-        }
-        return View(candidates=candidates, load=load, slow_ms=self.slow_ms)
+        tasks = self.state.tasks.values()
+        queries = {*QUERIES, *(q for task in tasks for q in (task.capability, *task.instead))}
+        offering = {q: [c for c in alive if matches(q, c.traits.capability)] for q in queries}
+        return View(
+            candidates={
+                query: [c.candidate(self.broker, self.now_ms) for c in found]
+                for query, found in offering.items()
+            },
+            load=load,
+            slow_ms=self.slow_ms,
+            declared={
+                query: {f"{c.peer}/agent": declared(c.traits.capability) for c in found}
+                for query, found in offering.items()
+            },
+        )
 
     def gone(self, contractor: Contractor) -> bool:
         """Whether it has died by now."""
@@ -225,10 +236,20 @@ class Run:
 
     # --- steps ---
 
-    def _carry(self, step: Step) -> None:
+    def _carry(self, step: Step) -> None:  # noqa: C901, PLR0912 - one arm for each step
         match step:
             case Expand():
                 self._expand(step)
+            case Replan():
+                self.record(
+                    Replanned(
+                        subtask=step.subtask,
+                        was=step.was,
+                        capability=step.capability,
+                        code=step.code,
+                        considered=dict(step.considered),
+                    )
+                )
             case Call():
                 self._call(step)
             case MakeAward():

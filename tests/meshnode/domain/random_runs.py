@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from random import Random
 
+import msgspec
+
 from meshnode.domain.attempts import IDLE_MAX, UNFETCHED_MAX
 from meshnode.domain.facts import (
     Awarded,
@@ -13,16 +15,19 @@ from meshnode.domain.facts import (
     Fact,
     Failed,
     Planned,
+    Replanned,
 )
+from meshnode.domain.matching import matches
 from meshnode.domain.steps import CALLED_MAX
 from meshnode.ports import JsonValue
-from protocol.graph import TaskGraph
+from protocol.graph import TaskGraph, decode_graph
 from protocol.journal import Event
 from protocol.limits import FAN_OUT_MAX
 from tests.meshnode.domain.contractors import Traits
 from tests.meshnode.domain.journals import Run, contractors_of
 from tests.meshnode.domain.random_graphs import (
     CAPABILITIES,
+    OTHERS,
     QUERIES,
     random_graph,
     random_inputs,
@@ -47,12 +52,20 @@ class Invariants:
         self.budget_mc = 0
         self.deadline_ms = 0
         self.ending = False
+        self.replans_max = 0
+        self.replans: list[Replanned] = []
+        self.needs: dict[str, str] = {}
 
     def __call__(self, run: Run, event: Event, fact: Fact) -> None:
         match fact:
             case Planned():
                 self.budget_mc, self.deadline_ms = fact.budget_mc, fact.deadline_ms
                 self.hedges_pct = fact.hedges_pct
+                self.replans_max = fact.replans_max
+                graph = decode_graph(fact.graph)
+                self.needs = {task.id: task.capability for task in graph.subtasks}
+            case Replanned():
+                self._replanned(run, fact)
             case Expanded():
                 self.units[fact.subtask] = [
                     f"{fact.subtask}/{n}" for n in range(len(fact.sizes))
@@ -74,6 +87,30 @@ class Invariants:
         assert self.spent_mc + sum(self.caps_mc.values()) <= self.budget_mc, "over the budget"
         assert run.state.spent_mc == self.spent_mc
         assert run.state.reserved_mc() == sum(self.caps_mc.values())
+
+    def _replanned(self, run: Run, fact: Replanned) -> None:
+        """A patch changes what one sub-task needs, and nothing else of the plan."""
+        self.replans.append(fact)
+        assert len(self.replans) <= self.replans_max, "more patches than were allowed"
+        assert not self.ending, "a patch of a job that ends"
+        units = self.units.get(fact.subtask)
+        assert units is None or set(units) - self.accepted, "a patch of what is finished"
+        for unit in units or ():
+            at_work = any(name == unit for name, _ in self.open) and unit not in self.accepted
+            assert not at_work, "a patch of what is at work"
+            self.tries.pop(unit, None)
+        assert fact.was == self.needs[fact.subtask]
+        self.needs[fact.subtask] = fact.capability
+        planned = run.state.required_plan
+        assert planned == run.planned
+        owners = {task.id: task for task in decode_graph(planned.graph).subtasks}
+        asked, _, major = owners[fact.subtask].capability.partition("@")
+        named = owners[fact.subtask].instead
+        another = bool(major) and matches(asked, fact.capability)
+        assert another or any(matches(name, fact.capability) for name in named)
+        for name, task in run.state.tasks.items():
+            patched = msgspec.structs.replace(owners[name], capability=self.needs[name])
+            assert task == patched, "more of the plan was changed"
 
     def _begins(self, run: Run, event: Event, fact: Called | Awarded) -> None:
         assert not self.ending, "new work in a job that ends"
@@ -100,7 +137,8 @@ class Invariants:
             self.peers[key] = fact.peer
         assert fact.unit not in self.accepted
         assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
-        assert fact.attempt <= task.attempts_max + UNFETCHED_MAX + IDLE_MAX
+        most = task.attempts_max + UNFETCHED_MAX + IDLE_MAX
+        assert fact.attempt <= most * (1 + len(self.replans))
         running = [unit for unit, _ in self.open if unit.split("/")[0] == subtask]
         assert len(running) <= FAN_OUT_MAX, "fan-out"
 
@@ -128,6 +166,15 @@ class Invariants:
         self.accepted.add(fact.unit)
 
 
+def with_others(rng: Random, graph: TaskGraph) -> TaskGraph:
+    """The graph, with capabilities named that may do some of its sub-tasks instead."""
+    tasks = [
+        msgspec.structs.replace(task, instead=rng.sample(OTHERS, rng.choice((0, 0, 1, 2))))
+        for task in graph.subtasks
+    ]
+    return msgspec.structs.replace(graph, subtasks=tasks)
+
+
 def random_traits(rng: Random, capability: str) -> Traits:
     def chance() -> float:
         return rng.choice((0.0, 0.0, 0.1, 0.3))
@@ -152,9 +199,11 @@ def random_traits(rng: Random, capability: str) -> Traits:
 
 def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
     rng = Random(seed)
-    graph = random_graph(rng, unequal=rng.random() < 0.2)
+    graph = with_others(rng, random_graph(rng, unequal=rng.random() < 0.2))
     inputs = random_inputs(rng)
-    capabilities = [c for c in CAPABILITIES if rng.random() < 0.97]
+    likely = rng.choice((0.97, 0.97, 0.5))
+    capabilities = [c for c in CAPABILITIES if rng.random() < likely]
+    capabilities += [c for c in OTHERS if rng.random() < 0.5]
     traits = [random_traits(rng, c) for c in capabilities for _ in range(rng.randint(1, 4))]
     run = Run(
         graph,
@@ -163,6 +212,7 @@ def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
         budget_mc=rng.choice((0, 20, 200, 100_000)),
         limit_ms=rng.choice((3_000, 60_000, 600_000)),
         hedges_pct=rng.choice((0, 10, 100)),
+        replans_max=rng.choice((0, 1, 3)),
     )
     run.slow_ms = {query: rng.choice((1.0, 20.0, 300.0)) for query in QUERIES}
     run.watch = Invariants()

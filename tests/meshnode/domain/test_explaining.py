@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from meshnode.domain.explaining import Explanation, chosen, explain
+from meshnode.domain.explaining import chosen, explain
 from meshnode.domain.explaining_words import PARTS_TOLD_MAX, WIDTH, in_words
+from meshnode.domain.explanations import Explanation
 from meshnode.domain.facts import (
     Awarded,
     Called,

@@ -24,6 +24,7 @@ capability = "text.summarization@1"
 each = ["text"]
 inputs.text = "@documents/*/text"
 checks = [{ kind = "quoted", output = "/sentences/*", input = "/text" }]
+instead = ["text.extraction@1"]
 
 [subtasks.report]
 capability = "text.report_writing@1"
@@ -49,6 +50,7 @@ def test_the_friendly_form_is_read_as_it_looks() -> None:
         each=["text"],
         inputs={"text": Source(kind="input", name="documents", pointer="/*/text")},
         checks=[Check(kind="quoted", output="/sentences/*", input="/text")],
+        instead=["text.extraction@1"],
     )
     assert report.timeout_ms == 5000
     assert report.inputs == {
@@ -132,7 +134,7 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
     "a kind of check": ('"quoted"', '"guessed"', "guessed", "recompute"),
     "an edge from nowhere": (
         '"summaries/summary"', '"sumaries/summary"',
-        "line 10: sub-task 'report', input 'summaries' draws from sub-task 'sumaries', which",
+        "line 11: sub-task 'report', input 'summaries' draws from sub-task 'sumaries', which",
         "@",
     ),
     "an output from nowhere": (

@@ -77,7 +77,7 @@ def test_finished_sub_tasks_are_not_run_or_paid_again() -> None:
 
     async def story(mesh: SimMesh) -> None:
         a, *_ = await start(mesh, a=[], b=[first], c=[second.agent])
-        terms = Terms(budget_mc=100, hedges_pct=0)
+        terms = Terms(budget_mc=100, hedges_pct=0, replans_max=1)
         job = await a.submit(two_steps(), inputs("x", "y", "z"), terms)
         assert await ended(a, job) == "failed"
         assert sorted(first.calls) == ["x", "y", "z"]
@@ -95,6 +95,7 @@ def test_finished_sub_tasks_are_not_run_or_paid_again() -> None:
         journal = await a.journal(resumed)
         plan = journal.state.required_plan
         assert (plan.resumes, plan.budget_mc, plan.hedges_pct) == (job, 100, 0)
+        assert plan.replans_max == 1
         assert journal.state.spent_mc == 6, "of both steps the second"
         assert verify_provenance(await journal.export()).state == "completed"
         assert await a.broker.resume(job) == resumed, "asked again, it is the same"

@@ -1,0 +1,42 @@
+"""What one turn of a job is decided by: who offers what its sub-tasks need.
+
+Looked up once for a turn, in which several facts may follow from each other.  While a
+sub-task is in trouble it is looked up too who could do it instead, and what they declare.
+"""
+
+from dataclasses import replace
+
+from meshnode.domain.job import JobState
+from meshnode.domain.replanning import looked_for
+from meshnode.domain.step_kinds import View
+from meshnode.services.market import Market
+
+
+class Outlook:
+    """The market as one turn sees it."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._seen: View | None = None
+
+    def view(self, state: JobState) -> View:
+        """Return the view of ``state``, with the load of now."""
+        queries = {task.capability for task in state.tasks.values()}
+        if self._seen is None or not queries <= set(self._seen.candidates):
+            self._seen = self._market.view(queries)
+        else:  # who offers what is not looked up again for what follows in one turn
+            self._seen = replace(self._seen, load=self._market.load())
+        others = looked_for(state, self._seen)
+        if not set(others) <= set(self._seen.declared):
+            self._seen = self._widened(self._seen, queries, others)
+        return self._seen
+
+    def _widened(self, seen: View, queries: set[str], others: list[str]) -> View:
+        more = self._market.view(others)
+        return replace(
+            seen,
+            candidates={**more.candidates, **seen.candidates},
+            declared={
+                query: self._market.declared(query) for query in sorted({*queries, *others})
+            },
+        )
