@@ -138,10 +138,7 @@ def ask(
     from meshnode.cli.job_files import make_folder, read_graph, read_inputs, read_standbys
     from meshnode.domain.graph_files import graph_to_value
 
-    if bool(goal) == (graph is not None):
-        raise typer.BadParameter("say what is to be done: a GOAL in words, or --graph FILE")
-    if plan and not goal:
-        raise typer.BadParameter("--plan is for goals; a graph is its own plan")
+    _need_one(goal, graph, plan=plan)
     wanted = Wanted(
         goal,
         None if graph is None else graph_to_value(read_graph(graph)),
@@ -158,10 +155,18 @@ def ask(
         "replans_max": replans,
     }
     folder = None if out is None else make_folder(out)
-    where = Where(home, url, token_file)
-    ended = trio.run(_ask, where, wanted, terms, Shown(plan=plan, as_json=as_json))
+    shown = Shown(plan=plan, as_json=as_json)
+    ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)
     if ended is not None:
         _tell(ended, folder, as_json=as_json)
+
+
+def _need_one(goal: str, graph: Path | None, *, plan: bool) -> None:
+    """Refuse to guess which of two plans is meant."""
+    if bool(goal) == (graph is not None):
+        raise typer.BadParameter("say what is to be done: a GOAL in words, or --graph FILE")
+    if plan and not goal:
+        raise typer.BadParameter("--plan is for goals; a graph is its own plan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from meshnode.domain.explaining import explain
 from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
 from meshnode.domain.graph_files import graph_to_value
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState, Unit
 from meshnode.domain.unit_states import UnitState
 from meshnode.domain.values import parse
 from meshnode.node import Happening, Plan
@@ -267,12 +267,12 @@ def _attempts(unit: Unit) -> list[JsonValue]:
 def _state(unit: Unit, *, ended: bool) -> UnitState:
     if unit.accepted is not None:
         return "completed"
-    attempt: Attempt | None = unit.current
-    if attempt is None:
+    tried = unit.tried()  # two with a hedge: what tells most is said
+    if not tried:
         return "failed" if ended and unit.attempts else "waiting"
-    if attempt.delivered is not None:
+    if any(attempt.delivered is not None for attempt in tried):
         return "checking"
-    return "running" if attempt.award else "negotiating"
+    return "running" if any(attempt.award for attempt in tried) else "negotiating"
 
 
 def _named(award: bytes) -> _Named:

@@ -185,7 +185,7 @@ def test_a_node_that_keeps_balances_only_neither_pays_nor_is_paid(
                 "refused",
                 "this node settles by none, not by manual",
             )
-        assert due(desk, worker) == (-2, 2)
+        await until(lambda: due(desk, worker) == (-2, 2))
         assert mesh.members["b"].disk.tables.get("settlement", {}) == {}
 
     play(story)
