@@ -314,16 +314,21 @@ class Seats:
                 await changed.wait()
                 continue
             try:
-                await self.stand(seat)
+                asked = await self.stand(seat)
             except StoreError as exc:
                 self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+                asked = False
+            if not (asked and self.acts(seat)):
+                # It may not stand, or the others were away: not again at once.
                 await trio.sleep(_AGAIN_S)
 
     def _ends_ms(self, seat: Seat) -> int:
         return seat.chartered.charter.expires_ms + SKEW_MS_MAX
 
-    async def stand(self, seat: Seat) -> None:
+    async def stand(self, seat: Seat) -> bool:
         """Ask for what is due: an epoch, or more time in one; return when all have answered.
+
+        Return whether anybody was asked.
 
         Raises:
             StoreError: The disk refused: nobody was asked.
@@ -334,7 +339,7 @@ class Seats:
             await self._do(seat, turn)
             asks = seat.view.candidacy
             if asks is None or not turn.sends:
-                return
+                return False
             if before is None or before.epoch != asks.epoch:
                 seat.grants.clear()
             mine = Ask(seat.envelope, asks.epoch, asks.asked_ms, *seat.view.position)
@@ -342,8 +347,7 @@ class Seats:
         async with trio.open_nursery() as nursery:
             for member, _ in turn.sends:
                 nursery.start_soon(self._ask, seat, member, mine, asks)
-        if seat.view.candidacy is not None and not self.acts(seat):
-            await trio.sleep(_AGAIN_S)  # they were away: not again at once
+        return True
 
     async def _ask(self, seat: Seat, member: str, mine: Ask, asks: Candidacy) -> None:
         lease_s = seat.chartered.charter.lease_ms / 1000

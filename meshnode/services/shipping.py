@@ -119,20 +119,18 @@ class Shipping:
 
     async def _ship_to(self, member: str) -> None:
         """Tell ``member`` what it lacks, again and again."""
-        at: tuple[int, int] | None = (0, 0)  # segment's place, events of it
+        place = (0, 0)  # segment, events of it
         retry_s = _RETRY_S
         ends_ms = self.seat.chartered.charter.expires_ms
         while not self.journal.following and self._context.clock.now_ms() < ends_ms:
             self.seat.moved(self._position())
-            place = at or (0, 0)
-            changed = self.journal.changed
-            if at is not None and self._is_all(place):
+            if self._is_all(place):
                 if self.journal.done is not None:
                     return
-                await changed()
+                await self.journal.changed()
                 continue
             try:
-                at = await self._tell(member, place)
+                place = await self._tell(member, place)
                 retry_s = _RETRY_S
             except (MeshError, RemoteProtocolError) as exc:
                 self._context.emit(
@@ -155,28 +153,33 @@ class Shipping:
         segments = self.journal.segments
         segment = segments[number]
         last = number == len(segments) - 1
-        ship = await self._pack(member, segment, first, last=last)
+        if first < 0:  # it has another story from here on
+            ship = Ship(self._elected.certificate, segment.header, 0, [], b"", [], [])
+        else:
+            ship = await self._pack(member, segment, first, last=last)
         raw = await self._sessions.request(member, SHIP, encode(ship), timeout_s=_TIMEOUT_S)
         told = read_shipped(raw)
         place = self._place(segments, told)
-        if ship.head:  # else it is kept in memory only
-            self._has[member] = _count(segments[: place[0]]) + place[1]
+        if ship.head or first < 0:  # else it is kept in memory only
+            self._has[member] = _count(segments[: place[0]]) + max(0, place[1])
             self._moved.set()
             self._moved = trio.Event()
             self.journal.poke()
-        if not last and place == (number, len(segment.events)):
-            return number + 1, 0
+        if not last and place == (number, len(segment.events)) and ship.head == segment.head:
+            return number + 1, 0  # which follows that very head
+        if place <= (number, first) and ship.events:
+            await trio.sleep(_RETRY_S)  # it took nothing: not again at once
         return place
 
     def _place(self, segments: Sequence[SegmentExport], told: Shipped) -> tuple[int, int]:
-        """Return how far ``told`` agrees with what is here."""
+        """Return how far ``told`` agrees with what is here: -1 for not at all."""
         for number, segment in enumerate(segments):
             if decode_segment(segment.header).epoch == told.segment:
                 known = told.count <= len(segment.events) and (
                     chain_of(segment.header, segment.events[: told.count]) == told.chain
                 )
-                return (number, told.count) if known else (0, 0)
-        return 0, 0
+                return number, told.count if known else -1
+        return 0, -1 if told.segment else 0
 
     async def _pack(
         self, member: str, segment: SegmentExport, first: int, *, last: bool

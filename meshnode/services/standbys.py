@@ -181,36 +181,30 @@ class Standbys:
             segment.epoch == seat.newest[0] and segment.writer != peer
         ):
             raise Malformed("a segment is shipped by its writer or a later one")
+        if not (ship.events or ship.head):
+            await self._drop(seat, copy, segment.epoch)
+            return False
         place = self._place(copy, ship)
-        if place is None:
+        there = self._there(copy, place, ship)
+        if place is None or ship.first != len(there):
             copy.staged = (b"", [])
             return False  # the answer says what is here
-        header, staged = copy.staged
-        before = staged if header == ship.header else []
-        events = [*before, *ship.events]
+        await self._fetch(seat, ship)
         if not ship.head:
+            events = [*there, *ship.events]
             if sum(map(len, events)) > _STAGED_BYTES_MAX:
                 raise Busy("what nothing has signed yet")
             copy.staged = (ship.header, events)
             return False
+        await self._keep(seat, copy, place, ship, [*there, *ship.events])
         copy.staged = (b"", [])
-        await self._keep(seat, copy, place, ship, events)
         return True
 
     def _place(self, copy: _Copy, ship: Ship) -> int | None:
-        """Return which segment ``ship`` goes on with, or begins; None if it doesn't fit."""
-        header, staged = copy.staged
-        if staged and header == ship.header:
-            if ship.first != len(staged):
-                return None
-            return self._begins(copy, ship)
+        """Return where the segment of ``ship`` stands: last, or after the one it follows."""
         last = len(copy.segments) - 1
         if last >= 0 and copy.segments[last].header == ship.header:
-            return last if ship.first == len(copy.segments[last].events) else None
-        return self._begins(copy, ship) if ship.first == 0 else None
-
-    def _begins(self, copy: _Copy, ship: Ship) -> int | None:
-        """Return at which place a new segment stands: after the one that it follows."""
+            return last
         parent = decode_segment(ship.header).parent
         if not parent:
             return 0
@@ -219,34 +213,52 @@ class Standbys:
                 return number + 1
         return None
 
+    def _there(self, copy: _Copy, place: int | None, ship: Ship) -> list[bytes]:
+        """Return the events of the segment that are here, signed or not."""
+        header, staged = copy.staged
+        if staged and header == ship.header:
+            return staged
+        if place is not None and place < len(copy.segments):
+            known = copy.segments[place]
+            return list(known.events) if known.header == ship.header else []
+        return []
+
+    async def _drop(self, seat: Seat, copy: _Copy, epoch: int) -> None:
+        """Forget the segments from an epoch on: the broker has others."""
+        copy.staged = (b"", [])
+        kept = [one for one in copy.segments if decode_segment(one.header).epoch < epoch]
+        for old in copy.segments[len(kept) :]:
+            await drop(self._context, seat.chartered.name, decode_segment(old.header).epoch)
+        copy.segments, copy.chain = kept, _chain(kept)
+        seat.moved(_position(kept))
+
     async def _keep(
         self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
     ) -> None:
-        """Prove, and write down, what goes on with the segment at ``place``."""
-        goes_on = (
-            place < len(copy.segments) and copy.segments[place].header == ship.header
-        ) and ship.first == len(copy.segments[place].events)
-        before = list(copy.segments[place].events) if goes_on else []
+        """Prove, and write down, a segment with all its ``events``."""
+        known = copy.segments[place] if place < len(copy.segments) else None
+        goes_on = known is not None and known.header == ship.header
+        count = len(known.events) if known is not None and goes_on else 0
         chain = copy.chain if goes_on else chain_start(ship.header)
-        for body in events:
+        for body in events[count:]:
             chain = chain_next(chain, body)
-        segment = decode_segment(ship.header)
-        head = read_head(ship.head, segment)
-        if (head.count, head.chain) != (len(before) + len(events), chain):
+        head = read_head(ship.head, decode_segment(ship.header))
+        if (head.count, head.chain) != (len(events), chain):
+            copy.staged = (b"", [])
             raise Malformed("the head signs other events than these")
-        await self._fetch(seat, ship, events)
         for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
             epoch = decode_segment(old.header).epoch
             await drop(self._context, seat.chartered.name, epoch)
-        made = SegmentExport(ship.header, [*before, *events], ship.head)
-        writes: list[Write] = grow(seat.chartered.name, made, first=len(before), events=events)
-        writes += [Put(SCHEMAS, digest(raw).hex(), raw) for raw in ship.schemas]
+        made = SegmentExport(ship.header, list(events), ship.head)
+        writes: list[Write] = grow(
+            seat.chartered.name, made, first=count, events=events[count:]
+        )
         await self._context.store.commit(*writes)
         copy.segments = [*copy.segments[:place], made]
         copy.chain = chain
         seat.moved(_position(copy.segments))
 
-    async def _fetch(self, seat: Seat, ship: Ship, events: Sequence[bytes]) -> None:
+    async def _fetch(self, seat: Seat, ship: Ship) -> None:
         """Have what the events say that their broker holds, under the tickets that came.
 
         A job can be done again without an output, and not without an input.
@@ -261,7 +273,7 @@ class Standbys:
         done = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with, seat, seat.newest, nursery.cancel_scope)
-            fetched = await outcome.acapture(self._fetch_all, seat, events, tickets)
+            fetched = await outcome.acapture(self._fetch_all, seat, ship, tickets)
             done = True
             nursery.cancel_scope.cancel()
         if not done:
@@ -269,10 +281,10 @@ class Standbys:
         fetched.unwrap()
 
     async def _fetch_all(
-        self, seat: Seat, events: Sequence[bytes], tickets: Mapping[bytes, tuple[str, bytes]]
+        self, seat: Seat, ship: Ship, tickets: Mapping[bytes, tuple[str, bytes]]
     ) -> None:
-        writes: list[Write] = []
-        for body in events:
+        writes: list[Write] = [Put(SCHEMAS, digest(raw).hex(), raw) for raw in ship.schemas]
+        for body in ship.events:
             fact = from_event(decode_event(body))
             for name, size in artifacts_of(fact).items():
                 try:

@@ -13,7 +13,10 @@ from meshnode.config import StandbyConfig
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import NoStandbys
 from meshnode.node import Node, Terms
-from simulations.mesh import CONFIG, SimMesh
+from meshnode.services import shipping
+from meshnode.services.journal_copies import drop, grow, read_copies
+from protocol.journal import Head, SegmentExport, chain_of, sign_head
+from simulations.mesh import CONFIG, NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
     answers_after,
@@ -191,5 +194,52 @@ def test_standbys_are_chosen_among_those_that_offer_it() -> None:
         assert set(seat.chartered.charter.standbys) == {mesh.peer("c"), mesh.peer("d")}
         with pytest.raises(NoStandbys, match="2 nodes are known"):
             await owner.submit(shouting(), inputs("one"), Terms(standbys=3))
+
+    play(story)
+
+
+async def with_another_story(mesh: SimMesh, name: str, *events: bytes) -> None:
+    """Let a member have other events of the first segment, under its writer's signature."""
+    node = mesh.node(name)
+    standbys = node.successions._standbys
+    (seat,) = node.successions._seats.all()
+    charter = seat.chartered.name
+    copy = await standbys._copy(charter)
+    (segment,) = copy.segments
+    kept = [*segment.events, *events] if events else segment.events[:-1]
+    chain = chain_of(segment.header, kept)
+    head = Head(job=seat.job, epoch=1, count=len(kept), chain=chain, at_ms=1)
+    signed = sign_head(mesh.identity("a"), NETWORK, head)
+    made = SegmentExport(segment.header, kept, signed)
+    context = node.broker._context
+    await drop(context, charter, 1)
+    await context.store.commit(*grow(charter, made, first=0, events=kept))
+    copy.segments, copy.chain = [made], chain
+
+
+@pytest.mark.parametrize("events", [[], [b"one that nobody else has"]])
+@pytest.mark.parametrize("part", [2, 256])
+def test_a_member_that_has_another_story_is_told_the_brokers(
+    events: list[bytes], part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_EVENTS_MAX", part)
+
+    async def story(mesh: SimMesh) -> None:
+        agents = [TextAgent(answers_after(3.0)) for _ in range(2)]
+        owner, *_ = await mesh_of(mesh, *agents)
+        job = await owner.submit(shouting(8), inputs(*WORDS), terms(mesh))
+        await trio.sleep(1.5)
+        mesh.crash("a")
+        await with_another_story(mesh, "d", *events)
+        assert await broker_of(mesh, job, "c", "d") == "c"
+        state = await mesh.node("c").wait(job)
+        assert state.done is not None
+        assert state.done.state == "completed"
+        await trio.sleep(3)
+        (seat,) = mesh.node("d").successions._seats.all()
+        copies = await mesh.node("d").successions._standbys.segments(seat.chartered.name)
+        assert copies == (await mesh.node("c").journal(job)).segments
+        on_disk = await read_copies(mesh.node("d").broker._context, seat.chartered.name)
+        assert on_disk == copies
 
     play(story)
