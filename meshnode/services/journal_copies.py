@@ -14,6 +14,8 @@ from protocol.journal import SegmentExport, decode_segment
 #: ``charter, hex/epoch`` -> the newest head of that segment.
 HEADS: Final = "copy_head"
 _SEGMENTS_MAX: Final = 1_000
+#: Segments that are looked through at once.
+_SWEPT_MAX: Final = 1_000_000
 
 
 def _key(charter: bytes, epoch: int) -> str:
@@ -59,3 +61,26 @@ async def drop(context: Context, charter: bytes, epoch: int) -> None:
     """
     await context.store.drop_log(copy_log(charter, epoch))
     await context.store.commit(Delete(HEADS, _key(charter, epoch)))
+
+
+async def copied(context: Context) -> dict[bytes, list[int]]:
+    """Return the epochs of which there are copies, by charter.
+
+    Raises:
+        StoreError: The disk refused.
+    """
+    found: dict[bytes, list[int]] = {}
+    for key, _ in await context.store.scan(HEADS, count_max=_SWEPT_MAX):
+        charter, _, epoch = key.partition("/")
+        found.setdefault(bytes.fromhex(charter), []).append(int(epoch))
+    return found
+
+
+async def job_of(context: Context, charter: bytes, epoch: int) -> str:
+    """Return the job whose segment is copied there, or nothing if its header is gone.
+
+    Raises:
+        StoreError: The disk refused.
+    """
+    entries = await context.store.log(copy_log(charter, epoch))
+    return decode_segment(entries[0]).job if entries else ""

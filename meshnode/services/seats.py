@@ -138,6 +138,7 @@ class Seats:
         self._sessions = sessions
         self._seats: dict[bytes, Seat] = {}
         self._nursery: trio.Nursery | None = None
+        self._admitting = trio.Lock()
         self.won: Tell = _nobody
         self.lost: Tell = _nobody
         self.admit: Callable[[Chartered], Awaitable[None]] = _admit_none
@@ -224,8 +225,14 @@ class Seats:
             seat.over = True
             seat.poke()
 
+    def resign(self, seat: Seat) -> None:
+        """Leave the epoch that was won to others: there is nothing here to go on from."""
+        quiet_ms = self._ends_ms(seat)
+        seat.view = seat.view._replace(candidacy=None, quiet_until_ms=quiet_ms)
+        seat.poke()
+
     async def leave(self, seat: Seat) -> None:
-        """Be no member any more: the job was never begun."""
+        """Be no member any more: the job was never begun, or is long over."""
         seat.over = True
         seat.poke()
         self._seats.pop(seat.chartered.name, None)
@@ -274,11 +281,10 @@ class Seats:
         members = chartered.members
         if incoming.peer not in members or self._context.peer not in members:
             raise Malformed("an epoch is asked for by one member of another")
-        seat = self._seats.get(chartered.name)
-        if seat is None:
-            await self.admit(chartered)
-            seat = self._seats.get(chartered.name)  # or it came twice
+        async with self._admitting:  # two members may ask at once
+            seat = self._seats.get(chartered.name)
             if seat is None:
+                await self.admit(chartered)
                 seat = await self.take(ask.charter, chartered)
         if seat.over:
             return encode(Answer(b"", 0, "", over=True))
@@ -307,7 +313,7 @@ class Seats:
 
     async def _attend(self, seat: Seat) -> None:
         """Do what is due, whenever it is, until the job is over or the charter is."""
-        while not seat.over and self._clock.now_ms() < self._ends_ms(seat):
+        while not (seat.over or self.is_past(seat)):
             changed = seat.changed
             wait_ms = seat.rules.due_ms(seat.view) - self._clock.now_ms()
             with trio.move_on_after(max(0.0, wait_ms / 1000)):
@@ -321,6 +327,10 @@ class Seats:
             if not (asked and self.acts(seat)):
                 # It may not stand, or the others were away: not again at once.
                 await trio.sleep(_AGAIN_S)
+
+    def is_past(self, seat: Seat) -> bool:
+        """Tell whether its charter has expired for everyone."""
+        return self._clock.now_ms() >= self._ends_ms(seat)
 
     def _ends_ms(self, seat: Seat) -> int:
         return seat.chartered.charter.expires_ms + SKEW_MS_MAX

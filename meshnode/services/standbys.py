@@ -22,7 +22,8 @@ from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
-from meshnode.services.journal_copies import drop, grow, read_copies
+from meshnode.services.job_rows import JOBS
+from meshnode.services.journal_copies import copied, drop, grow, job_of, read_copies
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.shipping import artifacts_of
@@ -106,8 +107,9 @@ class Standbys:
             raise Malformed(no.text)
         if self._seats.held >= self._config.jobs_max:
             raise Busy("the jobs that this node stands by for")
-        if self._seats.of_job(charter.job) is not None:
-            raise Malformed("another charter has this job")
+        row = await self._context.store.read(JOBS, charter.job)
+        if row is not None or self._seats.of_job(charter.job) is not None:
+            raise Malformed("this job's id is another's here")
 
     # --- what is here ---
 
@@ -136,6 +138,44 @@ class Standbys:
         """
         for seat in self._seats.all():
             await self._copy(seat.chartered.name)
+
+    async def keep_own(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
+        """Keep what this node wrote as a broker, to go on from it in a later epoch.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        copy = await self._copy(seat.chartered.name)
+        async with copy.turn:
+            await self._drop(seat, copy, 0)
+            for segment in segments:
+                events = segment.events
+                await self._context.store.commit(
+                    *grow(seat.chartered.name, segment, first=0, events=events)
+                )
+            copy.segments, copy.chain = list(segments), _chain(segments)
+            seat.moved(_position(copy.segments))
+
+    async def forget_old(self) -> None:
+        """Forget the journals of jobs that are listed here no more, and whose time is over.
+
+        Raises:
+            StoreError: The disk refused; the rest goes the next time.
+        """
+        for charter, epochs in (await copied(self._context)).items():
+            seat = self._seats.seat(charter)
+            if seat is not None and not self._seats.is_past(seat):
+                continue
+            job = await job_of(self._context, charter, epochs[0])
+            if await self._context.store.read(JOBS, job) is not None:
+                continue  # its journal begins with them
+            for epoch in epochs:
+                await drop(self._context, charter, epoch)
+            self._copies.pop(charter, None)
+            self._context.emit("standby.forgotten", job=job)
+        for seat in self._seats.all():
+            if self._seats.is_past(seat):
+                await self._seats.leave(seat)
 
     # --- taking in ---
 

@@ -50,6 +50,8 @@ _SEARCH_S: Final = 5.0
 #: Contractors that can't be shown who the new broker is are tried again after this, seconds.
 _SHOW_S: Final = (0.0, 1.0, 5.0)
 _SHOW_TIMEOUT_S: Final = 5.0
+#: How often what nobody needs any more is looked for, seconds.
+_FORGET_S: Final = 3_600.0
 
 
 class Jobs(Protocol):
@@ -137,7 +139,12 @@ class Successions:
             for seat in self._seats.all():
                 if not seat.over:
                     nursery.start_soon(self._tell_the_end, seat)
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(_FORGET_S)
+                try:
+                    await self._standbys.forget_old()
+                except StoreError as exc:
+                    self._context.emit("standby.kept", why=str(exc))
 
     async def _tell_the_end(self, seat: Seat) -> None:
         """Ship the end of a job that a restart came between; one that goes on is resumed."""
@@ -303,12 +310,13 @@ class Successions:
 
     async def _take_over(self, seat: Seat) -> None:
         assert self._jobs is not None
-        segments = await self._standbys.segments(seat.chartered.name)
-        if not segments:
-            # The owner went before it shipped anything: there is no job to go on with.
-            self._context.emit("job.never_begun", job=seat.job)
-            return
         try:
+            segments = await self._to_go_on_from(seat)
+            if not segments:
+                # The owner went before it shipped anything: it alone can go on.
+                self._context.emit("job.never_begun", job=seat.job)
+                self._seats.resign(seat)
+                return
             journal = await self._jobs.take_over(seat.job, segments, elected_of(seat))
         except (MeshError, ProtocolError) as exc:
             self._context.emit("job.not_taken_over", job=seat.job, why=str(exc))
@@ -323,6 +331,15 @@ class Successions:
         async with trio.open_nursery() as nursery:
             for peer in sorted(peers):
                 nursery.start_soon(self._show, seat, peer)
+
+    async def _to_go_on_from(self, seat: Seat) -> Sequence[SegmentExport]:
+        """Return the job's journal: what was shipped here, or this node's own."""
+        assert self._jobs is not None
+        known = await self._jobs.known(seat.job)
+        if known is not None and not known.following:
+            known.retire()
+            await self._standbys.keep_own(seat, known.segments)
+        return await self._standbys.segments(seat.chartered.name)
 
     async def _show(self, seat: Seat, peer: str) -> None:
         """Show a contractor who its job's broker is now."""

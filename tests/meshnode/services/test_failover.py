@@ -14,7 +14,7 @@ from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import NoStandbys
 from meshnode.node import Node, Terms
 from meshnode.services import shipping
-from meshnode.services.journal_copies import drop, grow, read_copies
+from meshnode.services.journal_copies import copied, drop, grow, read_copies
 from protocol.journal import Head, SegmentExport, chain_of, sign_head
 from simulations.mesh import CONFIG, NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
@@ -241,5 +241,51 @@ def test_a_member_that_has_another_story_is_told_the_brokers(
         assert copies == (await mesh.node("c").journal(job)).segments
         on_disk = await read_copies(mesh.node("d").broker._context, seat.chartered.name)
         assert on_disk == copies
+
+    play(story)
+
+
+def test_an_owner_goes_on_from_its_own_journal_after_an_epoch_without_work() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = [TextAgent(answers_after(12.0)) for _ in range(2)]
+        owner, *_ = await mesh_of(mesh, *agents)
+        job = await owner.submit(shouting(8), inputs(*WORDS), terms(mesh))
+        await trio.sleep(1.5)
+        rest = [mesh.peer(name) for name in mesh.members if name != "a"]
+        mesh.world.network.partition([mesh.peer("a")], rest)
+        (seat,) = mesh.node("c").successions._seats.all()
+        await until(lambda: seat.newest[0] == 2)
+        mesh.crash("c")  # which has shipped nothing of its epoch
+        mesh.world.network.partition()
+        state = await owner.wait(job)
+        assert state.done is not None
+        assert state.done.state == "completed"
+        proved = verify_provenance(await (await owner.journal(job)).export())
+        assert proved.brokers in {(owner.peer, owner.peer), (owner.peer, mesh.peer("d"))}
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        assert await again.outputs(job) == {"said": [word.upper() for word in WORDS]}
+
+    play(story)
+
+
+def test_a_standby_forgets_when_the_charter_has_expired() -> None:
+    async def story(mesh: SimMesh) -> None:
+        owner, *_ = await mesh_of(mesh, TextAgent())
+        job = await owner.submit(shouting(), inputs("one"), terms(mesh, deadline_s=60.0))
+        await owner.wait(job)
+        await trio.sleep(5)
+        node = mesh.node("c")
+        context, standbys = node.broker._context, node.successions._standbys
+        await standbys.forget_old()
+        assert await context.store.scan("seat")
+        assert len(await copied(context)) == 1
+        node.successions._seats._clock = mesh.world.clock(skew_ms=2 * 3_600_000)
+        await standbys.forget_old()
+        assert await context.store.scan("seat") == []
+        assert await copied(context) == {}
+        assert not [name for name in mesh.members["c"].disk.logs if name.startswith("copy/")]
+        await trio.sleep(3_700)  # and it goes on looking
+        assert mesh.up("c")
 
     play(story)
