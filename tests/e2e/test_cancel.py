@@ -8,9 +8,10 @@ has ended; and by themselves when nobody is left to cancel them.
 import json
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Toil:
             told += os.read(self.pipe, 100)
         for pid in told.split():
             watched = os.pidfd_open(int(pid))
-            self.stack.callback(os.close, watched)
+            self.stack.callback(end, watched)
             self.watched.append(watched)
         follow(self.desk, self.job, ["charged", "charged"])
         assert self.gone(0) == 0, "they toil"
@@ -87,6 +88,13 @@ class Toil:
         """Return how many of the processes have ended, once all have or it is too late."""
         ended = [fd for fd in self.watched if select.select([fd], [], [], within_s)[0]]
         return len(ended)
+
+
+def end(watched: int) -> None:
+    """Leave no process behind that toils on because the test failed."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(watched, signal.SIGKILL)
+    os.close(watched)
 
 
 def follow(desk: NodeProcess, job: str, kinds: Sequence[str]) -> None:
