@@ -128,6 +128,7 @@ class Session:
     nursery: trio.Nursery | None = None
     reason: str = ""
     stopped: bool = False
+    deaf: bool = False  # nobody is there any more for what still comes
     settled: trio.Event = field(default_factory=trio.Event)
     _wake: trio.Event = field(default_factory=trio.Event)
     _writing: bool = False  # by the writer, which looks again before it rests
@@ -153,7 +154,10 @@ class Session:
                     nursery.cancel_scope.cancel()
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._beat)
-                await self._read()
+                try:
+                    await self._read()
+                finally:
+                    self.deaf = True  # the nursery closes before its end is noted
                 nursery.cancel_scope.cancel()
         finally:
             self._end()
@@ -186,7 +190,7 @@ class Session:
 
     def _take(self, data: bytes) -> None:
         """Take in what came; a peer that breaks the protocol loses the session."""
-        if self.ended.is_set() or self.stopped:
+        if self.deaf or self.ended.is_set() or self.stopped:
             return  # it came while the session was ending
         try:
             for event in self.machine.receive(data, now_ms=self._now_ms()):
