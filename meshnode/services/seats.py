@@ -413,10 +413,13 @@ class Seats:
 
     async def _do(self, seat: Seat, turn: Turn) -> None:
         """Write down what ``turn`` promises, and only then be where it leads."""
-        if turn.writes is not None:
-            await self._write(seat, turn.writes)
-        seat.view = turn.seat._replace(position=seat.position)
-        seat.poke()
+        with trio.CancelScope(
+            shield=True
+        ):  # or what was promised would be known to the disk only
+            if turn.writes is not None:
+                await self._write(seat, turn.writes)
+            seat.view = turn.seat._replace(position=seat.position)
+            seat.poke()
 
     async def _write(self, seat: Seat, promise: Promise, *, over: bool = False) -> None:
         row = SeatRow(

@@ -16,7 +16,7 @@ import trio
 
 from meshnode.domain.facts import Delivered, Fact, from_event
 from meshnode.domain.failover import Position
-from meshnode.errors import ArtifactError, Busy, Superseded
+from meshnode.errors import ArtifactError, Busy, StoreError, Superseded
 from meshnode.ports import Put, Write
 from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts, Wanted
@@ -194,7 +194,11 @@ class Standbys:
         async with copy.turn:
             if self._seats.is_broker(seat):
                 raise Malformed("this node is the broker")
-            grew = await self._take(seat, copy, ship, incoming.peer)
+            try:
+                grew = await self._take(seat, copy, ship, incoming.peer)
+            except StoreError:
+                self._copies.pop(won.chartered.name, None)  # the disk alone knows now
+                raise
         if grew:
             await self.grown(seat, copy.segments)
         return encode(self._told(copy))
@@ -267,10 +271,12 @@ class Standbys:
         """Forget the segments from an epoch on: the broker has others."""
         copy.staged = (b"", [])
         kept = [one for one in copy.segments if decode_segment(one.header).epoch < epoch]
-        for old in copy.segments[len(kept) :]:
-            await drop(self._context, seat.chartered.name, decode_segment(old.header).epoch)
-        copy.segments, copy.chain = kept, _chain(kept)
-        seat.moved(_position(kept))
+        with trio.CancelScope(shield=True):
+            for old in copy.segments[len(kept) :]:
+                epoch_of = decode_segment(old.header).epoch
+                await drop(self._context, seat.chartered.name, epoch_of)
+            copy.segments, copy.chain = kept, _chain(kept)
+            seat.moved(_position(kept))
 
     async def _keep(
         self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
@@ -286,17 +292,18 @@ class Standbys:
         if (head.count, head.chain) != (len(events), chain):
             copy.staged = (b"", [])
             raise Malformed("the head signs other events than these")
-        for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
-            epoch = decode_segment(old.header).epoch
-            await drop(self._context, seat.chartered.name, epoch)
         made = SegmentExport(ship.header, list(events), ship.head)
         writes: list[Write] = grow(
             seat.chartered.name, made, first=count, events=events[count:]
         )
-        await self._context.store.commit(*writes)
-        copy.segments = [*copy.segments[:place], made]
-        copy.chain = chain
-        seat.moved(_position(copy.segments))
+        with trio.CancelScope(shield=True):  # or memory would lag behind the disk
+            for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
+                epoch = decode_segment(old.header).epoch
+                await drop(self._context, seat.chartered.name, epoch)
+            await self._context.store.commit(*writes)
+            copy.segments = [*copy.segments[:place], made]
+            copy.chain = chain
+            seat.moved(_position(copy.segments))
 
     async def _fetch(self, seat: Seat, ship: Ship) -> None:
         """Have what the events say that their broker holds, under the tickets that came.

@@ -78,6 +78,7 @@ def test_a_standby_finishes_the_job_of_a_killed_broker(tmp_path: Path) -> None:
             "graph": GRAPH,
             "inputs": {"words": WORDS},
             "deadline_s": 300,
+            "hedges_pct": 0,  # which do things twice on purpose
             "standbys": [node.peer for node in standbys],
         }
         job = desk.api("POST", "/api/jobs", json=body).json()["job"]

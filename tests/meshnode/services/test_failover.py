@@ -15,7 +15,9 @@ from meshnode.errors import NoStandbys
 from meshnode.node import Node, Terms
 from meshnode.services import shipping
 from meshnode.services.journal_copies import copied, drop, grow, read_copies
+from meshnode.services.seats import Seat
 from protocol.journal import Head, SegmentExport, chain_of, sign_head
+from protocol.shipping import Ship
 from simulations.mesh import CONFIG, NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
@@ -289,3 +291,40 @@ def test_a_standby_forgets_when_the_charter_has_expired() -> None:
         assert mesh.up("c")
 
     play(story)
+
+
+def test_a_broker_that_dies_while_a_standby_writes_leaves_it_able_to_go_on() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = [TextAgent(answers_after(3.0)) for _ in range(2)]
+        owner, *_ = await mesh_of(mesh, *agents)
+        job = await owner.submit(shouting(8), inputs(*WORDS), terms(mesh))
+        await trio.sleep(1.5)
+        for name in ("c", "d"):  # whoever asks goes away while the disk writes
+            node = mesh.node(name)
+            (seat,) = node.successions._seats.all()
+            copy = await node.successions._standbys._copy(seat.chartered.name)
+            commit, cut = node.broker._context.store.commit, trio.CancelScope()
+
+            async def cut_off(*writes: Any, commit: Any = commit, cut: Any = cut) -> None:
+                cut.cancel()
+                await commit(*writes)
+
+            context = node.successions._standbys._context
+            context.store.commit = cut_off  # type: ignore[method-assign]
+            event = (await owner.journal(job)).segments[-1].events[-1]
+            ship = signed_ship(mesh, seat, copy.segments[-1], event)
+            with cut:
+                await node.successions._standbys._take(seat, copy, ship, mesh.peer("a"))
+            context.store.commit = commit  # type: ignore[method-assign]
+            assert await read_copies(context, seat.chartered.name) == copy.segments
+
+    play(story)
+
+
+def signed_ship(mesh: SimMesh, seat: Seat, segment: SegmentExport, event: bytes) -> Ship:
+    """One event more, as the owner would ship it."""
+    events = [*segment.events, event]
+    chain = chain_of(segment.header, events)
+    head = Head(job=seat.job, epoch=1, count=len(events), chain=chain, at_ms=1)
+    signed = sign_head(mesh.identity("a"), NETWORK, head)
+    return Ship(b"", segment.header, len(events) - 1, [event], signed, [], [])
