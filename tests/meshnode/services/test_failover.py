@@ -306,8 +306,10 @@ def test_a_broker_that_dies_while_a_standby_writes_leaves_it_able_to_go_on() -> 
             commit, cut = node.broker._context.store.commit, trio.CancelScope()
 
             async def cut_off(*writes: Any, commit: Any = commit, cut: Any = cut) -> None:
+                with trio.CancelScope(shield=True):
+                    await commit(*writes)
                 cut.cancel()
-                await commit(*writes)
+                await trio.lowlevel.checkpoint()
 
             context = node.successions._standbys._context
             context.store.commit = cut_off  # type: ignore[method-assign]
