@@ -16,6 +16,7 @@ import trio
 
 from meshnode.errors import AgentError
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, JsonValue, Measures, Output
+from simulations.alarms import sleep
 
 T = TypeVar("T")
 
@@ -286,9 +287,9 @@ class SimAgent:
     async def answer(self, value: dict[str, JsonValue]) -> JsonValue:
         """Take as long as its temper says, and return what that makes of the output."""
         temper, draw = self._temper, self._rng.random()
-        await trio.sleep(self._rng.uniform(*temper.latency_s))
+        await sleep(self._rng.uniform(*temper.latency_s))
         if draw < temper.slow_chance:
-            await trio.sleep(temper.slow_s)
+            await sleep(temper.slow_s)
         elif draw < temper.hang_chance:
             await trio.sleep_forever()
         elif draw < temper.error_chance:

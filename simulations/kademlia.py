@@ -36,6 +36,7 @@ from typing import Final
 import trio
 
 from meshnode.errors import Unreachable
+from simulations.alarms import sleep
 from simulations.answering import Answering
 from simulations.directory import Validate
 from simulations.kademlia_node import Delay, KadNode, Population, Reaches, Rules
@@ -212,7 +213,7 @@ class SimKademliaPort:
         async with node.operations:
             walk, taken = kademlia.operations.publish(node, record, names)
             kademlia.tell("publish", node, walk, taken)
-            await trio.sleep(walk.now_s)
+            await sleep(walk.now_s)
         if not taken:
             raise Unreachable(self._peer, "no directory peer took the record")
 
@@ -224,7 +225,7 @@ class SimKademliaPort:
         async with node.operations:
             walk, found = kademlia.operations.providers(node, name, count_max)
             kademlia.tell("providers", node, walk, len(found))
-            await trio.sleep(walk.now_s)
+            await sleep(walk.now_s)
         return found
 
     async def record(self, peer: str) -> bytes | None:
@@ -235,5 +236,5 @@ class SimKademliaPort:
         async with node.operations:
             walk, found = kademlia.operations.record(node, peer)
             kademlia.tell("record", node, walk, int(found is not None))
-            await trio.sleep(walk.now_s)
+            await sleep(walk.now_s)
         return found

@@ -20,6 +20,7 @@ import trio
 
 from meshnode.errors import StreamLost, Unreachable
 from meshnode.ports import Handler
+from simulations.alarms import sleep
 from simulations.climate import Climate
 from simulations.endings import Endings
 from simulations.geography import Access, Home
@@ -234,7 +235,7 @@ class SimNetwork:
     async def round_trip(self, one: str, other: str) -> None:
         """Take as long as a question from ``one`` to ``other`` with its answer."""
         delay_s = self.weather(one, other).delay_s(self._rng)
-        await trio.sleep(delay_s + self.weather(other, one).delay_s(self._rng))
+        await sleep(delay_s + self.weather(other, one).delay_s(self._rng))
 
     def hang_up(self, link: Link, host: "SimTransport") -> None:
         """Break ``link`` because ``host`` wants it; the other side hears of it later."""

@@ -29,6 +29,7 @@ from meshnode.services.job_terms import Terms
 from protocol.graph import TaskGraph
 from simulations import faults
 from simulations.agents import Act, Backroom, CallBook, Hireable, Post, Skill
+from simulations.alarms import sleep
 from simulations.answers import Answers
 from simulations.checkers import (
     Ending,
@@ -340,18 +341,18 @@ class Stage:
                     )
                 except Down as exc:
                     owned.unheard = f"{exc} is down"
-                    await trio.sleep(_POLL_S)
+                    await sleep(_POLL_S)
                 except MeshError as exc:
                     if trio.current_time() - owned.begun_s >= owned.terms.deadline_s:
                         return refused(owned, exc.code, str(exc))
                     owned.unheard = f"{exc.code}: {exc}"
-                    await trio.sleep(_POLL_S)
+                    await sleep(_POLL_S)
             while True:
                 try:
                     return await self.mesh.ask(owned.by, lambda node: end_at(node, owned))
                 except (Down, MeshError) as exc:
                     owned.unheard = f"{type(exc).__name__}: {exc}"
-                await trio.sleep(_POLL_S)
+                await sleep(_POLL_S)
         if not owned.job:
             return refused(owned, "", owned.unheard)
         self.watch.troubles.append(

@@ -49,6 +49,7 @@ from meshnode.ports import (
     check_write,
     read_sum,
 )
+from simulations.alarms import sleep_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,7 @@ class MemoryStore:
         self._ended = "is closed"
         with trio.CancelScope(shield=True):
             if self._pending:
-                await trio.sleep_until(self._pending[-1].due_s)
+                await sleep_until(self._pending[-1].due_s)
             self._settle()
         if self._disk.user is self:
             self._disk.sync()
@@ -373,7 +374,7 @@ class MemoryStore:
                 f"store in memory can't grow: {reason}", hint="free some space"
             )
         self._pending.append(commit)
-        await trio.sleep_until(commit.due_s)
+        await sleep_until(commit.due_s)
         self._settle()
         if commit.error is not None:
             raise commit.error

@@ -8,8 +8,8 @@ Same code, same seed: same trace hash, in any process.  What that takes:
 * **Order of tasks.**  Trio shuffles the ready tasks on purpose.  It has a switch
   that sorts them first (by age) and shuffles with a ``Random`` of its own, made for
   Hypothesis; both names are private.  They are touched in :func:`_pinned`, which
-  refuses to start if either has gone, and :func:`standing_still` only.  (One more name,
-  of its clock, is touched in :func:`_clock`.)  The sets of tasks inside Trio (who waits
+  refuses to start if either has gone, and :func:`standing_still` only.  (More names,
+  of its clock, are touched in :func:`_clock`.)  The sets of tasks inside Trio (who waits
   for an event, who is in a nursery, who is cancelled with it) iterate in the order of
   addresses, which differ between processes; but each is only used to make all its
   members ready for the same round, which is then sorted.
@@ -31,8 +31,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import outcome
 import trio
@@ -40,6 +41,7 @@ import trio.testing
 from trio._core import _run as trio_run
 from typing_extensions import override
 
+from simulations.alarms import Alarms
 from simulations.clock import SeededEntropy, SimClock
 from simulations.network import SimNetwork, Weather, open_network
 from simulations.trace import Trace
@@ -49,7 +51,7 @@ LIMIT_S: Final = 86_400.0
 
 #: Rounds of Trio's loop between collections of the youngest, middle, oldest objects.
 #: In a world of a thousand nodes the last takes a second and finds few megabytes.
-_GC_ROUNDS: Final = (2_000, 20_000, 1_000_000)
+_GC_ROUNDS: Final = (1_000, 10_000, 500_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,10 @@ def run(
     """
     trace = Trace(lines_max=lines_max)
 
+    alarms = Alarms()
+
     async def main() -> Run:
+        alarms.use()
         with trio.fail_after(limit_s):
             rng = Random(f"{seed}/network")
             async with open_network(rng, weather=weather, trace=trace) as network:
@@ -141,7 +146,7 @@ def run(
 
     with _pinned(seed), _collecting_at_fixed_times() as instrument:
         try:
-            return trio.run(main, clock=_clock(), instruments=[instrument])
+            return trio.run(main, clock=_clock(alarms), instruments=[instrument])
         except BaseException as exc:
             exc.add_note(f"seed {seed}, trace {trace.digest()[:16]}")
             exc.add_note(f"replay: {replay or _replay(scenario, seed)}")
@@ -184,12 +189,30 @@ def _pinned(seed: int) -> Iterator[None]:
         names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
 
 
-def _clock() -> trio.testing.MockClock:
-    """Return a clock that jumps, and that is quick to read: that is done twice a step."""
+def _clock(alarms: Alarms) -> trio.testing.MockClock:
+    """Return a clock that jumps to what is due next, and that is quick to read.
+
+    Trio's own takes a round of the loop to jump and another one to look who is due, and is
+    read twice a step.
+    """
     clock = trio.testing.MockClock(autojump_threshold=0)
     inside = vars(clock)
-    assert "_virtual_base" in inside, "Trio changed: MockClock has no _virtual_base"
+    for name in ("_virtual_base", "_autojump"):
+        assert hasattr(clock, name), f"Trio changed: MockClock has no {name}"
+    deadlines: Any = None
+
+    def jump() -> None:
+        nonlocal deadlines
+        if deadlines is None:
+            deadlines = trio_run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        due_s = min(deadlines.next_deadline(), alarms.next_s())
+        if due_s < inf:
+            inside["_virtual_base"] = due_s
+            alarms.ring(due_s)
+            deadlines.expire(due_s)
+
     inside["current_time"] = lambda: inside["_virtual_base"]  # its rate is 0
+    inside["_autojump"] = jump
     return clock
 
 
