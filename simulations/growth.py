@@ -39,6 +39,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._records._finished": 512,
         "contractor._records._taken": 512,
         "contractor._unwanted": 20_000,
+        "directory._exchange._neighbours._told": 4_096,
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
         "outbox._ended": 1_000,
         "tallies._open": 4_096,

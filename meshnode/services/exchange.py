@@ -146,6 +146,7 @@ class Exchange:
             neighbour.woken.set()
         if not push.records:
             return
+        own_sequence = self._neighbours.own_sequence() if self._own in sent else 0
         body = encode(Push(records=push.records))
         try:
             await self._sessions.request(neighbour.peer, PUSH, body, timeout_s=_REQUEST_S)
@@ -153,6 +154,8 @@ class Exchange:
             neighbour.owed = dict.fromkeys((*sent, *neighbour.owed))
             neighbour.woken.set()
             await trio.sleep(min(exc.retry_after_ms / 1000, _BUSY_S_MAX))
+        else:
+            self._neighbours.told(neighbour.peer, own_sequence)
 
     async def _compare(self, neighbour: Neighbour) -> None:
         """Compare at intervals, if this node chose the neighbour."""

@@ -39,6 +39,8 @@ _INTERVALS_SILENT_MAX: Final = 4
 _SHUN_S: Final = 600.0
 _MUTE_S: Final = 60.0
 _PAUSE_S: Final = 1.0
+#: Peers of which it is remembered what they were sent of this node's own record.
+_TOLD_MAX: Final = 4_096
 #: A neighbour that is lost sooner than this is one that hangs up, seconds.
 _BRIEF_S: Final = 5.0
 
@@ -103,6 +105,7 @@ class Neighbours:
         self._all: dict[str, Neighbour] = {}
         self._shunned_until_s: dict[str, float] = {}
         self._avoided_until_s: dict[str, float] = {}
+        self._told: dict[str, int] = {}
         self._restless = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._tend: Tend | None = None
@@ -228,7 +231,7 @@ class Neighbours:
         neighbour = self._all.get(peer) or self._meet(peer)
         neighbour.chosen = True
         neighbour.promoted.set()
-        neighbour.owe(self._own)
+        self._introduce(neighbour)
 
     def _meet(self, peer: str) -> Neighbour:
         assert self._nursery is not None
@@ -246,7 +249,30 @@ class Neighbours:
         if neighbour is not None:
             neighbour.heard_s = trio.current_time()
         elif sum(not other.chosen for other in self._all.values()) < self._inbound_max:
-            self._meet(peer).owe(self._own)
+            self._introduce(self._meet(peer))
+
+    def _introduce(self, neighbour: Neighbour) -> None:
+        """Have a new neighbour sent this node's own record, unless it has been.
+
+        Who comes back after a broken connection has it; who has forgotten it, because it
+        was started again, asks those whom it chooses itself for all that there is.
+        """
+        if self._told.get(neighbour.peer) != self.own_sequence():
+            neighbour.owe(self._own)
+
+    def told(self, peer: str, sequence: int) -> None:
+        """Note that ``peer`` was sent this node's own record of ``sequence``; 0 is none."""
+        if not sequence:
+            return
+        self._told.pop(peer, None)
+        self._told[peer] = sequence
+        if len(self._told) > _TOLD_MAX:
+            del self._told[next(iter(self._told))]
+
+    def own_sequence(self) -> int:
+        """Return that of this node's own record; 0 before there is one."""
+        own = self._catalogue.record(self._own, now_ms=self._intake.now_ms())
+        return own.sequence if own is not None else 0
 
     # --- parting ---
 

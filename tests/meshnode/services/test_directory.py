@@ -1,5 +1,6 @@
 """Nodes find each other, through neighbours and through the DHT."""
 
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from meshnode.services.directory import validate_record
 from meshnode.services.records import names_of
 from meshnode.services.sessions import RequestFailed
 from protocol import limits
-from protocol.catalogue import DIGEST, PULL, summary
+from protocol.catalogue import DIGEST, PULL, PUSH, summary
 from protocol.codec import encode
 from protocol.errors import ErrorCode, Malformed
 from simulations.clock import EPOCH_MS, SimClock
@@ -216,6 +217,27 @@ async def test_little_is_said_when_nothing_happens(autojump_clock: MockClock) ->
         await trio.sleep(100)
         assert set(asked) == {DIGEST}
         assert len(asked) <= 8 * 8 * 100 / 7.5
+
+
+async def test_who_comes_back_is_not_told_again_what_it_was_told(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_mesh() as mesh:
+        nodes = await joined_mesh(mesh, 5, NO_STRANGERS)
+        await trio.sleep(60)
+        asked = record_requests(nodes)
+        for _ in range(5):
+            for one, other in combinations(nodes, 2):
+                if other.peer in one.sessions.connected():
+                    mesh.network.break_link(one.peer, other.peer)
+            await trio.sleep(30)
+        assert set(asked) == {DIGEST}, "they are neighbours again and compare, that is all"
+        nodes[3].offered.append(capability("text.translation@2", agent="new"))
+        nodes[3].service.changed()
+        await mesh.until(
+            lambda: all(node.service.providers("text") for node in nodes), within_s=1
+        )
+        assert set(asked) == {DIGEST, PUSH}
 
 
 # --- dialling -------------------------------------------------------------------------
