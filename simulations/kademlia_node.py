@@ -143,6 +143,12 @@ class KadNode:
         self.known[key] = None
         self.table.meet(key, self._pings)
 
+    def hear_of_all(self, keys: Sequence[int]) -> None:
+        """Learn where peers are, in that order; of itself it hears nothing new."""
+        others = [key for key in keys if key != self.key]
+        self.known.update(dict.fromkeys(others))
+        self.table.meet_all(others, self._pings)
+
     def contacted_by(self, asker: "KadNode") -> None:
         """Note who asks.
 

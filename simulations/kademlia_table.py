@@ -19,6 +19,9 @@ from typing import Final
 
 import base58
 
+#: Questions whose answer a table remembers until somebody comes into it or goes.
+_ASKED_MAX: Final = 64
+
 KEY_BITS: Final = 256
 _END: Final = 1 << KEY_BITS
 
@@ -45,7 +48,9 @@ def nearest(keys: Iterable[int], target: int, count: int) -> list[int]:
 class RoutingTable:
     """The peers that one node would ask."""
 
-    __slots__ = ("_bounds", "_bucket_max", "_buckets_max", "_keys", "_own", "_seen", "_tick")
+    __slots__ = (
+        "_asked", "_bounds", "_bucket_max", "_buckets_max", "_keys", "_own", "_seen", "_tick",
+    )  # fmt: skip
 
     def __init__(self, own: int, *, bucket_max: int = 20, buckets_max: int = 256) -> None:
         """Be empty.
@@ -62,6 +67,7 @@ class RoutingTable:
         self._keys: list[int] = []
         self._seen: dict[int, int] = {}  # when it was heard of last, as a count
         self._tick = 0
+        self._asked: dict[tuple[int, int], list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -75,7 +81,19 @@ class RoutingTable:
         return len(self._bounds)
 
     def nearest(self, target: int, count: int) -> list[int]:
-        """Return the ``count`` peers nearest to ``target``, the nearest first."""
+        """Return the ``count`` peers nearest to ``target``, the nearest first.
+
+        The list is the table's own, so don't change it: a hundred nodes that look for one
+        record ask the same few peers the same.
+        """
+        asked = self._asked.get((target, count))
+        if asked is None:
+            if len(self._asked) >= _ASKED_MAX:
+                self._asked.clear()
+            asked = self._asked[target, count] = self._nearest(target, count)
+        return asked
+
+    def _nearest(self, target: int, count: int) -> list[int]:
         keys = self._keys
         # About so many bits are not in the prefix that ``count`` peers have in common.
         bits = KEY_BITS + 1 - max(1, len(keys) // count).bit_length()
@@ -87,6 +105,19 @@ class RoutingTable:
                 return nearest(keys[first:last], target, count)
             bits += 1
         return nearest(keys, target, count)
+
+    def meet_all(self, keys: Iterable[int], answers: Callable[[int], bool]) -> None:
+        """Meet each of ``keys``, in that order; most are there already."""
+        seen, tick = self._seen, self._tick
+        for key in keys:
+            if key in seen:
+                tick += 1
+                seen[key] = tick
+            else:
+                self._tick = tick
+                self.meet(key, answers)
+                tick = self._tick
+        self._tick = tick
 
     def meet(self, key: int, answers: Callable[[int], bool]) -> bool:
         """Take ``key`` in, or note that it was heard of; tell whether it is in now.
@@ -110,6 +141,7 @@ class RoutingTable:
                     return False
                 self.forget(oldest)
         insort(self._keys, key)
+        self._asked.clear()
         self._seen[key] = self._tick
         return True
 
@@ -117,6 +149,7 @@ class RoutingTable:
         """Drop ``key``, if it is here."""
         if self._seen.pop(key, None) is not None:
             del self._keys[bisect_left(self._keys, key)]
+            self._asked.clear()
 
     def _has_room(self, key: int) -> bool:
         first, last = self._bucket(key)

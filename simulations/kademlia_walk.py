@@ -153,12 +153,12 @@ class Walk:
         named: dict[int, None] = {}
         for took_s, _, key, other in ended:
             if other is not None:
-                for told in other.nearest(node, target):
-                    if told != node.key:
-                        named[told] = None
-                        node.hear_of(told)
+                told = other.nearest(node, target)
+                named.update(dict.fromkeys(told))
+                node.hear_of_all(told)
             elif took_s < self._rules.request_s:
                 node.table.forget(key)
+        named.pop(node.key, None)
         self.wait(ended[-1][0])
         return named
 

@@ -15,7 +15,7 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   members ready for the same round, which is then sorted.
 * **Garbage.**  When Python's cyclic collector starts depends on all that the process
   ever allocated, and a collected async generator becomes a task of Trio's.  So the
-  collector runs after fixed numbers of rounds, and at no other time.
+  collector runs after fixed numbers of jumps of the clock, and at no other time.
 * **Hashes.**  Scenario and node must not let the order of a ``set`` of strings or
   objects decide anything: use dicts, or sort.  No threads, no real input or output.
 
@@ -39,7 +39,6 @@ import outcome
 import trio
 import trio.testing
 from trio._core import _run as trio_run
-from typing_extensions import override
 
 from simulations.alarms import Alarms
 from simulations.clock import SeededEntropy, SimClock
@@ -49,10 +48,10 @@ from simulations.trace import Trace
 #: A day: longer than any scenario, so that one which waits for ever ends too.
 LIMIT_S: Final = 86_400.0
 
-#: Rounds of Trio's loop between collections of the youngest, middle, oldest objects.
-#: An hour of a thousand nodes is 650,000 rounds and leaves some fifty thousand objects in
-#: cycles; to look for them every thousand rounds took 4 s of it.
-_GC_ROUNDS: Final = (20_000, 200_000, 1_000_000)
+#: Jumps of the clock between collections of the youngest, middle, oldest objects.
+#: An hour of a thousand nodes is 600,000 jumps and leaves some fifty thousand objects in
+#: cycles; to look for them every thousand jumps took 4 s of it.
+_GC_JUMPS: Final = (20_000, 200_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +144,9 @@ def run(
             ending.unwrap()
         return Run(seed, trace.digest(), trace.lines(), trio.current_time())
 
-    with _pinned(seed), _collecting_at_fixed_times() as instrument:
+    with _pinned(seed), _collecting_at_fixed_times() as collector:
         try:
-            return trio.run(main, clock=_clock(alarms), instruments=[instrument])
+            return trio.run(main, clock=_clock(alarms, collector))
         except BaseException as exc:
             exc.add_note(f"seed {seed}, trace {trace.digest()[:16]}")
             exc.add_note(f"replay: {replay or _replay(scenario, seed)}")
@@ -190,7 +189,7 @@ def _pinned(seed: int) -> Iterator[None]:
         names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
 
 
-def _clock(alarms: Alarms) -> trio.testing.MockClock:
+def _clock(alarms: Alarms, collector: "_Collector") -> trio.testing.MockClock:
     """Return a clock that jumps to what is due next, and that is quick to read.
 
     Trio's own takes a round of the loop to jump and another one to look who is due, and is
@@ -211,6 +210,7 @@ def _clock(alarms: Alarms) -> trio.testing.MockClock:
             inside["_virtual_base"] = due_s
             alarms.ring(due_s)
             deadlines.expire(due_s)
+            collector.jumped()
 
     inside["current_time"] = lambda: inside["_virtual_base"]  # its rate is 0
     inside["_autojump"] = jump
@@ -229,18 +229,27 @@ def standing_still() -> Iterator[None]:
         names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
 
 
-class _Collector(trio.abc.Instrument):
-    """Runs Python's cyclic collector after fixed numbers of rounds of Trio's loop."""
+#: The collector of this process's last world, if there was one.
+_WORLDS: Final[list["_Collector"]] = []
+
+
+class _Collector:
+    """Runs Python's cyclic collector after fixed numbers of jumps of the clock."""
 
     def __init__(self) -> None:
-        self._rounds = 0
+        self._jumps = 0
 
-    @override
-    def before_io_wait(self, timeout: float) -> None:
-        self._rounds += 1
-        if self._rounds % _GC_ROUNDS[0] == 0:
-            oldest = max(i for i, rounds in enumerate(_GC_ROUNDS) if self._rounds % rounds == 0)
+    def jumped(self) -> None:
+        """Note one more, and collect if it is time."""
+        self._jumps += 1
+        if self._jumps % _GC_JUMPS[0] == 0:
+            oldest = max(i for i, jumps in enumerate(_GC_JUMPS) if self._jumps % jumps == 0)
             gc.collect(oldest)
+
+    @property
+    def left_much(self) -> bool:
+        """Whether what is left of the world is worth a search of its own."""
+        return self._jumps >= _GC_JUMPS[0]
 
 
 @contextmanager
@@ -248,9 +257,13 @@ def _collecting_at_fixed_times() -> Iterator[_Collector]:
     """Keep the collector from starting by itself."""
     enabled = gc.isenabled()
     gc.disable()
+    collector = _Collector()
+    if _WORLDS and _WORLDS.pop().left_much:
+        gc.collect()  # or what is left of world after world would be frozen, and stay
+    _WORLDS.append(collector)
     gc.freeze()  # what was there before is not looked at: its amount differs
     try:
-        yield _Collector()
+        yield collector
     finally:
         gc.unfreeze()
         if enabled:
