@@ -144,6 +144,15 @@ class _Found:
     rows: list[tuple[NodeRecord, Capability]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Summed:
+    """What the sequences of all come to, as it stays unless a record changes."""
+
+    since_ms: int
+    until_ms: float
+    digest: Digest
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The newest record of each peer that counts.
@@ -164,6 +173,7 @@ class Catalogue:
     _gone: dict[str, _Memory] = field(default_factory=dict)
     _declined: dict[str, dict[str, _Memory]] = field(default_factory=dict)
     _found: dict[CapabilityName, _Found] = field(default_factory=dict)
+    _summed: _Summed | None = None
 
     # --- taking ---
 
@@ -283,12 +293,14 @@ class Catalogue:
         self._size_bytes += len(held.envelope)
         self._gone.pop(peer, None)
         self._found.clear()
+        self._summed = None
         for prefix in _prefixes(held):
             self._index.setdefault(prefix, {})[peer] = None
 
     def _remove(self, peer: str) -> None:
         held = self._held.pop(peer)
         self._found.clear()
+        self._summed = None
         share = self._shares[held.source]
         share.records -= 1
         share.size_bytes -= len(held.envelope)
@@ -399,8 +411,20 @@ class Catalogue:
         }
 
     def digest(self, *, now_ms: int) -> Digest:
-        """Return what two catalogues compare."""
-        return summary(self.sequences(now_ms=now_ms))
+        """Return what two catalogues compare; kept while it holds, as all ask for it."""
+        known = self._summed
+        if known is None or not known.since_ms <= now_ms < known.until_ms:
+            digest = summary(self.sequences(now_ms=now_ms))
+            until_ms = min(
+                (
+                    until_ms
+                    for held in self._held.values()
+                    if (until_ms := _counts_until_ms(held.record)) > now_ms
+                ),
+                default=inf,
+            )
+            known = self._summed = _Summed(now_ms, until_ms, digest)
+        return known.digest
 
     def have(self, *, source: str, now_ms: int) -> dict[str, int]:
         """Return what ``source`` need not send: what is here, lapsed or was declined."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshnode.domain.catalogue import Catalogue, Outcome, Room, Verdict
 from protocol import limits
-from protocol.catalogue import RECORDS_BYTES_MAX, RECORDS_MAX
+from protocol.catalogue import RECORDS_BYTES_MAX, RECORDS_MAX, summary
 from protocol.errors import ErrorCode
 from protocol.keys import Identity
 from protocol.records import CallLimits, Capability, CapabilityName, Measured, NodeRecord
@@ -372,6 +372,7 @@ def test_what_was_found_is_what_would_be_found_anew(steps: list[tuple[str, int]]
             found = held.providers(name, now_ms=now_ms)
             assert found == held._find(name, now_ms).rows
             found.clear()  # the caller's own
+        assert held.digest(now_ms=now_ms) == summary(held.sequences(now_ms=now_ms))
 
 
 def test_an_update_changes_what_a_peer_is_found_under() -> None:
