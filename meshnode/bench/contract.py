@@ -1,4 +1,4 @@
-"""P2, P3 and P6: what a contract costs beside the work itself.
+"""P2 and P3: what a contract costs beside the work itself.
 
 Two nodes joined by libp2p over loopback, each with its store on the disk; the agent gives
 back what it is given (:mod:`.contract_hop`).
@@ -10,8 +10,7 @@ is the same in two, where no side finds in memory what the other has read.  ``â€
 contract itself, ``â€¦.cpu_ms`` its processor time at both sides, ``P2.fsync`` the disk's
 part, one fsync.  ``P2.job``: a job of one sub-task, from submit to done.  ``P3.offer`` and
 ``P3.cfp``: round trips before the award, counted, with a standing offer and without;
-``P3.share``: what a contract adds to a sub-task of one second.  ``P6.units``: sub-tasks per
-second of one job that is a map, each item a contract of its own.
+``P3.share``: what a contract adds to a sub-task of one second.
 """
 
 import os
@@ -37,8 +36,6 @@ _A2A: Final = Contestant("a2a", "meshnode.bench.beside.a2a_hop", extra=True)
 _IDS: Final = {ONE: "P2.contract", TWO: "P2.contract.two_processes"}
 _HOPS: Final = {ONE: "P2.a2a", TWO: "P2.a2a.two_processes"}
 _LEFT_OUT: Final = "not measured: the A2A SDK was left out (--no-peers)"
-#: Dask distributed's bulk rate there, tasks per second.
-_DASK_RATE: Final = 333
 _FSYNC_BYTES: Final = 4096
 _FSYNCS: Final = 200
 
@@ -52,20 +49,16 @@ class Size:
         links: Contracts of one chain.
         jobs: Jobs of one contract.
         seconds: Contracts of a second each.
-        units: Sub-tasks of one map.
-        rounds: Maps.
     """
 
     chains: int
     links: int
     jobs: int
     seconds: int
-    units: int
-    rounds: int
 
 
-QUICK: Final = Size(chains=10, links=20, jobs=60, seconds=10, units=200, rounds=3)
-FULL: Final = Size(chains=25, links=40, jobs=400, seconds=40, units=1_000, rounds=5)
+QUICK: Final = Size(chains=10, links=20, jobs=60, seconds=10)
+FULL: Final = Size(chains=25, links=40, jobs=400, seconds=40)
 
 
 def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
@@ -81,11 +74,6 @@ def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
     """
     with extra_environment(told) if peers else nullcontext() as extra:
         return trio.run(measure_contracts, told, QUICK if quick else FULL, extra)
-
-
-def run_broker(told: Told, *, quick: bool) -> list[Figure]:
-    """Measure contracts beside one another; see :func:`run`."""
-    return trio.run(measure_throughput, told, QUICK if quick else FULL)
 
 
 async def measure_contracts(told: Told, size: Size, extra: Extra | None = None) -> list[Figure]:
@@ -176,25 +164,6 @@ def _calls(seen: _Seen, size: Size) -> list[Figure]:
         Figure(
             id="P3.share", value=_p95(seen.added_ms) / 10, unit="%", goal=5.0,
             n=len(seen.added_ms), note="p95, what a contract adds to a sub-task of 1 s",
-        ),
-    ]  # fmt: skip
-
-
-async def measure_throughput(told: Told, size: Size) -> list[Figure]:
-    """Return P6."""
-    rates: list[float] = []
-    async with _pair() as (_, pair):
-        await pair.chain(ECHO, 4)
-        for number in range(size.rounds):
-            told(f"{size.units} sub-tasks, round {number + 1} of {size.rounds}")
-            begun_s = perf_counter()
-            await pair.spread(size.units)
-            rates.append(size.units / (perf_counter() - begun_s))
-    return [
-        Figure(
-            id="P6.units", value=statistics.median(rates), unit="1/s", at_least=True,
-            goal=2 * _DASK_RATE, n=size.units * size.rounds,
-            note="sub-tasks of one map, both nodes in one process; median of the rounds",
         ),
     ]  # fmt: skip
 

@@ -32,17 +32,26 @@ _OPTIONS: Final = {
     "agents": ("plan",),
     "requests": ("plan",),
     "verbose": ("plan",),
-    "peers": ("session", "contract", "artifact"),
+    "peers": ("session", "contract", "artifact", "broker"),
     "profile": ("session", "artifact"),
 }
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import artifact, contract, plan, session, simulation, startup, survive
+    from meshnode.bench import (
+        artifact,
+        broker,
+        contract,
+        plan,
+        session,
+        simulation,
+        startup,
+        survive,
+    )
 
     return {
         "artifact": artifact.run,
-        "broker": contract.run_broker,
+        "broker": broker.run,
         "contract": contract.run,
         "plan": plan.run,
         "session": session.run,
@@ -90,7 +99,7 @@ def bench(
     session   a call to a remote agent: our session, AutoGen, gRPC, py-libp2p, TCP
     contract  from award to receipt at both sides, beside the A2A SDK; what negotiating adds
     artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
-    broker    sub-tasks per second
+    broker    sub-tasks per second, beside Dask distributed
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
