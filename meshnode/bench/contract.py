@@ -36,7 +36,7 @@ _A2A: Final = Contestant("a2a", "meshnode.bench.beside.a2a_hop", extra=True)
 _IDS: Final = {ONE: "P2.contract", TWO: "P2.contract.two_processes"}
 _HOPS: Final = {ONE: "P2.a2a", TWO: "P2.a2a.two_processes"}
 _LEFT_OUT: Final = "not measured: the A2A SDK was left out (--no-peers)"
-_FSYNC_BYTES: Final = 4096
+FSYNC_BYTES: Final = 4096
 _FSYNCS: Final = 200
 
 
@@ -84,7 +84,7 @@ async def measure_contracts(told: Told, size: Size, extra: Extra | None = None) 
     seen = await _see(told, size)
     return [
         *(figure for way in (ONE, TWO) for figure in _contracts(scores, way)),
-        _median("P2.fsync", seen.fsyncs_ms, f"one fsync of {_FSYNC_BYTES} bytes"),
+        _median("P2.fsync", seen.fsyncs_ms, f"one fsync of {FSYNC_BYTES} bytes"),
         _median("P2.job", seen.jobs_ms, "a job of one sub-task, submit → done", goal_ms=10.0),
         *_calls(seen, size),
     ]
@@ -107,7 +107,7 @@ async def _see(told: Told, size: Size) -> _Seen:
         told("warming up")
         for capability in (ECHO, WORK):
             await pair.chain(capability, 1)
-        seen.fsyncs_ms = _fsyncs_ms(home)
+        seen.fsyncs_ms = fsyncs_ms(home)
         called = len(pair.saw.times("job.called"))
         for number in range(size.jobs):
             told(f"jobs of one sub-task, {number + 1} of {size.jobs}", number / size.jobs)
@@ -180,12 +180,12 @@ def _p95(values: list[float]) -> float:
     return sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
 
 
-def _fsyncs_ms(home: Path) -> list[float]:
+def fsyncs_ms(home: Path) -> list[float]:
     """Return how long the disk takes to keep what was appended."""
     taken: list[float] = []
     with (home / "fsync").open("wb", buffering=0) as file:
         for _ in range(_FSYNCS):
-            file.write(bytes(_FSYNC_BYTES))
+            file.write(bytes(FSYNC_BYTES))
             begun_s = perf_counter()
             os.fsync(file.fileno())
             taken.append((perf_counter() - begun_s) * 1000)

@@ -30,7 +30,7 @@ from meshnode.config import (
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
 from meshnode.node import Node, Terms
-from meshnode.ports import JsonValue
+from meshnode.ports import Agent, JsonValue
 
 ECHO: Final = "bench.echo@1"
 WORK: Final = "bench.second@1"
@@ -71,7 +71,7 @@ class Broker:
             last = graph.task(capability, text=last)
         graph.output("text", last)
         settled, charged = len(self.saw.times(_SETTLED)), len(self.saw.times(_CHARGED))
-        await self._done(graph, {})
+        await self.do(graph, {})
         with trio.fail_after(_SOON_S):
             await self.saw.until(_SETTLED, settled + length)
         begun = self.saw.times(_CHARGED)[charged : charged + length - 1]
@@ -90,8 +90,7 @@ class Broker:
         self.jobs += 1
         texts = [f"{self.jobs} {number} {TEXT}" for number in range(units)]
         settled = len(self.saw.times(_SETTLED))
-        job = await self._done(graph, {"texts": [*texts]})
-        outputs = await self.node.outputs(job)
+        outputs = await self.do(graph, {"texts": [*texts]})
         with trio.fail_after(_SOON_S):
             await self.saw.until(_SETTLED, settled + units)
         return texts, outputs["texts"]
@@ -107,13 +106,20 @@ class Broker:
         for record, _ in self.node.directory.providers(ECHO):
             self.node.market.failed(record.peer, unreachable=True)
 
-    async def _done(self, graph: TaskGraph, inputs: Mapping[str, JsonValue]) -> str:
+    async def do(
+        self, graph: TaskGraph, inputs: Mapping[str, JsonValue]
+    ) -> Mapping[str, JsonValue]:
+        """Do a job; return its outputs.
+
+        Raises:
+            MeshError: It failed; says why.
+        """
         job = await self.node.submit(graph.build(), inputs, Terms(deadline_s=_JOB_S))
         done = (await self.node.wait(job)).done
         if done is None or done.state != "completed":
             why = done.text if done else "it goes on"
             raise MeshError(f"a job of the benchmark failed: {why}")
-        return job
+        return await self.node.outputs(job)
 
 
 def _config(home: Path, join: Sequence[str] = ()) -> NodeConfig:
@@ -128,9 +134,12 @@ def _config(home: Path, join: Sequence[str] = ()) -> NodeConfig:
 
 
 @asynccontextmanager
-async def contractor(home: Path) -> AsyncIterator[Sequence[str]]:
-    """Run the node that works, for the length of a block; give its addresses."""
-    agents = [
+async def contractor(home: Path, agents: Sequence[Agent] = ()) -> AsyncIterator[Sequence[str]]:
+    """Run a node that works, for the length of a block; give its addresses.
+
+    Its agents are those of this bench, unless there are others.
+    """
+    agents = agents or [
         FunctionAgent(_echo, ECHO, concurrency_max=_WIDTH),
         FunctionAgent(_work, WORK, concurrency_max=_WIDTH),
     ]
@@ -139,12 +148,14 @@ async def contractor(home: Path) -> AsyncIterator[Sequence[str]]:
 
 
 @asynccontextmanager
-async def broker(home: Path, contractors: Sequence[str]) -> AsyncIterator[Broker]:
+async def broker(
+    home: Path, contractors: Sequence[str], capability: str = ECHO
+) -> AsyncIterator[Broker]:
     """Run the node that has work, for the length of a block, once it knows who does it."""
     async with open_node(_config(home / "broker", contractors)) as node:
         broker = Broker(node, Watch())
         node.events.add(broker.saw)
-        await broker.know(ECHO, 1)
+        await broker.know(capability, 1)
         yield broker
 
 

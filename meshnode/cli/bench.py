@@ -21,6 +21,7 @@ _NAMES: Final = (
     "artifact",
     "broker",
     "contract",
+    "makespan",
     "plan",
     "session",
     "simulation",
@@ -42,6 +43,7 @@ def _benches() -> Mapping[str, _Bench]:
         artifact,
         broker,
         contract,
+        makespan,
         plan,
         session,
         simulation,
@@ -53,6 +55,7 @@ def _benches() -> Mapping[str, _Bench]:
         "artifact": artifact.run,
         "broker": broker.run,
         "contract": contract.run,
+        "makespan": makespan.run,
         "plan": plan.run,
         "session": session.run,
         "simulation": simulation.run,
@@ -100,6 +103,7 @@ def bench(
     contract  from award to receipt at both sides, beside the A2A SDK; what negotiating adds
     artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
     broker    sub-tasks per second, beside Dask distributed
+    makespan  how long jobs take, by their longest path
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
