@@ -46,11 +46,20 @@ def _fork_join(rng: Random) -> list[list[int]]:
     return [[], *([0] for _ in between), between]
 
 
-def _layers(rng: Random) -> list[list[int]]:
+def layered(
+    rng: Random, *, layers: tuple[int, int] = (3, 5), width: tuple[int, int] = (2, 6)
+) -> list[list[int]]:
+    """Return the parents of the tasks of layers, each drawing from one to three before it.
+
+    Args:
+        rng: Chance.
+        layers: Fewest and most of them.
+        width: Fewest and most tasks in one.
+    """
     parents: list[list[int]] = []
     above: list[int] = []
-    for _ in range(rng.randint(3, 5)):
-        layer = list(range(len(parents), len(parents) + rng.randint(2, 6)))
+    for _ in range(rng.randint(*layers)):
+        layer = list(range(len(parents), len(parents) + rng.randint(*width)))
         for _ in layer:
             count = rng.randint(1, 3)
             parents.append(sorted(rng.sample(above, min(count, len(above)))))
@@ -67,7 +76,7 @@ def _map_reduce(rng: Random) -> list[list[int]]:
 SHAPES: Final[Mapping[str, Callable[[Random], list[list[int]]]]] = {
     "chain": _chain,
     "fork-join": _fork_join,
-    "layers": _layers,
+    "layers": layered,
     MAP_REDUCE: _map_reduce,
 }
 

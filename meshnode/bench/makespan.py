@@ -8,6 +8,11 @@ longest path of what the tasks take themselves; tasks take 100 to 500 ms, evenly
 in ``P4.critical_path.short`` 100 ms each, which is the least that the goal is about.
 ``P4.added_ms`` is what one task of the longest path took beside itself, and ``P4.fsync`` one
 fsync of the same disk, of which each such task waits for three.
+
+``P4.heft``: jobs with fewer agents than tasks that could run at once, by what HEFT's
+schedule takes that is made from the same estimates and carried out with what the tasks
+really take; in virtual time (:mod:`.makespan_scarce`).  ``P4.heft.exact`` is the same where
+the estimates are what the tasks take.
 """
 
 import statistics
@@ -25,6 +30,7 @@ from meshnode.bench.contract import FSYNC_BYTES, fsyncs_ms
 from meshnode.bench.dags import LONG_MS, SHORT_MS, Work, longest_path
 from meshnode.bench.figures import Figure, Told
 from meshnode.bench.makespan_hop import turn_of
+from meshnode.bench.makespan_scarce import NOISE, draw_shop, ours_ms
 
 _OURS: Final = Contestant("", "meshnode.bench.makespan_hop")
 _NODES: Final = 4
@@ -40,13 +46,17 @@ class Size:
     Attributes:
         jobs: Real jobs; with 8 there is each shape once with tasks of one length and once
             with tasks of several.
+        scarce: Simulated jobs.
+        exact: Simulated jobs whose tasks take what was thought.
     """
 
     jobs: int
+    scarce: int = 0
+    exact: int = 0
 
 
-QUICK: Final = Size(jobs=24)
-FULL: Final = Size(jobs=96)
+QUICK: Final = Size(jobs=16, scarce=30, exact=8)
+FULL: Final = Size(jobs=96, scarce=200, exact=60)
 
 
 def run(told: Told, *, quick: bool) -> list[Figure]:
@@ -59,7 +69,8 @@ def run(told: Told, *, quick: bool) -> list[Figure]:
     Raises:
         MeshError: A node doesn't come up, or a job fails; says why.
     """
-    return trio.run(measure, told, QUICK if quick else FULL)
+    size = QUICK if quick else FULL
+    return [*trio.run(measure, told, size), *measure_scarce(told, size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +155,31 @@ def _ratio(name: str, jobs: Sequence[Took], what: str) -> Figure:
         id=name, value=statistics.median(ratios), unit="×", goal=_GOAL, n=len(jobs),
         note=f"submit → done by the longest path, {what}, median; worst {max(ratios):.3f};"
         f" {each}; seed {SEED}",
+    )  # fmt: skip
+
+
+def measure_scarce(told: Told, size: Size) -> list[Figure]:
+    """Return P4 beside HEFT, in virtual time."""
+    return [
+        _beside_heft(told, "P4.heft", size.scarce, NOISE, goal=_GOAL),
+        _beside_heft(told, "P4.heft.exact", size.exact, 0.0),
+    ]
+
+
+def _beside_heft(
+    told: Told, name: str, count: int, noise: float, *, goal: float | None = None
+) -> Figure:
+    ratios: list[float] = []
+    for seed in range(count):
+        told(f"{name}: job {seed + 1} of {count}", seed / count)
+        shop = draw_shop(seed, noise=noise)
+        ratios.append(ours_ms(shop, seed=seed) / shop.heft_ms())
+    ratios.sort()
+    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+    return Figure(
+        id=name, value=statistics.median(ratios), unit="×", goal=goal, n=count,
+        note=f"our makespan by that of HEFT's schedule, median; mean"
+        f" {statistics.mean(ratios):.3f}, p10 {low:.3f}, p90 {high:.3f},"
+        f" worst {ratios[-1]:.3f}; estimates off by sigma {noise:g}, lognormal;"
+        f" seeds 0 to {count - 1}",
     )  # fmt: skip
