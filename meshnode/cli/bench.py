@@ -103,7 +103,7 @@ def bench(
     contract  from award to receipt at both sides, beside the A2A SDK; what negotiating adds
     artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
     broker    sub-tasks per second, beside Dask distributed
-    makespan  how long jobs take, by their longest path
+    makespan  how long jobs take, by their longest path and by HEFT's schedule
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
@@ -115,7 +115,6 @@ def bench(
 
     Examples:
       meshnode bench session --quick
-      meshnode bench session --no-peers --json
       meshnode bench session --quick --no-peers --profile session.prof
       meshnode bench artifact --json
       meshnode bench plan --verbose
