@@ -1,4 +1,4 @@
-"""P2, P3 and P6: what a contract costs beside the work itself.
+"""P2 and P3: what a contract costs beside the work itself.
 
 Two nodes joined by libp2p over loopback, each with its store on the disk; the agent gives
 back what it is given (:mod:`.contract_hop`).
@@ -10,8 +10,7 @@ is the same in two, where no side finds in memory what the other has read.  ``�
 contract itself, ``….cpu_ms`` its processor time at both sides, ``P2.fsync`` the disk's
 part, one fsync.  ``P2.job``: a job of one sub-task, from submit to done.  ``P3.offer`` and
 ``P3.cfp``: round trips before the award, counted, with a standing offer and without;
-``P3.share``: what a contract adds to a sub-task of one second.  ``P6.units``: sub-tasks per
-second of one job that is a map, each item a contract of its own.
+``P3.share``: what a contract adds to a sub-task of one second.
 """
 
 import os
@@ -37,9 +36,7 @@ _A2A: Final = Contestant("a2a", "meshnode.bench.beside.a2a_hop", extra=True)
 _IDS: Final = {ONE: "P2.contract", TWO: "P2.contract.two_processes"}
 _HOPS: Final = {ONE: "P2.a2a", TWO: "P2.a2a.two_processes"}
 _LEFT_OUT: Final = "not measured: the A2A SDK was left out (--no-peers)"
-#: Dask distributed's bulk rate there, tasks per second.
-_DASK_RATE: Final = 333
-_FSYNC_BYTES: Final = 4096
+FSYNC_BYTES: Final = 4096
 _FSYNCS: Final = 200
 
 
@@ -52,20 +49,16 @@ class Size:
         links: Contracts of one chain.
         jobs: Jobs of one contract.
         seconds: Contracts of a second each.
-        units: Sub-tasks of one map.
-        rounds: Maps.
     """
 
     chains: int
     links: int
     jobs: int
     seconds: int
-    units: int
-    rounds: int
 
 
-QUICK: Final = Size(chains=10, links=20, jobs=60, seconds=10, units=200, rounds=3)
-FULL: Final = Size(chains=25, links=40, jobs=400, seconds=40, units=1_000, rounds=5)
+QUICK: Final = Size(chains=10, links=20, jobs=60, seconds=10)
+FULL: Final = Size(chains=25, links=40, jobs=400, seconds=40)
 
 
 def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
@@ -83,11 +76,6 @@ def run(told: Told, *, quick: bool, peers: bool = True) -> list[Figure]:
         return trio.run(measure_contracts, told, QUICK if quick else FULL, extra)
 
 
-def run_broker(told: Told, *, quick: bool) -> list[Figure]:
-    """Measure contracts beside one another; see :func:`run`."""
-    return trio.run(measure_throughput, told, QUICK if quick else FULL)
-
-
 async def measure_contracts(told: Told, size: Size, extra: Extra | None = None) -> list[Figure]:
     """Return P2 and P3; with the extra environment beside the A2A SDK."""
     contestants = (_OURS, _A2A) if extra else (_OURS,)
@@ -96,7 +84,7 @@ async def measure_contracts(told: Told, size: Size, extra: Extra | None = None) 
     seen = await _see(told, size)
     return [
         *(figure for way in (ONE, TWO) for figure in _contracts(scores, way)),
-        _median("P2.fsync", seen.fsyncs_ms, f"one fsync of {_FSYNC_BYTES} bytes"),
+        _median("P2.fsync", seen.fsyncs_ms, f"one fsync of {FSYNC_BYTES} bytes"),
         _median("P2.job", seen.jobs_ms, "a job of one sub-task, submit → done", goal_ms=10.0),
         *_calls(seen, size),
     ]
@@ -119,7 +107,7 @@ async def _see(told: Told, size: Size) -> _Seen:
         told("warming up")
         for capability in (ECHO, WORK):
             await pair.chain(capability, 1)
-        seen.fsyncs_ms = _fsyncs_ms(home)
+        seen.fsyncs_ms = fsyncs_ms(home)
         called = len(pair.saw.times("job.called"))
         for number in range(size.jobs):
             told(f"jobs of one sub-task, {number + 1} of {size.jobs}", number / size.jobs)
@@ -180,25 +168,6 @@ def _calls(seen: _Seen, size: Size) -> list[Figure]:
     ]  # fmt: skip
 
 
-async def measure_throughput(told: Told, size: Size) -> list[Figure]:
-    """Return P6."""
-    rates: list[float] = []
-    async with _pair() as (_, pair):
-        await pair.chain(ECHO, 4)
-        for number in range(size.rounds):
-            told(f"{size.units} sub-tasks, round {number + 1} of {size.rounds}")
-            begun_s = perf_counter()
-            await pair.spread(size.units)
-            rates.append(size.units / (perf_counter() - begun_s))
-    return [
-        Figure(
-            id="P6.units", value=statistics.median(rates), unit="1/s", at_least=True,
-            goal=2 * _DASK_RATE, n=size.units * size.rounds,
-            note="sub-tasks of one map, both nodes in one process; median of the rounds",
-        ),
-    ]  # fmt: skip
-
-
 def _median(
     name: str, values_ms: list[float], note: str, *, goal_ms: float | None = None
 ) -> Figure:
@@ -211,12 +180,12 @@ def _p95(values: list[float]) -> float:
     return sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
 
 
-def _fsyncs_ms(home: Path) -> list[float]:
+def fsyncs_ms(home: Path) -> list[float]:
     """Return how long the disk takes to keep what was appended."""
     taken: list[float] = []
     with (home / "fsync").open("wb", buffering=0) as file:
         for _ in range(_FSYNCS):
-            file.write(bytes(_FSYNC_BYTES))
+            file.write(bytes(FSYNC_BYTES))
             begun_s = perf_counter()
             os.fsync(file.fileno())
             taken.append((perf_counter() - begun_s) * 1000)

@@ -30,7 +30,7 @@ from meshnode.config import (
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
 from meshnode.node import Node, Terms
-from meshnode.ports import JsonValue
+from meshnode.ports import Agent, JsonValue
 
 ECHO: Final = "bench.echo@1"
 WORK: Final = "bench.second@1"
@@ -71,34 +71,55 @@ class Broker:
             last = graph.task(capability, text=last)
         graph.output("text", last)
         settled, charged = len(self.saw.times(_SETTLED)), len(self.saw.times(_CHARGED))
-        await self._done(graph, {})
+        await self.do(graph, {})
         with trio.fail_after(_SOON_S):
             await self.saw.until(_SETTLED, settled + length)
         begun = self.saw.times(_CHARGED)[charged : charged + length - 1]
         ended = self.saw.times(_SETTLED)[settled + 1 :]
         return [(end - begin) * 1000 for begin, end in zip(begun, ended, strict=True)]
 
-    async def spread(self, units: int) -> None:
-        """Do a map, each item a sub-task of its own."""
+    async def spread(self, units: int) -> tuple[list[str], JsonValue]:
+        """Do a map, each item a sub-task of its own; return what went in and what came out.
+
+        It is over when every receipt is at both sides.
+        """
         graph = TaskGraph("map")
         each = {"text": graph.input("texts").each}
         graph.output("texts", graph.task(ECHO, each=each, batch_items_max=1))
         # Never the same twice: who has had an input needs no other copy of it.
         self.jobs += 1
-        texts: list[JsonValue] = [f"{self.jobs} {number} {TEXT}" for number in range(units)]
-        await self._done(graph, {"texts": texts})
+        texts = [f"{self.jobs} {number} {TEXT}" for number in range(units)]
+        settled = len(self.saw.times(_SETTLED))
+        outputs = await self.do(graph, {"texts": [*texts]})
+        with trio.fail_after(_SOON_S):
+            await self.saw.until(_SETTLED, settled + units)
+        return texts, outputs["texts"]
+
+    async def know(self, capability: str, count: int) -> None:
+        """Wait until ``count`` agents are known that offer ``capability``."""
+        with trio.fail_after(_SOON_S):
+            while len(self.node.market.providers(capability)) < count:
+                await self.saw.more()
 
     def forget_offers(self) -> None:
         """Know of no standing offer, and don't ask for one just now."""
         for record, _ in self.node.directory.providers(ECHO):
             self.node.market.failed(record.peer, unreachable=True)
 
-    async def _done(self, graph: TaskGraph, inputs: Mapping[str, JsonValue]) -> None:
+    async def do(
+        self, graph: TaskGraph, inputs: Mapping[str, JsonValue]
+    ) -> Mapping[str, JsonValue]:
+        """Do a job; return its outputs.
+
+        Raises:
+            MeshError: It failed; says why.
+        """
         job = await self.node.submit(graph.build(), inputs, Terms(deadline_s=_JOB_S))
         done = (await self.node.wait(job)).done
         if done is None or done.state != "completed":
             why = done.text if done else "it goes on"
             raise MeshError(f"a job of the benchmark failed: {why}")
+        return await self.node.outputs(job)
 
 
 def _config(home: Path, join: Sequence[str] = ()) -> NodeConfig:
@@ -113,9 +134,12 @@ def _config(home: Path, join: Sequence[str] = ()) -> NodeConfig:
 
 
 @asynccontextmanager
-async def contractor(home: Path) -> AsyncIterator[Sequence[str]]:
-    """Run the node that works, for the length of a block; give its addresses."""
-    agents = [
+async def contractor(home: Path, agents: Sequence[Agent] = ()) -> AsyncIterator[Sequence[str]]:
+    """Run a node that works, for the length of a block; give its addresses.
+
+    Its agents are those of this bench, unless there are others.
+    """
+    agents = agents or [
         FunctionAgent(_echo, ECHO, concurrency_max=_WIDTH),
         FunctionAgent(_work, WORK, concurrency_max=_WIDTH),
     ]
@@ -124,14 +148,14 @@ async def contractor(home: Path) -> AsyncIterator[Sequence[str]]:
 
 
 @asynccontextmanager
-async def broker(home: Path, contractors: Sequence[str]) -> AsyncIterator[Broker]:
+async def broker(
+    home: Path, contractors: Sequence[str], capability: str = ECHO
+) -> AsyncIterator[Broker]:
     """Run the node that has work, for the length of a block, once it knows who does it."""
     async with open_node(_config(home / "broker", contractors)) as node:
         broker = Broker(node, Watch())
         node.events.add(broker.saw)
-        with trio.fail_after(_SOON_S):
-            while not node.market.providers(ECHO):
-                await broker.saw.more()
+        await broker.know(capability, 1)
         yield broker
 
 

@@ -21,6 +21,7 @@ _NAMES: Final = (
     "artifact",
     "broker",
     "contract",
+    "makespan",
     "plan",
     "session",
     "simulation",
@@ -32,18 +33,29 @@ _OPTIONS: Final = {
     "agents": ("plan",),
     "requests": ("plan",),
     "verbose": ("plan",),
-    "peers": ("session", "contract", "artifact"),
+    "peers": ("session", "contract", "artifact", "broker"),
     "profile": ("session", "artifact"),
 }
 
 
 def _benches() -> Mapping[str, _Bench]:
-    from meshnode.bench import artifact, contract, plan, session, simulation, startup, survive
+    from meshnode.bench import (
+        artifact,
+        broker,
+        contract,
+        makespan,
+        plan,
+        session,
+        simulation,
+        startup,
+        survive,
+    )
 
     return {
         "artifact": artifact.run,
-        "broker": contract.run_broker,
+        "broker": broker.run,
         "contract": contract.run,
+        "makespan": makespan.run,
         "plan": plan.run,
         "session": session.run,
         "simulation": simulation.run,
@@ -90,7 +102,8 @@ def bench(
     session   a call to a remote agent: our session, AutoGen, gRPC, py-libp2p, TCP
     contract  from award to receipt at both sides, beside the A2A SDK; what negotiating adds
     artifact  64 MiB from one node to another, beside stock py-libp2p; what the broker moves
-    broker    sub-tasks per second
+    broker    sub-tasks per second, beside Dask distributed
+    makespan  how long jobs take, by their longest path and by HEFT's schedule
     startup   how fast things start, and the memory of a node at rest
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
@@ -102,7 +115,6 @@ def bench(
 
     Examples:
       meshnode bench session --quick
-      meshnode bench session --no-peers --json
       meshnode bench session --quick --no-peers --profile session.prof
       meshnode bench artifact --json
       meshnode bench plan --verbose

@@ -127,6 +127,15 @@ def _maker(unit: Unit) -> str:
     return unit.accepted.peer if unit.accepted is not None else ""
 
 
+def is_gathered(state: JobState, task: SubTask) -> bool:
+    """Tell whether one award takes in every batch of ``task``, each as a part."""
+    return any(
+        source.kind == "task" and source.name == task.id and name not in other.each
+        for other in state.tasks.values()
+        for name, source in other.inputs.items()
+    )
+
+
 def list_length(state: JobState, task: SubTask, name: str) -> int | None:
     """Return how many items field ``name`` of ``task`` maps over.
 

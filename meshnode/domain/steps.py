@@ -24,19 +24,21 @@ from meshnode.domain.attempts import (
     unaffordable,
     unfit,
 )
-from meshnode.domain.bindings import list_length
+from meshnode.domain.bindings import is_gathered, list_length
 from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import (
     Candidate,
     batch_sizes,
+    first,
     has_room,
     proposed,
     rank,
     untroubled,
 )
 from meshnode.domain.patches import patches_max
+from meshnode.domain.priorities import by_urgency, patience_ms
 from meshnode.domain.replanning import LOOK_MS, can_be_patched, patch
 from meshnode.domain.step_kinds import (
     Attend,
@@ -125,15 +127,15 @@ class _Planner:
     def steps(self) -> list[Step]:
         """Walk the graph in order and collect what each sub-task needs."""
         state = self.state
-        finished: set[str] = set()
         for unit in state.outrun.values():
             self.out += [Stop(unit.name, attempt.number) for attempt in unit.tried()]
-        for name in state.path:
-            if state.finished(name):
-                finished.add(name)
-                continue
-            if not state.producers[name] <= finished:
-                continue
+        finished = {name for name in state.path if state.finished(name)}
+        ready = [
+            name
+            for name in state.path
+            if name not in finished and state.producers[name] <= finished
+        ]
+        for name in by_urgency(state, ready, self.view.candidates):
             self._subtask(state.tasks[name])
             if ends := [step for step in self.out if isinstance(step, End)]:
                 return [*ends[:1]]
@@ -199,7 +201,7 @@ class _Planner:
         if count and not candidates:
             self._provider_missing(task)
             return
-        sizes_max = PARTS_MAX if self._is_gathered(task) else BATCHES_MAX
+        sizes_max = PARTS_MAX if is_gathered(self.state, task) else BATCHES_MAX
         slots = min(slots, sizes_max // 2)
         sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
         sizes_max = min(sizes_max, BATCHES_MAX - len(self.state.units))
@@ -226,14 +228,6 @@ class _Planner:
             End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
         )
         return None
-
-    def _is_gathered(self, task: SubTask) -> bool:
-        """Tell whether one award takes in every batch of ``task``, each as a part."""
-        return any(
-            source.kind == "task" and source.name == task.id and name not in other.each
-            for other in self.state.tasks.values()
-            for name, source in other.inputs.items()
-        )
 
     # --- units ---
 
@@ -376,12 +370,30 @@ class _Planner:
         if fresh := [c for c in candidates if c.peer not in failed]:
             candidates = fresh
         candidates = untroubled(candidates)  # before room: a good one is worth a wait
-        candidates = [c for c in candidates if has_room(c, self.load)]
-        if not candidates:
+        free = [c for c in candidates if has_room(c, self.load)]
+        if not free:
             if fresh_unit:
                 self.full[task.capability] = unit.calls
             return False  # an event (a delivery) makes room
-        return self._commit(unit, candidates)
+        if fresh_unit and len(free) < len(candidates) and self._awaits_room(unit, candidates):
+            return False
+        return self._commit(unit, free)
+
+    def _awaits_room(self, unit: Unit, candidates: Sequence[Candidate]) -> bool:
+        """Tell whether one that has no room would be done before all who have.
+
+        Then ``unit`` waits for it, and has a place there before whoever is asked for next.
+        """
+        within = self._within(unit, candidates)
+        if not within:
+            return False
+        best = first(within, key=self._key(unit), calls=unit.calls, load=self.load)
+        until_ms = 0 if has_room(best, self.load) else patience_ms(self.state, best)
+        if until_ms <= self.now_ms:
+            return False
+        self.load[best.agent_id] += 1
+        self._wake(until_ms)
+        return True
 
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
         ranked = self._affordable(unit, candidates)
@@ -436,9 +448,15 @@ class _Planner:
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]
     ) -> list[tuple[Candidate, Ranked]]:
-        within = [c for c in candidates if c.price_mc * unit.calls <= self._payable_mc(c.peer)]
-        key = f"{self.state.job}/{unit.name}"
-        return rank(within, key=key, calls=unit.calls, load=self.load)
+        within = self._within(unit, candidates)
+        return rank(within, key=self._key(unit), calls=unit.calls, load=self.load)
+
+    def _within(self, unit: Unit, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return who can be paid for ``unit``."""
+        return [c for c in candidates if c.price_mc * unit.calls <= self._payable_mc(c.peer)]
+
+    def _key(self, unit: Unit) -> str:
+        return f"{self.state.job}/{unit.name}"
 
     def _payable_mc(self, peer: str) -> int:
         return min(self.free_mc, self.credit.get(peer, self.free_mc))

@@ -302,6 +302,9 @@ class Contractor:
                 await execution.moved(told)
                 if execution.position == told:
                     break
+                if execution.position == (execution.award.items, told[1]):
+                    await execution.done.wait()  # all is done: the result says so itself
+                    break
                 text = execution.text_since(told[1])
                 told = execution.position
                 await incoming.item(self._signer.sign(self._executor.progress(execution, text)))

@@ -151,8 +151,11 @@ class JobRunner:
             await self._market.news()
             self._journal.poke()
 
-    async def _turn(self) -> int | None:
-        """Carry out one round of steps; return when to look again, None for at once."""
+    async def _turn(self, settling: _Settlement | None = None) -> int | None:
+        """Carry out one round of steps; return when to look again, None for at once.
+
+        There is nothing to do if it is for ``settling`` and another turn took that in.
+        """
         work: list[Attend | Verify | Stop] = []
         taken: list[_Settlement] = []
         outlook = Outlook(self._market)
@@ -160,7 +163,7 @@ class JobRunner:
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
             nonlocal wake_ms
-            if self._right is not None and not self._right.holds:
+            if not self._may_decide(settling, taken):
                 return [], []
             while self._settlements:
                 # One at a time: each may be what another no longer holds after.
@@ -189,6 +192,11 @@ class JobRunner:
         for step in work:
             self._start(step)
         return wake_ms if self._journal.done is None else None
+
+    def _may_decide(self, settling: _Settlement | None, taken: Sequence[_Settlement]) -> bool:
+        if self._right is not None and not self._right.holds:
+            return False
+        return settling is None or settling in (*self._settlements, *taken)
 
     def _steps(self, state: JobState, outlook: Outlook) -> Sequence[Step]:
         self._publish_load()
@@ -391,7 +399,7 @@ class JobRunner:
         self._settlements.append(settlement)
         try:
             # What follows from it, such as the award of a consumer, is in the same commit.
-            await self._turn()
+            await self._turn(settlement)
         finally:
             if settlement in self._settlements:
                 self._settlements.remove(settlement)

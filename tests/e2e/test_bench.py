@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshnode.bench.contest import ONE, TWO, Contestant, entered
+from meshnode.bench.contest import ONE, TWO, Contestant, entered, started
 from meshnode.bench.extra import Extra, extra_environment
 
 
@@ -28,6 +28,14 @@ async def test_what_is_measured_beside_us_works(extra: Extra, name: str, way: st
     async with entered(contestant, way, extra) as entrant:
         await entrant.turn(3)
     assert entrant.score.calls == 3
+
+
+async def test_dask_distributed_works_beside_us(extra: Extra) -> None:
+    contestant = Contestant("dask", "meshnode.bench.beside.dask_hop", extra=True)
+    async with started(contestant, ("2",), extra) as (child, _):
+        answer = await child.answer(30.0, calls=5)
+    assert len(answer["ns"]) == 1, "one map is one measurement"
+    assert answer["ns"][0] > 0
 
 
 def test_our_side_alone_is_one_line_of_json() -> None:

@@ -26,6 +26,8 @@ from protocol.codec import decode_as, encode
 from protocol.errors import ErrorCode
 from protocol.keys import digest
 from protocol.messages import (
+    Binding,
+    Part,
     Progress,
     Proposal,
     Refuse,
@@ -330,5 +332,25 @@ def test_progress_is_streamed_while_it_runs() -> None:
         read = [read_message(raw, Progress, network=NETWORK) for raw in seen]
         assert "".join(progress.text for progress in read) == "one two three"
         assert [progress.seq for progress in read] == sorted({p.seq for p in read})
+
+    play(story)
+
+
+def test_what_the_result_says_itself_is_no_progress_to_tell() -> None:
+    """Given a call that says nothing on its way, and a batch of three, one after another."""
+
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(answers_after(1.0), concurrency_max=1))
+        seen: list[bytes] = []
+        await hand.send(hand.award(await hand.offer()), on_item=seen.append)
+        assert seen == []
+        words = Part(inline=canonical(["a", "b", "c"]))
+        inputs = {"text": Binding(parts=[words])}
+        three = hand.award(
+            await hand.offer(), items=3, each=["text"], inputs=inputs, price_cap_mc=6
+        )
+        await hand.send(three, on_item=seen.append)
+        read = [read_message(raw, Progress, network=NETWORK) for raw in seen]
+        assert [progress.items_done for progress in read] == [1, 2]
 
     play(story)
