@@ -259,17 +259,33 @@ class Seats:
         )
         if won.broker != peer or won.chartered.name != seat.chartered.name:
             raise Malformed("a certificate is shown by its broker, and under its charter")
-        if won.epoch < seat.newest[0]:
-            raise Malformed(f"epoch {won.epoch} is over: {seat.newest[0]} was won")
+        self.need_newest(seat, won.epoch)
         if won.epoch > seat.newest[0]:
             async with seat.turn:
+                self.need_newest(seat, won.epoch)  # another may have been shown meanwhile
                 now_ms = self._clock.now_ms()
                 turn = seat.rules.shown(seat.view, won.epoch, peer, now_ms=now_ms)
                 await self._do(seat, turn)
-            seat.newest, seat.certificate = (won.epoch, peer), certificate
+                is_later = won.epoch > seat.newest[0]
+                seat.newest, seat.certificate = (won.epoch, peer), certificate
             seat.poke()
-            await self.lost(seat)
+            if is_later:
+                await self.lost(seat)
         return won.epoch
+
+    def need_newest(self, seat: Seat, epoch: int) -> None:
+        """Refuse what the broker of an epoch ships once another may go on without it.
+
+        Who was granted a later epoch had as much of the journal as this node when it asked:
+        what this node took in after that would count as safe, and be lost.
+
+        Raises:
+            Malformed: A later epoch was won, as far as is known here, or was granted.
+        """
+        promise = seat.view.promise
+        granted = promise.epoch if promise.broker != self._context.peer else 0
+        if epoch < max(seat.newest[0], granted, seat.position.segment):
+            raise Malformed(f"epoch {epoch} is over: a later one was won, or granted here")
 
     # --- granting ---
 

@@ -23,11 +23,19 @@ from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
 from meshnode.services.job_rows import JOBS
-from meshnode.services.journal_copies import copied, drop, grow, job_of, read_copies
+from meshnode.services.journal_copies import (
+    copied,
+    drop,
+    grow,
+    job_of,
+    keys,
+    read_copies,
+    replace,
+)
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.shipping import artifacts_of
-from protocol.charter import Chartered, read_certificate
+from protocol.charter import Chartered, Epoch, read_certificate
 from protocol.codec import encode
 from protocol.errors import Malformed
 from protocol.journal import (
@@ -58,14 +66,31 @@ class _Copy:
 
     Attributes:
         segments: On the disk.
-        chain: After the last event of the last of them.
+        key: Under which the last of them is kept.
+        chain: After the last event of it.
+        shed: From this epoch on the broker has another story, which takes the place of what
+            is here when it has come; 0 for none.
         staged: (header, events) that nothing has signed yet.
     """
 
     segments: list[SegmentExport]
+    key: str = ""
     chain: bytes = _NOTHING
+    shed: int = 0
     staged: tuple[bytes, list[bytes]] = (b"", [])
     turn: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def shared(self) -> list[SegmentExport]:
+        """Those that the broker has too, as far as is known."""
+        if not self.shed:
+            return self.segments
+        return [one for one in self.segments if decode_segment(one.header).epoch < self.shed]
+
+    def become(self, segments: Sequence[SegmentExport], key: str) -> None:
+        """Be what was just written down."""
+        self.segments, self.key, self.chain = list(segments), key, _chain(segments)
+        self.shed = 0
 
 
 #: Told of a job of which more was taken in.
@@ -125,9 +150,12 @@ class Standbys:
         known = self._copies.get(charter)
         if known is None:
             segments = await read_copies(self._context, charter)
-            known = self._copies.setdefault(charter, _Copy(segments, _chain(segments)))
+            made = _Copy([])
+            made.become(segments, (*await keys(self._context, charter), "")[len(segments) - 1])
+            known = self._copies.setdefault(charter, made)
             if (seat := self._seats.seat(charter)) is not None:
-                seat.moved(_position(known.segments))
+                # It may have written more itself, as the broker.
+                seat.moved(max(seat.position, position_of(known.segments)))
         return known
 
     async def load(self) -> None:
@@ -147,14 +175,10 @@ class Standbys:
         """
         copy = await self._copy(seat.chartered.name)
         async with copy.turn:
-            await self._drop(seat, copy, 0)
-            for segment in segments:
-                events = segment.events
-                await self._context.store.commit(
-                    *grow(seat.chartered.name, segment, first=0, events=events)
-                )
-            copy.segments, copy.chain = list(segments), _chain(segments)
-            seat.moved(_position(copy.segments))
+            with trio.CancelScope(shield=True):  # or memory would lag behind the disk
+                key = await replace(self._context, seat.chartered.name, segments, since=0)
+                copy.become(segments, key)
+                seat.moved(position_of(copy.segments))
 
     async def forget_old(self) -> None:
         """Forget the journals of jobs that are listed here no more, and whose time is over.
@@ -162,15 +186,15 @@ class Standbys:
         Raises:
             StoreError: The disk refused; the rest goes the next time.
         """
-        for charter, epochs in (await copied(self._context)).items():
+        for charter, kept in (await copied(self._context)).items():
             seat = self._seats.seat(charter)
             if seat is not None and not self._seats.is_past(seat):
                 continue
-            job = await job_of(self._context, charter, epochs[0])
+            job = await job_of(self._context, kept[0])
             if await self._context.store.read(JOBS, job) is not None:
                 continue  # its journal begins with them
-            for epoch in epochs:
-                await drop(self._context, charter, epoch)
+            for key in kept:
+                await drop(self._context, key)
             self._copies.pop(charter, None)
             self._context.emit("standby.forgotten", job=job)
         for seat in self._seats.all():
@@ -192,10 +216,11 @@ class Standbys:
         await self._seats.show(seat, ship.certificate, incoming.peer)
         copy = await self._copy(won.chartered.name)
         async with copy.turn:
+            self._seats.need_newest(seat, won.epoch)
             if self._seats.is_broker(seat):
                 raise Malformed("this node is the broker")
             try:
-                grew = await self._take(seat, copy, ship, incoming.peer)
+                grew = await self._take(seat, copy, ship, won)
             except StoreError:
                 self._copies.pop(won.chartered.name, None)  # the disk alone knows now
                 raise
@@ -207,12 +232,13 @@ class Standbys:
         header, staged = copy.staged
         if staged:
             return Shipped(decode_segment(header).epoch, len(staged), _chain_of(header, staged))
-        if not copy.segments:
+        if not copy.shared:
             return Shipped(0, 0, _NOTHING)
-        last = copy.segments[-1]
-        return Shipped(decode_segment(last.header).epoch, len(last.events), copy.chain)
+        last = copy.shared[-1]
+        chain = copy.chain if last is copy.segments[-1] else _chain(copy.shared)
+        return Shipped(decode_segment(last.header).epoch, len(last.events), chain)
 
-    async def _take(self, seat: Seat, copy: _Copy, ship: Ship, peer: str) -> bool:
+    async def _take(self, seat: Seat, copy: _Copy, ship: Ship, won: Epoch) -> bool:
         """Take in what fits what is here; tell whether anything did."""
         segment = decode_segment(ship.header)
         if (segment.job, segment.network, segment.charter) != (
@@ -221,12 +247,14 @@ class Standbys:
             seat.chartered.name,
         ):
             raise Malformed("a segment of another job")
-        if segment.epoch > seat.newest[0] or (
-            segment.epoch == seat.newest[0] and segment.writer != peer
+        if segment.epoch > won.epoch or (
+            segment.epoch == won.epoch and segment.writer != won.broker
         ):
             raise Malformed("a segment is shipped by its writer or a later one")
         if not (ship.events or ship.head):
-            await self._drop(seat, copy, segment.epoch)
+            # It still counts until the broker's own story takes its place: who has less of
+            # what a majority had must not win meanwhile.
+            copy.staged, copy.shed = (b"", []), segment.epoch
             return False
         place = self._place(copy, ship)
         there = self._there(copy, place, ship)
@@ -240,19 +268,21 @@ class Standbys:
                 raise Busy("what nothing has signed yet")
             copy.staged = (ship.header, events)
             return False
-        await self._keep(seat, copy, place, ship, [*there, *ship.events])
+        async with seat.turn:  # nobody is granted anything between the look and the commit
+            self._seats.need_newest(seat, won.epoch)
+            await self._keep(seat, copy, place, ship, [*there, *ship.events])
         copy.staged = (b"", [])
         return True
 
     def _place(self, copy: _Copy, ship: Ship) -> int | None:
         """Return where the segment of ``ship`` stands: last, or after the one it follows."""
-        last = len(copy.segments) - 1
-        if last >= 0 and copy.segments[last].header == ship.header:
+        last = len(copy.shared) - 1
+        if last >= 0 and copy.shared[last].header == ship.header:
             return last
         parent = decode_segment(ship.header).parent
         if not parent:
             return 0
-        for number, segment in enumerate(copy.segments):
+        for number, segment in enumerate(copy.shared):
             if digest(segment.head) == parent:
                 return number + 1
         return None
@@ -262,48 +292,40 @@ class Standbys:
         header, staged = copy.staged
         if staged and header == ship.header:
             return staged
-        if place is not None and place < len(copy.segments):
-            known = copy.segments[place]
+        if place is not None and place < len(copy.shared):
+            known = copy.shared[place]
             return list(known.events) if known.header == ship.header else []
         return []
-
-    async def _drop(self, seat: Seat, copy: _Copy, epoch: int) -> None:
-        """Forget the segments from an epoch on: the broker has others."""
-        copy.staged = (b"", [])
-        kept = [one for one in copy.segments if decode_segment(one.header).epoch < epoch]
-        with trio.CancelScope(shield=True):
-            for old in copy.segments[len(kept) :]:
-                epoch_of = decode_segment(old.header).epoch
-                await drop(self._context, seat.chartered.name, epoch_of)
-            copy.segments, copy.chain = kept, _chain(kept)
-            seat.moved(_position(kept))
 
     async def _keep(
         self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
     ) -> None:
         """Prove, and write down, a segment with all its ``events``."""
-        known = copy.segments[place] if place < len(copy.segments) else None
-        goes_on = known is not None and known.header == ship.header
-        count = len(known.events) if known is not None and goes_on else 0
+        goes_on = place < len(copy.shared) and copy.shared[place].header == ship.header
+        count = len(copy.shared[place].events) if goes_on else 0
         chain = copy.chain if goes_on else chain_start(ship.header)
         for body in events[count:]:
             chain = chain_next(chain, body)
-        head = read_head(ship.head, decode_segment(ship.header))
+        segment = decode_segment(ship.header)
+        head = read_head(ship.head, segment)
         if (head.count, head.chain) != (len(events), chain):
             copy.staged = (b"", [])
             raise Malformed("the head signs other events than these")
         made = SegmentExport(ship.header, list(events), ship.head)
-        writes: list[Write] = grow(
-            seat.chartered.name, made, first=count, events=events[count:]
-        )
         with trio.CancelScope(shield=True):  # or memory would lag behind the disk
-            for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
-                epoch = decode_segment(old.header).epoch
-                await drop(self._context, seat.chartered.name, epoch)
-            await self._context.store.commit(*writes)
-            copy.segments = [*copy.segments[:place], made]
-            copy.chain = chain
-            seat.moved(_position(copy.segments))
+            if goes_on:
+                await self._context.store.commit(*grow(copy.key, made, first=count))
+                copy.segments, copy.chain = [*copy.segments[:place], made], chain
+            else:  # in the place of what a broker that lost the job wrote
+                gone = [decode_segment(one.header).epoch for one in copy.segments[place:]]
+                key = await replace(
+                    self._context,
+                    seat.chartered.name,
+                    [made],
+                    since=min([segment.epoch, *gone]),
+                )
+                copy.become([*copy.segments[:place], made], key)
+            seat.moved(position_of(copy.segments))
 
     async def _fetch(self, seat: Seat, ship: Ship) -> None:
         """Have what the events say that their broker holds, under the tickets that came.
@@ -386,7 +408,8 @@ def _chain(segments: Sequence[SegmentExport]) -> bytes:
     return _chain_of(segments[-1].header, segments[-1].events) if segments else _NOTHING
 
 
-def _position(segments: Sequence[SegmentExport]) -> Position:
+def position_of(segments: Sequence[SegmentExport]) -> Position:
+    """Return how much of a job's journal ``segments`` are."""
     if not segments:
         return Position(0, 0)
     epoch = decode_segment(segments[-1].header).epoch

@@ -15,7 +15,7 @@ import trio
 
 from meshnode.domain.facts import Elected
 from meshnode.domain.job import JobState
-from meshnode.errors import Busy, MeshError, NoStandbys, StoreError
+from meshnode.errors import Busy, MeshError, NoStandbys, NotFound, StoreError
 from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import SUCCEED
@@ -25,7 +25,7 @@ from meshnode.services.journals import JobJournal
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Sessions
 from meshnode.services.shipping import Shipping
-from meshnode.services.standbys import FEATURE, Standbys
+from meshnode.services.standbys import FEATURE, Standbys, position_of
 from protocol.charter import Charter, read_charter, sign_charter
 from protocol.errors import ProtocolError
 from protocol.journal import END, SegmentExport
@@ -130,6 +130,18 @@ class Successions:
         """
         await self._seats.load()
         await self._standbys.load()
+        for seat in self._seats.all():
+            await self._count_own(seat)
+
+    async def _count_own(self, seat: Seat) -> None:
+        """Say how much of a job this node wrote itself: it grants nothing to who has less."""
+        try:
+            known = None if self._jobs is None else await self._jobs.known(seat.job)
+        except (NotFound, ProtocolError) as exc:  # what can't be read can't be gone on from
+            self._context.emit("job.unreadable", job=seat.job, why=str(exc))
+            return
+        if known is not None:
+            seat.moved(max(seat.position, position_of(known.segments)))
 
     async def run(self) -> None:
         """Elect, ship and take over, until cancelled."""
@@ -356,12 +368,14 @@ class Successions:
 
     async def _lost(self, seat: Seat) -> None:
         """Another is the broker: write nothing more."""
+        if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
+            shipping[1].cancel()
         known = None if self._jobs is None else await self._jobs.known(seat.job)
         if known is not None and not known.following:
             known.retire()
             self._context.emit("job.passed_on", job=seat.job, broker=seat.newest[1])
-        if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
-            shipping[1].cancel()
+            # What it wrote counts until another story takes its place.
+            await self._standbys.keep_own(seat, known.segments)
 
     async def _grown(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
         """Follow what the job's broker ships."""
