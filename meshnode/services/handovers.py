@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from meshnode.domain.facts import Elected
-from meshnode.domain.job import JobState
 from meshnode.ports import Put
 from meshnode.services.acceptances import owe_again
 from meshnode.services.context import Context
@@ -75,7 +74,7 @@ class Handovers:
 
     async def hand_over(
         self, job: str, segments: Sequence[SegmentExport], *, own: bool
-    ) -> JobState | None:
+    ) -> None:
         """Follow what another broker wrote of a job, if it is listed here or ``own``.
 
         Raises:
@@ -83,13 +82,22 @@ class Handovers:
             ProtocolError: What was shipped is no job's journal.
         """
         if await self._context.store.read(JOBS, job) is None and not own:
-            return None
+            return
         journal = self._journals.get(job)
         if journal is None:
             journal = JobJournal.of_others(self._context, job, segments)
             journal = self._journals.setdefault(job, journal)
         journal.adopt(segments)
+        self._tools.successions.guard(journal)
+        await self.hear_end(journal)
+
+    async def hear_end(self, journal: JobJournal) -> None:
+        """Note how a job ended that another broker went on with, once that is sure.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        journal.poke()
         if journal.done is not None:
             await owe_again(self._context, journal, self._tools.receipts)
             await self._close(journal)
-        return journal.state

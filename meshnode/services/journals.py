@@ -276,14 +276,15 @@ class JobJournal:
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Hold the lock; while it is free, without a turn of the scheduler."""
+        lock = self._lock  # which is another's once this has become another
         try:
-            self._lock.acquire_nowait()
+            lock.acquire_nowait()
         except trio.WouldBlock:
-            await self._lock.acquire()
+            await lock.acquire()
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
     async def _grant(self) -> None:
         """Record what everybody waits for, in one commit."""
@@ -373,8 +374,7 @@ class JobJournal:
     @property
     def done(self) -> Done | None:
         """How the job ended, once that is durable, and can't be lost with this node."""
-        guarded = self.guard is not None and not self._following
-        safe = self.guard() if guarded and self.guard is not None else self._durable
+        safe = self.guard() if self.guard is not None else self._durable
         return self.state.done if safe >= len(self._events) == self._durable else None
 
     def _link(self, body: bytes) -> None:

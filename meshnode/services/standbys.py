@@ -39,6 +39,7 @@ from protocol.charter import Chartered, Epoch, read_certificate
 from protocol.codec import encode
 from protocol.errors import Malformed
 from protocol.journal import (
+    END,
     SegmentExport,
     chain_next,
     chain_start,
@@ -49,6 +50,7 @@ from protocol.journal import (
 from protocol.keys import digest
 from protocol.messages import Result, Ticket, read_message
 from protocol.shipping import SHIP, Ship, Shipped, read_ship
+from protocol.signing import peek
 
 #: What a standby's record says.
 FEATURE: Final = "standby"
@@ -58,6 +60,7 @@ _OUTPUT_FETCH_S: Final = 4.0
 #: Bytes of events that are kept before anything signs them.
 _STAGED_BYTES_MAX: Final = 32 * 1024 * 1024
 _NOTHING: Final = bytes(32)
+_TWO: Final = 2
 
 
 @dataclass(slots=True)
@@ -153,9 +156,10 @@ class Standbys:
             made = _Copy([])
             made.become(segments, (*await keys(self._context, charter), "")[len(segments) - 1])
             known = self._copies.setdefault(charter, made)
-            if (seat := self._seats.seat(charter)) is not None:
-                # It may have written more itself, as the broker.
-                seat.moved(max(seat.position, position_of(known.segments)))
+            seat = self._seats.seat(charter)
+            # It may have written more itself, as the broker.
+            if seat is not None and position_of(known.segments) >= seat.position:
+                self._moved(seat, known)
         return known
 
     async def load(self) -> None:
@@ -178,7 +182,15 @@ class Standbys:
             with trio.CancelScope(shield=True):  # or memory would lag behind the disk
                 key = await replace(self._context, seat.chartered.name, segments, since=0)
                 copy.become(segments, key)
-                seat.moved(position_of(copy.segments))
+                self._moved(seat, copy)
+
+    def _moved(self, seat: Seat, copy: _Copy) -> None:
+        """Count what is here, and what is not here alone."""
+        seat.moved(position_of(copy.segments), ended=is_over(copy.segments))
+        if copy.segments and seat.chartered.majority <= _TWO:
+            writer = decode_segment(copy.segments[-1].header).writer
+            if writer != self._context.peer:
+                seat.safe = seat.position.events  # who shipped it has it too
 
     async def forget_old(self) -> None:
         """Forget the journals of jobs that are listed here no more, and whose time is over.
@@ -325,7 +337,7 @@ class Standbys:
                     since=min([segment.epoch, *gone]),
                 )
                 copy.become([*copy.segments[:place], made], key)
-            seat.moved(position_of(copy.segments))
+            self._moved(seat, copy)
 
     async def _fetch(self, seat: Seat, ship: Ship) -> None:
         """Have what the events say that their broker holds, under the tickets that came.
@@ -406,6 +418,11 @@ def _chain_of(header: bytes, events: Sequence[bytes]) -> bytes:
 
 def _chain(segments: Sequence[SegmentExport]) -> bytes:
     return _chain_of(segments[-1].header, segments[-1].events) if segments else _NOTHING
+
+
+def is_over(segments: Sequence[SegmentExport]) -> bool:
+    """Tell whether the last of ``segments`` ends its job."""
+    return bool(segments) and peek(segments[-1].head).t == END
 
 
 def position_of(segments: Sequence[SegmentExport]) -> Position:

@@ -113,8 +113,8 @@ def test_who_is_told_another_story_never_counts_less_than_that(
         seat, seen = seat_of(mesh, "a"), list[Position]()
         moved = Seat.moved
 
-        def watched(self: Seat, position: Position) -> None:
-            moved(self, position)
+        def watched(self: Seat, position: Position, *, ended: bool) -> None:
+            moved(self, position, ended=ended)
             if self is seat:
                 seen.append(position)
 
