@@ -39,6 +39,16 @@ class Acceptances:
         self._pending -= 1
         self._journal.poke()
 
+    async def deliver_again(self, context: Context) -> None:
+        """Send what was recorded before a restart, when all of it is safe.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        if self._right is not None:
+            await self._right.until_safe(self._journal.state.seq)
+            await owe_again(context, self._journal, self._receipts)
+
     async def settled(self) -> None:
         """Wait until nothing is on its way to being safe."""
         while self._pending and not self._journal.following:

@@ -51,7 +51,7 @@ from meshnode.errors import (
     reasons,
 )
 from meshnode.ports import Write
-from meshnode.services.acceptances import Acceptances, owe_again
+from meshnode.services.acceptances import Acceptances
 from meshnode.services.awards import Awards
 from meshnode.services.checking import Checking, InputsGone
 from meshnode.services.context import Context
@@ -135,8 +135,7 @@ class JobRunner:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._listen)
-                if self._right is not None:  # what a restart came before
-                    nursery.start_soon(owe_again, self._context, self._journal, self._receipts)
+                nursery.start_soon(self._acceptances.deliver_again, self._context)
                 while self._journal.done is None:
                     wake_ms = await self._turn()
                     if wake_ms is not None:

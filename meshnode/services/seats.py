@@ -145,6 +145,7 @@ class Seats:
         self._admitting = trio.Lock()
         self.won: Tell = _nobody
         self.lost: Tell = _nobody
+        self.ended: Callable[[Seat], None] = lambda _: None
         self.heard: Tell = _nobody  # that a majority has the end
         self.admit: Callable[[Chartered], Awaitable[None]] = _admit_none
         self.tells: Callable[[Seat], bool] = lambda _: False
@@ -232,6 +233,7 @@ class Seats:
                 await self._write(seat, seat.view.promise, over=True)
                 seat.over = True
             seat.poke()
+            self.ended(seat)
 
     def _reopen(self, seat: Seat) -> None:
         """Stand again: a member hasn't the end, and who had to tell it may be gone."""

@@ -7,20 +7,16 @@ before the answer: whoever takes a job over must have its inputs.
 Specified in protocol/spec/86-shipping.md.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import outcome
 import trio
 
-from meshnode.domain.facts import Delivered, Fact, from_event
 from meshnode.domain.failover import Position
-from meshnode.errors import ArtifactError, Busy, StoreError, Superseded
-from meshnode.ports import Put, Write
+from meshnode.errors import Busy, StoreError
 from meshnode.services.admission import Admission
-from meshnode.services.artifacts import Artifacts, Wanted
-from meshnode.services.checking import SCHEMAS
+from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_rows import JOBS
 from meshnode.services.journal_copies import (
@@ -34,7 +30,7 @@ from meshnode.services.journal_copies import (
 )
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Incoming, Sessions
-from meshnode.services.shipping import artifacts_of
+from meshnode.services.standby_artifacts import StandbyArtifacts
 from protocol.charter import Chartered, Epoch, read_certificate
 from protocol.codec import encode
 from protocol.errors import Malformed
@@ -43,22 +39,18 @@ from protocol.journal import (
     SegmentExport,
     chain_next,
     chain_start,
-    decode_event,
     decode_segment,
     read_head,
 )
 from protocol.keys import digest
-from protocol.messages import Result, Ticket, read_message
 from protocol.shipping import SHIP, Ship, Shipped, read_ship
 from protocol.signing import peek
 
 #: What a standby's record says.
 FEATURE: Final = "standby"
-#: For one input, and for one output: what is missing of those holds nothing up.
-_FETCH_S: Final = 20.0
-_OUTPUT_FETCH_S: Final = 4.0
-#: Bytes of events that are kept before anything signs them.
+#: Bytes of events that are kept before anything signs them, and of a job's in all.
 _STAGED_BYTES_MAX: Final = 32 * 1024 * 1024
+_JOURNAL_BYTES_MAX: Final = 256 * 1024 * 1024
 _NOTHING: Final = bytes(32)
 _TWO: Final = 2
 
@@ -73,6 +65,7 @@ class _Copy:
         chain: After the last event of it.
         shed: From this epoch on the broker has another story, which takes the place of what
             is here when it has come; 0 for none.
+        size: Bytes of events on the disk.
         staged: (header, events) that nothing has signed yet.
     """
 
@@ -80,6 +73,7 @@ class _Copy:
     key: str = ""
     chain: bytes = _NOTHING
     shed: int = 0
+    size: int = 0
     staged: tuple[bytes, list[bytes]] = (b"", [])
     turn: trio.Lock = field(default_factory=trio.Lock)
 
@@ -94,6 +88,7 @@ class _Copy:
         """Be what was just written down."""
         self.segments, self.key, self.chain = list(segments), key, _chain(segments)
         self.shed = 0
+        self.size = sum(len(body) for one in segments for body in one.events)
 
 
 #: Told of a job of which more was taken in.
@@ -116,10 +111,11 @@ class Standbys:
         self._config = context.config.standby
         self._seats = seats
         self._door = door
-        self._artifacts = artifacts
+        self._artifacts = StandbyArtifacts(context, artifacts)
         self._copies: dict[bytes, _Copy] = {}
         self.grown: Grown = _nobody
         seats.admit = self._admit
+        seats.ended = self.release
         sessions.handle(SHIP, self._on_ship)
 
     async def _admit(self, chartered: Chartered) -> None:
@@ -162,6 +158,10 @@ class Standbys:
                 self._moved(seat, known)
         return known
 
+    def release(self, seat: Seat) -> None:
+        """Leave what is here of a job that is over to the disk."""
+        self._copies.pop(seat.chartered.name, None)
+
     async def load(self) -> None:
         """Say of every seat how much of its job is here; before anybody asks.
 
@@ -170,6 +170,8 @@ class Standbys:
         """
         for seat in self._seats.all():
             await self._copy(seat.chartered.name)
+            if seat.over:
+                self.release(seat)
 
     async def keep_own(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
         """Keep what this node wrote as a broker, to go on from it in a later epoch.
@@ -238,7 +240,10 @@ class Standbys:
                 raise
         if grew:
             await self.grown(seat, copy.segments)
-        return encode(self._told(copy))
+        told = encode(self._told(copy))
+        if seat.over:
+            self.release(seat)
+        return told
 
     def _told(self, copy: _Copy) -> Shipped:
         header, staged = copy.staged
@@ -273,7 +278,9 @@ class Standbys:
         if place is None or ship.first != len(there):
             copy.staged = (b"", [])
             return False  # the answer says what is here
-        await self._fetch(seat, ship)
+        if copy.size + sum(map(len, ship.events)) > _JOURNAL_BYTES_MAX:
+            raise Busy("the room for one job's journal")
+        await self._artifacts.fetch(seat, ship)
         if not ship.head:
             events = [*there, *ship.events]
             if sum(map(len, events)) > _STAGED_BYTES_MAX:
@@ -328,6 +335,7 @@ class Standbys:
             if goes_on:
                 await self._context.store.commit(*grow(copy.key, made, first=count))
                 copy.segments, copy.chain = [*copy.segments[:place], made], chain
+                copy.size += sum(map(len, events[count:]))
             else:  # in the place of what a broker that lost the job wrote
                 gone = [decode_segment(one.header).epoch for one in copy.segments[place:]]
                 key = await replace(
@@ -338,75 +346,6 @@ class Standbys:
                 )
                 copy.become([*copy.segments[:place], made], key)
             self._moved(seat, copy)
-
-    async def _fetch(self, seat: Seat, ship: Ship) -> None:
-        """Have what the events say that their broker holds, under the tickets that came.
-
-        A job can be done again without an output, and not without an input.
-
-        Raises:
-            MeshError: An input can't be had, or another broker goes on meanwhile.
-        """
-        tickets: dict[bytes, tuple[str, bytes]] = {}
-        for envelope in ship.tickets:
-            ticket = read_message(envelope, Ticket, network=self._context.network)
-            tickets[ticket.artifact] = (ticket.holder, envelope)
-        done = False
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_with, seat, seat.newest, nursery.cancel_scope)
-            fetched = await outcome.acapture(self._fetch_all, seat, ship, tickets)
-            done = True
-            nursery.cancel_scope.cancel()
-        if not done:
-            raise Superseded(f"another broker goes on with job {seat.job}")
-        fetched.unwrap()
-
-    async def _fetch_all(
-        self, seat: Seat, ship: Ship, tickets: Mapping[bytes, tuple[str, bytes]]
-    ) -> None:
-        writes: list[Write] = [Put(SCHEMAS, digest(raw).hex(), raw) for raw in ship.schemas]
-        for body in ship.events:
-            fact = from_event(decode_event(body))
-            for name, size in artifacts_of(fact).items():
-                try:
-                    data = await self._bytes(fact, name, size, tickets)
-                except ArtifactError as exc:
-                    if not isinstance(fact, Delivered):
-                        raise
-                    self._context.emit("standby.output_missing", job=seat.job, why=str(exc))
-                    continue
-                _, more = await self._artifacts.prepare(
-                    data,
-                    job=seat.job,
-                    broker=self._context.peer,
-                    charter=seat.chartered.name,
-                )
-                writes += more
-        if writes:
-            await self._context.store.commit(*writes)
-
-    async def _bytes(
-        self, fact: Fact, name: bytes, size: int, tickets: Mapping[bytes, tuple[str, bytes]]
-    ) -> bytes:
-        if (data := await self._artifacts.local(name)) is not None:
-            return data
-        if isinstance(fact, Delivered):
-            result = read_message(fact.result, Result, network=self._context.network)
-            if result.inline and digest(result.inline) == name:
-                return result.inline
-        holder, given = tickets.get(name, ("", b""))
-        wanted = Wanted(name, size, holder, given)
-        must = not isinstance(fact, Delivered)
-        return await self._artifacts.fetch(
-            wanted, timeout_s=_FETCH_S if must else _OUTPUT_FETCH_S
-        )
-
-
-async def _end_with(seat: Seat, newest: tuple[int, str], scope: trio.CancelScope) -> None:
-    """Cancel ``scope`` when the job has another broker: the one before may be gone."""
-    while seat.newest == newest:
-        await seat.changed.wait()
-    scope.cancel()
 
 
 def _chain_of(header: bytes, events: Sequence[bytes]) -> bytes:

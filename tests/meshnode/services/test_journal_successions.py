@@ -12,7 +12,8 @@ from meshnode.domain.facts import Called, Cancelled, Done, Elected, Expanded, Fa
 from meshnode.domain.job import JobState, fold
 from meshnode.errors import Superseded
 from meshnode.ports import Write
-from meshnode.services.journal_copies import drop, grow, key_of, read_copies
+from meshnode.services.journal_copies import drop, grow, key_of, read_copies, replace
+from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from protocol.errors import OutOfTurn
 from protocol.journal import SegmentExport, decode_segment, read_export
@@ -129,3 +130,24 @@ def test_whose_job_has_passed_on_writes_nothing_and_follows() -> None:
 
 async def never(_: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
     raise AssertionError("nobody is to decide any more")
+
+
+def test_who_lost_a_job_twice_can_still_read_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        first, second = await second_of(mesh)
+        await second.record(Cancelled(reason="owner"))
+        node = await mesh.start("c")
+        context = node.broker._context
+        # c went on from less of a's segment than b did.
+        whole = first.segments[0]
+        less = SegmentExport(whole.header, whole.events[:2], whole.head)
+        later = await JobJournal.succeed(context, JOB, [less], elected(2, node.peer))
+        heir = mesh.node("b").broker._context
+        await replace(heir, CHARTER, [less, later.segments[-1]], since=0)
+        mesh.crash("b")
+        node = await mesh.restart("b")
+        again = await open_journal(node.broker._context, JOB)
+        assert again.following
+        assert len(again.segments) == 2
+
+    play(story)
