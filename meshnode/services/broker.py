@@ -146,6 +146,7 @@ class Broker:
         return over
 
     async def _close(self, journal: JobJournal) -> None:
+        await self._tools.charges.close(journal)
         await self._context.store.commit(closed(journal))
         self._put_away(journal.job)
 

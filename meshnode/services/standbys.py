@@ -28,6 +28,7 @@ from meshnode.services.journal_copies import (
     read_copies,
     replace,
 )
+from meshnode.services.ledger import Ledger
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.standby_artifacts import StandbyArtifacts
@@ -106,11 +107,13 @@ class Standbys:
         seats: Seats,
         door: Admission,
         artifacts: Artifacts,
+        ledger: Ledger,
     ) -> None:
         self._context = context
         self._config = context.config.standby
         self._seats = seats
         self._door = door
+        self._ledger = ledger
         self._artifacts = StandbyArtifacts(context, artifacts)
         self._copies: dict[bytes, _Copy] = {}
         self.grown: Grown = _nobody
@@ -131,6 +134,17 @@ class Standbys:
             raise Malformed(no.text)
         if self._seats.held >= self._config.jobs_max:
             raise Busy("the jobs that this node stands by for")
+        owed_mc = sum(
+            seat.chartered.charter.budget.cost_mc
+            for seat in self._seats.all()
+            if not seat.over and seat.chartered.charter.owner == charter.owner
+        )
+        # It would pay in the owner's place.
+        no = self._ledger.unwilling(
+            charter.owner, working_mc=owed_mc, more_mc=charter.budget.cost_mc
+        )
+        if no is not None:
+            raise Malformed(no.text)
         row = await self._context.store.read(JOBS, charter.job)
         if row is not None or self._seats.of_job(charter.job) is not None:
             raise Malformed("this job's id is another's here")
@@ -278,6 +292,12 @@ class Standbys:
         if place is None or ship.first != len(there):
             copy.staged = (b"", [])
             return False  # the answer says what is here
+        if (
+            not ship.events
+            and place < len(copy.shared)
+            and ship.head == copy.shared[place].head
+        ):
+            return False  # all of it is here
         if copy.size + sum(map(len, ship.events)) > _JOURNAL_BYTES_MAX:
             raise Busy("the room for one job's journal")
         await self._artifacts.fetch(seat, ship)
@@ -320,7 +340,9 @@ class Standbys:
         self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
     ) -> None:
         """Prove, and write down, a segment with all its ``events``."""
-        goes_on = place < len(copy.shared) and copy.shared[place].header == ship.header
+        # Nothing grows before the end of what is on the disk.
+        goes_on = place == len(copy.segments) - 1 and place < len(copy.shared)
+        goes_on = goes_on and copy.shared[place].header == ship.header
         count = len(copy.shared[place].events) if goes_on else 0
         chain = copy.chain if goes_on else chain_start(ship.header)
         for body in events[count:]:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from meshnode.domain.facts import Elected
-from meshnode.errors import Busy, MeshError, NoStandbys, NotFound, StoreError
+from meshnode.errors import Busy, MeshError, NoStandbys, NotFound, StoreError, Superseded
 from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import SUCCEED
@@ -23,6 +23,7 @@ from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
 from meshnode.services.job_rows import JOBS
 from meshnode.services.journals import JobJournal
+from meshnode.services.ledger import Ledger
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Sessions
 from meshnode.services.shipping import Shipping
@@ -258,7 +259,13 @@ class Successions:
         journal.guard = safe
 
     async def right(self, journal: JobJournal) -> Right | None:
-        """Return by what right this node goes on with a job; None if it needs none."""
+        """Return by what right this node goes on with a job; None if it needs none.
+
+        Raises:
+            Superseded: Another broker goes on with it.
+        """
+        if journal.following:
+            raise Superseded(f"another broker goes on with job {journal.job}")
         elected = journal.state.elected
         seat = None if elected is None else self._seats.seat(elected.charter)
         if seat is None:
@@ -470,10 +477,18 @@ def open_successions(
     door: Admission,
     directory: DirectoryService,
     artifacts: Artifacts,
+    ledger: Ledger,
 ) -> Successions:
     """Return it with what it works with, listening."""
     seats = Seats(context, sessions=sessions)
-    standbys = Standbys(context, sessions=sessions, seats=seats, door=door, artifacts=artifacts)
+    standbys = Standbys(
+        context,
+        sessions=sessions,
+        seats=seats,
+        door=door,
+        artifacts=artifacts,
+        ledger=ledger,
+    )
     return Successions(
         context,
         sessions=sessions,
