@@ -35,6 +35,7 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.awards import PROGRESS, Awards
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.broker import Broker
+from meshnode.services.charges import Charges
 from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
@@ -188,6 +189,7 @@ class Node:
             door=self.door,
             directory=self.directory,
             artifacts=self.artifacts,
+            ledger=self.ledger,
         )
         self.broker = self._broker(context)
         self.retention = Retention(context, broker=self.broker)
@@ -240,6 +242,7 @@ class Node:
             ),
             checking=Checking(context, artifacts=self.artifacts, host=self.host),
             receipts=self.receipts,
+            charges=Charges(context, receipts=self.receipts, ledger=self.ledger),
             successions=self.successions,
         )
         return Broker(context, artifacts=self.artifacts, tools=tools)

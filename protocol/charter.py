@@ -110,7 +110,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         grant: Envelope, or empty.
         epoch: The highest epoch that the answerer has granted; 0 beside a grant.
         broker: To whom; empty beside a grant, or where none was granted yet.
-        over: The job has ended: nobody need ask any more.
+        over: The job has ended, and the asker has all that the answerer has: it need not
+            ask any more.
     """
 
     grant: bytes

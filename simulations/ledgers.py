@@ -32,7 +32,11 @@ class Paid(Protocol):
 
 
 def check_ledgers(
-    mesh: Estate, *, paid: Mapping[str, Paid], got: Mapping[str, Paid]
+    mesh: Estate,
+    *,
+    paid: Mapping[str, Paid],
+    got: Mapping[str, Paid],
+    advances: Mapping[str, Mapping[str, tuple[Kind, str, int]]] | None = None,
 ) -> Iterator[str]:
     """What is owed is what receipts say, at both sides; nothing comes from nowhere.
 
@@ -40,8 +44,11 @@ def check_ledgers(
         mesh: At rest.
         paid: Award -> what its broker's receipt says.
         got: Award -> what its contractor's receipt says.
+        advances: PeerId -> what else it must say, by key of the posting.
     """
     wanted: dict[str, dict[str, tuple[Kind, str, int]]] = {}  # PeerId -> award -> posting
+    for peer, rows in (advances or {}).items():
+        wanted.setdefault(peer, {}).update(rows)
     for award, payment in paid.items():
         row: tuple[Kind, str, int] = ("spent", payment.contractor, payment.paid_mc)
         wanted.setdefault(payment.broker, {})[award] = row

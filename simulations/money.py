@@ -5,17 +5,21 @@ count as earned, and the ledgers (:mod:`simulations.ledgers`).  They must tell o
 mesh-wide and job by job.  Nothing here asks a node; signatures are checked once for each
 contract, at the broker's copy.
 
+A job with standbys may have had several brokers: what was charged is what its one story
+says (:mod:`simulations.heritage`), whoever charged it, and each of them has the receipts of
+its own part.
+
 It is meant for when all is at rest: a receipt on its way is money that nobody has.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from meshnode.domain.facts import Charged, Planned, from_event
+from meshnode.domain.facts import Charged, Fact, Planned, from_event
 from meshnode.domain.tallies import Tally
 from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
 from meshnode.services.served import SERVED
@@ -26,6 +30,7 @@ from protocol.messages import read_message
 from protocol.receipts import Acceptance, check_receipt
 from simulations.checkers import kind_of
 from simulations.estate import Estate, Holder
+from simulations.heritage import Postings, advances, is_chartered, read_stories
 from simulations.ledgers import check_ledgers
 
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
@@ -47,7 +52,7 @@ class Account:
     """One job, as its broker's disk has it.
 
     Attributes:
-        broker: Name of its node.
+        broker: Name of its node; of the owner's, if it had several.
         budget_mc: What it may cost.
         charged_mc: By its journal.
         keys: What was charged, how often.
@@ -69,7 +74,8 @@ class Books:
         network_id: Which mesh.
         paid: Award -> what its broker's receipt says.
         got: Award -> what its contractor's receipt says.
-        jobs: (PeerId, job id) -> account.
+        jobs: (PeerId, or charter in hex, and job id) -> account.
+        advances: PeerId -> what its ledger must say beside receipts.
         earned_mc: Node -> what it counts as earned from others.
         troubles: What could not be read.
     """
@@ -79,6 +85,7 @@ class Books:
     got: dict[str, Payment] = field(default_factory=dict)
     jobs: dict[tuple[str, str], Account] = field(default_factory=dict)
     earned_mc: Counter[str] = field(default_factory=Counter)
+    advances: Mapping[str, Postings] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 
     @property
@@ -97,27 +104,39 @@ def read_books(mesh: Estate) -> Books:
     books = Books(mesh.network_id)
     for member in mesh.members.values():
         for log, entries in member.disk.logs.items():
-            if log.startswith("job/"):
-                _read_journal(books, member, log.removeprefix("job/"), entries)
+            if log.startswith("job/") and not is_chartered(entries):
+                job = log.removeprefix("job/")
+                account = books.jobs.setdefault((member.peer, job), Account(member.name))
+                for body in entries[1:]:
+                    if kind_of(body) in _KINDS:
+                        _count(books, account, from_event(decode_event(body)))
         for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
             _read_receipt(books, member, award, raw)
         for raw in member.disk.tables.get(SERVED, {}).values():
             books.earned_mc[member.name] += _TALLY.decode(raw).earned_mc
+    _read_stories(books, mesh)
     return books
 
 
-def _read_journal(books: Books, member: Holder, job: str, entries: list[bytes]) -> None:
-    account = books.jobs.setdefault((member.peer, job), Account(member.name))
-    for body in entries[1:]:
-        if kind_of(body) not in _KINDS:
-            continue
-        fact = from_event(decode_event(body))
-        if isinstance(fact, Planned):
-            account.budget_mc = fact.budget_mc
-        elif isinstance(fact, Charged):
-            account.charged_mc += fact.paid_mc
-            accepted = read_message(fact.acceptance, Acceptance, network=books.network_id)
-            account.keys[fact.key] += accepted.verdict != "rejected"
+def _read_stories(books: Books, mesh: Estate) -> None:
+    stories, troubles = read_stories(mesh)
+    for story in stories:
+        account = books.jobs.setdefault((story.charter.hex(), story.job), Account(""))
+        for fact in story.facts():
+            if isinstance(fact, Planned):
+                account.broker = mesh.name(fact.owner)
+            _count(books, account, fact)
+    books.troubles += troubles
+    books.advances = advances(stories)
+
+
+def _count(books: Books, account: Account, fact: Fact) -> None:
+    if isinstance(fact, Planned):
+        account.budget_mc = fact.budget_mc
+    elif isinstance(fact, Charged):
+        account.charged_mc += fact.paid_mc
+        accepted = read_message(fact.acceptance, Acceptance, network=books.network_id)
+        account.keys[fact.key] += accepted.verdict != "rejected"
 
 
 def _read_receipt(books: Books, member: Holder, award: str, raw: bytes) -> None:
@@ -130,8 +149,11 @@ def _read_receipt(books: Books, member: Holder, award: str, raw: bytes) -> None:
             check_receipt(
                 row.award, row.result, row.receipt, row.acceptance, network=books.network_id
             )
+            if award in books.paid:
+                books.troubles.append(f"award {award[:12]} was paid by two brokers")
             books.paid[award] = payment
-            account = books.jobs.setdefault((member.peer, head.job), Account(member.name))
+            whose = head.charter.hex() or member.peer
+            account = books.jobs.setdefault((whose, head.job), Account(member.name))
             account.paid_mc += accepted.paid_mc
         if head.audience == member.peer:
             books.got[award] = payment
@@ -158,7 +180,7 @@ def check_money(mesh: Estate) -> Iterator[str]:
         if again := [key for key, times in account.keys.items() if times > 1]:
             yield f"job {job} of {account.broker} was charged twice for {again}"
     yield from _check_earnings(mesh, books)
-    yield from check_ledgers(mesh, paid=books.paid, got=books.got)
+    yield from check_ledgers(mesh, paid=books.paid, got=books.got, advances=books.advances)
     if books.paid_mc != books.got_mc:
         yield f"brokers paid {books.paid_mc} mc, contractors got {books.got_mc} mc"
 

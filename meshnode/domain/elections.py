@@ -11,7 +11,7 @@ from typing import Final
 
 from meshnode.domain.facts import Elected, Failed, Planned
 from meshnode.domain.job import JobState
-from protocol.charter import read_certificate
+from protocol.charter import Charter, read_certificate
 from protocol.errors import Malformed
 from protocol.journal import Segment
 
@@ -56,7 +56,18 @@ def check_elected(fact: Elected, segment: Segment, plan: Planned, *, at_ms: int)
         == (segment.epoch, segment.writer, segment.charter)
     ):
         raise Malformed("its certificate is for another epoch, broker or charter")
-    if (charter.job, charter.owner) != (segment.job, plan.owner):
-        raise Malformed("its charter is of another job or owner")
+    if charter.job != segment.job:
+        raise Malformed("its charter is of another job")
+    check_plan(plan, charter)
+
+
+def check_plan(plan: Planned, charter: Charter) -> None:
+    """Hold a job's plan against its charter: who goes on with it pays for its owner.
+
+    Raises:
+        Malformed: It is another's, or may cost more.
+    """
+    if plan.owner != charter.owner:
+        raise Malformed("the plan is of another owner than the charter")
     if plan.budget_mc > charter.budget.cost_mc:
         raise Malformed("the plan may cost more than the charter")

@@ -38,14 +38,15 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True):
     """An amount that moves from one account to another.
 
     Attributes:
-        key: Hash of the award, in hex, or the settlement's id: what is posted once.
+        key: Hash of the award, in hex, with a suffix for what an heir paid under it, or the
+            settlement's id: what is posted once.
         peer: Between whom and this node.
         kind: Why; names the account beside ``due``.
         amount_mc: More than 0.
         at_ms: When it was written down here, Unix time.
         job: Of a receipt, whose it is; empty for a settlement.
         unit: Likewise.
-        note: What the owner said of a settlement.
+        note: What the owner said of a settlement, or what else it is about.
     """
 
     key: str
@@ -74,8 +75,8 @@ class Standing:
 
     Attributes:
         due_mc: What the peer owes this node; below zero, what this node owes it.
-        earned_mc: For work that this node did for it.
-        spent_mc: For work that it did.
+        earned_mc: For work that this node did for it, or paid others for.
+        spent_mc: For work that it did, or paid others for.
         paid_mc: What this node paid it.
         received_mc: What it paid.
     """

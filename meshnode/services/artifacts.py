@@ -136,12 +136,12 @@ class Artifacts:
         return ref
 
     async def prepare(
-        self, data: bytes, *, job: str, broker: str, charter: bytes = b""
+        self, data: bytes, *, job: str, broker: str, charter: bytes = b"", payer: str = ""
     ) -> tuple[ArtifactRef, list[Write]]:
         """Return the name of ``data``, and what keeps it once it is committed.
 
         So it can be kept in one commit with what names it.  Under a charter it is kept for
-        the job, whoever its broker is; ``broker`` is whose room it takes.
+        the job, whoever its broker is.  It takes the room of ``payer``, or of ``broker``.
 
         Raises:
             ArtifactTooLarge: Larger than this node keeps.
@@ -152,7 +152,7 @@ class Artifacts:
         key = name.hex()
         expires_ms = self._clock.now_ms() + int(self._config.artifact_lifetime_s * 1000)
         there = await self._store.read(META, key)
-        payer = broker if there is None else META_ROW.decode(there).broker
+        payer = (payer or broker) if there is None else META_ROW.decode(there).broker
         writes: list[Write] = [
             Put(META, key, msgspec.msgpack.encode(Meta(len(data), expires_ms, payer))),
             *(Put(GRANT, key, b"") for key in grants(name, broker, job, charter=charter)),
@@ -163,7 +163,7 @@ class Artifacts:
             for number, at in enumerate(range(0, len(data), size))
         ]
         if there is None:
-            await self._take_room(len(data), broker)
+            await self._take_room(len(data), payer)
             writes += chunks
         self._remember(name, data)
         note(self._sound, name)

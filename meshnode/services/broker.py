@@ -146,6 +146,7 @@ class Broker:
         return over
 
     async def _close(self, journal: JobJournal) -> None:
+        await self._tools.charges.close(journal)
         await self._context.store.commit(closed(journal))
         self._put_away(journal.job)
 
@@ -208,8 +209,8 @@ class Broker:
         lengths = check_inputs(graph, inputs)
         check_types(graph, await self._offered(graph), inputs)
         job = self._context.entropy.token(_JOB_ID_BYTES).hex()
-        elected = await self._elected(job, terms)
         refs, writes = await self._keep(job, inputs, lengths)
+        elected = await self._elected(job, terms)
         planned = Planned(
             owner=self._context.peer,
             graph=encode_graph(graph),
@@ -228,8 +229,13 @@ class Broker:
         writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
             writes.append(Put(_KEYS, named.key, f"{job}/{named.content}".encode()))
-        journal = await JobJournal.create(self._context, job, planned, *writes, elected=elected)
-        self._tools.successions.guard(journal)
+        try:
+            journal = await JobJournal.create(
+                self._context, job, planned, *writes, elected=elected
+            )
+        except BaseException:
+            await self._tools.successions.abandon(job)
+            raise
         self._tools.successions.guard(journal)
         self._journals[job] = journal
         if self._nursery is None:

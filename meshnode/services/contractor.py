@@ -347,7 +347,7 @@ class Contractor:
             award, result.result, result.receipt, incoming.body, network=self._signer.network
         )
         if acceptance.h.issuer != awarded.h.issuer:
-            await self._need_newest(awarded, acceptance)
+            await self._need_broker(awarded, acceptance)
         row = ReceiptRow(award, result.result, result.receipt, incoming.body)
         async with self._claimed(acceptance.award):
             there = await self._store.read(RECEIPTS, key)
@@ -364,15 +364,17 @@ class Contractor:
                 raise Stale("another acceptance of this award was signed before")
         return b""
 
-    async def _need_newest(self, award: Award, acceptance: Acceptance) -> None:
-        """Let pass an acceptance by the newest broker of its job that was shown.
+    async def _need_broker(self, award: Award, acceptance: Acceptance) -> None:
+        """Let pass an acceptance by a broker of its job that was shown, whoever is it now.
+
+        It sends what can't be lost any more, and may have been gone when another followed.
 
         Raises:
-            Stale: It is of an earlier one, or of none.
+            Stale: It was none, or was never shown.
         """
         h = acceptance.h
-        if not await self._records.fences.is_broker(award.h.charter, h.epoch, h.issuer):
-            raise Stale(f"epoch {h.epoch} of job {h.job} is over, or was never shown")
+        if not await self._records.fences.was_broker(award.h.charter, h.epoch, h.issuer):
+            raise Stale(f"the broker of epoch {h.epoch} of job {h.job} was never shown")
 
     async def _keep_receipt(
         self, row: ReceiptRow, acceptance: Acceptance, capability: str

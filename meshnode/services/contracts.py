@@ -213,16 +213,18 @@ class Contracts:
             acceptance=acceptance,
         )
         row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
+        if state.elected is not None:
+            return fact, []  # written down when it can't be lost: see Charges
         return fact, [
             *receipt_writes(award, row, now_ms=self._context.clock.now_ms()),
-            # Under a charter it is due when it can't be lost: see JobRunner.
-            *([] if state.elected else [Put(DUE, award.hex(), attempt.peer.encode())]),
+            Put(DUE, award.hex(), attempt.peer.encode()),
             *self._ledger.writes(self._posting(state, attempt, fact)),
         ]
 
     def charged(self, state: JobState, attempt: Attempt, fact: Charged) -> None:
         """Take a charge that was recorded into what is owed."""
-        self._ledger.committed(self._posting(state, attempt, fact))
+        if state.elected is None:
+            self._ledger.committed(self._posting(state, attempt, fact))
 
     # --- credit ---
 

@@ -31,6 +31,8 @@ FENCES: Final = "fence"
 CHARTERS: Final = "fence_charter"
 #: Rows that are looked through at once.
 _SWEPT_MAX: Final = 1_000_000
+#: Earlier brokers of a job that are remembered.
+_PAST_MAX: Final = 64
 
 
 class FenceRow(msgspec.Struct, frozen=True, array_like=True):
@@ -41,12 +43,14 @@ class FenceRow(msgspec.Struct, frozen=True, array_like=True):
         broker: PeerId, whose it is.
         charter: The charter's name.
         expires_ms: When the charter expires.
+        past: (epoch, PeerId) of those that were shown under this charter and lost the job.
     """
 
     epoch: int
     broker: str
     charter: bytes
     expires_ms: int
+    past: tuple[tuple[int, str], ...] = ()
 
     @property
     def seen(self) -> Seen:
@@ -102,6 +106,14 @@ class Fences:
         """Tell whether ``peer`` was shown to be the broker of ``epoch``, and none later was."""
         return admits(await self._seen(charter), Seen(epoch, peer, charter))
 
+    async def was_broker(self, charter: bytes, epoch: int, peer: str) -> bool:
+        """Tell whether ``peer`` was shown to be the broker of ``epoch``, the newest or not."""
+        key = await self._store.read(CHARTERS, charter.hex())
+        row = None if key is None else await self._row(key.decode())
+        if row is None or row.charter != charter:
+            return False
+        return (epoch, peer) in {(row.epoch, row.broker), *row.past}
+
     async def show(self, certificate: bytes, peer: str) -> Seen:
         """Keep that ``peer`` is a job's newest broker, if the job is known here.
 
@@ -144,8 +156,15 @@ class Fences:
         key = f"{charter.owner}/{charter.job}"
         kept = await self._row(key)
         if not follows(None if kept is None else kept.seen, shown):
+            if kept is not None and kept.charter == shown.charter and shown.epoch < kept.epoch:
+                # It can't go on with the job, and owes what it accepted in its time.
+                row = msgspec.structs.replace(kept, past=_with(kept.past, shown))
+                await self._store.commit(Put(FENCES, key, encode(row)))
             raise Stale(f"epoch {shown.epoch} of job {charter.job} is over, or another's")
-        writes: list[Write] = [*_puts(key, won)]
+        past: tuple[tuple[int, str], ...] = ()
+        if kept is not None and kept.charter == shown.charter:
+            past = kept.past if kept.seen == shown else _with(kept.past, kept.seen)
+        writes: list[Write] = [*_puts(key, won, past)]
         if kept is not None and kept.charter != shown.charter:
             writes.append(Delete(CHARTERS, kept.charter.hex()))
         await self._store.commit(*writes)
@@ -164,7 +183,12 @@ class Fences:
                     )
 
 
-def _puts(key: str, won: Epoch) -> list[Put]:
+def _with(past: tuple[tuple[int, str], ...], seen: Seen) -> tuple[tuple[int, str], ...]:
+    """Return who were brokers with one more, the newest of them."""
+    return tuple(sorted({*past, (seen.epoch, seen.broker)})[-_PAST_MAX:])
+
+
+def _puts(key: str, won: Epoch, past: tuple[tuple[int, str], ...]) -> list[Put]:
     chartered = won.chartered
-    row = FenceRow(won.epoch, won.broker, chartered.name, chartered.charter.expires_ms)
+    row = FenceRow(won.epoch, won.broker, chartered.name, chartered.charter.expires_ms, past)
     return [Put(FENCES, key, encode(row)), Put(CHARTERS, chartered.name.hex(), key.encode())]

@@ -2,15 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from meshnode.domain.elections import check_plan
 from meshnode.domain.facts import Elected
-from meshnode.domain.job import JobState
 from meshnode.ports import Put
-from meshnode.services.acceptances import owe_again
 from meshnode.services.context import Context
 from meshnode.services.job_rows import JOBS, JobRow
 from meshnode.services.job_runner import Tools
 from meshnode.services.journal_openings import fold_segments
 from meshnode.services.journals import JobJournal
+from protocol.charter import read_certificate
 from protocol.codec import encode
 from protocol.journal import SegmentExport
 
@@ -58,9 +58,14 @@ class Handovers:
 
         Raises:
             StoreError: The disk refused.
-            ProtocolError: What was shipped is no job's journal.
+            ProtocolError: What was shipped is no job's journal, or another's.
         """
         before = fold_segments(job, segments)
+        now_ms = self._context.clock.now_ms()
+        won = read_certificate(
+            elected.certificate, network=self._context.network, now_ms=now_ms
+        )
+        check_plan(before.required_plan, won.chartered.charter)
         name = before.graph.name if before.graph else ""
         row = JobRow(done=False, name=name, planned_ms=before.planned_ms)
         journal = await JobJournal.succeed(
@@ -75,7 +80,7 @@ class Handovers:
 
     async def hand_over(
         self, job: str, segments: Sequence[SegmentExport], *, own: bool
-    ) -> JobState | None:
+    ) -> None:
         """Follow what another broker wrote of a job, if it is listed here or ``own``.
 
         Raises:
@@ -83,13 +88,21 @@ class Handovers:
             ProtocolError: What was shipped is no job's journal.
         """
         if await self._context.store.read(JOBS, job) is None and not own:
-            return None
+            return
         journal = self._journals.get(job)
         if journal is None:
             journal = JobJournal.of_others(self._context, job, segments)
             journal = self._journals.setdefault(job, journal)
         journal.adopt(segments)
+        self._tools.successions.guard(journal)
+        await self.hear_end(journal)
+
+    async def hear_end(self, journal: JobJournal) -> None:
+        """Note how a job ended that another broker went on with, once that is sure.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        journal.poke()
         if journal.done is not None:
-            await owe_again(self._context, journal, self._tools.receipts)
             await self._close(journal)
-        return journal.state

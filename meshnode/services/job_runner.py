@@ -51,8 +51,9 @@ from meshnode.errors import (
     reasons,
 )
 from meshnode.ports import Write
-from meshnode.services.acceptances import Acceptances, owe_again
+from meshnode.services.acceptances import Acceptances
 from meshnode.services.awards import Awards
+from meshnode.services.charges import Charges
 from meshnode.services.checking import Checking, InputsGone
 from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
@@ -87,6 +88,7 @@ class Tools:
     contracts: Contracts
     checking: Checking
     receipts: Receipts
+    charges: Charges
     successions: Successions
 
 
@@ -120,7 +122,7 @@ class JobRunner:
         self._contracts = tools.contracts
         self._checking = tools.checking
         self._receipts = tools.receipts
-        self._acceptances = Acceptances(journal, tools.receipts, right)
+        self._acceptances = Acceptances(journal, tools.receipts, tools.charges, right)
         self._busy: set[_Key] = set()
         self._settlements: list[_Settlement] = []
         self._nursery: trio.Nursery | None = None
@@ -135,8 +137,7 @@ class JobRunner:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._listen)
-                if self._right is not None:  # what a restart came before
-                    nursery.start_soon(owe_again, self._context, self._journal, self._receipts)
+                nursery.start_soon(self._acceptances.deliver_again)
                 while self._journal.done is None:
                     wake_ms = await self._turn()
                     if wake_ms is not None:
@@ -296,7 +297,7 @@ class JobRunner:
                 self._contracts.charged(self._journal.state, attempt, fact)
                 deliver = self._acceptances.deliver
                 if self._nursery is not None:
-                    self._nursery.start_soon(deliver, attempt, fact.acceptance)
+                    self._nursery.start_soon(deliver, attempt, fact)
                 if attempt.error is None:
                     self._market.worked(attempt.peer)
                 else:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from meshnode.domain.job import JobState, fold
 from meshnode.services.context import Context
 from meshnode.services.journal_copies import read_copies
-from meshnode.services.journals import JobJournal
+from meshnode.services.journals import JobJournal, log_of
 from protocol.journal import SegmentExport, decode_event, decode_segment
 
 
@@ -17,13 +17,13 @@ async def open_journal(context: Context, job: str) -> JobJournal:
         StoreError: The journal doesn't hold together, or the disk refused.
         ProtocolError: As the store error, found by the fold.
     """
-    journal = await JobJournal.open(context, job)
-    elected = journal.state.elected
-    if elected is not None:
-        copies = await read_copies(context, elected.charter)
-        if copies and decode_segment(copies[-1].header).epoch > elected.epoch:
+    # First: what this node wrote itself may begin with what no copy has any more.
+    entries = await context.store.log(log_of(job))
+    if entries and (written := decode_segment(entries[0])).charter:
+        copies = await read_copies(context, written.charter)
+        if copies and decode_segment(copies[-1].header).epoch > written.epoch:
             return JobJournal.of_others(context, job, copies)
-    return journal
+    return await JobJournal.open(context, job)
 
 
 def fold_segments(job: str, segments: Sequence[SegmentExport]) -> JobState:

@@ -48,7 +48,8 @@ from protocol.messages import Result, read_message
 _HEADS: Final = "journal_head"  # job -> newest signed head
 
 
-def _log(job: str) -> str:
+def log_of(job: str) -> str:
+    """Return the log in which the segment is that this node writes of a job."""
     return f"job/{job}"
 
 
@@ -121,7 +122,7 @@ class JobJournal:
         )
         journal = cls(context, job, header)
         facts = [planned] if elected is None else [planned, elected]
-        await journal.record(*facts, writes=[Append(_log(job), 0, header), *writes])
+        await journal.record(*facts, writes=[Append(log_of(job), 0, header), *writes])
         return journal
 
     @classmethod
@@ -148,10 +149,10 @@ class JobJournal:
                 opened_ms=context.clock.now_ms(),
             )
         )
-        await context.store.drop_log(_log(job))  # of an epoch that others went on from
+        await context.store.drop_log(log_of(job))  # of an epoch that others went on from
         journal = cls(context, job, header, before=before)
         facts = [elected, *left_behind(journal.state)]
-        await journal.record(*facts, writes=[Append(_log(job), 0, header), *writes])
+        await journal.record(*facts, writes=[Append(log_of(job), 0, header), *writes])
         return journal
 
     @classmethod
@@ -172,7 +173,7 @@ class JobJournal:
             StoreError: The journal doesn't hold together: the store was tampered with.
             ProtocolError: As the store error, found by the fold.
         """
-        entries = await context.store.log(_log(job))
+        entries = await context.store.log(log_of(job))
         if not entries:
             raise NotFound(f"there is no job {job!r} here")
         before: Sequence[SegmentExport] = ()
@@ -190,7 +191,7 @@ class JobJournal:
         Raises:
             StoreError: The disk refused.
         """
-        await context.store.drop_log(_log(job))
+        await context.store.drop_log(log_of(job))
         return Delete(_HEADS, job)
 
     async def _load(self, entries: Sequence[bytes]) -> None:
@@ -276,14 +277,15 @@ class JobJournal:
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Hold the lock; while it is free, without a turn of the scheduler."""
+        lock = self._lock  # which is another's once this has become another
         try:
-            self._lock.acquire_nowait()
+            lock.acquire_nowait()
         except trio.WouldBlock:
-            await self._lock.acquire()
+            await lock.acquire()
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
     async def _grant(self) -> None:
         """Record what everybody waits for, in one commit."""
@@ -339,7 +341,7 @@ class JobJournal:
             self.state.add(fact, at_ms=now_ms)
             self._link(body)
             number = len(self._events) - self._first
-            group.writes.append(Append(_log(self.job), number, body))
+            group.writes.append(Append(log_of(self.job), number, body))
             group.events.append((self.state.seq, fact))
 
     async def _commit(self, group: Group) -> None:
@@ -359,7 +361,7 @@ class JobJournal:
         Raises:
             StoreError: It can't be read now; the next :meth:`record` tries again.
         """
-        entries = await self._context.store.log(_log(self.job))
+        entries = await self._context.store.log(log_of(self.job))
         if entries:  # none: the very first commit failed, and there is no job
             await self._load(entries)
         self._broken = ""
@@ -373,8 +375,7 @@ class JobJournal:
     @property
     def done(self) -> Done | None:
         """How the job ended, once that is durable, and can't be lost with this node."""
-        guarded = self.guard is not None and not self._following
-        safe = self.guard() if guarded and self.guard is not None else self._durable
+        safe = self.guard() if self.guard is not None else self._durable
         return self.state.done if safe >= len(self._events) == self._durable else None
 
     def _link(self, body: bytes) -> None:
@@ -383,14 +384,13 @@ class JobJournal:
         self._chain = chain_next(self._chain, body)
 
     def _sign_head(self, now_ms: int) -> bytes:
-        done: Done | None = self.state.done
         head = Head(
             job=self.job,
             epoch=self._segment.epoch,
             count=len(self._events) - self._first,
             chain=self._chain,
             at_ms=now_ms,
-            state=done.state if done else "",
+            state=self.state.done.state if self.state.done else "",
         )
         return sign_head(self._context.signer.identity, self._context.network, head)
 

@@ -44,6 +44,8 @@ BALANCES: Final = "balance"
 #: Hash of an award that was done and isn't accepted yet -> ``mc/PeerId``.
 UNACCEPTED: Final = "unaccepted"
 
+#: Note of what an heir of a job paid for the job's owner.
+ADVANCED: Final = "paid for its job"
 #: Later than any time in a key.
 _TIME_MAX: Final = 10**15 - 1
 _ACCOUNTS_MAX: Final = 10_000_000
@@ -112,6 +114,19 @@ class Ledger:
             job=job,
             unit=unit,
         )
+
+    def advance(
+        self, kind: Kind, peer: str, award: bytes, amount_mc: int, *, job: str, unit: str
+    ) -> Posting | None:
+        """Return the posting of what an heir paid a contractor for a job's owner.
+
+        The arguments are those of :meth:`receipt`; the award is the contractor's, so the
+        posting has a key of its own beside that of the receipt.
+        """
+        posting = self.receipt(kind, peer, award, amount_mc, job=job, unit=unit)
+        if posting is None:
+            return None
+        return msgspec.structs.replace(posting, key=advance_key(award), note=ADVANCED)
 
     @staticmethod
     def writes(posting: Posting | None) -> list[Write]:
@@ -231,6 +246,11 @@ class Ledger:
         """
         found = await self._store.scan(HISTORY, f"{peer}/", count_max=count_max)
         return [read_posting(raw) for _, raw in found]
+
+
+def advance_key(award: bytes) -> str:
+    """Return the key of what an heir paid under the award of that hash."""
+    return f"{award.hex()}.advance"
 
 
 def forget_rows(key: str, place: bytes) -> list[Write]:

@@ -65,15 +65,6 @@ class Receipts:
         else:
             self._look.set()
 
-    async def owe(self, award: bytes, peer: str, acceptance: bytes) -> None:
-        """Note that an acceptance is due, and deliver it.
-
-        Raises:
-            StoreError: The disk refused.
-        """
-        await self._context.store.commit(Put(DUE, award.hex(), peer.encode()))
-        self.deliver(award, peer, acceptance)
-
     async def run(self) -> None:
         """Deliver acceptances until each is acknowledged, until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -43,7 +43,7 @@ from protocol.charter import (
     write_certificate,
 )
 from protocol.codec import decode_as, encode
-from protocol.errors import Malformed, RemoteProtocolError
+from protocol.errors import Malformed, ProtocolError, RemoteProtocolError
 from protocol.limits import SKEW_MS_MAX
 
 EPOCH: Final = "epoch"
@@ -89,7 +89,10 @@ class Seat:
         view: What is known.
         certificate: Of the newest epoch that was won, as far as it is known.
         newest: Which epoch that is, and its broker.
-        over: The job has ended.
+        over: The job has ended: a majority has its last event, or it never began.
+        ended: The last event is here, whoever else has it.
+        safe: Events of the job that a majority of the members has, as far as one that isn't
+            its broker knows.
         changed: Set, and made anew, whenever something here is another.
     """
 
@@ -104,7 +107,8 @@ class Seat:
         self.view: View = self.rules.seat(me, Position(0, 0), now_ms=now_ms)
         self.certificate = b""
         self.newest: tuple[int, str] = (0, "")
-        self.over = False
+        self.over = self.ended = False
+        self.safe = 0
         self.changed = trio.Event()
         self.grants: dict[str, bytes] = {}  # of the epoch that is asked for, by member
         self.turn = trio.Lock()  # one step at a time: each is written down before the next
@@ -120,9 +124,9 @@ class Seat:
         self.changed.set()
         self.changed = trio.Event()
 
-    def moved(self, position: Position) -> None:
-        """Have so much of the journal."""
-        self.position = position
+    def moved(self, position: Position, *, ended: bool) -> None:
+        """Have so much of the journal, with the job's last event or without."""
+        self.position, self.ended = position, ended
         self.view = self.view._replace(position=position)
 
 
@@ -141,7 +145,10 @@ class Seats:
         self._admitting = trio.Lock()
         self.won: Tell = _nobody
         self.lost: Tell = _nobody
+        self.ended: Callable[[Seat], None] = lambda _: None
+        self.heard: Tell = _nobody  # that a majority has the end
         self.admit: Callable[[Chartered], Awaitable[None]] = _admit_none
+        self.tells: Callable[[Seat], bool] = lambda _: False
         sessions.handle(EPOCH, self._on_epoch)
 
     async def load(self) -> None:
@@ -208,7 +215,8 @@ class Seats:
         seat = Seat(envelope, chartered, self._context.peer, self._clock.now_ms())
         if first:
             seat.view = seat.view._replace(quiet_until_ms=0)
-        await self._write(seat, seat.view.promise)
+        with trio.CancelScope(shield=True):  # or the disk would know of a seat that isn't
+            await self._write(seat, seat.view.promise)
         self._seats[chartered.name] = seat
         if self._nursery is not None:
             self._nursery.start_soon(self._attend, seat)
@@ -221,9 +229,18 @@ class Seats:
             StoreError: The disk refused.
         """
         if not seat.over:
-            await self._write(seat, seat.view.promise, over=True)
-            seat.over = True
+            with trio.CancelScope(shield=True):
+                await self._write(seat, seat.view.promise, over=True)
+                seat.over = True
             seat.poke()
+            self.ended(seat)
+
+    def _reopen(self, seat: Seat) -> None:
+        """Stand again: a member hasn't the end, and who had to tell it may be gone."""
+        seat.over = False
+        seat.poke()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._attend, seat)
 
     def resign(self, seat: Seat) -> None:
         """Leave the epoch that was won to others: there is nothing here to go on from."""
@@ -259,17 +276,33 @@ class Seats:
         )
         if won.broker != peer or won.chartered.name != seat.chartered.name:
             raise Malformed("a certificate is shown by its broker, and under its charter")
-        if won.epoch < seat.newest[0]:
-            raise Malformed(f"epoch {won.epoch} is over: {seat.newest[0]} was won")
+        self.need_newest(seat, won.epoch)
         if won.epoch > seat.newest[0]:
             async with seat.turn:
+                self.need_newest(seat, won.epoch)  # another may have been shown meanwhile
                 now_ms = self._clock.now_ms()
                 turn = seat.rules.shown(seat.view, won.epoch, peer, now_ms=now_ms)
                 await self._do(seat, turn)
-            seat.newest, seat.certificate = (won.epoch, peer), certificate
+                is_later = won.epoch > seat.newest[0]
+                seat.newest, seat.certificate = (won.epoch, peer), certificate
             seat.poke()
-            await self.lost(seat)
+            if is_later:
+                await self.lost(seat)
         return won.epoch
+
+    def need_newest(self, seat: Seat, epoch: int) -> None:
+        """Refuse what the broker of an epoch ships once another may go on without it.
+
+        Who was granted a later epoch had as much of the journal as this node when it asked:
+        what this node took in after that would count as safe, and be lost.
+
+        Raises:
+            Malformed: A later epoch was won, as far as is known here, or was granted.
+        """
+        promise = seat.view.promise
+        granted = promise.epoch if promise.broker != self._context.peer else 0
+        if epoch < max(seat.newest[0], granted, seat.position.segment):
+            raise Malformed(f"epoch {epoch} is over: a later one was won, or granted here")
 
     # --- granting ---
 
@@ -286,12 +319,13 @@ class Seats:
             if seat is None:
                 await self.admit(chartered)
                 seat = await self.take(ask.charter, chartered)
-        if seat.over:
+        theirs = Position(ask.segment, ask.count)
+        if seat.over and theirs >= seat.position:
             return encode(Answer(b"", 0, "", over=True))
+        if seat.over and not self.tells(seat):
+            self._reopen(seat)
         async with seat.turn:
-            asked = Asked(
-                ask.epoch, incoming.peer, ask.asked_ms, Position(ask.segment, ask.count)
-            )
+            asked = Asked(ask.epoch, incoming.peer, ask.asked_ms, theirs)
             turn = seat.rules.asked(seat.view, asked, now_ms=self._clock.now_ms())
             await self._do(seat, turn)
         (_, said) = turn.sends[0]
@@ -321,7 +355,7 @@ class Seats:
                 continue
             try:
                 asked = await self.stand(seat)
-            except StoreError as exc:
+            except (StoreError, ProtocolError) as exc:  # such as no number for another epoch
                 self._context.emit("seat.held_up", job=seat.job, why=str(exc))
                 asked = False
             if not (asked and self.acts(seat)):
@@ -365,8 +399,10 @@ class Seats:
         try:
             raw = await self._sessions.request(member, EPOCH, encode(mine), timeout_s=timeout_s)
             answer = read_answer(raw)
-            if answer.over:
+            # One that hasn't the end waits for it: whoever says that it is over will tell it.
+            if answer.over and (seat.ended or self._never_began(seat, member)):
                 await self.end(seat)
+                await self.heard(seat)
                 return
             if answer.grant:
                 await self._granted(seat, member, answer.grant, asks.epoch)
@@ -380,6 +416,10 @@ class Seats:
             if seat.view.candidacy is None or seat.view.candidacy.epoch != asks.epoch:
                 return
             await self._do(seat, seat.rules.refused(seat.view, no, now_ms=now_ms))
+
+    def _never_began(self, seat: Seat, member: str) -> bool:
+        """Tell whether a job of which nothing is here is over by its owner's word."""
+        return member == seat.chartered.charter.owner and seat.position == Position(0, 0)
 
     async def _granted(self, seat: Seat, member: str, envelope: bytes, epoch: int) -> None:
         """Take a grant in; who has a majority of them is the broker.

@@ -34,6 +34,7 @@ from meshnode.services.signer import Topic
 from protocol.codec import encode
 from protocol.errors import RemoteProtocolError
 from protocol.journal import (
+    END,
     Head,
     SegmentExport,
     chain_of,
@@ -42,6 +43,7 @@ from protocol.journal import (
     sign_head,
 )
 from protocol.shipping import SHIP, Ship, Shipped, read_shipped
+from protocol.signing import peek
 
 #: Events in one request take so many bytes at most, and one more.
 _BYTES_MAX: Final = 96 * 1024
@@ -51,6 +53,8 @@ _TIMEOUT_S: Final = 30.0
 #: A member that can't be told is told again after this, doubled each time, seconds.
 _RETRY_S: Final = 0.25
 _RETRY_S_MAX: Final = 4.0
+#: Whether the charter has expired is looked at so often, seconds.
+_LOOK_S: Final = 60.0
 
 
 class Shipping:
@@ -92,7 +96,12 @@ class Shipping:
 
     @property
     def safe(self) -> int:
-        """Events of the job that a majority of the members has, this one among them."""
+        """Events of the job that a majority of the members has, this one among them.
+
+        All, once the charter has expired: nobody goes on with less any more.
+        """
+        if self._seats.is_past(self.seat):
+            return _count(self.journal.segments)
         have = sorted([_count(self.journal.segments), *self._has.values()], reverse=True)
         majority = self.seat.chartered.majority
         return have[majority - 1] if len(have) >= majority else 0
@@ -113,7 +122,8 @@ class Shipping:
     async def until_safe(self, count: int) -> None:
         """Wait until a majority has the first ``count`` events."""
         while self.safe < count:
-            await self._moved.wait()
+            with trio.move_on_after(_LOOK_S):
+                await self._moved.wait()
 
     # --- shipping ---
 
@@ -121,13 +131,13 @@ class Shipping:
         """Tell ``member`` what it lacks, again and again."""
         place = (0, 0)  # segment, events of it
         retry_s = _RETRY_S
-        ends_ms = self.seat.chartered.charter.expires_ms
-        while not self.journal.following and self._context.clock.now_ms() < ends_ms:
-            self.seat.moved(self._position())
+        while not self._seats.is_past(self.seat):
+            self._moved_to(self.journal.segments)
             if self._is_all(place):
                 if self.journal.done is not None:
                     return
-                await self.journal.changed()
+                with trio.move_on_after(_LOOK_S):
+                    await self.journal.changed()
                 continue
             try:
                 place = await self._tell(member, place)
@@ -139,9 +149,10 @@ class Shipping:
                 await trio.sleep(retry_s * self._context.rng.uniform(0.75, 1.25))
                 retry_s = min(2 * retry_s, _RETRY_S_MAX)
 
-    def _position(self) -> Position:
-        segments = self.journal.segments
-        return Position(decode_segment(segments[-1].header).epoch, _count(segments))
+    def _moved_to(self, segments: Sequence[SegmentExport]) -> None:
+        """Count what this node has, while it is the broker."""
+        position = Position(decode_segment(segments[-1].header).epoch, _count(segments))
+        self.seat.moved(position, ended=peek(segments[-1].head).t == END)
 
     def _is_all(self, place: tuple[int, int]) -> bool:
         segments = self.journal.segments
@@ -154,7 +165,7 @@ class Shipping:
         segment = segments[number]
         last = number == len(segments) - 1
         if first < 0:  # it has another story from here on
-            ship = Ship(self._elected.certificate, segment.header, 0, [], b"", [], [])
+            ship = Ship(self._certificate, segment.header, 0, [], b"", [], [])
         else:
             ship = await self._pack(member, segment, first, last=last)
         raw = await self._sessions.request(member, SHIP, encode(ship), timeout_s=_TIMEOUT_S)
@@ -185,7 +196,8 @@ class Shipping:
         self, member: str, segment: SegmentExport, first: int, *, last: bool
     ) -> Ship:
         events = list(_some(segment.events[first:]))
-        head = self._head(segment, first + len(events), own=last)
+        own = last and decode_segment(segment.header).writer == self._context.peer
+        head = self._head(segment, first + len(events), own=own)
         schemas: list[bytes] = []
         tickets: list[bytes] = []
         for body in events:
@@ -200,9 +212,7 @@ class Shipping:
                         name, holder=holder, reader=member, topic=self._topic()
                     )
                 )
-        return Ship(
-            self._elected.certificate, segment.header, first, events, head, schemas, tickets
-        )
+        return Ship(self._certificate, segment.header, first, events, head, schemas, tickets)
 
     async def _holder(self, name: bytes, fact: Fact) -> str:
         """Return who serves an artifact: its maker, while this node has no copy yet."""
@@ -211,6 +221,13 @@ class Shipping:
             if unit is not None and fact.attempt < len(unit.attempts):
                 return unit.attempts[fact.attempt].peer
         return self._context.peer
+
+    @property
+    def _certificate(self) -> bytes:
+        """What lets this node ship: of a later epoch than the journal's if that has ended."""
+        return (
+            self.seat.certificate if self._seats.is_broker(self.seat) else b""
+        ) or self._elected.certificate
 
     @property
     def _elected(self) -> Elected:

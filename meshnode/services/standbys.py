@@ -7,49 +7,53 @@ before the answer: whoever takes a job over must have its inputs.
 Specified in protocol/spec/86-shipping.md.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import outcome
 import trio
 
-from meshnode.domain.facts import Delivered, Fact, from_event
 from meshnode.domain.failover import Position
-from meshnode.errors import ArtifactError, Busy, StoreError, Superseded
-from meshnode.ports import Put, Write
+from meshnode.errors import Busy, StoreError
 from meshnode.services.admission import Admission
-from meshnode.services.artifacts import Artifacts, Wanted
-from meshnode.services.checking import SCHEMAS
+from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.job_rows import JOBS
-from meshnode.services.journal_copies import copied, drop, grow, job_of, read_copies
+from meshnode.services.journal_copies import (
+    copied,
+    drop,
+    grow,
+    job_of,
+    keys,
+    read_copies,
+    replace,
+)
+from meshnode.services.ledger import Ledger
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Incoming, Sessions
-from meshnode.services.shipping import artifacts_of
-from protocol.charter import Chartered, read_certificate
+from meshnode.services.standby_artifacts import StandbyArtifacts
+from protocol.charter import Chartered, Epoch, read_certificate
 from protocol.codec import encode
 from protocol.errors import Malformed
 from protocol.journal import (
+    END,
     SegmentExport,
     chain_next,
     chain_start,
-    decode_event,
     decode_segment,
     read_head,
 )
 from protocol.keys import digest
-from protocol.messages import Result, Ticket, read_message
 from protocol.shipping import SHIP, Ship, Shipped, read_ship
+from protocol.signing import peek
 
 #: What a standby's record says.
 FEATURE: Final = "standby"
-#: For one input, and for one output: what is missing of those holds nothing up.
-_FETCH_S: Final = 20.0
-_OUTPUT_FETCH_S: Final = 4.0
-#: Bytes of events that are kept before anything signs them.
+#: Bytes of events that are kept before anything signs them, and of a job's in all.
 _STAGED_BYTES_MAX: Final = 32 * 1024 * 1024
+_JOURNAL_BYTES_MAX: Final = 256 * 1024 * 1024
 _NOTHING: Final = bytes(32)
+_TWO: Final = 2
 
 
 @dataclass(slots=True)
@@ -58,14 +62,34 @@ class _Copy:
 
     Attributes:
         segments: On the disk.
-        chain: After the last event of the last of them.
+        key: Under which the last of them is kept.
+        chain: After the last event of it.
+        shed: From this epoch on the broker has another story, which takes the place of what
+            is here when it has come; 0 for none.
+        size: Bytes of events on the disk.
         staged: (header, events) that nothing has signed yet.
     """
 
     segments: list[SegmentExport]
+    key: str = ""
     chain: bytes = _NOTHING
+    shed: int = 0
+    size: int = 0
     staged: tuple[bytes, list[bytes]] = (b"", [])
     turn: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def shared(self) -> list[SegmentExport]:
+        """Those that the broker has too, as far as is known."""
+        if not self.shed:
+            return self.segments
+        return [one for one in self.segments if decode_segment(one.header).epoch < self.shed]
+
+    def become(self, segments: Sequence[SegmentExport], key: str) -> None:
+        """Be what was just written down."""
+        self.segments, self.key, self.chain = list(segments), key, _chain(segments)
+        self.shed = 0
+        self.size = sum(len(body) for one in segments for body in one.events)
 
 
 #: Told of a job of which more was taken in.
@@ -83,15 +107,18 @@ class Standbys:
         seats: Seats,
         door: Admission,
         artifacts: Artifacts,
+        ledger: Ledger,
     ) -> None:
         self._context = context
         self._config = context.config.standby
         self._seats = seats
         self._door = door
-        self._artifacts = artifacts
+        self._ledger = ledger
+        self._artifacts = StandbyArtifacts(context, artifacts)
         self._copies: dict[bytes, _Copy] = {}
         self.grown: Grown = _nobody
         seats.admit = self._admit
+        seats.ended = self.release
         sessions.handle(SHIP, self._on_ship)
 
     async def _admit(self, chartered: Chartered) -> None:
@@ -107,6 +134,17 @@ class Standbys:
             raise Malformed(no.text)
         if self._seats.held >= self._config.jobs_max:
             raise Busy("the jobs that this node stands by for")
+        owed_mc = sum(
+            seat.chartered.charter.budget.cost_mc
+            for seat in self._seats.all()
+            if not seat.over and seat.chartered.charter.owner == charter.owner
+        )
+        # It would pay in the owner's place.
+        no = self._ledger.unwilling(
+            charter.owner, working_mc=owed_mc, more_mc=charter.budget.cost_mc
+        )
+        if no is not None:
+            raise Malformed(no.text)
         row = await self._context.store.read(JOBS, charter.job)
         if row is not None or self._seats.of_job(charter.job) is not None:
             raise Malformed("this job's id is another's here")
@@ -125,10 +163,18 @@ class Standbys:
         known = self._copies.get(charter)
         if known is None:
             segments = await read_copies(self._context, charter)
-            known = self._copies.setdefault(charter, _Copy(segments, _chain(segments)))
-            if (seat := self._seats.seat(charter)) is not None:
-                seat.moved(_position(known.segments))
+            made = _Copy([])
+            made.become(segments, (*await keys(self._context, charter), "")[len(segments) - 1])
+            known = self._copies.setdefault(charter, made)
+            seat = self._seats.seat(charter)
+            # It may have written more itself, as the broker.
+            if seat is not None and position_of(known.segments) >= seat.position:
+                self._moved(seat, known)
         return known
+
+    def release(self, seat: Seat) -> None:
+        """Leave what is here of a job that is over to the disk."""
+        self._copies.pop(seat.chartered.name, None)
 
     async def load(self) -> None:
         """Say of every seat how much of its job is here; before anybody asks.
@@ -138,6 +184,8 @@ class Standbys:
         """
         for seat in self._seats.all():
             await self._copy(seat.chartered.name)
+            if seat.over:
+                self.release(seat)
 
     async def keep_own(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
         """Keep what this node wrote as a broker, to go on from it in a later epoch.
@@ -147,14 +195,18 @@ class Standbys:
         """
         copy = await self._copy(seat.chartered.name)
         async with copy.turn:
-            await self._drop(seat, copy, 0)
-            for segment in segments:
-                events = segment.events
-                await self._context.store.commit(
-                    *grow(seat.chartered.name, segment, first=0, events=events)
-                )
-            copy.segments, copy.chain = list(segments), _chain(segments)
-            seat.moved(_position(copy.segments))
+            with trio.CancelScope(shield=True):  # or memory would lag behind the disk
+                key = await replace(self._context, seat.chartered.name, segments, since=0)
+                copy.become(segments, key)
+                self._moved(seat, copy)
+
+    def _moved(self, seat: Seat, copy: _Copy) -> None:
+        """Count what is here, and what is not here alone."""
+        seat.moved(position_of(copy.segments), ended=is_over(copy.segments))
+        if copy.segments and seat.chartered.majority <= _TWO:
+            writer = decode_segment(copy.segments[-1].header).writer
+            if writer != self._context.peer:
+                seat.safe = seat.position.events  # who shipped it has it too
 
     async def forget_old(self) -> None:
         """Forget the journals of jobs that are listed here no more, and whose time is over.
@@ -162,15 +214,15 @@ class Standbys:
         Raises:
             StoreError: The disk refused; the rest goes the next time.
         """
-        for charter, epochs in (await copied(self._context)).items():
+        for charter, kept in (await copied(self._context)).items():
             seat = self._seats.seat(charter)
             if seat is not None and not self._seats.is_past(seat):
                 continue
-            job = await job_of(self._context, charter, epochs[0])
+            job = await job_of(self._context, kept[0])
             if await self._context.store.read(JOBS, job) is not None:
                 continue  # its journal begins with them
-            for epoch in epochs:
-                await drop(self._context, charter, epoch)
+            for key in kept:
+                await drop(self._context, key)
             self._copies.pop(charter, None)
             self._context.emit("standby.forgotten", job=job)
         for seat in self._seats.all():
@@ -192,27 +244,32 @@ class Standbys:
         await self._seats.show(seat, ship.certificate, incoming.peer)
         copy = await self._copy(won.chartered.name)
         async with copy.turn:
+            self._seats.need_newest(seat, won.epoch)
             if self._seats.is_broker(seat):
                 raise Malformed("this node is the broker")
             try:
-                grew = await self._take(seat, copy, ship, incoming.peer)
+                grew = await self._take(seat, copy, ship, won)
             except StoreError:
                 self._copies.pop(won.chartered.name, None)  # the disk alone knows now
                 raise
         if grew:
             await self.grown(seat, copy.segments)
-        return encode(self._told(copy))
+        told = encode(self._told(copy))
+        if seat.over:
+            self.release(seat)
+        return told
 
     def _told(self, copy: _Copy) -> Shipped:
         header, staged = copy.staged
         if staged:
             return Shipped(decode_segment(header).epoch, len(staged), _chain_of(header, staged))
-        if not copy.segments:
+        if not copy.shared:
             return Shipped(0, 0, _NOTHING)
-        last = copy.segments[-1]
-        return Shipped(decode_segment(last.header).epoch, len(last.events), copy.chain)
+        last = copy.shared[-1]
+        chain = copy.chain if last is copy.segments[-1] else _chain(copy.shared)
+        return Shipped(decode_segment(last.header).epoch, len(last.events), chain)
 
-    async def _take(self, seat: Seat, copy: _Copy, ship: Ship, peer: str) -> bool:
+    async def _take(self, seat: Seat, copy: _Copy, ship: Ship, won: Epoch) -> bool:
         """Take in what fits what is here; tell whether anything did."""
         segment = decode_segment(ship.header)
         if (segment.job, segment.network, segment.charter) != (
@@ -221,38 +278,50 @@ class Standbys:
             seat.chartered.name,
         ):
             raise Malformed("a segment of another job")
-        if segment.epoch > seat.newest[0] or (
-            segment.epoch == seat.newest[0] and segment.writer != peer
+        if segment.epoch > won.epoch or (
+            segment.epoch == won.epoch and segment.writer != won.broker
         ):
             raise Malformed("a segment is shipped by its writer or a later one")
         if not (ship.events or ship.head):
-            await self._drop(seat, copy, segment.epoch)
+            # It still counts until the broker's own story takes its place: who has less of
+            # what a majority had must not win meanwhile.
+            copy.staged, copy.shed = (b"", []), segment.epoch
             return False
         place = self._place(copy, ship)
         there = self._there(copy, place, ship)
         if place is None or ship.first != len(there):
             copy.staged = (b"", [])
             return False  # the answer says what is here
-        await self._fetch(seat, ship)
+        if (
+            not ship.events
+            and place < len(copy.shared)
+            and ship.head == copy.shared[place].head
+        ):
+            return False  # all of it is here
+        if copy.size + sum(map(len, ship.events)) > _JOURNAL_BYTES_MAX:
+            raise Busy("the room for one job's journal")
+        await self._artifacts.fetch(seat, ship)
         if not ship.head:
             events = [*there, *ship.events]
             if sum(map(len, events)) > _STAGED_BYTES_MAX:
                 raise Busy("what nothing has signed yet")
             copy.staged = (ship.header, events)
             return False
-        await self._keep(seat, copy, place, ship, [*there, *ship.events])
+        async with seat.turn:  # nobody is granted anything between the look and the commit
+            self._seats.need_newest(seat, won.epoch)
+            await self._keep(seat, copy, place, ship, [*there, *ship.events])
         copy.staged = (b"", [])
         return True
 
     def _place(self, copy: _Copy, ship: Ship) -> int | None:
         """Return where the segment of ``ship`` stands: last, or after the one it follows."""
-        last = len(copy.segments) - 1
-        if last >= 0 and copy.segments[last].header == ship.header:
+        last = len(copy.shared) - 1
+        if last >= 0 and copy.shared[last].header == ship.header:
             return last
         parent = decode_segment(ship.header).parent
         if not parent:
             return 0
-        for number, segment in enumerate(copy.segments):
+        for number, segment in enumerate(copy.shared):
             if digest(segment.head) == parent:
                 return number + 1
         return None
@@ -262,117 +331,43 @@ class Standbys:
         header, staged = copy.staged
         if staged and header == ship.header:
             return staged
-        if place is not None and place < len(copy.segments):
-            known = copy.segments[place]
+        if place is not None and place < len(copy.shared):
+            known = copy.shared[place]
             return list(known.events) if known.header == ship.header else []
         return []
-
-    async def _drop(self, seat: Seat, copy: _Copy, epoch: int) -> None:
-        """Forget the segments from an epoch on: the broker has others."""
-        copy.staged = (b"", [])
-        kept = [one for one in copy.segments if decode_segment(one.header).epoch < epoch]
-        with trio.CancelScope(shield=True):
-            for old in copy.segments[len(kept) :]:
-                epoch_of = decode_segment(old.header).epoch
-                await drop(self._context, seat.chartered.name, epoch_of)
-            copy.segments, copy.chain = kept, _chain(kept)
-            seat.moved(_position(kept))
 
     async def _keep(
         self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
     ) -> None:
         """Prove, and write down, a segment with all its ``events``."""
-        known = copy.segments[place] if place < len(copy.segments) else None
-        goes_on = known is not None and known.header == ship.header
-        count = len(known.events) if known is not None and goes_on else 0
+        # Nothing grows before the end of what is on the disk.
+        goes_on = place == len(copy.segments) - 1 and place < len(copy.shared)
+        goes_on = goes_on and copy.shared[place].header == ship.header
+        count = len(copy.shared[place].events) if goes_on else 0
         chain = copy.chain if goes_on else chain_start(ship.header)
         for body in events[count:]:
             chain = chain_next(chain, body)
-        head = read_head(ship.head, decode_segment(ship.header))
+        segment = decode_segment(ship.header)
+        head = read_head(ship.head, segment)
         if (head.count, head.chain) != (len(events), chain):
             copy.staged = (b"", [])
             raise Malformed("the head signs other events than these")
         made = SegmentExport(ship.header, list(events), ship.head)
-        writes: list[Write] = grow(
-            seat.chartered.name, made, first=count, events=events[count:]
-        )
         with trio.CancelScope(shield=True):  # or memory would lag behind the disk
-            for old in [] if goes_on else copy.segments[place:]:  # of a broker that lost it
-                epoch = decode_segment(old.header).epoch
-                await drop(self._context, seat.chartered.name, epoch)
-            await self._context.store.commit(*writes)
-            copy.segments = [*copy.segments[:place], made]
-            copy.chain = chain
-            seat.moved(_position(copy.segments))
-
-    async def _fetch(self, seat: Seat, ship: Ship) -> None:
-        """Have what the events say that their broker holds, under the tickets that came.
-
-        A job can be done again without an output, and not without an input.
-
-        Raises:
-            MeshError: An input can't be had, or another broker goes on meanwhile.
-        """
-        tickets: dict[bytes, tuple[str, bytes]] = {}
-        for envelope in ship.tickets:
-            ticket = read_message(envelope, Ticket, network=self._context.network)
-            tickets[ticket.artifact] = (ticket.holder, envelope)
-        done = False
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_with, seat, seat.newest, nursery.cancel_scope)
-            fetched = await outcome.acapture(self._fetch_all, seat, ship, tickets)
-            done = True
-            nursery.cancel_scope.cancel()
-        if not done:
-            raise Superseded(f"another broker goes on with job {seat.job}")
-        fetched.unwrap()
-
-    async def _fetch_all(
-        self, seat: Seat, ship: Ship, tickets: Mapping[bytes, tuple[str, bytes]]
-    ) -> None:
-        writes: list[Write] = [Put(SCHEMAS, digest(raw).hex(), raw) for raw in ship.schemas]
-        for body in ship.events:
-            fact = from_event(decode_event(body))
-            for name, size in artifacts_of(fact).items():
-                try:
-                    data = await self._bytes(fact, name, size, tickets)
-                except ArtifactError as exc:
-                    if not isinstance(fact, Delivered):
-                        raise
-                    self._context.emit("standby.output_missing", job=seat.job, why=str(exc))
-                    continue
-                _, more = await self._artifacts.prepare(
-                    data,
-                    job=seat.job,
-                    broker=self._context.peer,
-                    charter=seat.chartered.name,
+            if goes_on:
+                await self._context.store.commit(*grow(copy.key, made, first=count))
+                copy.segments, copy.chain = [*copy.segments[:place], made], chain
+                copy.size += sum(map(len, events[count:]))
+            else:  # in the place of what a broker that lost the job wrote
+                gone = [decode_segment(one.header).epoch for one in copy.segments[place:]]
+                key = await replace(
+                    self._context,
+                    seat.chartered.name,
+                    [made],
+                    since=min([segment.epoch, *gone]),
                 )
-                writes += more
-        if writes:
-            await self._context.store.commit(*writes)
-
-    async def _bytes(
-        self, fact: Fact, name: bytes, size: int, tickets: Mapping[bytes, tuple[str, bytes]]
-    ) -> bytes:
-        if (data := await self._artifacts.local(name)) is not None:
-            return data
-        if isinstance(fact, Delivered):
-            result = read_message(fact.result, Result, network=self._context.network)
-            if result.inline and digest(result.inline) == name:
-                return result.inline
-        holder, given = tickets.get(name, ("", b""))
-        wanted = Wanted(name, size, holder, given)
-        must = not isinstance(fact, Delivered)
-        return await self._artifacts.fetch(
-            wanted, timeout_s=_FETCH_S if must else _OUTPUT_FETCH_S
-        )
-
-
-async def _end_with(seat: Seat, newest: tuple[int, str], scope: trio.CancelScope) -> None:
-    """Cancel ``scope`` when the job has another broker: the one before may be gone."""
-    while seat.newest == newest:
-        await seat.changed.wait()
-    scope.cancel()
+                copy.become([*copy.segments[:place], made], key)
+            self._moved(seat, copy)
 
 
 def _chain_of(header: bytes, events: Sequence[bytes]) -> bytes:
@@ -386,7 +381,13 @@ def _chain(segments: Sequence[SegmentExport]) -> bytes:
     return _chain_of(segments[-1].header, segments[-1].events) if segments else _NOTHING
 
 
-def _position(segments: Sequence[SegmentExport]) -> Position:
+def is_over(segments: Sequence[SegmentExport]) -> bool:
+    """Tell whether the last of ``segments`` ends its job."""
+    return bool(segments) and peek(segments[-1].head).t == END
+
+
+def position_of(segments: Sequence[SegmentExport]) -> Position:
+    """Return how much of a job's journal ``segments`` are."""
     if not segments:
         return Position(0, 0)
     epoch = decode_segment(segments[-1].header).epoch

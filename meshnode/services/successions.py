@@ -8,35 +8,35 @@ follows what the new one ships, and so does whoever waits for the job there.
 Specified in protocol/spec/85-failover.md.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 import trio
 
 from meshnode.domain.facts import Elected
-from meshnode.domain.job import JobState
-from meshnode.errors import Busy, MeshError, NoStandbys, StoreError
+from meshnode.errors import Busy, MeshError, NoStandbys, NotFound, StoreError, Superseded
 from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import SUCCEED
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
+from meshnode.services.job_rows import JOBS
 from meshnode.services.journals import JobJournal
+from meshnode.services.ledger import Ledger
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Sessions
 from meshnode.services.shipping import Shipping
-from meshnode.services.standbys import FEATURE, Standbys
+from meshnode.services.standby_choice import StandbyChoice
+from meshnode.services.standbys import Standbys, is_over, position_of
 from protocol.charter import Charter, read_charter, sign_charter
 from protocol.errors import ProtocolError
-from protocol.journal import END, SegmentExport
+from protocol.journal import SegmentExport
 from protocol.limits import (
     EPOCH_LEASE_MS_MAX,
     EPOCH_LEASE_MS_MIN,
-    STANDBYS_MAX,
-    STANDBYS_MIN,
 )
 from protocol.messages import Budget
-from protocol.signing import peek
 
 #: A job's lease is this part of a contractor's: who has an award waits for two changes.
 _LEASE_SHARE: Final = 0.25
@@ -46,12 +46,14 @@ _SKEW_SHARE: Final = 0.2
 _AFTER_S: Final = 3_600.0
 #: The first epoch must be granted within this, seconds.
 _BEGIN_S: Final = 15.0
-_SEARCH_S: Final = 5.0
 #: Contractors that can't be shown who the new broker is are tried again after this, seconds.
 _SHOW_S: Final = (0.0, 1.0, 5.0)
 _SHOW_TIMEOUT_S: Final = 5.0
 #: How often what nobody needs any more is looked for, seconds.
 _FORGET_S: Final = 3_600.0
+#: A job that can't be gone on with now is tried again after this, doubled each time, seconds.
+_HOLD_S: Final = 1.0
+_HOLD_S_MAX: Final = 30.0
 
 
 class Jobs(Protocol):
@@ -64,11 +66,11 @@ class Jobs(Protocol):
 
     async def hand_over(
         self, job: str, segments: Sequence[SegmentExport], *, own: bool
-    ) -> JobState | None:
-        """Follow what another broker wrote; ``own`` jobs are followed in any case.
+    ) -> None:
+        """Follow what another broker wrote; ``own`` jobs are followed in any case."""
 
-        Return how the job stands, if it is one that is listed here.
-        """
+    async def hear_end(self, journal: JobJournal) -> None:
+        """Take in that the end that is there is the job's."""
 
     async def known(self, job: str) -> JobJournal | None:
         """Return the journal of a job that is listed here, or None."""
@@ -84,7 +86,9 @@ class Right:
 
     @property
     def holds(self) -> bool:
-        """Whether it may decide anything now."""
+        """Whether it may decide anything now; when the charter has expired, nobody else may."""
+        if self._seats.is_past(self._seat):
+            return True
         return self._seats.acts(self._seat) and not self._shipping.is_behind()
 
     async def until_safe(self, count: int) -> None:
@@ -93,29 +97,36 @@ class Right:
 
 
 class Successions:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        choose: Returns who is to stand by; see :class:`StandbyChoice`.
+    """
 
     def __init__(
         self,
         context: Context,
         *,
         sessions: Sessions,
-        directory: DirectoryService,
         seats: Seats,
         standbys: Standbys,
         artifacts: Artifacts,
+        choice: StandbyChoice,
     ) -> None:
+        self.choose = choice.choose
         self._context = context
         self._sessions = sessions
-        self._directory = directory
         self._seats = seats
         self._standbys = standbys
         self._artifacts = artifacts
         self._jobs: Jobs | None = None
         self._shipping: dict[bytes, tuple[Shipping, trio.CancelScope]] = {}
+        self._beginning: dict[bytes, None] = {}  # charters of jobs that aren't there yet
         self._nursery: trio.Nursery | None = None
         seats.won = self._won
         seats.lost = self._lost
+        seats.heard = self._heard
+        seats.tells = lambda seat: seat.chartered.name in self._shipping
         standbys.grown = self._grown
 
     def work_for(self, jobs: Jobs) -> None:
@@ -130,6 +141,18 @@ class Successions:
         """
         await self._seats.load()
         await self._standbys.load()
+        for seat in self._seats.all():
+            await self._count_own(seat)
+
+    async def _count_own(self, seat: Seat) -> None:
+        """Say how much of a job this node wrote itself: it grants nothing to who has less."""
+        try:
+            known = await self._listed(seat)
+        except StoreError as exc:  # one journal that doesn't hold together stops no node
+            self._context.emit("job.unreadable", job=seat.job, why=str(exc))
+            return
+        if known is not None and (here := position_of(known.segments)) >= seat.position:
+            seat.moved(here, ended=is_over(known.segments))
 
     async def run(self) -> None:
         """Elect, ship and take over, until cancelled."""
@@ -148,48 +171,16 @@ class Successions:
 
     async def _tell_the_end(self, seat: Seat) -> None:
         """Ship the end of a job that a restart came between; one that goes on is resumed."""
-        known = None if self._jobs is None else await self._jobs.known(seat.job)
+        try:
+            known = await self._listed(seat)
+        except StoreError as exc:
+            self._context.emit("job.held_up", job=seat.job, why=str(exc))
+            return
         if known is not None and not known.following and known.state.done is not None:
             self.guard(known)
             self._ship(seat, known)
 
     # --- beginning ---
-
-    async def choose(self, standbys: int | Sequence[str]) -> list[str]:
-        """Return who is to stand by: those named, or so many that offer it.
-
-        Raises:
-            NoStandbys: There are not so many, or so many can't be.
-        """
-        wanted = standbys if isinstance(standbys, int) else len(standbys)
-        if not STANDBYS_MIN <= wanted <= STANDBYS_MAX:
-            raise NoStandbys(
-                f"{wanted} standbys", hint=f"{STANDBYS_MIN} to {STANDBYS_MAX}, or none"
-            )
-        if not isinstance(standbys, int):
-            return list(standbys)
-        found = self._offering()
-        if len(found) < wanted:
-            await self._directory.search_featuring(FEATURE, timeout_s=_SEARCH_S)
-            found = self._offering()
-        if len(found) < wanted:
-            raise NoStandbys(
-                f"{wanted} standbys are wanted, and {len(found)} nodes are known that stand"
-                " by for others",
-                hint="`[standby] enabled = true` in a node's settings lets it do so",
-            )
-        return found[:wanted]
-
-    def _offering(self) -> list[str]:
-        """Return who stands by for others, who is connected and near first."""
-        there = set(self._sessions.connected())
-        peers = [p for p in self._directory.featuring(FEATURE) if p != self._context.peer]
-
-        def place(peer: str) -> tuple[bool, int, str]:
-            trip_ms = self._sessions.round_trip_ms(peer)
-            return peer not in there, trip_ms if trip_ms is not None else 1 << 30, peer
-
-        return sorted(peers, key=place)
 
     async def begin(
         self, job: str, standbys: Sequence[str], *, budget_mc: int, deadline_s: float
@@ -222,18 +213,32 @@ class Successions:
             raise NoStandbys(f"these standbys can't be: {exc}") from exc
         chartered = read_charter(envelope, network=self._context.network, now_ms=now_ms)
         seat = await self._seats.take(envelope, chartered, first=True)
+        self._beginning[seat.chartered.name] = None
+        try:
+            await self._until_elected(seat)
+        except BaseException:
+            await self.abandon(job)
+            raise
+        return elected_of(seat)
+
+    async def _until_elected(self, seat: Seat) -> None:
         with trio.move_on_after(_BEGIN_S):
             while not self._seats.acts(seat):
                 await seat.changed.wait()
         if not self._seats.acts(seat):
-            granted = len(seat.grants)
-            await self._seats.leave(seat)
+            granted, chartered = len(seat.grants), seat.chartered
             raise NoStandbys(
                 f"{granted} of the job's {len(chartered.members)} members agreed to stand by,"
                 f" {chartered.majority} are needed",
                 hint="see that the standbys run, can be reached, and stand by for this node",
             )
-        return elected_of(seat)
+
+    async def abandon(self, job: str) -> None:
+        """Let go of a job that isn't begun after all; even if cancelled."""
+        seat = self._seats.of_job(job)
+        if seat is not None and self._beginning.pop(seat.chartered.name, 0) is None:
+            with trio.CancelScope(shield=True):
+                await self._end(seat)
 
     # --- acting ---
 
@@ -241,18 +246,26 @@ class Successions:
         """Have the end of a job told once a majority of its members has it."""
         elected = journal.state.elected
         seat = None if elected is None else self._seats.seat(elected.charter)
-        if seat is None or seat.over:
+        if seat is None:
             return
-        name = seat.chartered.name
+        self._beginning.pop(seat.chartered.name, None)
 
         def safe() -> int:
-            shipping = self._shipping.get(name)
-            return shipping[0].safe if shipping is not None else 0
+            if seat.over or self._seats.is_past(seat):
+                return sys.maxsize
+            shipping = self._shipping.get(seat.chartered.name)
+            return shipping[0].safe if shipping is not None else seat.safe
 
         journal.guard = safe
 
     async def right(self, journal: JobJournal) -> Right | None:
-        """Return by what right this node goes on with a job; None if it needs none."""
+        """Return by what right this node goes on with a job; None if it needs none.
+
+        Raises:
+            Superseded: Another broker goes on with it.
+        """
+        if journal.following:
+            raise Superseded(f"another broker goes on with job {journal.job}")
         elected = journal.state.elected
         seat = None if elected is None else self._seats.seat(elected.charter)
         if seat is None:
@@ -283,45 +296,115 @@ class Successions:
         return shipping
 
     async def _carry(self, shipping: Shipping, scope: trio.CancelScope) -> None:
-        with scope:
-            await shipping.run()
-        if shipping.journal.done is not None and not shipping.journal.following:
-            shipping.journal.guard = None
-            try:
-                await self._seats.end(shipping.seat)
-            except StoreError as exc:
-                self._context.emit("seat.held_up", job=shipping.seat.job, why=str(exc))
-        self._shipping.pop(shipping.seat.chartered.name, None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_safe, shipping)
+            with scope:
+                await shipping.run()
+            nursery.cancel_scope.cancel()
+        seat = shipping.seat
+        if not scope.cancelled_caught:
+            if shipping.journal.done is not None:
+                await self._end(seat)
+            if (there := self._shipping.get(seat.chartered.name)) and there[1] is scope:
+                del self._shipping[seat.chartered.name]
+
+    async def _end_when_safe(self, shipping: Shipping) -> None:
+        """Stand no more once a majority has the end; the others are told all the same."""
+        while shipping.journal.done is None:
+            await shipping.journal.changed()
+        await self._end(shipping.seat)
+
+    async def _end(self, seat: Seat) -> None:
+        try:
+            await self._seats.end(seat)
+        except StoreError as exc:
+            self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+
+    def _stop_shipping(self, seat: Seat) -> None:
+        if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
+            shipping[1].cancel()
 
     # --- changing hands ---
 
     async def _won(self, seat: Seat) -> None:
-        """Go on with a job, unless that is being done already."""
-        if self._jobs is None or self._nursery is None:
-            return
-        known = await self._jobs.known(seat.job)
-        elected = None if known is None else known.state.elected
-        if known is not None and not known.following and elected is not None:
-            if elected.epoch == seat.newest[0]:
-                return  # after a restart, or a time without a majority
-        elif known is None and seat.chartered.charter.owner == self._context.peer:
-            return  # it is about to begin
-        self._nursery.start_soon(self._take_over, seat)
+        """Go on with a job."""
+        await trio.lowlevel.checkpoint()
+        if self._jobs is not None and self._nursery is not None:
+            self._nursery.start_soon(self._go_on, seat, seat.newest)
 
-    async def _take_over(self, seat: Seat) -> None:
-        assert self._jobs is not None
-        try:
-            segments = await self._to_go_on_from(seat)
-            if not segments:
-                # The owner went before it shipped anything: it alone can go on.
-                self._context.emit("job.never_begun", job=seat.job)
+    async def _go_on(self, seat: Seat, newest: tuple[int, str]) -> None:
+        """Go on with a job while this node is its broker, again after a mishap of its disk."""
+        hold_s = _HOLD_S
+        while seat.newest == newest and not (seat.over or self._seats.is_past(seat)):
+            try:
+                await self._take_over(seat)
+            except StoreError as exc:
+                self._context.emit("job.held_up", job=seat.job, why=str(exc))
+                await trio.sleep(hold_s)
+                hold_s = min(2 * hold_s, _HOLD_S_MAX)
+            except (MeshError, ProtocolError) as exc:  # another may have what can be read
+                self._context.emit("job.not_taken_over", job=seat.job, why=str(exc))
                 self._seats.resign(seat)
                 return
-            journal = await self._jobs.take_over(seat.job, segments, elected_of(seat))
-        except (MeshError, ProtocolError) as exc:
-            self._context.emit("job.not_taken_over", job=seat.job, why=str(exc))
+            else:
+                return
+
+    async def _take_over(self, seat: Seat) -> None:
+        """Go on with a job, unless that is being done already."""
+        assert self._jobs is not None
+        known = await self._listed(seat)
+        if known is None and await self._is_unborn(seat):
             return
-        self._context.emit("job.taken_over", job=seat.job, epoch=seat.newest[0])
+        if known is not None and not known.following:
+            if _epoch_of(known) == seat.newest[0]:
+                return  # after a restart, or a time without a majority
+            if known.state.done is None:
+                self._stop_shipping(seat)  # what goes on is another journal
+                known.retire()
+                await self._standbys.keep_own(seat, known.segments)
+        segments = await self._standbys.segments(seat.chartered.name)
+        if known is not None and known.state.done is not None:
+            self._ship(seat, known)
+        elif is_over(segments):
+            # Its broker has gone, or some of the members: they are told the end.
+            journal = JobJournal.of_others(self._context, seat.job, segments)
+            self.guard(journal)
+            self._ship(seat, journal)
+        elif segments:
+            journal = await self._jobs.take_over(seat.job, segments, elected_of(seat))
+            self._context.emit("job.taken_over", job=seat.job, epoch=seat.newest[0])
+            await self._show_all(seat, journal)
+        else:
+            # The owner went before it shipped anything: it alone can go on.
+            self._context.emit("job.never_begun", job=seat.job)
+            self._seats.resign(seat)
+
+    async def _listed(self, seat: Seat) -> JobJournal | None:
+        """Return the journal of a job that is listed here, if it can be read.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        try:
+            return None if self._jobs is None else await self._jobs.known(seat.job)
+        except NotFound:
+            return None  # it was about to go on with it when it died
+        except ProtocolError as exc:
+            self._context.emit("job.unreadable", job=seat.job, why=str(exc))
+            return None
+
+    async def _is_unborn(self, seat: Seat) -> bool:
+        """Tell whether a job of this node's own isn't there yet; give up one that died so."""
+        if seat.chartered.charter.owner != self._context.peer:
+            return False
+        if await self._context.store.read(JOBS, seat.job) is not None:
+            return False
+        if seat.chartered.name not in self._beginning:
+            await self._seats.end(seat)
+        return True
+
+    async def _show_all(self, seat: Seat, journal: JobJournal) -> None:
+        """Show all who were awarded anything who their job's broker is now."""
         peers = {
             attempt.peer
             for unit in journal.state.units.values()
@@ -331,15 +414,6 @@ class Successions:
         async with trio.open_nursery() as nursery:
             for peer in sorted(peers):
                 nursery.start_soon(self._show, seat, peer)
-
-    async def _to_go_on_from(self, seat: Seat) -> Sequence[SegmentExport]:
-        """Return the job's journal: what was shipped here, or this node's own."""
-        assert self._jobs is not None
-        known = await self._jobs.known(seat.job)
-        if known is not None and not known.following:
-            known.retire()
-            await self._standbys.keep_own(seat, known.segments)
-        return await self._standbys.segments(seat.chartered.name)
 
     async def _show(self, seat: Seat, peer: str) -> None:
         """Show a contractor who its job's broker is now."""
@@ -356,22 +430,33 @@ class Successions:
 
     async def _lost(self, seat: Seat) -> None:
         """Another is the broker: write nothing more."""
-        known = None if self._jobs is None else await self._jobs.known(seat.job)
+        self._stop_shipping(seat)
+        known = await self._listed(seat)
         if known is not None and not known.following:
             known.retire()
             self._context.emit("job.passed_on", job=seat.job, broker=seat.newest[1])
-        if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
-            shipping[1].cancel()
+            # What it wrote counts until another story takes its place.
+            await self._standbys.keep_own(seat, known.segments)
 
     async def _grown(self, seat: Seat, segments: Sequence[SegmentExport]) -> None:
         """Follow what the job's broker ships."""
         if self._jobs is None:
             return
         own = seat.chartered.charter.owner == self._context.peer
-        state = await self._jobs.hand_over(seat.job, segments, own=own)
-        over = state.done is not None if state is not None else is_over(segments)
-        if over:
+        await self._jobs.hand_over(seat.job, segments, own=own)
+        if seat.ended and seat.safe >= seat.position.events:
             await self._seats.end(seat)
+
+    async def _heard(self, seat: Seat) -> None:
+        """Tell whoever waits here for a job that its end is what it was said to be."""
+        known = await self._listed(seat)
+        if self._jobs is not None and known is not None:
+            await self._jobs.hear_end(known)
+
+
+def _epoch_of(journal: JobJournal) -> int:
+    elected = journal.state.elected
+    return elected.epoch if elected is not None else 0
 
 
 def elected_of(seat: Seat) -> Elected:
@@ -385,11 +470,6 @@ def elected_of(seat: Seat) -> Elected:
     )
 
 
-def is_over(segments: Sequence[SegmentExport]) -> bool:
-    """Tell whether the last of ``segments`` ends its job."""
-    return bool(segments) and peek(segments[-1].head).t == END
-
-
 def open_successions(
     context: Context,
     *,
@@ -397,15 +477,23 @@ def open_successions(
     door: Admission,
     directory: DirectoryService,
     artifacts: Artifacts,
+    ledger: Ledger,
 ) -> Successions:
     """Return it with what it works with, listening."""
     seats = Seats(context, sessions=sessions)
-    standbys = Standbys(context, sessions=sessions, seats=seats, door=door, artifacts=artifacts)
+    standbys = Standbys(
+        context,
+        sessions=sessions,
+        seats=seats,
+        door=door,
+        artifacts=artifacts,
+        ledger=ledger,
+    )
     return Successions(
         context,
         sessions=sessions,
-        directory=directory,
         seats=seats,
         standbys=standbys,
         artifacts=artifacts,
+        choice=StandbyChoice(context, sessions=sessions, directory=directory),
     )

@@ -14,8 +14,9 @@ from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import NoStandbys
 from meshnode.node import Node, Terms
 from meshnode.services import shipping
-from meshnode.services.journal_copies import copied, drop, grow, read_copies
+from meshnode.services.journal_copies import copied, drop, grow, key_of, read_copies
 from meshnode.services.seats import Seat
+from protocol.charter import Epoch
 from protocol.journal import Head, SegmentExport, chain_of, sign_head
 from protocol.shipping import Ship
 from simulations.mesh import CONFIG, NETWORK, SimMesh
@@ -182,7 +183,7 @@ def test_who_agrees_to_stand_by_is_asked_first() -> None:
             await owner.submit(shouting(), inputs("one"), unwilling)
         with pytest.raises(NoStandbys, match="1 standbys"):
             await owner.submit(shouting(), inputs("one"), Terms(standbys=1))
-        assert len(owner.successions._seats.all()) == 1
+        assert all(seat.over for seat in owner.successions._seats.all())
 
     play(story)
 
@@ -214,9 +215,10 @@ async def with_another_story(mesh: SimMesh, name: str, *events: bytes) -> None:
     signed = sign_head(mesh.identity("a"), NETWORK, head)
     made = SegmentExport(segment.header, kept, signed)
     context = node.broker._context
-    await drop(context, charter, 1)
-    await context.store.commit(*grow(charter, made, first=0, events=kept))
-    copy.segments, copy.chain = [made], chain
+    key = key_of(charter, 1)
+    await drop(context, key)
+    await context.store.commit(*grow(key, made, first=0))
+    copy.become([made], key)
 
 
 @pytest.mark.parametrize("events", [[], [b"one that nobody else has"]])
@@ -316,7 +318,8 @@ def test_a_broker_that_dies_while_a_standby_writes_leaves_it_able_to_go_on() -> 
             event = (await owner.journal(job)).segments[-1].events[-1]
             ship = signed_ship(mesh, seat, copy.segments[-1], event)
             with cut:
-                await node.successions._standbys._take(seat, copy, ship, mesh.peer("a"))
+                won = Epoch(seat.chartered, 1, mesh.peer("a"))
+                await node.successions._standbys._take(seat, copy, ship, won)
             context.store.commit = commit  # type: ignore[method-assign]
             assert await read_copies(context, seat.chartered.name) == copy.segments
 

@@ -12,10 +12,11 @@ from meshnode.domain.facts import Called, Cancelled, Done, Elected, Expanded, Fa
 from meshnode.domain.job import JobState, fold
 from meshnode.errors import Superseded
 from meshnode.ports import Write
-from meshnode.services.journal_copies import drop, grow, read_copies
+from meshnode.services.journal_copies import drop, grow, key_of, read_copies, replace
+from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from protocol.errors import OutOfTurn
-from protocol.journal import SegmentExport, read_export
+from protocol.journal import SegmentExport, decode_segment, read_export
 from simulations.mesh import SimMesh
 from tests.meshnode.services.test_journals import JOB, planned
 from tests.meshnode.services.worlds import play
@@ -44,9 +45,10 @@ async def copied(mesh: SimMesh, name: str, segments: list[SegmentExport]) -> Non
     """Let ``name`` have copies of ``segments``."""
     context = mesh.node(name).broker._context
     for segment in segments:
-        some, rest = segment.events[:1], segment.events[1:]
-        await context.store.commit(*grow(CHARTER, segment, first=0, events=some))
-        await context.store.commit(*grow(CHARTER, segment, first=1, events=rest))
+        key = key_of(CHARTER, decode_segment(segment.header).epoch)
+        some = SegmentExport(segment.header, segment.events[:1], segment.head)
+        await context.store.commit(*grow(key, some, first=0))
+        await context.store.commit(*grow(key, segment, first=1))
 
 
 async def second_of(mesh: SimMesh) -> tuple[JobJournal, JobJournal]:
@@ -91,7 +93,7 @@ def test_a_restart_of_a_successor_forgets_nothing() -> None:
 def test_a_successor_without_what_went_before_is_told() -> None:
     async def story(mesh: SimMesh) -> None:
         await second_of(mesh)
-        await drop(mesh.node("b").broker._context, CHARTER, 0)
+        await drop(mesh.node("b").broker._context, key_of(CHARTER, 0))
         mesh.crash("b")
         node = await mesh.restart("b")
         with pytest.raises(OutOfTurn):
@@ -128,3 +130,24 @@ def test_whose_job_has_passed_on_writes_nothing_and_follows() -> None:
 
 async def never(_: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
     raise AssertionError("nobody is to decide any more")
+
+
+def test_who_lost_a_job_twice_can_still_read_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        first, second = await second_of(mesh)
+        await second.record(Cancelled(reason="owner"))
+        node = await mesh.start("c")
+        context = node.broker._context
+        # c went on from less of a's segment than b did.
+        whole = first.segments[0]
+        less = SegmentExport(whole.header, whole.events[:2], whole.head)
+        later = await JobJournal.succeed(context, JOB, [less], elected(2, node.peer))
+        heir = mesh.node("b").broker._context
+        await replace(heir, CHARTER, [less, later.segments[-1]], since=0)
+        mesh.crash("b")
+        node = await mesh.restart("b")
+        again = await open_journal(node.broker._context, JOB)
+        assert again.following
+        assert len(again.segments) == 2
+
+    play(story)

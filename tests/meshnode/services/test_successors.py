@@ -151,6 +151,27 @@ def test_the_newest_broker_or_the_awards_own_pays_and_that_once() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_who_lost_the_job_still_pays_for_what_it_accepted(shown: bool) -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand, other, job = await two_brokers(mesh, TextAgent())
+        body = await award(hand, job, 1, job.certificate(1))
+        raw = await hand.send(body)
+        if shown:
+            await other.request(SUCCEED, job.certificate(2, broker=1))
+        await hand.request(SUCCEED, job.certificate(3))
+        late = accepting(other, job, body, raw, 2)
+        if not shown:
+            assert await refused(other, ACCEPTANCE, late) == ErrorCode.STALE
+            code = await refused(other, SUCCEED, job.certificate(2, broker=1))
+            assert code == ErrorCode.STALE, "it is not the broker any more"
+        await other.request(ACCEPTANCE, late)
+        (row,) = await mesh.node("b").receipts.rows()
+        assert row.acceptance == late
+
+    play(story)
+
+
 def test_a_stranger_to_the_job_is_not_told_of_it_and_nothing_is_written() -> None:
     async def story(mesh: SimMesh) -> None:
         _, other, job = await two_brokers(mesh, TextAgent())
