@@ -264,6 +264,23 @@ class Shipping:
         )
 
 
+def epoch_of(journal: JobJournal) -> int:
+    """Return the epoch of a job's newest broker, as its journal says; 0 for none."""
+    elected = journal.state.elected
+    return elected.epoch if elected is not None else 0
+
+
+def elected_of(seat: Seat) -> Elected:
+    """Return the fact that this node is the broker of the newest epoch."""
+    epoch, broker = seat.newest
+    return Elected(
+        epoch=epoch,
+        broker=broker,
+        charter=seat.chartered.name,
+        certificate=seat.certificate,
+    )
+
+
 def artifacts_of(fact: Fact) -> dict[bytes, int]:
     """Return what the broker that wrote ``fact`` holds, or has checked: hash -> bytes."""
     refs: list[ArtifactRef] = []

@@ -253,7 +253,8 @@ class Standbys:
                 self._copies.pop(won.chartered.name, None)  # the disk alone knows now
                 raise
         if grew:
-            await self.grown(seat, copy.segments)
+            with trio.CancelScope(shield=True):  # or who follows would never hear of it
+                await self.grown(seat, copy.segments)
         told = encode(self._told(copy))
         if seat.over:
             self.release(seat)

@@ -26,7 +26,7 @@ from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Ledger
 from meshnode.services.seats import Seat, Seats
 from meshnode.services.sessions import Sessions
-from meshnode.services.shipping import Shipping
+from meshnode.services.shipping import Shipping, elected_of, epoch_of
 from meshnode.services.standby_choice import StandbyChoice
 from meshnode.services.standbys import Standbys, is_over, position_of
 from protocol.charter import Charter, read_charter, sign_charter
@@ -317,6 +317,7 @@ class Successions:
     async def _end(self, seat: Seat) -> None:
         try:
             await self._seats.end(seat)
+            await self._heard(seat)
         except StoreError as exc:
             self._context.emit("seat.held_up", job=seat.job, why=str(exc))
 
@@ -356,7 +357,7 @@ class Successions:
         if known is None and await self._is_unborn(seat):
             return
         if known is not None and not known.following:
-            if _epoch_of(known) == seat.newest[0]:
+            if epoch_of(known) == seat.newest[0]:
                 return  # after a restart, or a time without a majority
             if known.state.done is None:
                 self._stop_shipping(seat)  # what goes on is another journal
@@ -367,6 +368,7 @@ class Successions:
             self._ship(seat, known)
         elif is_over(segments):
             # Its broker has gone, or some of the members: they are told the end.
+            await self._grown(seat, segments)  # whoever waits here may have missed it
             journal = JobJournal.of_others(self._context, seat.job, segments)
             self.guard(journal)
             self._ship(seat, journal)
@@ -450,24 +452,8 @@ class Successions:
     async def _heard(self, seat: Seat) -> None:
         """Tell whoever waits here for a job that its end is what it was said to be."""
         known = await self._listed(seat)
-        if self._jobs is not None and known is not None:
+        if self._jobs is not None and known is not None and known.following:
             await self._jobs.hear_end(known)
-
-
-def _epoch_of(journal: JobJournal) -> int:
-    elected = journal.state.elected
-    return elected.epoch if elected is not None else 0
-
-
-def elected_of(seat: Seat) -> Elected:
-    """Return the fact that this node is the broker of the newest epoch."""
-    epoch, broker = seat.newest
-    return Elected(
-        epoch=epoch,
-        broker=broker,
-        charter=seat.chartered.name,
-        certificate=seat.certificate,
-    )
 
 
 def open_successions(
