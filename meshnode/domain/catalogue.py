@@ -144,15 +144,6 @@ class _Found:
     rows: list[tuple[NodeRecord, Capability]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Summed:
-    """What the sequences of all come to, as it stays unless a record changes."""
-
-    since_ms: int
-    until_ms: float
-    digest: Digest
-
-
 @dataclass(slots=True)
 class Catalogue:
     """The newest record of each peer that counts.
@@ -173,7 +164,7 @@ class Catalogue:
     _gone: dict[str, _Memory] = field(default_factory=dict)
     _declined: dict[str, dict[str, _Memory]] = field(default_factory=dict)
     _found: dict[CapabilityName, _Found] = field(default_factory=dict)
-    _summed: _Summed | None = None
+    _summed: tuple[int, float, Digest] | None = None
 
     # --- taking ---
 
@@ -412,19 +403,11 @@ class Catalogue:
 
     def digest(self, *, now_ms: int) -> Digest:
         """Return what two catalogues compare; kept while it holds, as all ask for it."""
-        known = self._summed
-        if known is None or not known.since_ms <= now_ms < known.until_ms:
-            digest = summary(self.sequences(now_ms=now_ms))
-            until_ms = min(
-                (
-                    until_ms
-                    for held in self._held.values()
-                    if (until_ms := _counts_until_ms(held.record)) > now_ms
-                ),
-                default=inf,
-            )
-            known = self._summed = _Summed(now_ms, until_ms, digest)
-        return known.digest
+        if self._summed is None or not self._summed[0] <= now_ms < self._summed[1]:
+            counts = (_counts_until_ms(held.record) for held in self._held.values())
+            until_ms = min((ms for ms in counts if ms > now_ms), default=inf)
+            self._summed = (now_ms, until_ms, summary(self.sequences(now_ms=now_ms)))
+        return self._summed[2]
 
     def have(self, *, source: str, now_ms: int) -> dict[str, int]:
         """Return what ``source`` need not send: what is here, lapsed or was declined."""

@@ -180,7 +180,7 @@ def test_awards_are_not_looked_through_before_one_can_have_lapsed(
         await records.forget_old()
         assert len(looks) == 1
         await a.wait(await a.submit(shouting(), inputs("one")))
-        await until(lambda: not a.receipts._sending)
+        await until(lambda: bool(mesh.members["b"].disk.tables.get("receipt")))
         days_later(mesh, b, 0.001)
         await records.forget_old()
         assert len(looks) == 1
