@@ -194,9 +194,15 @@ class JobFailed(MeshError):
     code = "job.failed"
 
     def __init__(
-        self, message: str, *, job: str = "", state: str = "failed", reason: str = ""
+        self,
+        message: str,
+        *,
+        job: str = "",
+        state: str = "failed",
+        reason: str = "",
+        hint: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.job = job
         self.state = state
         self.reason = reason

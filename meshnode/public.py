@@ -206,7 +206,13 @@ class Job:
         if done is None or done.state != "completed":
             how, code = (done.state, done.code) if done else ("failed", "")
             why = (done.text if done else "") or code
-            raise JobFailed(f"job {self.id} {how}: {why}", job=self.id, state=how, reason=code)
+            raise JobFailed(
+                f"job {self.id} {how}: {why}",
+                job=self.id,
+                state=how,
+                reason=code,
+                hint="job.partial_outputs() has what was accepted" if state.kept() else "",
+            )
         view = self.status()
         rows = view["subtasks"]
         assert isinstance(rows, list)
@@ -220,6 +226,17 @@ class Job:
             verdicts=verdicts,
             provenance=await self._journal.export(),
         )
+
+    async def partial_outputs(self) -> dict[str, JsonValue]:
+        """Return what was accepted of it, as ``GET /api/jobs/{job}/outputs?partial=1`` does.
+
+        Of a job that was cancelled or failed it is what there is: by sub-task, the outputs
+        of the units that were accepted before.
+
+        Raises:
+            NotFound: It has not ended.
+        """
+        return await self._node.broker.partial_outputs(self.id)
 
     def explain(self) -> dict[str, JsonValue]:
         """Return why it went as it did, as ``GET /api/jobs/{job}/explain`` shows it.

@@ -298,7 +298,9 @@ def _tell(ended: Ended, folder: Path | None, *, as_json: bool) -> None:
         error = job["error"] or {}
         raise CommandFailed(
             f"the job {job['state']}: {plain(error.get('message') or error.get('code'))}",
-            hint=f"job {job['job']}",
+            hint=f"`meshnode jobs outputs {job['job']} --partial` has what was accepted"
+            if job.get("kept")
+            else f"job {job['job']}",
             told=str(error.get("code")),
         )
 

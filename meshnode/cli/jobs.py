@@ -10,6 +10,7 @@ from meshnode.cli.job_ids import Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table, when
 from meshnode.cli.progress import SUPERSEDED
+from meshnode.domain.wording import count_of
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -81,6 +82,9 @@ def show(
         out.print(f"its broker, number {told['epoch']}, is {whose}", markup=False)
     if told["error"]:
         out.print(plain(told["error"]["message"] or told["error"]["code"]), markup=False)
+        if told["kept"]:
+            kept = f"the outputs of {count_of(told['kept'], 'unit')} were accepted"
+            out.print(f"{kept}: `meshnode jobs outputs {told['job']} --partial`", markup=False)
 
 
 def explain(
@@ -173,15 +177,23 @@ def outputs(
         Path | None,
         typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="What was accepted of a job that ended otherwise."),
+    ] = False,
     home: Home = "",
     url: Url = "",
     token_file: TokenFile = "",
 ) -> None:
     """Print what a completed job returned, as JSON; with --out keep it and its provenance.
 
+    With --partial, of any job that has ended: by sub-task, the units whose outputs were
+    accepted.
+
     Examples:
       meshnode jobs outputs 95402ad5
       meshnode jobs outputs 95402ad5 --out result
+      meshnode jobs outputs 95402ad5 --partial
     """
     from meshnode.cli.job_files import keep, make_folder
 
@@ -190,7 +202,8 @@ def outputs(
     async def ask(client: "NodeClient") -> tuple[dict[str, Any], dict[str, Any], bytes]:
         name = await whole(client, job)
         status: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}")
-        made: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/outputs")
+        query = "?partial=1" if partial else ""
+        made: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/outputs{query}")
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 

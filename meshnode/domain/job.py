@@ -231,6 +231,10 @@ class JobState:
         """Tell whether every unit of ``subtask`` has an accepted output."""
         return subtask in self.expanded and not self.fresh[subtask] and not self.begun[subtask]
 
+    def kept(self) -> int:
+        """Return how many units have an accepted output: they stay, however it ends."""
+        return sum(unit.accepted is not None for unit in self.units.values())
+
     def outputs(self, subtask: str) -> list[tuple[Unit, Delivered]]:
         """Return the accepted outputs of ``subtask``, one for each unit, in order."""
         found: list[tuple[Unit, Delivered]] = []

@@ -191,6 +191,7 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
         ],
         "cost_mc": state.spent_mc,
         "budget_mc": state.required_plan.budget_mc,
+        "kept": state.kept(),
         "costs": _costs_view(state),
         "elapsed_s": max(0, ended_ms - state.planned_ms) / 1000,
         "error": {"code": done.code, "message": done.text} if done and failed else None,

@@ -15,6 +15,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
+from meshnode.domain.wording import how_to_get
 from meshnode.errors import (
     ArtifactError,
     InputInvalid,
@@ -37,6 +38,7 @@ from meshnode.services.job_runner import JobRunner, Tools
 from meshnode.services.job_terms import Terms
 from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
+from meshnode.services.partial_outputs import partial_outputs
 from meshnode.services.resuming import left_of
 from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
@@ -464,7 +466,8 @@ class Broker:
             raise NotFound(f"job {job} has not ended")
         if state.done.state != "completed":
             raise NotFound(
-                f"job {job} {state.done.state}: {state.done.text or state.done.code}"
+                f"job {job} {state.done.state}: {state.done.text or state.done.code}",
+                hint=how_to_get(state.kept()),
             )
         values: dict[str, JsonValue] = {}
         for name, ref in state.done.outputs.items():
@@ -473,6 +476,14 @@ class Broker:
                 raise ArtifactError(f"the output {name!r} of job {job} is no longer kept")
             values[name] = parse(data)
         return values
+
+    async def partial_outputs(self, job: str) -> dict[str, JsonValue]:
+        """Return what was accepted of a job that has ended, however it did.
+
+        Raises:
+            NotFound: It goes on.
+        """
+        return await partial_outputs((await self._journal(job)).state, self._artifacts)
 
     @property
     def carried(self) -> int:
