@@ -182,6 +182,30 @@ class Cancelled(MeshError):
     code = "job.cancelled"
 
 
+class HopsReached(MeshError):
+    """Work may have no broker further down: the job's limit of depth is reached."""
+
+    code = "bounds.hops"
+
+
+class SubtasksReached(MeshError):
+    """No more sub-tasks may be handed on under an award."""
+
+    code = "bounds.subtasks"
+
+
+class BudgetReached(MeshError):
+    """Less money is left under an award than is to be handed on."""
+
+    code = "bounds.budget"
+
+
+class DeadlineReached(MeshError):
+    """No time is left under an award."""
+
+    code = "bounds.deadline"
+
+
 class JobFailed(MeshError):
     """A job ended without its outputs.
 

@@ -40,9 +40,10 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
+from meshnode.services.delegation import Delegations
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
-from meshnode.services.execution import Executor
+from meshnode.services.executor import Executor
 from meshnode.services.features import features_of
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
@@ -177,6 +178,7 @@ class Node:
             directory=self.directory,
             members=self.members,
         )
+        self.delegations = Delegations(context)
         self.contractor = self._contractor(context)
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
@@ -192,6 +194,7 @@ class Node:
             ledger=self.ledger,
         )
         self.broker = self._broker(context)
+        self.delegations.work_with(self.broker)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
@@ -211,7 +214,11 @@ class Node:
             door=self.door,
             host=self.host,
             executor=Executor(
-                context, artifacts=self.artifacts, host=self.host, served=self.tallies
+                context,
+                artifacts=self.artifacts,
+                host=self.host,
+                served=self.tallies,
+                delegations=self.delegations,
             ),
             books=Books(self.tallies, self.ledger),
         )

@@ -82,6 +82,10 @@ class SubmitTerms(TypedDict, total=False):
             many are to be chosen among those that offer it: two to six, or none.
         replans_max: So often, and three times at most, may a sub-task that can't be done go
             on with what its graph names instead, or another version; 0 for never.
+        subtasks_max: So many sub-tasks may those who work for it hand on, all together and
+            all levels; 0, unless said otherwise, for none.
+        fan_out_max: Of these, so many may one award have others do.
+        depth_max: Brokers below each other, this node among them.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -92,6 +96,9 @@ class SubmitTerms(TypedDict, total=False):
     hedges_pct: int
     standbys: int | Sequence[str]
     replans_max: int
+    subtasks_max: int
+    fan_out_max: int
+    depth_max: int
     files: Sequence[str | PathLike[str]]
 
 
@@ -405,6 +412,9 @@ class Node:
             hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
             standbys=standbys if isinstance(standbys, int) else tuple(standbys),
             replans_max=said.get("replans_max", _PLAIN.replans_max),
+            subtasks_max=said.get("subtasks_max", _PLAIN.subtasks_max),
+            fan_out_max=said.get("fan_out_max", _PLAIN.fan_out_max),
+            depth_max=said.get("depth_max", _PLAIN.depth_max),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -14,7 +14,7 @@ from meshnode.cli.ask_plan import Wanted, planned
 from meshnode.cli.asking import Where
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
-from protocol.limits import REPLANS_MAX
+from protocol.limits import HOPS_MAX, REPLANS_MAX
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,6 +84,25 @@ Replans = Annotated[
         help="So often may a sub-task that can't be done go on another way.",
     ),
 ]
+HandOn = Annotated[
+    int | None,
+    typer.Option(
+        "--hand-on",
+        metavar="N",
+        min=0,
+        help="So many sub-tasks may nodes hand on to others, all together; 0 for none.",
+    ),
+]
+FanOut = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Of these, so many may one award hand on."),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, max=HOPS_MAX, help="Brokers below each other, yours among them."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -102,6 +121,9 @@ def ask(
     hedges: Hedges = None,
     standbys: Standbys = "",
     replans: Replans = None,
+    hand_on: HandOn = None,
+    fan_out: FanOut = None,
+    depth: Depth = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -153,6 +175,9 @@ def ask(
         "hedges_pct": hedges,
         "standbys": read_standbys(standbys) if standbys else None,
         "replans_max": replans,
+        "subtasks_max": hand_on,
+        "fan_out_max": fan_out,
+        "depth_max": depth,
     }
     folder = None if out is None else make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)

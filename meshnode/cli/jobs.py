@@ -75,6 +75,10 @@ def show(
     for patch in told["replanned"]:
         went = f"went on with {patch['capability']} instead of {patch['was']}"
         out.print(plain(f"{patch['subtask']} {went}: {patch['code']}"), markup=False)
+    for row in told["costs"]["below"]:
+        who = row["peer"][-8:] or "not accounted for"
+        made = f"{count_of(row['awards'], 'award')}, {row['cost_mc']} mc"
+        out.print(plain(f"{row['subtask']} was handed on to {who}: {made}"), markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
     if told["epoch"]:

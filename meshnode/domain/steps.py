@@ -13,6 +13,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final
 
+from meshnode.domain import bounds
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
@@ -117,6 +118,7 @@ class _Planner:
         self.load = dict(view.load)
         self.credit = dict(view.credit)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        self.free_subtasks = bounds.left(state)
         self.out: list[Step] = []
         self.hedges = hedges_max(state) - state.hedges  # that are left
         self.patches = patches_max(state.required_plan) - len(state.patches)  # likewise
@@ -264,7 +266,8 @@ class _Planner:
         """
         slow_ms = self.view.slow_ms.get(task.capability, 0.0)
         at_ms = due_ms(unit, attempt, slow_ms)
-        if not at_ms or self.hedges <= 0 or self.state.fresh[task.id]:
+        may_be = self.hedges > 0 and self.free_subtasks >= bounds.own_awards(self.state)
+        if not at_ms or not may_be or self.state.fresh[task.id]:
             return False
         if self.now_ms < at_ms:
             self._wake(at_ms)
@@ -312,7 +315,10 @@ class _Planner:
             self.out.append(GiveUp(unit.name, attempt.number, code, text))
             return
         best = ranked[0][0]
-        self._award(unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked)
+        if self._may_award():
+            self._award(
+                unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked
+            )
 
     def _seen(self, unit: Unit, proposal: Proposed) -> Candidate | None:
         """Return what else is known of the agent that ``proposal`` is of."""
@@ -396,6 +402,8 @@ class _Planner:
         return True
 
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
+        if not self._may_award():
+            return False
         ranked = self._affordable(unit, candidates)
         if not ranked:
             if self.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
@@ -427,6 +435,8 @@ class _Planner:
         hedge: bool = False,
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
+        subtasks = bounds.grant(self.state, self.free_subtasks)
+        self.free_subtasks -= subtasks + bounds.own_awards(self.state)
         self.free_mc -= cap_mc
         if candidate.peer in self.credit:
             self.credit[candidate.peer] -= cap_mc
@@ -442,8 +452,16 @@ class _Planner:
                 cap_mc,
                 considered=len(ranked),
                 hedge=hedge,
+                subtasks=subtasks,
             )
         )
+
+    def _may_award(self) -> bool:
+        """Tell whether the award that the job is under, if it is, lets it make another."""
+        may_be = self.free_subtasks >= bounds.own_awards(self.state)
+        if not may_be and not bounds.reserved(self.state):  # none of which may come back
+            self.out.append(End(*bounds.out_of_awards(self.state)))
+        return may_be
 
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]

@@ -205,6 +205,7 @@ def _costs_view(state: JobState) -> View:
         "total": asdict(costs.total),
         "subtasks": {name: asdict(cost) for name, cost in costs.subtasks.items()},
         "nodes": {peer: asdict(cost) for peer, cost in costs.nodes.items()},
+        "below": [msgspec.to_builtins(row) for row in costs.below],
     }
 
 

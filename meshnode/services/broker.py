@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -18,7 +19,6 @@ from meshnode.domain.values import canonical, parse
 from meshnode.domain.wording import how_to_get
 from meshnode.errors import (
     ArtifactError,
-    InputInvalid,
     JobEnded,
     KeyReused,
     MeshError,
@@ -32,10 +32,10 @@ from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.handovers import Handovers
-from meshnode.services.job_keys import Key, content_of, read_key, same_job
+from meshnode.services.job_keys import KEYS, Key, content_of, read_key, same_job
 from meshnode.services.job_rows import JOB_ROW, JOBS, JobRow, closed
 from meshnode.services.job_runner import JobRunner, Tools
-from meshnode.services.job_terms import Terms
+from meshnode.services.job_terms import Terms, check_terms
 from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from meshnode.services.partial_outputs import partial_outputs
@@ -44,18 +44,14 @@ from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
-from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
 
 #: As whose key a resumed job has the one that it goes on with.
 _RESUME: Final = "resume"
-_KEYS: Final = "job_key"  # caller/idempotency key -> job id/fingerprint of what it is about
 
 #: How long a submit looks for the capabilities of its graph, seconds.
 SEARCH_S: Final = 10.0
-_DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _JOB_ID_BYTES: Final = 10
-_KEY_SIZE_MAX: Final = 200
 _JOBS_MAX: Final = 1_000_000
 #: Jobs that have ended and are kept in memory all the same.
 _ENDED_MAX: Final = 32
@@ -188,7 +184,7 @@ class Broker:
         try:
             async with lock:
                 content = content_of(graph, inputs, terms)
-                known = await self._context.store.read(_KEYS, key)
+                known = await self._context.store.read(KEYS, key)
                 if known is not None:
                     return same_job(known, content, terms.idempotency_key)
                 named = Key(key, content)
@@ -226,11 +222,15 @@ class Broker:
             again=dict(terms.again),
             hedges_pct=terms.hedges_pct,
             replans_max=terms.replans_max,
+            hops=terms.depth_max,
+            subtasks=terms.subtasks_max,
+            fan_out=terms.fan_out_max,
+            under=terms.under,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
-            writes.append(Put(_KEYS, named.key, f"{job}/{named.content}".encode()))
+            writes.append(Put(KEYS, named.key, f"{job}/{named.content}".encode()))
         try:
             journal = await JobJournal.create(
                 self._context, job, planned, *writes, elected=elected
@@ -256,20 +256,9 @@ class Broker:
         )
 
     def _check_terms(self, terms: Terms) -> None:
-        if self._draining:
+        if self._draining and not terms.under:  # what is being done is finished
             raise MeshError("this node is closing and takes no more jobs")
-        if terms.budget_mc < 0:
-            raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
-        if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
-            raise InputInvalid(
-                f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
-            )
-        if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
-            raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
-        if not 0 <= terms.replans_max <= REPLANS_MAX:
-            raise InputInvalid(f"{terms.replans_max} replans", hint=f"0 to {REPLANS_MAX}")
-        if len(terms.idempotency_key) > _KEY_SIZE_MAX:
-            raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
+        check_terms(terms)
 
     async def _offered(self, graph: TaskGraph) -> dict[str, Sequence[Capability]]:
         """Return what is on offer for each sub-task; look further for what isn't known."""
@@ -332,9 +321,9 @@ class Broker:
             if row.done and (row.ended_ms or row.planned_ms) < before_ms
         }
         keys: dict[str, list[Write]] = {}
-        for key, raw in await self._context.store.scan(_KEYS, count_max=_JOBS_MAX):
+        for key, raw in await self._context.store.scan(KEYS, count_max=_JOBS_MAX):
             job, _ = read_key(raw)
-            keys.setdefault(job, []).append(Delete(_KEYS, key))
+            keys.setdefault(job, []).append(Delete(KEYS, key))
         for job in sorted(gone):
             # Its row goes last: a crash before that leaves it to be found again.
             head = await JobJournal.forget(self._context, job)
@@ -383,6 +372,11 @@ class Broker:
             still=lambda: journal.state.done is None and journal.state.cancelled is None,
         )
 
+    def abandon(self, job: str) -> None:
+        """End a job early whose only caller has gone; it goes on if this node is closing."""
+        if self._nursery is not None:
+            self._nursery.start_soon(partial(self.cancel, job, reason="superior"))
+
     async def resume(
         self, job: str, *, budget_mc: int | None = None, deadline_s: float | None = None
     ) -> str:
@@ -413,7 +407,7 @@ class Broker:
             raise JobEnded(f"job {job} is completed", hint="it has its outputs")
         plan = journal.state.required_plan
         budget_mc = plan.budget_mc if budget_mc is None else budget_mc
-        known = await self._context.store.read(_KEYS, f"{_RESUME}/{job}")
+        known = await self._context.store.read(KEYS, f"{_RESUME}/{job}")
         if known is not None:  # whether its inputs are still kept or not
             return await self._resumed(read_key(known)[0], job, budget_mc)
         left = await left_of(journal.state, self._artifacts)
@@ -432,6 +426,9 @@ class Broker:
             hedges_pct=plan.hedges_pct,
             replans_max=plan.replans_max,
             traceparent=plan.traceparent,
+            depth_max=plan.hops,
+            subtasks_max=plan.subtasks,
+            fan_out_max=plan.fan_out,
         )
         if deadline_s is not None:
             terms = replace(terms, deadline_s=deadline_s)

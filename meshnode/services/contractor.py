@@ -30,7 +30,8 @@ from meshnode.services.bodies import (
     ResultBody,
 )
 from meshnode.services.context import Context
-from meshnode.services.execution import Execution, Executor
+from meshnode.services.execution import Execution
+from meshnode.services.executor import Executor
 from meshnode.services.fencing import Uncertified
 from meshnode.services.ledger import Books
 from meshnode.services.letters import Letters
