@@ -56,6 +56,17 @@ class Handover(Protocol):
         """Have ``work`` done within what is left, and return its outputs."""
 
 
+class Checkpoint(Protocol):
+    """Where a node keeps what an agent saves of one call's work."""
+
+    @property
+    def saved(self) -> bytes | None:
+        """What was saved last."""
+
+    async def save(self, data: bytes) -> None:
+        """Keep ``data`` in place of what was saved before."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentCall:
     """What one run of an agent is told beside its input, and what it may ask of its node.
@@ -67,6 +78,8 @@ class AgentCall:
         deadline_s: When the run is stopped, on Trio's clock.
         traceparent: W3C trace context, or empty.
         label: Secrecy and taint of the input, as text for logs.
+        handover: How it hands work on; None where no award is above it.
+        checkpoint: Where it saves its work; likewise.
     """
 
     idempotency_key: str
@@ -74,6 +87,30 @@ class AgentCall:
     traceparent: str = ""
     label: str = ""
     handover: Handover | None = field(default=None, compare=False, repr=False)
+    checkpoint: Checkpoint | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def saved(self) -> bytes | None:
+        """What was saved last of this call's work; None if nothing was.
+
+        The same work begun again, because its node had been away, finds it at that node.
+        """
+        return None if self.checkpoint is None else self.checkpoint.saved
+
+    async def save(self, data: bytes) -> None:
+        """Save how far the work is; durable when it returns, and deleted when the award ends.
+
+        A call that is under no award saves nothing.
+
+        Args:
+            data: What the agent goes on from, 1 MiB at most.
+
+        Raises:
+            CheckpointTooLarge: It is more; or more than 16 MiB with the award's other items.
+            StoreError: The disk doesn't take it; what was saved before stays.
+        """
+        if self.checkpoint is not None:
+            await self.checkpoint.save(data)
 
     async def left(self) -> Left:
         """Return what may be handed on: nothing, unless the job's owner lets it."""

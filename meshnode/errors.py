@@ -182,6 +182,12 @@ class Cancelled(MeshError):
     code = "job.cancelled"
 
 
+class CheckpointTooLarge(MeshError):
+    """An agent saves more of its work than a node keeps for it."""
+
+    code = "checkpoint.too_large"
+
+
 class HopsReached(MeshError):
     """Work may have no broker further down: the job's limit of depth is reached."""
 

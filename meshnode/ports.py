@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from meshnode.calls import AgentCall, Handover, JsonValue, Left, Work
+from meshnode.calls import AgentCall, Checkpoint, Handover, JsonValue, Left, Work
 from meshnode.writes import (
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -37,6 +37,7 @@ __all__ = [
     "Add",
     "AgentCall",
     "Append",
+    "Checkpoint",
     "Delete",
     "Handover",
     "JsonValue",

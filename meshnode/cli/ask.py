@@ -161,13 +161,9 @@ def ask(
     from meshnode.domain.graph_files import graph_to_value
 
     _need_one(goal, graph, plan=plan)
-    wanted = Wanted(
-        goal,
-        None if graph is None else graph_to_value(read_graph(graph)),
-        read_inputs(file or (), input_ or ()),
-        partial=partial,
-        budget_mc=budget,
-    )
+    value = None if graph is None else graph_to_value(read_graph(graph))
+    inputs = read_inputs(file or (), input_ or ())
+    wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
     terms = {
         "idempotency_key": key,
         "budget_mc": budget,
@@ -175,10 +171,8 @@ def ask(
         "hedges_pct": hedges,
         "standbys": read_standbys(standbys) if standbys else None,
         "replans_max": replans,
-        "subtasks_max": hand_on,
-        "fan_out_max": fan_out,
-        "depth_max": depth,
     }
+    terms |= {"subtasks_max": hand_on, "fan_out_max": fan_out, "depth_max": depth}
     folder = None if out is None else make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)
     ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)

@@ -38,6 +38,9 @@ class Execution:
         ended: How it ended, by the name that it is counted under.
         price_mc: What its result charges.
         below: What others did under it.
+        again: It was begun before, and the node was started anew since.
+        saved: Item -> what its agent saved of its work.
+        is_over: Nothing works on it any more, and its result is being made.
     """
 
     def __init__(
@@ -63,6 +66,9 @@ class Execution:
         self.ended: Literal["finished", "failed", "cancelled"] = "failed"
         self.price_mc = 0
         self.below: list[Spent] = []
+        self.again = False
+        self.saved: dict[int, bytes] = {}
+        self.is_over = False
         self.received_s = trio.current_time()
         self.started_s = math.inf  # when the first call of its agent began
         self.scope = trio.CancelScope()

@@ -10,6 +10,7 @@ from meshnode.errors import AgentTimeout, InputInvalid, MeshError
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
+from meshnode.services.checkpoints import Checkpoints, ended
 from meshnode.services.context import Context
 from meshnode.services.delegation import Delegations
 from meshnode.services.execution import Execution
@@ -42,6 +43,7 @@ class Executor:
         served: Served,
         delegations: Delegations,
     ) -> None:
+        self.checkpoints = Checkpoints(context)
         self._signer = context.signer
         self._served = served
         self._emit = context.emit
@@ -74,6 +76,8 @@ class Executor:
                 "cancelled" if code == "cancelled" else "failed"
             )
             result = self._result(execution, state=state, code=code, text=text)
+        execution.is_over = True
+        execution.keeps = [*execution.keeps, *ended(execution)]
         execution.below = await self._delegations.close(execution)
         try:
             return self._sign(execution, result)
@@ -145,6 +149,8 @@ class Executor:
             self._served.count(award.h.issuer, award.capability, run_ms=run_ms)
 
         under = self._delegations.under(execution)
+        if execution.again:
+            await self.checkpoints.load(execution)
 
         async def one(number: int, value: dict[str, JsonValue]) -> None:
             call = AgentCall(
@@ -153,6 +159,7 @@ class Executor:
                 traceparent=award.h.traceparent,
                 label=f"secrecy={award.h.label.secrecy} taint={award.h.label.taint}",
                 handover=under,
+                checkpoint=self.checkpoints.of(execution, number),
             )
             try:
                 outputs[number] = await self._host.call(
