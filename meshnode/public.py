@@ -86,6 +86,8 @@ class SubmitTerms(TypedDict, total=False):
             all levels; 0, unless said otherwise, for none.
         fan_out_max: Of these, so many may one award have others do.
         depth_max: Brokers below each other, this node among them.
+        patience_s: So long is a node waited for when all that could do a sub-task are away;
+            20 unless said otherwise.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -99,6 +101,7 @@ class SubmitTerms(TypedDict, total=False):
     subtasks_max: int
     fan_out_max: int
     depth_max: int
+    patience_s: float
     files: Sequence[str | PathLike[str]]
 
 
@@ -415,6 +418,7 @@ class Node:
             subtasks_max=said.get("subtasks_max", _PLAIN.subtasks_max),
             fan_out_max=said.get("fan_out_max", _PLAIN.fan_out_max),
             depth_max=said.get("depth_max", _PLAIN.depth_max),
+            patience_s=said.get("patience_s", _PLAIN.patience_s),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -84,6 +84,8 @@ Replans = Annotated[
         help="So often may a sub-task that can't be done go on another way.",
     ),
 ]
+#: What the four options below are called in the API.
+_BOUNDS: Final = ("subtasks_max", "fan_out_max", "depth_max", "patience_s")
 HandOn = Annotated[
     int | None,
     typer.Option(
@@ -101,6 +103,12 @@ Depth = Annotated[
     int | None,
     typer.Option(
         metavar="N", min=1, max=HOPS_MAX, help="Brokers below each other, yours among them."
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S", min=0, help="So long is a node waited for that is away; 20 s unless said."
     ),
 ]
 Out = Annotated[
@@ -124,6 +132,7 @@ def ask(
     hand_on: HandOn = None,
     fan_out: FanOut = None,
     depth: Depth = None,
+    patience: Patience = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -172,7 +181,7 @@ def ask(
         "standbys": read_standbys(standbys) if standbys else None,
         "replans_max": replans,
     }
-    terms |= {"subtasks_max": hand_on, "fan_out_max": fan_out, "depth_max": depth}
+    terms |= dict(zip(_BOUNDS, (hand_on, fan_out, depth, patience), strict=True))
     folder = None if out is None else make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)
     ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)

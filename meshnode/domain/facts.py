@@ -79,6 +79,7 @@ class Planned(Fact, frozen=True, kw_only=True):
             among them.
         fan_out: Of these, what one award is given at most.
         under: Hash of the award that it is a part of, or empty.
+        patience_ms: So long is a node waited for when all that could do a sub-task are away.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -99,6 +100,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     subtasks: int = 0
     fan_out: int = 0
     under: bytes = b""
+    patience_ms: int = 0
 
 
 class Elected(Fact, frozen=True, kw_only=True):

@@ -125,6 +125,7 @@ class _Planner:
         self.stuck: End | None = None  # how the job ends, unless a patch helps
         self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
         self.wake_ms = state.required_plan.deadline_ms
+        self._patience_ms = max(PROVIDER_GRACE_MS, state.required_plan.patience_ms)
 
     def steps(self) -> list[Step]:
         """Walk the graph in order and collect what each sub-task needs."""
@@ -179,7 +180,7 @@ class _Planner:
         known = bool(self.view.candidates.get(task.capability))
         look_ms = max(
             max((unit.ended_ms for unit in units), default=0) + LOOK_MS,
-            self.view.since_ms + (LOOK_MS if known else PROVIDER_GRACE_MS),
+            self.view.since_ms + (LOOK_MS if known else self._patience_ms),
         )
         if self.now_ms < look_ms:
             self._wake(look_ms)
@@ -336,7 +337,8 @@ class _Planner:
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
         counts = Failures.of(unit)
-        if counts.are_enough(task.attempts_max):
+        patient = self.now_ms < unit.started_ms + self._patience_ms
+        if counts.are_enough(task.attempts_max, patient=patient):
             last = failures[-1]
             end = End(
                 last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
@@ -441,14 +443,13 @@ class _Planner:
         if candidate.peer in self.credit:
             self.credit[candidate.peer] -= cap_mc
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
-        shown = tuple(row for _, row in ranked[:CALLED_MAX])
         self.out.append(
             MakeAward(
                 unit.name,
                 number,
                 candidate,
                 proposal,
-                shown,
+                tuple(row for _, row in ranked[:CALLED_MAX]),
                 cap_mc,
                 considered=len(ranked),
                 hedge=hedge,
@@ -482,8 +483,7 @@ class _Planner:
     def _provider_missing(self, task: SubTask) -> None:
         """Note when a capability has had no provider for too long."""
         since_ms = max(
-            [self.state.planned_ms, self.view.since_ms]
-            + [self.state.patched_ms.get(task.id, 0)]
+            [self.state.planned_ms, self.view.since_ms, self.state.patched_ms.get(task.id, 0)]
             + [
                 self.state.units[name].ended_ms
                 for other in (*self.state.producers[task.id], task.id)
@@ -491,7 +491,7 @@ class _Planner:
             ]
         )
         barred = self.view.barred.get(task.capability, ())
-        grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
+        grace_ms = BARRED_GRACE_MS if barred else self._patience_ms
         if self._awaited(task):
             return
         if self.now_ms < since_ms + grace_ms:

@@ -226,6 +226,7 @@ class Broker:
             subtasks=terms.subtasks_max,
             fan_out=terms.fan_out_max,
             under=terms.under,
+            patience_ms=int(terms.patience_s * 1000),
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
@@ -429,6 +430,7 @@ class Broker:
             depth_max=plan.hops,
             subtasks_max=plan.subtasks,
             fan_out_max=plan.fan_out,
+            patience_s=plan.patience_ms / 1000,
         )
         if deadline_s is not None:
             terms = replace(terms, deadline_s=deadline_s)

@@ -37,6 +37,7 @@ class Terms:
             these have others do.
         subtasks_max: The same of all the job's awards together; 0 lets nobody hand
             anything on.
+        patience_s: So long is a node waited for when all that could do a sub-task are away.
         under: Hash of the award that the job is a part of: its own awards count too then.
     """
 
@@ -53,6 +54,7 @@ class Terms:
     depth_max: int = 3
     fan_out_max: int = 8
     subtasks_max: int = 0
+    patience_s: float = 20.0
     under: bytes = b""
 
 
@@ -68,6 +70,8 @@ def check_terms(terms: Terms) -> None:
         raise InputInvalid(
             f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
         )
+    if not 0 <= terms.patience_s <= _DEADLINE_S_MAX:
+        raise InputInvalid(f"a patience of {terms.patience_s:g} s", hint="up to 7 days")
     if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
         raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
     if not 0 <= terms.replans_max <= REPLANS_MAX:
