@@ -40,7 +40,6 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.delegation import Delegations
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
@@ -178,7 +177,6 @@ class Node:
             directory=self.directory,
             members=self.members,
         )
-        self.delegations = Delegations(context)
         self.contractor = self._contractor(context)
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
@@ -194,7 +192,7 @@ class Node:
             ledger=self.ledger,
         )
         self.broker = self._broker(context)
-        self.delegations.work_with(self.broker)
+        self.contractor.hand_on_to(self.broker)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
@@ -214,11 +212,7 @@ class Node:
             door=self.door,
             host=self.host,
             executor=Executor(
-                context,
-                artifacts=self.artifacts,
-                host=self.host,
-                served=self.tallies,
-                delegations=self.delegations,
+                context, artifacts=self.artifacts, host=self.host, served=self.tallies
             ),
             books=Books(self.tallies, self.ledger),
         )

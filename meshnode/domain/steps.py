@@ -25,13 +25,12 @@ from meshnode.domain.attempts import (
     unaffordable,
     unfit,
 )
-from meshnode.domain.bindings import is_gathered, list_length
+from meshnode.domain.batches import cut
 from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import (
     Candidate,
-    batch_sizes,
     first,
     has_room,
     proposed,
@@ -58,7 +57,7 @@ from meshnode.domain.step_kinds import (
 )
 from protocol.contract import ContractState
 from protocol.graph import SubTask
-from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
+from protocol.limits import EVENTS_MAX, FAN_OUT_MAX
 
 #: A CFP is answered within this, or not at all.
 CFP_WINDOW_MS: Final = 2_000
@@ -194,43 +193,11 @@ class _Planner:
         if again is not None or not task.each:
             self.out.append(Expand(task.id, tuple(again.sizes) if again else (SINGLE,)))
             return
-        count = self._count(task)
-        if count is None:
-            return
-        candidates = self.view.candidates.get(task.capability, ())
-        slots = sum(candidate.concurrency for candidate in candidates)
-        items_max = min([c.items_max for c in candidates] or [count or 1])
-        items_max = min(items_max, task.batch_items_max or items_max, PARTS_MAX)
-        if count and not candidates:
+        made = cut(self.state, task, self.view.candidates.get(task.capability, ()))
+        if made is None:
             self._provider_missing(task)
-            return
-        sizes_max = PARTS_MAX if is_gathered(self.state, task) else BATCHES_MAX
-        slots = min(slots, sizes_max // 2)
-        sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
-        sizes_max = min(sizes_max, BATCHES_MAX - len(self.state.units))
-        if len(sizes) > sizes_max:
-            self.out.append(
-                End(
-                    "graph.invalid",
-                    f"sub-task {task.id!r} makes {len(sizes)} batches of {count} items,"
-                    f" {sizes_max} are allowed: raise batch_items_max",
-                )
-            )
-            return
-        self.out.append(Expand(task.id, tuple(sizes)))
-
-    def _count(self, task: SubTask) -> int | None:
-        """Return the items that ``task`` maps over, or end the job and return None."""
-        lengths = {name: list_length(self.state, task, name) for name in task.each}
-        if None not in lengths.values() and len(set(lengths.values())) == 1:
-            return lengths[task.each[0]]
-        told = ", ".join(
-            f"{name} has {'no list' if n is None else n}" for name, n in sorted(lengths.items())
-        )
-        self.out.append(
-            End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
-        )
-        return None
+        else:
+            self.out.append(made)
 
     # --- units ---
 

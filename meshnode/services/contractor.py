@@ -29,6 +29,7 @@ from meshnode.services.bodies import (
     ReceiptRow,
     ResultBody,
 )
+from meshnode.services.broker import Broker
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.executor import Executor
@@ -141,6 +142,10 @@ class Contractor:
 
     def _execution(self, envelope: bytes, award: Award, *, now_ms: int) -> Execution:
         return Execution(envelope, award, now_ms=now_ms, lease_s_max=self._config.lease_s)
+
+    def hand_on_to(self, broker: Broker) -> None:
+        """Have ``broker`` take what the agents here hand on."""
+        self._executor.delegations.work_with(broker)
 
     def drain(self) -> None:
         """Take no more awards."""

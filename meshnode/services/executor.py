@@ -35,13 +35,7 @@ class Executor:
     """
 
     def __init__(
-        self,
-        context: Context,
-        *,
-        artifacts: Artifacts,
-        host: AgentHost,
-        served: Served,
-        delegations: Delegations,
+        self, context: Context, *, artifacts: Artifacts, host: AgentHost, served: Served
     ) -> None:
         self.checkpoints = Checkpoints(context)
         self._signer = context.signer
@@ -49,7 +43,7 @@ class Executor:
         self._emit = context.emit
         self._artifacts = artifacts
         self._host = host
-        self._delegations = delegations
+        self.delegations = Delegations(context)
         self._room = Room(context.config.host.inputs_bytes_max)
 
     def progress(self, execution: Execution, text: str) -> Progress:
@@ -78,7 +72,7 @@ class Executor:
             result = self._result(execution, state=state, code=code, text=text)
         execution.is_over = True
         execution.keeps = [*execution.keeps, *ended(execution)]
-        execution.below = await self._delegations.close(execution)
+        execution.below = await self.delegations.close(execution)
         try:
             return self._sign(execution, result)
         except LocalProtocolError as exc:  # a bug in one result must not end the node
@@ -148,7 +142,7 @@ class Executor:
             execution.started_s = min(execution.started_s, call_began_s)
             self._served.count(award.h.issuer, award.capability, run_ms=run_ms)
 
-        under = self._delegations.under(execution)
+        under = self.delegations.under(execution)
         if execution.again:
             await self.checkpoints.load(execution)
 
