@@ -188,25 +188,31 @@ class CheckpointTooLarge(MeshError):
     code = "checkpoint.too_large"
 
 
-class HopsReached(MeshError):
+class BoundReached(MeshError):
+    """What is to be handed on doesn't fit into what an award gave; subclasses say which."""
+
+    code = "bounds.reached"
+
+
+class HopsReached(BoundReached):
     """Work may have no broker further down: the job's limit of depth is reached."""
 
     code = "bounds.hops"
 
 
-class SubtasksReached(MeshError):
+class SubtasksReached(BoundReached):
     """No more sub-tasks may be handed on under an award."""
 
     code = "bounds.subtasks"
 
 
-class BudgetReached(MeshError):
+class BudgetReached(BoundReached):
     """Less money is left under an award than is to be handed on."""
 
     code = "bounds.budget"
 
 
-class DeadlineReached(MeshError):
+class DeadlineReached(BoundReached):
     """No time is left under an award."""
 
     code = "bounds.deadline"

@@ -21,6 +21,7 @@ from meshnode.domain.facts import Done
 from meshnode.domain.job import JobState
 from meshnode.domain.values import fingerprint
 from meshnode.errors import (
+    BoundReached,
     BudgetReached,
     DeadlineReached,
     HopsReached,
@@ -41,7 +42,7 @@ from protocol.receipts import Spent
 
 #: What a sub-broker lets one of its own awards hand on, at most.
 FAN_OUT: Final = 8
-_REACHED: Final[dict[str, type[MeshError]]] = {
+_REACHED: Final[dict[str, type[BoundReached]]] = {
     kind.code: kind for kind in (HopsReached, SubtasksReached, BudgetReached, DeadlineReached)
 }
 #: Jobs that one award may have under it.
