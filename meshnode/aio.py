@@ -201,6 +201,10 @@ class Job:
         """
         return await self._thread.call(self._job.result)
 
+    async def partial_outputs(self) -> dict[str, JsonValue]:
+        """Return what was accepted of it; see :meth:`meshnode.public.Job.partial_outputs`."""
+        return await self._thread.call(self._job.partial_outputs)
+
     async def explain(self) -> dict[str, JsonValue]:
         """Return why it went as it did; see :meth:`meshnode.public.Job.explain`."""
         return await self._thread.call(partial(_soon, self._job.explain))

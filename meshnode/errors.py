@@ -182,6 +182,42 @@ class Cancelled(MeshError):
     code = "job.cancelled"
 
 
+class CheckpointTooLarge(MeshError):
+    """An agent saves more of its work than a node keeps for it."""
+
+    code = "checkpoint.too_large"
+
+
+class BoundReached(MeshError):
+    """What is to be handed on doesn't fit into what an award gave; subclasses say which."""
+
+    code = "bounds.reached"
+
+
+class HopsReached(BoundReached):
+    """Work may have no broker further down: the job's limit of depth is reached."""
+
+    code = "bounds.hops"
+
+
+class SubtasksReached(BoundReached):
+    """No more sub-tasks may be handed on under an award."""
+
+    code = "bounds.subtasks"
+
+
+class BudgetReached(BoundReached):
+    """Less money is left under an award than is to be handed on."""
+
+    code = "bounds.budget"
+
+
+class DeadlineReached(BoundReached):
+    """No time is left under an award."""
+
+    code = "bounds.deadline"
+
+
 class JobFailed(MeshError):
     """A job ended without its outputs.
 
@@ -194,9 +230,15 @@ class JobFailed(MeshError):
     code = "job.failed"
 
     def __init__(
-        self, message: str, *, job: str = "", state: str = "failed", reason: str = ""
+        self,
+        message: str,
+        *,
+        job: str = "",
+        state: str = "failed",
+        reason: str = "",
+        hint: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.job = job
         self.state = state
         self.reason = reason

@@ -42,7 +42,7 @@ from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
 from meshnode.services.directory import DirectoryService
 from meshnode.services.events import Events, Happening, Onlooker
-from meshnode.services.execution import Executor
+from meshnode.services.executor import Executor
 from meshnode.services.features import features_of
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
@@ -192,6 +192,7 @@ class Node:
             ledger=self.ledger,
         )
         self.broker = self._broker(context)
+        self.contractor.hand_on_to(self.broker)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from meshnode.calls import AgentCall, Checkpoint, Handover, JsonValue, Left, Work
 from meshnode.writes import (
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -29,25 +30,27 @@ from meshnode.writes import (
     read_sum,
 )
 
-#: What a store is told stands in a module of its own, and is had from here.
+#: What a store and what an agent are told stand in modules of their own, and are had from here.
 __all__ = [
     "KEY_BYTES_MAX",
     "VALUE_BYTES_MAX",
     "Add",
+    "AgentCall",
     "Append",
+    "Checkpoint",
     "Delete",
+    "Handover",
+    "JsonValue",
+    "Left",
     "Once",
     "Put",
+    "Work",
     "Write",
     "check_table",
     "check_text",
     "check_write",
     "read_sum",
 ]
-
-#: What JSON can hold.  Agents take and return these; on the wire they travel as
-#: RFC 8785 bytes.
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 
 class Started(Protocol):
@@ -334,25 +337,6 @@ class AgentSpec:
     model_family: str = ""
     deterministic: bool = False
     measures: Measures = Measures()
-
-
-@dataclass(frozen=True, slots=True)
-class AgentCall:
-    """What one run of an agent is told beside its input.
-
-    Attributes:
-        idempotency_key: ``job/subtask/batch/number`` of this item: the same for every retry
-            of the same work, at whatever node, and of nothing else; pass it on to side
-            effects that must happen once.
-        deadline_s: When the run is stopped, on Trio's clock.
-        traceparent: W3C trace context, or empty.
-        label: Secrecy and taint of the input, as text for logs.
-    """
-
-    idempotency_key: str
-    deadline_s: float
-    traceparent: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

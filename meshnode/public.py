@@ -82,6 +82,12 @@ class SubmitTerms(TypedDict, total=False):
             many are to be chosen among those that offer it: two to six, or none.
         replans_max: So often, and three times at most, may a sub-task that can't be done go
             on with what its graph names instead, or another version; 0 for never.
+        subtasks_max: So many sub-tasks may those who work for it hand on, all together and
+            all levels; 0, unless said otherwise, for none.
+        fan_out_max: Of these, so many may one award have others do.
+        depth_max: Brokers below each other, this node among them.
+        patience_s: So long is a node waited for when all that could do a sub-task are away;
+            20 unless said otherwise.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -92,6 +98,10 @@ class SubmitTerms(TypedDict, total=False):
     hedges_pct: int
     standbys: int | Sequence[str]
     replans_max: int
+    subtasks_max: int
+    fan_out_max: int
+    depth_max: int
+    patience_s: float
     files: Sequence[str | PathLike[str]]
 
 
@@ -206,7 +216,13 @@ class Job:
         if done is None or done.state != "completed":
             how, code = (done.state, done.code) if done else ("failed", "")
             why = (done.text if done else "") or code
-            raise JobFailed(f"job {self.id} {how}: {why}", job=self.id, state=how, reason=code)
+            raise JobFailed(
+                f"job {self.id} {how}: {why}",
+                job=self.id,
+                state=how,
+                reason=code,
+                hint="job.partial_outputs() has what was accepted" if state.kept() else "",
+            )
         view = self.status()
         rows = view["subtasks"]
         assert isinstance(rows, list)
@@ -220,6 +236,17 @@ class Job:
             verdicts=verdicts,
             provenance=await self._journal.export(),
         )
+
+    async def partial_outputs(self) -> dict[str, JsonValue]:
+        """Return what was accepted of it, as ``GET /api/jobs/{job}/outputs?partial=1`` does.
+
+        Of a job that was cancelled or failed it is what there is: by sub-task, the outputs
+        of the units that were accepted before.
+
+        Raises:
+            NotFound: It has not ended.
+        """
+        return await self._node.broker.partial_outputs(self.id)
 
     def explain(self) -> dict[str, JsonValue]:
         """Return why it went as it did, as ``GET /api/jobs/{job}/explain`` shows it.
@@ -388,6 +415,10 @@ class Node:
             hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
             standbys=standbys if isinstance(standbys, int) else tuple(standbys),
             replans_max=said.get("replans_max", _PLAIN.replans_max),
+            subtasks_max=said.get("subtasks_max", _PLAIN.subtasks_max),
+            fan_out_max=said.get("fan_out_max", _PLAIN.fan_out_max),
+            depth_max=said.get("depth_max", _PLAIN.depth_max),
+            patience_s=said.get("patience_s", _PLAIN.patience_s),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -65,6 +65,8 @@ HEADER_TEXT_SIZE_MAX: Final = 256  # characters of a job, sub-task, key or trace
 BINDINGS_MAX: Final = 32  # input fields of an award
 PARTS_MAX: Final = 256  # pieces that one field is put together from
 PROGRESS_SIZE_MAX: Final = 4 * 1024
+SPENT_ROWS_MAX: Final = 64  # of a receipt: who did what below
+SPENT_TEXT_SIZE_MAX: Final = 512  # characters of the way to a sub-task below
 
 # artifacts (70-artifacts.md)
 ARTIFACT_SIZE_MAX: Final = 4 * 1024**3

@@ -9,14 +9,41 @@ Specified in protocol/spec/60-contracts.md, "Receipts"; vectors in
 protocol/vectors/receipts.json.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
+import msgspec
+
+from protocol import limits
 from protocol.codec import Count, Hash
 from protocol.errors import BadSignature, Malformed, WrongAudience
 from protocol.keys import digest
 from protocol.messages import Award, Message, Result, read_message
 
 Verdict = Literal["verified", "agreed", "contested", "unverified", "rejected"]
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a contractor had another node do under its award, for one sub-task.
+
+    What a row cost is paid out of what the row above it cost: only rows of one level
+    may be added up.
+
+    Attributes:
+        level: 1 where the contractor awarded it itself, 2 where that contractor did, …
+        subtask: Ids of the sub-tasks on the way down, joined by ``/``.
+        peer: Who did it; empty where nobody has accounted for it.
+        cost_mc: What it was paid.
+        awards: How many were made to it.
+        tokens: Model tokens read and written there, as it said.
+    """
+
+    level: Annotated[int, msgspec.Meta(ge=1, le=limits.HOPS_MAX)]
+    subtask: Annotated[str, msgspec.Meta(max_length=limits.SPENT_TEXT_SIZE_MAX)]
+    peer: str
+    cost_mc: Count = 0
+    awards: Count = 0
+    tokens: Count = 0
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -30,6 +57,7 @@ class Receipt(Message, frozen=True, kw_only=True):
         cost_mc: Charged, within the award's cap.
         latency_ms: Award received to result ready.
         voucher_mc: All that the broker owes the contractor with this charge, ever.
+        below: What others did under the award.
     """
 
     TYPE: ClassVar[str] = "receipt"
@@ -41,6 +69,9 @@ class Receipt(Message, frozen=True, kw_only=True):
     cost_mc: Count
     latency_ms: Count
     voucher_mc: Count = 0
+    below: Annotated[list[Spent], msgspec.Meta(max_length=limits.SPENT_ROWS_MAX)] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class Acceptance(Message, frozen=True, kw_only=True):
@@ -101,10 +132,31 @@ def check_receipt(
         raise Malformed("there is no receipt for work that was not completed")
     if claimed.cost_mc != delivered.price_mc or claimed.cost_mc > awarded.price_cap_mc:
         raise Malformed("the charge is not the result's, or above the award's cap")
+    if trouble := beyond(awarded, claimed.below):
+        raise Malformed(f"more was done below than the award allows: {trouble}")
     paid_mc = 0 if accepted.verdict == "rejected" else claimed.cost_mc
     if accepted.paid_mc != paid_mc:
         raise Malformed("paid is neither the charge nor, when rejected, nothing")
     return awarded, delivered, claimed, accepted
+
+
+def beyond(awarded: Award, below: Sequence[Spent]) -> str:
+    """Return what ``below`` has more of than ``awarded`` allows, or nothing.
+
+    Each level is held against its own award by the one who made that: from here the first
+    level's cost can be seen, and how many awards there were, and how deep.
+    """
+    budget = awarded.h.budget
+    level = max((row.level for row in below), default=0)
+    awards = sum(row.awards for row in below)
+    cost_mc = sum(row.cost_mc for row in below if row.level == 1)
+    if level > awarded.h.hops:
+        return f"brokers below: {level}, allowed: {awarded.h.hops} hops"
+    if awards > budget.subtasks:
+        return f"awards below: {awards}, allowed: {budget.subtasks}"
+    if cost_mc > budget.cost_mc:
+        return f"spent below: {cost_mc} mc, allowed: {budget.cost_mc} mc"
+    return ""
 
 
 def _check_sides(

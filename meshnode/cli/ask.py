@@ -14,7 +14,7 @@ from meshnode.cli.ask_plan import Wanted, planned
 from meshnode.cli.asking import Where
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table
-from protocol.limits import REPLANS_MAX
+from protocol.limits import HOPS_MAX, REPLANS_MAX
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,6 +84,33 @@ Replans = Annotated[
         help="So often may a sub-task that can't be done go on another way.",
     ),
 ]
+#: What the four options below are called in the API.
+_BOUNDS: Final = ("subtasks_max", "fan_out_max", "depth_max", "patience_s")
+HandOn = Annotated[
+    int | None,
+    typer.Option(
+        "--hand-on",
+        metavar="N",
+        min=0,
+        help="So many sub-tasks may nodes hand on to others, all together; 0 for none.",
+    ),
+]
+FanOut = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Of these, so many may one award hand on."),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, max=HOPS_MAX, help="Brokers below each other, yours among them."
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S", min=0, help="So long is a node waited for that is away; 20 s unless said."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -102,6 +129,10 @@ def ask(
     hedges: Hedges = None,
     standbys: Standbys = "",
     replans: Replans = None,
+    hand_on: HandOn = None,
+    fan_out: FanOut = None,
+    depth: Depth = None,
+    patience: Patience = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -139,13 +170,9 @@ def ask(
     from meshnode.domain.graph_files import graph_to_value
 
     _need_one(goal, graph, plan=plan)
-    wanted = Wanted(
-        goal,
-        None if graph is None else graph_to_value(read_graph(graph)),
-        read_inputs(file or (), input_ or ()),
-        partial=partial,
-        budget_mc=budget,
-    )
+    value = None if graph is None else graph_to_value(read_graph(graph))
+    inputs = read_inputs(file or (), input_ or ())
+    wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
     terms = {
         "idempotency_key": key,
         "budget_mc": budget,
@@ -154,6 +181,7 @@ def ask(
         "standbys": read_standbys(standbys) if standbys else None,
         "replans_max": replans,
     }
+    terms |= dict(zip(_BOUNDS, (hand_on, fan_out, depth, patience), strict=True))
     folder = None if out is None else make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)
     ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)
@@ -298,7 +326,9 @@ def _tell(ended: Ended, folder: Path | None, *, as_json: bool) -> None:
         error = job["error"] or {}
         raise CommandFailed(
             f"the job {job['state']}: {plain(error.get('message') or error.get('code'))}",
-            hint=f"job {job['job']}",
+            hint=f"`meshnode jobs outputs {job['job']} --partial` has what was accepted"
+            if job.get("kept")
+            else f"job {job['job']}",
             told=str(error.get("code")),
         )
 

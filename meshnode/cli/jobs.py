@@ -10,6 +10,7 @@ from meshnode.cli.job_ids import Job, answer_about, whole
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, table, units_table, when
 from meshnode.cli.progress import SUPERSEDED
+from meshnode.domain.wording import count_of
 
 if TYPE_CHECKING:
     from meshnode.cli.client import NodeClient
@@ -74,6 +75,10 @@ def show(
     for patch in told["replanned"]:
         went = f"went on with {patch['capability']} instead of {patch['was']}"
         out.print(plain(f"{patch['subtask']} {went}: {patch['code']}"), markup=False)
+    for row in told["costs"]["below"]:
+        who = row["peer"][-8:] or "not accounted for"
+        made = f"{count_of(row['awards'], 'award')}, {row['cost_mc']} mc"
+        out.print(plain(f"{row['subtask']} was handed on to {who}: {made}"), markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
     if told["epoch"]:
@@ -81,6 +86,9 @@ def show(
         out.print(f"its broker, number {told['epoch']}, is {whose}", markup=False)
     if told["error"]:
         out.print(plain(told["error"]["message"] or told["error"]["code"]), markup=False)
+        if told["kept"]:
+            kept = f"the outputs of {count_of(told['kept'], 'unit')} were accepted"
+            out.print(f"{kept}: `meshnode jobs outputs {told['job']} --partial`", markup=False)
 
 
 def explain(
@@ -173,15 +181,23 @@ def outputs(
         Path | None,
         typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="What was accepted of a job that ended otherwise."),
+    ] = False,
     home: Home = "",
     url: Url = "",
     token_file: TokenFile = "",
 ) -> None:
     """Print what a completed job returned, as JSON; with --out keep it and its provenance.
 
+    With --partial, of any job that has ended: by sub-task, the units whose outputs were
+    accepted.
+
     Examples:
       meshnode jobs outputs 95402ad5
       meshnode jobs outputs 95402ad5 --out result
+      meshnode jobs outputs 95402ad5 --partial
     """
     from meshnode.cli.job_files import keep, make_folder
 
@@ -190,7 +206,8 @@ def outputs(
     async def ask(client: "NodeClient") -> tuple[dict[str, Any], dict[str, Any], bytes]:
         name = await whole(client, job)
         status: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}")
-        made: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/outputs")
+        query = "?partial=1" if partial else ""
+        made: dict[str, Any] = await client.call("GET", f"/api/jobs/{name}/outputs{query}")
         proof = await client.content(f"/api/jobs/{name}/provenance") if folder else b""
         return status, made, proof
 

@@ -64,6 +64,9 @@ UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", elections.CHANGED, *
 UNFETCHED_MAX: Final = 8
 #: Awards that nobody took, and calls without an answer, don't count as tries, but they end.
 IDLE_MAX: Final = 60
+#: Who has been away for so many is looked for this often, milliseconds: for a week without
+#: filling a journal.
+AWAY_PAUSE_MS: Final = 60_000
 #: What it means that all who were called refuse for the same reason.
 _UNANIMOUS: Final = {**CODES, "busy": _BUSY, _BUSY: _BUSY, admission.ITEMS: "refused.items"}
 
@@ -128,19 +131,26 @@ class Failures:
         idle = len(failures) - tries - unfetched - unchecked
         return cls(tries, unfetched, unchecked, idle)
 
-    def are_enough(self, tries_max: int) -> bool:
-        """Tell whether no further attempt is made."""
+    def are_enough(self, tries_max: int, *, patient: bool = False) -> bool:
+        """Tell whether no further attempt is made.
+
+        Args:
+            tries_max: At a contractor.
+            patient: The job waits for nodes that are away.
+        """
         return (
             self.tries >= tries_max
             or self.unfetched > UNFETCHED_MAX
             or self.unchecked > UNCHECKED_MAX
-            or self.idle > IDLE_MAX
+            or (self.idle > IDLE_MAX and not patient)
         )
 
     def rest_ms(self, last: Attempt, share: float) -> int:
         """Return how long the unit rests after ``last``, which failed; see :func:`pause_ms`."""
         if last.error is not None and last.error.blame == "artifact":
             return pause_ms(self.tries + self.unfetched, tried=True, share=share)
+        if self.idle > IDLE_MAX:
+            return AWAY_PAUSE_MS + int(AWAY_PAUSE_MS * _SPREAD * share)
         return pause_ms(self.tries, tried=is_try(last), share=share)
 
 

@@ -14,6 +14,7 @@ from meshnode.domain.bindings import (
     list_length,
     slice_input,
 )
+from meshnode.domain.bounds import award_trouble
 from meshnode.domain.elections import check_elected
 from meshnode.domain.facts import (
     Awarded,
@@ -252,6 +253,8 @@ class Audit:
             f"{self.state.spent_mc} mc spent and {reserved_mc} mc promised are more than the"
             f" budget of {plan.budget_mc} mc",
         )
+        trouble = award_trouble(self.state, fact, award)
+        _need(not trouble, trouble)
         self._check_bindings(unit, award)
         self.awards[fact.unit, fact.attempt] = (award, terms)
 
@@ -323,13 +326,14 @@ class Audit:
         _need(receipt.result == digest(fact.result), "the receipt is about another result")
         _need(result.state == "completed", "the work was not completed")
         _need(
-            (fact.output, fact.size, fact.lengths, fact.price_mc, fact.run_ms)
+            (fact.output, fact.size, fact.lengths, fact.price_mc, fact.run_ms, fact.below)
             == (
                 result.output,
                 result.size,
                 result.lengths,
                 result.price_mc,
                 result.metering.run_ms,
+                sum(row.awards for row in receipt.below),
             ),
             "the result says something else than the event",
         )

@@ -6,7 +6,11 @@ that came to nothing, was rejected or outrun has no cost, and shows as a try.
 
 from dataclasses import dataclass
 
+import msgspec
+
+from meshnode.domain.bounds import spent
 from meshnode.domain.job import JobState
+from protocol.receipts import Spent
 
 
 @dataclass(slots=True)
@@ -36,16 +40,21 @@ class Costs:
         subtasks: Sub-task id -> its cost, in the order of the graph's path.
         nodes: PeerId -> what it was awarded and paid, in the order of the first awards.
         total: All of it.
+        below: What contractors had others do for it, and paid out of that: by level (1 for
+            what they awarded themselves), sub-task and node, as their receipts say.
     """
 
     subtasks: dict[str, Cost]
     nodes: dict[str, Cost]
     total: Cost
+    below: list[Spent]
 
 
 def costs_of(state: JobState) -> Costs:
     """Return what the job has cost so far."""
-    costs = Costs({name: Cost() for name in state.path}, {}, Cost())
+    told = spent(state) if state.required_plan.subtasks else []
+    below = [msgspec.structs.replace(row, level=row.level - 1) for row in told if row.level > 1]
+    costs = Costs({name: Cost() for name in state.path}, {}, Cost(), below)
     for unit in state.units.values():
         for attempt in unit.attempts:
             if not attempt.award:

@@ -217,6 +217,7 @@ class _Walk:
             elapsed_ms=end_ms - state.planned_ms,
             left_ms=0 if done else max(0, plan.deadline_ms - end_ms),
             events=state.seq,
+            kept=state.kept(),
             tasks=[self._task(name) for name in state.path],
             patches=self._patches,
             parts=[*self._parts.values()],

@@ -98,6 +98,11 @@ def _summary(told: Explanation) -> Iterator[str]:
     )
     if told.state != "completed":
         yield f"Why: {_said(told.text) or told.code} [{told.code}]."
+        if told.kept:
+            yield (
+                f"The outputs of {told.kept} of {count_of(len(told.parts), 'unit')} were"
+                f" accepted: `meshnode jobs outputs {told.job} --partial` has them."
+            )
     if told.patches:
         names = sorted({patch.subtask for patch in told.patches})
         yield f"Not all was done as planned: {_listed(names)} went on with another capability."

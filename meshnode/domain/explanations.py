@@ -173,6 +173,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         elapsed_ms: From the plan to the end, or until now.
         left_ms: Until the deadline; 0 once it has ended.
         events: In its journal.
+        kept: Units whose outputs were accepted.
         tasks: The plan, producers first, as it is now.
         patches: How it became that.
         parts: Its units.
@@ -195,6 +196,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_ms: int
     left_ms: int
     events: int
+    kept: int
     tasks: list[Task]
     patches: list[Patch]
     parts: list[Part]

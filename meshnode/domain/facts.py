@@ -70,11 +70,16 @@ class Planned(Fact, frozen=True, kw_only=True):
         idempotency_key: As it was submitted with, or empty.
         epoch: Of the broker.
         traceparent: W3C trace context, or empty.
-        hops: How often the work may be handed on.
+        hops: Brokers below each other that the work may have, this one among them.
         resumes: The job that it goes on with, or empty.
         again: The sub-tasks that had been begun there.
         hedges_pct: Of a hundred units so many may be given to a second contractor too.
         replans_max: Patches that the plan may get.
+        subtasks: Awards that may be made below its own; of a job under an award, its own
+            among them.
+        fan_out: Of these, what one award is given at most.
+        under: Hash of the award that it is a part of, or empty.
+        patience_ms: So long is a node waited for when all that could do a sub-task are away.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -92,6 +97,10 @@ class Planned(Fact, frozen=True, kw_only=True):
     again: dict[str, Again] = {}
     hedges_pct: int = 0
     replans_max: int = 0
+    subtasks: int = 0
+    fan_out: int = 0
+    under: bytes = b""
+    patience_ms: int = 0
 
 
 class Elected(Fact, frozen=True, kw_only=True):
@@ -250,6 +259,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
         ranked: The best candidates as the decision saw them, best first.
         considered: Candidates that it chose among, these and others; 0 in older journals.
         hedge: The attempt before it is still out, and slow: the first good result counts.
+        subtasks: Awards that its contractor may make below it, reserved for it.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -266,6 +276,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     ranked: list[Ranked]
     considered: int = 0
     hedge: bool = False
+    subtasks: int = 0
 
 
 class Progressed(Fact, frozen=True, kw_only=True):
@@ -279,8 +290,12 @@ class Progressed(Fact, frozen=True, kw_only=True):
     offset: int = 0
 
 
-class Delivered(Fact, frozen=True, kw_only=True):
-    """A result arrived, with the contractor's half of the receipt."""
+class Delivered(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """A result arrived, with the contractor's half of the receipt.
+
+    Attributes:
+        below: Awards made below it, as its receipt says.
+    """
 
     KIND: ClassVar[str] = "delivered"
 
@@ -293,6 +308,7 @@ class Delivered(Fact, frozen=True, kw_only=True):
     lengths: dict[str, int]
     price_mc: int
     run_ms: int
+    below: int = 0
 
 
 class Verified(Fact, frozen=True, kw_only=True):
@@ -319,13 +335,14 @@ class Charged(Fact, frozen=True, kw_only=True):
     acceptance: bytes
 
 
-class Failed(Fact, frozen=True, kw_only=True):
+class Failed(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """An attempt came to nothing.
 
     Attributes:
         code: Stable code, such as ``agent.timeout``.
         blame: ``peer`` (take another), ``input`` (no other will do better),
             ``artifact`` (an input could not be had from its holder) or ``broker``.
+        below: Awards made below it, as its contractor says; -1 where that says nothing.
     """
 
     KIND: ClassVar[str] = "failed"
@@ -336,6 +353,7 @@ class Failed(Fact, frozen=True, kw_only=True):
     code: str
     text: str
     blame: Blame
+    below: int = -1
 
 
 class Cancelled(Fact, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from meshnode.domain import bounds
 from meshnode.domain.facts import (
     ArtifactRef,
     Awarded,
@@ -73,6 +74,7 @@ class Attempt:
         verdict: The check's outcome, once there.
         error: Code and text, when failed.
         hedge: It was begun while the one before it was out.
+        subtasks: Reserved for what is done below it, while it is open.
     """
 
     number: int
@@ -95,6 +97,7 @@ class Attempt:
     paid_mc: int | None = None
     error: Failed | None = None
     hedge: bool = False
+    subtasks: int = 0
 
     @property
     def open(self) -> bool:
@@ -175,6 +178,7 @@ class JobState:
         outrun: Units with an accepted output, and another attempt that is to be stopped.
         hedges: How many there were.
         spent_mc: Charged so far.
+        subtasks_used: By attempts that are over.
         charges: Charge key -> millicredits: a key is charged once.
         planned_ms: When the first event was written.
         ended_ms: When the last one was.
@@ -200,6 +204,7 @@ class JobState:
     outrun: dict[str, Unit] = field(default_factory=dict)
     hedges: int = 0
     spent_mc: int = 0
+    subtasks_used: int = 0
     charges: dict[str, int] = field(default_factory=dict)
     planned_ms: int = 0
     ended_ms: int = 0
@@ -230,6 +235,10 @@ class JobState:
     def finished(self, subtask: str) -> bool:
         """Tell whether every unit of ``subtask`` has an accepted output."""
         return subtask in self.expanded and not self.fresh[subtask] and not self.begun[subtask]
+
+    def kept(self) -> int:
+        """Return how many units have an accepted output: they stay, however it ends."""
+        return sum(unit.accepted is not None for unit in self.units.values())
 
     def outputs(self, subtask: str) -> list[tuple[Unit, Delivered]]:
         """Return the accepted outputs of ``subtask``, one for each unit, in order."""
@@ -360,7 +369,7 @@ class JobState:
         attempt.peer, attempt.agent = fact.peer, fact.agent
         attempt.award, attempt.lease_ms = fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
-        attempt.proposal = fact.proposal
+        attempt.proposal, attempt.subtasks = fact.proposal, fact.subtasks
 
     def _check_hedge(self, unit: Unit, fact: Awarded) -> None:
         """A hedge runs beside one award that is out, and with another contractor."""
@@ -405,6 +414,7 @@ class JobState:
                 attempt.verdict = fact
             case Failed():
                 attempt.error = fact
+                self._use(attempt)
                 unit.ended_ms = at_ms
             case _:
                 raise OutOfTurn(fact.KIND, "advancing")
@@ -415,7 +425,13 @@ class JobState:
         if not found:
             raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
         found[0].error = fact
+        self._use(found[0])
         del self.outrun[unit.name]
+
+    def _use(self, attempt: Attempt) -> None:
+        """Count what an attempt that is over has used of the sub-tasks that it was given."""
+        if attempt.award and bounds.was_begun(attempt):
+            self.subtasks_used += bounds.own_awards(self) + bounds.below(attempt)
 
     def _charge(self, fact: Charged, at_ms: int) -> None:
         unit = self._unit(fact)
@@ -425,6 +441,7 @@ class JobState:
         rejected = attempt.verdict.verdict == "rejected"
         attempt.contract = advance(attempt.contract, "rejection" if rejected else "acceptance")
         attempt.paid_mc = fact.paid_mc
+        self._use(attempt)
         unit.ended_ms = at_ms
         if rejected:
             attempt.error = Failed(

@@ -81,6 +81,7 @@ class MakeAward:
     price_cap_mc: int
     considered: int = 0
     hedge: bool = False
+    subtasks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final
 
+from meshnode.domain import bounds
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
@@ -24,13 +25,12 @@ from meshnode.domain.attempts import (
     unaffordable,
     unfit,
 )
-from meshnode.domain.bindings import is_gathered, list_length
+from meshnode.domain.batches import cut
 from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import (
     Candidate,
-    batch_sizes,
     first,
     has_room,
     proposed,
@@ -57,7 +57,7 @@ from meshnode.domain.step_kinds import (
 )
 from protocol.contract import ContractState
 from protocol.graph import SubTask
-from protocol.limits import BATCHES_MAX, EVENTS_MAX, FAN_OUT_MAX, PARTS_MAX
+from protocol.limits import EVENTS_MAX, FAN_OUT_MAX
 
 #: A CFP is answered within this, or not at all.
 CFP_WINDOW_MS: Final = 2_000
@@ -117,12 +117,14 @@ class _Planner:
         self.load = dict(view.load)
         self.credit = dict(view.credit)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        self.free_subtasks = bounds.left(state)
         self.out: list[Step] = []
         self.hedges = hedges_max(state) - state.hedges  # that are left
         self.patches = patches_max(state.required_plan) - len(state.patches)  # likewise
         self.stuck: End | None = None  # how the job ends, unless a patch helps
         self.full: dict[str, int] = {}  # capability -> calls of a unit that found no room
         self.wake_ms = state.required_plan.deadline_ms
+        self._patience_ms = max(PROVIDER_GRACE_MS, state.required_plan.patience_ms)
 
     def steps(self) -> list[Step]:
         """Walk the graph in order and collect what each sub-task needs."""
@@ -177,7 +179,7 @@ class _Planner:
         known = bool(self.view.candidates.get(task.capability))
         look_ms = max(
             max((unit.ended_ms for unit in units), default=0) + LOOK_MS,
-            self.view.since_ms + (LOOK_MS if known else PROVIDER_GRACE_MS),
+            self.view.since_ms + (LOOK_MS if known else self._patience_ms),
         )
         if self.now_ms < look_ms:
             self._wake(look_ms)
@@ -191,43 +193,11 @@ class _Planner:
         if again is not None or not task.each:
             self.out.append(Expand(task.id, tuple(again.sizes) if again else (SINGLE,)))
             return
-        count = self._count(task)
-        if count is None:
-            return
-        candidates = self.view.candidates.get(task.capability, ())
-        slots = sum(candidate.concurrency for candidate in candidates)
-        items_max = min([c.items_max for c in candidates] or [count or 1])
-        items_max = min(items_max, task.batch_items_max or items_max, PARTS_MAX)
-        if count and not candidates:
+        made = cut(self.state, task, self.view.candidates.get(task.capability, ()))
+        if made is None:
             self._provider_missing(task)
-            return
-        sizes_max = PARTS_MAX if is_gathered(self.state, task) else BATCHES_MAX
-        slots = min(slots, sizes_max // 2)
-        sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
-        sizes_max = min(sizes_max, BATCHES_MAX - len(self.state.units))
-        if len(sizes) > sizes_max:
-            self.out.append(
-                End(
-                    "graph.invalid",
-                    f"sub-task {task.id!r} makes {len(sizes)} batches of {count} items,"
-                    f" {sizes_max} are allowed: raise batch_items_max",
-                )
-            )
-            return
-        self.out.append(Expand(task.id, tuple(sizes)))
-
-    def _count(self, task: SubTask) -> int | None:
-        """Return the items that ``task`` maps over, or end the job and return None."""
-        lengths = {name: list_length(self.state, task, name) for name in task.each}
-        if None not in lengths.values() and len(set(lengths.values())) == 1:
-            return lengths[task.each[0]]
-        told = ", ".join(
-            f"{name} has {'no list' if n is None else n}" for name, n in sorted(lengths.items())
-        )
-        self.out.append(
-            End("input.invalid", f"sub-task {task.id!r} maps over unequal lists: {told}")
-        )
-        return None
+        else:
+            self.out.append(made)
 
     # --- units ---
 
@@ -264,7 +234,8 @@ class _Planner:
         """
         slow_ms = self.view.slow_ms.get(task.capability, 0.0)
         at_ms = due_ms(unit, attempt, slow_ms)
-        if not at_ms or self.hedges <= 0 or self.state.fresh[task.id]:
+        may_be = self.hedges > 0 and self.free_subtasks >= bounds.own_awards(self.state)
+        if not at_ms or not may_be or self.state.fresh[task.id]:
             return False
         if self.now_ms < at_ms:
             self._wake(at_ms)
@@ -312,7 +283,10 @@ class _Planner:
             self.out.append(GiveUp(unit.name, attempt.number, code, text))
             return
         best = ranked[0][0]
-        self._award(unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked)
+        if self._may_award():
+            self._award(
+                unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked
+            )
 
     def _seen(self, unit: Unit, proposal: Proposed) -> Candidate | None:
         """Return what else is known of the agent that ``proposal`` is of."""
@@ -330,7 +304,8 @@ class _Planner:
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
         counts = Failures.of(unit)
-        if counts.are_enough(task.attempts_max):
+        patient = self.now_ms < unit.started_ms + self._patience_ms
+        if counts.are_enough(task.attempts_max, patient=patient):
             last = failures[-1]
             end = End(
                 last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
@@ -396,6 +371,8 @@ class _Planner:
         return True
 
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
+        if not self._may_award():
+            return False
         ranked = self._affordable(unit, candidates)
         if not ranked:
             if self.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
@@ -427,23 +404,32 @@ class _Planner:
         hedge: bool = False,
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
+        subtasks = bounds.grant(self.state, self.free_subtasks)
+        self.free_subtasks -= subtasks + bounds.own_awards(self.state)
         self.free_mc -= cap_mc
         if candidate.peer in self.credit:
             self.credit[candidate.peer] -= cap_mc
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
-        shown = tuple(row for _, row in ranked[:CALLED_MAX])
         self.out.append(
             MakeAward(
                 unit.name,
                 number,
                 candidate,
                 proposal,
-                shown,
+                tuple(row for _, row in ranked[:CALLED_MAX]),
                 cap_mc,
                 considered=len(ranked),
                 hedge=hedge,
+                subtasks=subtasks,
             )
         )
+
+    def _may_award(self) -> bool:
+        """Tell whether the award that the job is under, if it is, lets it make another."""
+        may_be = self.free_subtasks >= bounds.own_awards(self.state)
+        if not may_be and not bounds.reserved(self.state):  # none of which may come back
+            self.out.append(End(*bounds.out_of_awards(self.state)))
+        return may_be
 
     def _affordable(
         self, unit: Unit, candidates: Sequence[Candidate]
@@ -464,8 +450,7 @@ class _Planner:
     def _provider_missing(self, task: SubTask) -> None:
         """Note when a capability has had no provider for too long."""
         since_ms = max(
-            [self.state.planned_ms, self.view.since_ms]
-            + [self.state.patched_ms.get(task.id, 0)]
+            [self.state.planned_ms, self.view.since_ms, self.state.patched_ms.get(task.id, 0)]
             + [
                 self.state.units[name].ended_ms
                 for other in (*self.state.producers[task.id], task.id)
@@ -473,7 +458,7 @@ class _Planner:
             ]
         )
         barred = self.view.barred.get(task.capability, ())
-        grace_ms = BARRED_GRACE_MS if barred else PROVIDER_GRACE_MS
+        grace_ms = BARRED_GRACE_MS if barred else self._patience_ms
         if self._awaited(task):
             return
         if self.now_ms < since_ms + grace_ms:

@@ -26,3 +26,17 @@ def count_of(count: int, what: str) -> str:
 def sentence(clause: str) -> str:
     """Return a clause as a sentence of its own."""
     return f"{clause[:1].upper()}{clause[1:]}."
+
+
+def how_to_get(kept: int) -> str:
+    """Return what to tell who asks for the outputs of a job that ended early.
+
+    Args:
+        kept: Units whose outputs were accepted.
+    """
+    if not kept:
+        return "it has no outputs, and none of its units was finished"
+    return (
+        f"it has no outputs, but those of {count_of(kept, 'unit')} were accepted:"
+        " `meshnode jobs outputs JOB --partial`, or ?partial=1, has them"
+    )

@@ -13,8 +13,9 @@ what a peer or a journal did wrong never becomes this node's 500.
                                        {goal, files: [{path, text}], inputs, partial}
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
                                        idempotency_key, asked, hedges_pct, replans_max,
-                                       standbys} -> 201 {job}; ``standbys`` is a number
-                                       or PeerIds;
+                                       standbys, depth_max, fan_out_max, subtasks_max,
+                                       patience_s}
+                                       -> 201 {job}; ``standbys`` is a number or PeerIds;
                                        ``asked`` as the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs (100);
          …&begins=HEX                  of those whose ids begin so;
@@ -27,7 +28,8 @@ what a peer or a journal did wrong never becomes this node's 500.
     POST /api/jobs/JOB/cancel          -> 202
     POST /api/jobs/JOB/resume          go on with it, as a new job if it ended early:
                                        {budget_mc, deadline_s} -> {job, resumes}
-    GET  /api/jobs/JOB/outputs         what a completed job returns
+    GET  /api/jobs/JOB/outputs         what a completed job returns;
+         …?partial=1                   what was accepted of a job that ended otherwise
     GET  /api/jobs/JOB/provenance      an ended job's signed journal, bytes
     GET  /api/events?follow=1          telemetry, as lines
 """
@@ -41,6 +43,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from meshnode.domain.wording import how_to_get
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Conflict
 from meshnode.gateway.api_answers import answer as _answer
@@ -314,12 +317,15 @@ class _Api:
 
     async def outputs(self, request: Request) -> Response:
         """Return what a job was for."""
-        read_query(request.query_params.multi_items())
+        query = read_query(request.query_params.multi_items(), "partial")
+        partial = read_flag(query.get("partial", "0"), "partial")
         journal = await self._ended(request)
         done = journal.state.done
+        if partial:
+            return _answer(await self._node.broker.partial_outputs(journal.job))
         if done is not None and done.state != "completed":
-            why = done.text or done.code
-            raise Conflict(f"job {journal.job} {done.state}: {why}", hint="it has no outputs")
+            why, hint = done.text or done.code, how_to_get(journal.state.kept())
+            raise Conflict(f"job {journal.job} {done.state}: {why}", hint=hint)
         return _answer(await self._node.outputs(journal.job))
 
     async def provenance(self, request: Request) -> Response:

@@ -24,7 +24,8 @@ from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = (
     *("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked"),
-    *("hedges_pct", "replans_max", "standbys"),
+    *("hedges_pct", "replans_max", "standbys", "depth_max", "fan_out_max", "subtasks_max"),
+    "patience_s",
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -86,6 +87,10 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         hedges_pct=_whole(table.get("hedges_pct", plain.hedges_pct), "hedges_pct"),
         standbys=_standbys(table.get("standbys", 0)),
         replans_max=_whole(table.get("replans_max", plain.replans_max), "replans_max"),
+        depth_max=_whole(table.get("depth_max", plain.depth_max), "depth_max"),
+        fan_out_max=_whole(table.get("fan_out_max", plain.fan_out_max), "fan_out_max"),
+        patience_s=_number(table.get("patience_s", plain.patience_s), "patience_s"),
+        subtasks_max=_whole(table.get("subtasks_max", plain.subtasks_max), "subtasks_max"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 

@@ -191,6 +191,7 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
         ],
         "cost_mc": state.spent_mc,
         "budget_mc": state.required_plan.budget_mc,
+        "kept": state.kept(),
         "costs": _costs_view(state),
         "elapsed_s": max(0, ended_ms - state.planned_ms) / 1000,
         "error": {"code": done.code, "message": done.text} if done and failed else None,
@@ -204,6 +205,7 @@ def _costs_view(state: JobState) -> View:
         "total": asdict(costs.total),
         "subtasks": {name: asdict(cost) for name, cost in costs.subtasks.items()},
         "nodes": {peer: asdict(cost) for peer, cost in costs.nodes.items()},
+        "below": [msgspec.to_builtins(row) for row in costs.below],
     }
 
 

@@ -319,6 +319,8 @@ _STATUS: Final[Sequence[tuple[type[MeshError], int]]] = (
     (errors.JobEnded, 409),
     (errors.Cancelled, 409),
     (errors.JobFailed, 409),
+    (errors.BoundReached, 409),
+    (errors.CheckpointTooLarge, 413),
     (errors.AgentTimeout, 504),
     (errors.AgentError, 502),
     (errors.Unreachable, 502),

@@ -7,6 +7,7 @@ here are checkpoints of progress while an award is attended.
 from dataclasses import asdict
 from typing import Final
 
+import msgspec
 import outcome
 import trio
 
@@ -57,7 +58,7 @@ from protocol.messages import (
     Result,
     read_message,
 )
-from protocol.receipts import Receipt
+from protocol.receipts import Receipt, beyond
 from protocol.signing import peek
 
 #: A contractor that can't be reached again within this is given up, seconds.
@@ -321,7 +322,9 @@ class Awards:
             self._market.failed(attempt.peer, unreachable=False)
             return _failure(unit, attempt, "peer.protocol", trouble)
         if result.state != "completed":
-            return self._not_completed(unit, attempt, result)
+            failed = self._not_completed(unit, attempt, result)
+            below = sum(row.awards for row in receipt.below)
+            return msgspec.structs.replace(failed, below=below)
         run_ms = result.metering.run_ms
         self._market.finished(
             f"{attempt.peer}/{attempt.agent}", sent_s=sent_s, run_ms=run_ms, ahead=ahead
@@ -336,6 +339,7 @@ class Awards:
             lengths=result.lengths,
             price_mc=result.price_mc,
             run_ms=run_ms,
+            below=sum(row.awards for row in receipt.below),
         )
 
     def _not_completed(self, unit: Unit, attempt: Attempt, result: Result) -> Failed:
@@ -344,9 +348,10 @@ class Awards:
             return _failure(unit, attempt, code, result.error_text, blame="artifact")
         if result.state == "failed":
             self._market.failed(attempt.peer, unreachable=False, grave=False)
-        # One contractor's word that the input is bad is not enough; a second one's is.
+        # One contractor's word that the input is bad, or what it may hand on too little, is
+        # not enough; a second one's is.
         seen = any(failure.code == code for failure in unit.failures())
-        if code == "input.invalid" and seen:
+        if seen and (code == "input.invalid" or code.startswith("bounds.")):
             return _failure(unit, attempt, code, result.error_text, blame="input")
         return _failure(unit, attempt, code, result.error_text)
 
@@ -406,4 +411,6 @@ def _result_trouble(
         return "the receipt doesn't fit the result"
     if result.price_mc > award.price_cap_mc:
         return f"it charges {result.price_mc} mc, above the cap of {award.price_cap_mc} mc"
+    if trouble := beyond(award, receipt.below):
+        return f"it had more done below than it was given: {trouble}"
     return ""

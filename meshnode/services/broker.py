@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -15,9 +16,9 @@ from meshnode.domain.facts import (
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
+from meshnode.domain.wording import how_to_get
 from meshnode.errors import (
     ArtifactError,
-    InputInvalid,
     JobEnded,
     KeyReused,
     MeshError,
@@ -31,29 +32,26 @@ from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.handovers import Handovers
-from meshnode.services.job_keys import Key, content_of, read_key, same_job
+from meshnode.services.job_keys import KEYS, Key, content_of, read_key, same_job
 from meshnode.services.job_rows import JOB_ROW, JOBS, JobRow, closed
 from meshnode.services.job_runner import JobRunner, Tools
-from meshnode.services.job_terms import Terms
+from meshnode.services.job_terms import Terms, check_terms
 from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
+from meshnode.services.partial_outputs import partial_outputs
 from meshnode.services.resuming import left_of
 from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.graph import TaskGraph, encode_graph
-from protocol.limits import REPLANS_MAX
 from protocol.records import Capability
 
 #: As whose key a resumed job has the one that it goes on with.
 _RESUME: Final = "resume"
-_KEYS: Final = "job_key"  # caller/idempotency key -> job id/fingerprint of what it is about
 
 #: How long a submit looks for the capabilities of its graph, seconds.
 SEARCH_S: Final = 10.0
-_DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _JOB_ID_BYTES: Final = 10
-_KEY_SIZE_MAX: Final = 200
 _JOBS_MAX: Final = 1_000_000
 #: Jobs that have ended and are kept in memory all the same.
 _ENDED_MAX: Final = 32
@@ -186,7 +184,7 @@ class Broker:
         try:
             async with lock:
                 content = content_of(graph, inputs, terms)
-                known = await self._context.store.read(_KEYS, key)
+                known = await self._context.store.read(KEYS, key)
                 if known is not None:
                     return same_job(known, content, terms.idempotency_key)
                 named = Key(key, content)
@@ -224,11 +222,16 @@ class Broker:
             again=dict(terms.again),
             hedges_pct=terms.hedges_pct,
             replans_max=terms.replans_max,
+            hops=terms.depth_max,
+            subtasks=terms.subtasks_max,
+            fan_out=terms.fan_out_max,
+            under=terms.under,
+            patience_ms=int(terms.patience_s * 1000),
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
-            writes.append(Put(_KEYS, named.key, f"{job}/{named.content}".encode()))
+            writes.append(Put(KEYS, named.key, f"{job}/{named.content}".encode()))
         try:
             journal = await JobJournal.create(
                 self._context, job, planned, *writes, elected=elected
@@ -254,20 +257,9 @@ class Broker:
         )
 
     def _check_terms(self, terms: Terms) -> None:
-        if self._draining:
+        if self._draining and not terms.under:  # what is being done is finished
             raise MeshError("this node is closing and takes no more jobs")
-        if terms.budget_mc < 0:
-            raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
-        if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
-            raise InputInvalid(
-                f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
-            )
-        if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
-            raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
-        if not 0 <= terms.replans_max <= REPLANS_MAX:
-            raise InputInvalid(f"{terms.replans_max} replans", hint=f"0 to {REPLANS_MAX}")
-        if len(terms.idempotency_key) > _KEY_SIZE_MAX:
-            raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
+        check_terms(terms)
 
     async def _offered(self, graph: TaskGraph) -> dict[str, Sequence[Capability]]:
         """Return what is on offer for each sub-task; look further for what isn't known."""
@@ -330,9 +322,9 @@ class Broker:
             if row.done and (row.ended_ms or row.planned_ms) < before_ms
         }
         keys: dict[str, list[Write]] = {}
-        for key, raw in await self._context.store.scan(_KEYS, count_max=_JOBS_MAX):
+        for key, raw in await self._context.store.scan(KEYS, count_max=_JOBS_MAX):
             job, _ = read_key(raw)
-            keys.setdefault(job, []).append(Delete(_KEYS, key))
+            keys.setdefault(job, []).append(Delete(KEYS, key))
         for job in sorted(gone):
             # Its row goes last: a crash before that leaves it to be found again.
             head = await JobJournal.forget(self._context, job)
@@ -381,6 +373,11 @@ class Broker:
             still=lambda: journal.state.done is None and journal.state.cancelled is None,
         )
 
+    def abandon(self, job: str) -> None:
+        """End a job early whose only caller has gone; it goes on if this node is closing."""
+        if self._nursery is not None:
+            self._nursery.start_soon(partial(self.cancel, job, reason="superior"))
+
     async def resume(
         self, job: str, *, budget_mc: int | None = None, deadline_s: float | None = None
     ) -> str:
@@ -411,7 +408,7 @@ class Broker:
             raise JobEnded(f"job {job} is completed", hint="it has its outputs")
         plan = journal.state.required_plan
         budget_mc = plan.budget_mc if budget_mc is None else budget_mc
-        known = await self._context.store.read(_KEYS, f"{_RESUME}/{job}")
+        known = await self._context.store.read(KEYS, f"{_RESUME}/{job}")
         if known is not None:  # whether its inputs are still kept or not
             return await self._resumed(read_key(known)[0], job, budget_mc)
         left = await left_of(journal.state, self._artifacts)
@@ -430,6 +427,10 @@ class Broker:
             hedges_pct=plan.hedges_pct,
             replans_max=plan.replans_max,
             traceparent=plan.traceparent,
+            depth_max=plan.hops,
+            subtasks_max=plan.subtasks,
+            fan_out_max=plan.fan_out,
+            patience_s=plan.patience_ms / 1000,
         )
         if deadline_s is not None:
             terms = replace(terms, deadline_s=deadline_s)
@@ -464,7 +465,8 @@ class Broker:
             raise NotFound(f"job {job} has not ended")
         if state.done.state != "completed":
             raise NotFound(
-                f"job {job} {state.done.state}: {state.done.text or state.done.code}"
+                f"job {job} {state.done.state}: {state.done.text or state.done.code}",
+                hint=how_to_get(state.kept()),
             )
         values: dict[str, JsonValue] = {}
         for name, ref in state.done.outputs.items():
@@ -473,6 +475,14 @@ class Broker:
                 raise ArtifactError(f"the output {name!r} of job {job} is no longer kept")
             values[name] = parse(data)
         return values
+
+    async def partial_outputs(self, job: str) -> dict[str, JsonValue]:
+        """Return what was accepted of a job that has ended, however it did.
+
+        Raises:
+            NotFound: It goes on.
+        """
+        return await partial_outputs((await self._journal(job)).state, self._artifacts)
 
     @property
     def carried(self) -> int:

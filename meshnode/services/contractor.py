@@ -29,8 +29,10 @@ from meshnode.services.bodies import (
     ReceiptRow,
     ResultBody,
 )
+from meshnode.services.broker import Broker
 from meshnode.services.context import Context
-from meshnode.services.execution import Execution, Executor
+from meshnode.services.execution import Execution
+from meshnode.services.executor import Executor
 from meshnode.services.fencing import Uncertified
 from meshnode.services.ledger import Books
 from meshnode.services.letters import Letters
@@ -129,13 +131,21 @@ class Contractor:
 
     async def _recover(self) -> None:
         """Begin again what was awarded before a restart and has no result yet."""
+        begun: set[bytes] = set()
         async for body, award in self._records.unfinished():
             execution = self._execution(body.award, award, now_ms=self._clock.now_ms())
+            execution.again = True
+            begun.add(execution.name)
             self._emit("award.recovered", award=execution.name.hex(), broker=award.h.issuer)
             self._bench.begin(execution)
+        await self._executor.checkpoints.forget(begun)
 
     def _execution(self, envelope: bytes, award: Award, *, now_ms: int) -> Execution:
         return Execution(envelope, award, now_ms=now_ms, lease_s_max=self._config.lease_s)
+
+    def hand_on_to(self, broker: Broker) -> None:
+        """Have ``broker`` take what the agents here hand on."""
+        self._executor.delegations.work_with(broker)
 
     def drain(self) -> None:
         """Take no more awards."""

@@ -142,7 +142,10 @@ class Contracts:
             self._artifacts.in_memory,
             reader=candidate.peer,
         )
-        about = topic(state, unit, step.price_cap_mc)
+        about = replace(
+            topic(state, unit, 0),
+            budget=Budget(cost_mc=step.price_cap_mc, subtasks=step.subtasks),
+        )
         current = unit.attempt(step.attempt)
         cfp = current.called.get(candidate.peer, b"") if current else b""
         lease_ms = int(self._context.config.host.lease_s * 1000)
@@ -181,6 +184,7 @@ class Contracts:
             ranked=list(step.ranked),
             considered=step.considered,
             hedge=step.hedge,
+            subtasks=step.subtasks,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 

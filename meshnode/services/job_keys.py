@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from meshnode.domain.values import fingerprint
 from meshnode.errors import KeyReused
@@ -9,6 +10,9 @@ from meshnode.ports import JsonValue
 from meshnode.services.job_terms import Terms
 from protocol.graph import TaskGraph, encode_graph
 from protocol.keys import digest
+
+#: Table: caller/idempotency key -> job id/fingerprint of what it is about.
+KEYS: Final = "job_key"
 
 
 @dataclass(frozen=True, slots=True)

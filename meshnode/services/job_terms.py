@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from meshnode.domain.facts import Again
-from protocol.limits import REPLANS_MAX
+from meshnode.errors import InputInvalid
+from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX
+
+_DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
+_KEY_SIZE_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,13 @@ class Terms:
         replans_max: So often, and three times at most, may a sub-task that can't be done as
             planned go on with what the graph names instead, or with another version of its
             capability; 0 for never.
+        depth_max: Brokers below each other, this node among them, eight at most.
+        fan_out_max: Awards that the contractor of one may have others do, with all that
+            these have others do.
+        subtasks_max: The same of all the job's awards together; 0 lets nobody hand
+            anything on.
+        patience_s: So long is a node waited for when all that could do a sub-task are away.
+        under: Hash of the award that the job is a part of: its own awards count too then.
     """
 
     budget_mc: int = 1_000_000
@@ -39,3 +51,38 @@ class Terms:
     hedges_pct: int = 10
     standbys: int | tuple[str, ...] = ()
     replans_max: int = REPLANS_MAX
+    depth_max: int = 3
+    fan_out_max: int = 8
+    subtasks_max: int = 0
+    patience_s: float = 20.0
+    under: bytes = b""
+
+
+def check_terms(terms: Terms) -> None:
+    """Refuse terms that are out of range.
+
+    Raises:
+        InputInvalid: Names what is, and what may be.
+    """
+    if terms.budget_mc < 0:
+        raise InputInvalid(f"a budget of {terms.budget_mc} mc", hint="0 or more")
+    if not 0 < terms.deadline_s <= _DEADLINE_S_MAX:
+        raise InputInvalid(
+            f"a deadline of {terms.deadline_s:g} s", hint="more than 0, and up to 7 days"
+        )
+    if not 0 <= terms.patience_s <= _DEADLINE_S_MAX:
+        raise InputInvalid(f"a patience of {terms.patience_s:g} s", hint="up to 7 days")
+    if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
+        raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
+    if not 0 <= terms.replans_max <= REPLANS_MAX:
+        raise InputInvalid(f"{terms.replans_max} replans", hint=f"0 to {REPLANS_MAX}")
+    if len(terms.idempotency_key) > _KEY_SIZE_MAX:
+        raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
+    if not 1 <= terms.depth_max <= HOPS_MAX:
+        raise InputInvalid(f"a depth of {terms.depth_max}", hint=f"1 to {HOPS_MAX}")
+    for name, value in (
+        ("fan_out_max", terms.fan_out_max),
+        ("subtasks_max", terms.subtasks_max),
+    ):
+        if not 0 <= value <= BATCHES_MAX:
+            raise InputInvalid(f"{name} of {value}", hint=f"0 to {BATCHES_MAX}")

@@ -14,7 +14,8 @@ from meshnode.ports import Write
 from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import AwardBody, ResultBody
 from meshnode.services.context import Context
-from meshnode.services.execution import Execution, Executor
+from meshnode.services.execution import Execution
+from meshnode.services.executor import Executor
 from meshnode.services.ledger import Ledger
 from meshnode.services.served import Served
 from protocol.codec import encode

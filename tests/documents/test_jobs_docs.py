@@ -12,7 +12,7 @@ from meshnode.adapters.agents.command import CommandAgent
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.config import HostConfig
 from meshnode.domain.replanning import LOOK_MS
-from meshnode.services import broker, token_streams
+from meshnode.services import job_terms, token_streams
 from meshnode.services.job_terms import Terms
 from protocol import limits
 from protocol.graph import SubTask
@@ -71,7 +71,7 @@ def test_its_limits_are_the_codes() -> None:
     }
     terms = Terms()
     assert rows["budget"] == [terms.budget_mc]
-    assert rows["deadline"] == [terms.deadline_s, broker._DEADLINE_S_MAX / 86_400]
+    assert rows["deadline"] == [terms.deadline_s, job_terms._DEADLINE_S_MAX / 86_400]
     assert rows["sub-tasks of a graph"] == [limits.SUBTASKS_MAX]
     assert rows["units of a job"] == [limits.BATCHES_MAX]
     assert rows["units of one sub-task at work at once"] == [limits.FAN_OUT_MAX]
@@ -83,7 +83,7 @@ def test_its_limits_are_the_codes() -> None:
     assert LOOK_MS == 2_000
     assert "these are looked for during two seconds" in PAGE
     assert rows["events of a job"] == [limits.EVENTS_MAX]
-    assert rows["idempotency key"] == [broker._KEY_SIZE_MAX]
+    assert rows["idempotency key"] == [job_terms._KEY_SIZE_MAX]
     assert f"`lease_s`, {HostConfig().lease_s:g} s" in PAGE
     assert f"the last {token_streams.KEPT_CHARS_MAX:,} characters" in PAGE
 

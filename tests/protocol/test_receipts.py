@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from protocol.errors import BadSignature, Malformed, RemoteProtocolError, WrongAudience
+from protocol.errors import (
+    BadSignature,
+    LocalProtocolError,
+    Malformed,
+    RemoteProtocolError,
+    WrongAudience,
+)
 from protocol.keys import digest
-from protocol.receipts import check_receipt
+from protocol.limits import SPENT_ROWS_MAX
+from protocol.messages import Budget
+from protocol.receipts import Spent, check_receipt
 from tests.protocol.samples import (
     BROKER,
     CONTRACTOR,
@@ -60,6 +68,35 @@ def test_a_charge_of_the_cap_holds_and_one_more_does_not() -> None:
     check(charged(100))
     with pytest.raises(Malformed):
         check(charged(101))
+
+
+def passed_on(*rows: dict[str, Any]) -> Deal:
+    """A deal whose award gives 50 mc, three awards and two hops, and what was done below."""
+    budget = Budget(cost_mc=50, subtasks=3)
+    awarded = header(BROKER, CONTRACTOR, hops=2, budget=budget)
+    row = {"level": 1, "subtask": "scan", "peer": STRANGER.peer}
+    below = [Spent(**{**row, **fields}) for fields in rows]
+    return deal(of_award={"h": awarded}, of_receipt={"below": below})
+
+
+def test_what_was_done_below_fits_the_award_to_the_last_unit_and_no_further() -> None:
+    check(passed_on({"cost_mc": 50, "awards": 3}))
+    check(passed_on({"cost_mc": 30, "awards": 2}, {"level": 2, "cost_mc": 50, "awards": 1}))
+    for rows in (
+        [{"cost_mc": 51}],
+        [{"cost_mc": 26}, {"cost_mc": 25}],
+        [{"awards": 4}],
+        [{"awards": 3}, {"level": 2, "awards": 1}],
+        [{"level": 3}],
+    ):
+        with pytest.raises(Malformed, match="below"):
+            check(passed_on(*rows))
+
+
+def test_a_receipt_has_so_many_rows_of_what_was_done_below_and_no_more() -> None:
+    check(passed_on(*[{}] * SPENT_ROWS_MAX))
+    with pytest.raises(LocalProtocolError):
+        passed_on(*[{}] * (SPENT_ROWS_MAX + 1))
 
 
 MISMATCHES: dict[str, tuple[dict[str, Any], type[RemoteProtocolError]]] = {

@@ -9,7 +9,8 @@ from protocol.framing import frame
 from protocol.graph import Source, encode_graph
 from protocol.journal import END, HEAD, MAGIC, export
 from protocol.keys import digest
-from protocol.messages import Award, Cfp, Label, Result
+from protocol.messages import Award, Budget, Cfp, Label, Result
+from protocol.receipts import Spent
 from protocol.records import CallLimits, Measured, sign_record
 from protocol.settlements import PAYMENT_LIFETIME_MS, Payment, PaymentAnswer
 from protocol.signing import peek, seal
@@ -265,6 +266,8 @@ def receipt_cases() -> Iterator[Case]:
     above = {"of_result": {"price_mc": 101}, "of_receipt": {"cost_mc": 101}}
     yield case("above the cap", MALFORMED, **above, of_acceptance={"paid_mc": 101})
     yield case("another capability", MALFORMED, of_receipt={"capability": "law@1"})
+    for why, expected, parts in _passed_on():
+        yield case(why, expected, **parts)
     third = samples.header(STRANGER, CONTRACTOR)
     yield case("accepted by a third party", BAD_SIGNATURE, of_acceptance={"h": third})
     astray = samples.header(CONTRACTOR, STRANGER)
@@ -289,6 +292,33 @@ def receipt_cases() -> Iterator[Case]:
     ):
         later = samples.header(STRANGER, CONTRACTOR, **by)
         yield case(why, expected, **awarded, of_acceptance={"h": later})
+
+
+def _passed_on() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Receipts that say what others did: why, what a reader answers, the messages' fields."""
+    row: dict[str, Any] = {"level": 1, "subtask": "scan", "peer": STRANGER.peer}
+    given = {
+        "of_award": {
+            "h": samples.header(
+                BROKER, CONTRACTOR, hops=2, budget=Budget(cost_mc=50, subtasks=3)
+            )
+        }
+    }
+    paid = ok({"cost_mc": 90, "paid_mc": 90})
+    for why, expected, rows in (
+        (
+            "all that the award allows was done below",
+            paid,
+            [{"cost_mc": 50, "awards": 2}, {"level": 2, "cost_mc": 50, "awards": 1}],
+        ),
+        ("a broker too deep below", MALFORMED, [{"level": 3, "awards": 1}]),
+        ("awards below that the award doesn't allow", MALFORMED, [{"awards": 2}] * 2),
+        ("more spent below than was given", MALFORMED, [{"cost_mc": 25}, {"cost_mc": 26}]),
+    ):
+        below = [Spent(**{**row, **fields}) for fields in rows]
+        yield why, expected, {**given, "of_receipt": {"below": below}}
+    none = [Spent(level=1, subtask="scan", peer=STRANGER.peer, awards=1)]
+    yield "done below, and nothing may be", MALFORMED, {"of_receipt": {"below": none}}
 
 
 def settlement_cases() -> Iterator[Case]:

@@ -11,8 +11,10 @@ import msgspec
 import rfc8785
 import trio
 
+from meshnode.adapters.agents.checkpoint_file import VARIABLE, with_checkpoint
 from meshnode.adapters.agents.child_process import (
     ENVIRONMENT_ALLOWED,
+    Finished,
     Limits,
     allowed_environment,
     run_child,
@@ -72,27 +74,33 @@ class CommandAgent:
     ) -> AsyncGenerator[Chunk | Output, None]:
         """Run the command once.
 
-        Beside the allowed variables it sees ``MESHNODE_IDEMPOTENCY_KEY`` and
-        ``TRACEPARENT``.
+        Beside the allowed variables it sees ``MESHNODE_IDEMPOTENCY_KEY``, ``TRACEPARENT``
+        and ``MESHNODE_CHECKPOINT``, the file of its checkpoint.
 
         Raises:
-            AgentError: It can't be started, or its exit code isn't 0.
+            AgentError: It can't be started, its exit code isn't 0, or its checkpoint can't
+                be read.
             AgentTimeout: It ran longer than allowed and was killed.
             OutputInvalid: It wrote too much, or no JSON.
         """
         left_s = call.deadline_s - trio.current_time()
         if left_s <= 0:
             raise AgentTimeout(f"{self._spec.name}: no time was left to start {self._argv[0]}")
-        finished = await run_child(
-            self._argv,
-            stdin=_encode(value),
-            env=self._variables(call),
-            cwd=self._cwd,
-            limits=Limits(
-                timeout_s=min(self._spec.timeout_s, left_s),
-                output_bytes_max=self._spec.output_bytes_max,
-            ),
-        )
+        stdin = _encode(value)
+
+        async def run(checkpoint: str) -> Finished:
+            return await run_child(
+                self._argv,
+                stdin=stdin,
+                env={**self._variables(call), VARIABLE: checkpoint},
+                cwd=self._cwd,
+                limits=Limits(
+                    timeout_s=min(self._spec.timeout_s, left_s),
+                    output_bytes_max=self._spec.output_bytes_max,
+                ),
+            )
+
+        finished = await with_checkpoint(call, run)
         if finished.returncode != 0:
             ending = f"exit code {finished.returncode}"
             if finished.returncode < 0:

@@ -1,12 +1,14 @@
 """What a simulated broker signs: calls, awards with their tickets, and acceptances."""
 
+import msgspec
+
 from meshnode.domain.attempts import inputs_were_lost
 from meshnode.domain.bindings import Holder, artifacts, bind
 from meshnode.domain.facts import Awarded, Charged
 from meshnode.domain.job import JobState, charge_key
 from meshnode.domain.step_kinds import Call, Charge, MakeAward
 from protocol.keys import digest
-from protocol.messages import Award, Cfp, Header, Ticket
+from protocol.messages import Award, Budget, Cfp, Header, Ticket
 from protocol.receipts import Acceptance
 from protocol.records import CallLimits, Capability, Measured
 from tests.meshnode.domain.contractors import Pen
@@ -67,8 +69,9 @@ class Desk:
             for name in other.each
             if (source := other.inputs[name]).kind == "task" and source.name == task.id
         }
+        h = self.about(state, candidate.peer, step.unit, now_ms)
         award = Award(
-            h=self.about(state, candidate.peer, step.unit, now_ms),
+            h=msgspec.structs.replace(h, budget=Budget(subtasks=step.subtasks)),
             cfp=digest(cfp) if cfp else b"",
             proposal=digest(step.proposal),
             agent=candidate.agent,
@@ -105,6 +108,7 @@ class Desk:
             ranked=list(step.ranked),
             considered=step.considered,
             hedge=step.hedge,
+            subtasks=step.subtasks,
         )
 
     def charge(self, state: JobState, step: Charge, now_ms: int) -> Charged:

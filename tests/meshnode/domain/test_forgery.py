@@ -17,6 +17,7 @@ from protocol.journal import Event, decode_event, encode_event
 from protocol.keys import digest
 from protocol.messages import (
     Award,
+    Budget,
     Cfp,
     Header,
     Message,
@@ -252,6 +253,24 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     ),
     "more items than were offered": (
         "awarded", "each/0", in_terms(items_max=1), "more items than the offer",
+    ),
+    "sub-tasks that the award doesn't give": (
+        "awarded", "each/0", put(subtasks=1), "another budget than the event",
+    ),
+    "sub-tasks that the job doesn't have": (
+        "awarded", "each/0",
+        lambda d: (in_award_header(budget=Budget(subtasks=1))(d), d.update(subtasks=1)),
+        "1 sub-tasks for one award, 0 is the most",
+    ),
+    "more money below than the award has": (
+        "awarded", "each/0", in_award_header(budget=Budget(cost_mc=10**9)),
+        "another budget than the event",
+    ),
+    "more brokers below than the job has": (
+        "awarded", "each/0", in_award_header(hops=3), "has 3 hops, the job 3",
+    ),
+    "awards below that no receipt tells of": (
+        "delivered", "each/0", put(below=1), "something else than the event",
     ),
     "a result for another award": (
         "delivered", "each/0", in_answer("result", award=b"0" * 32), "another award",

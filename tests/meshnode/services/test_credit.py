@@ -59,7 +59,7 @@ def test_who_owes_enough_is_refused_and_told_what_to_do() -> None:
         assert [outcome(await ended(desk, word)) for word in ("one", "two")] == [
             "completed"
         ] * 2
-        assert worker.ledger.balances.due_mc(desk.peer) == 4
+        await until(lambda: worker.ledger.balances.due_mc(desk.peer) == 4)
         state = await ended(desk, "three")
         assert outcome(state) == "credit.exhausted"
         assert state.done is not None

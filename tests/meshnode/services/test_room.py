@@ -12,7 +12,7 @@ from meshnode.config import NodeConfig
 from meshnode.domain.values import canonical
 from meshnode.errors import MeshError
 from meshnode.services.bodies import AwardBody
-from meshnode.services.execution import Executor
+from meshnode.services.executor import Executor
 from meshnode.services.room import Room
 from protocol.messages import Binding, Part, Result
 from simulations.mesh import CONFIG, SimMesh

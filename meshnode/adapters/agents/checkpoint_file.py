@@ -1,0 +1,105 @@
+"""A command's checkpoint: a file that the node looks after while the command runs.
+
+The command finds what it saved before in the file that ``MESHNODE_CHECKPOINT`` names, if
+there is one, and saves by putting another file in its place (``os.replace``, ``mv``): so
+what the node reads is whole, whenever it looks.
+"""
+
+import shutil
+import stat
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import outcome
+import trio
+
+from meshnode.errors import AgentError, MeshError, StoreError
+from meshnode.ports import AgentCall
+
+T = TypeVar("T")
+
+#: Of the environment variable that names the file.
+VARIABLE: Final = "MESHNODE_CHECKPOINT"
+#: The file is looked at this often, seconds.
+_LOOK_S: Final = 0.5
+#: More is never read of it.
+_BYTES_MAX: Final = 1024 * 1024
+
+
+async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) -> T:
+    """Return what ``work`` does with the path of the file; meanwhile look after that.
+
+    The path is empty where the call has no checkpoint.
+
+    Raises:
+        AgentError: The file can't be read.
+        CheckpointTooLarge: It holds more than is kept.
+    """
+    if call.checkpoint is None:
+        return await work("")
+    folder = Path(await trio.to_thread.run_sync(tempfile.mkdtemp))
+    path = folder / "checkpoint"
+    trouble: list[MeshError] = []
+
+    async def look_after() -> None:
+        try:
+            await _watch(path, call)
+        except MeshError as error:
+            trouble.append(error)
+            nursery.cancel_scope.cancel()
+
+    try:
+        if call.saved is not None:
+            await trio.Path(path).write_bytes(call.saved)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_after)
+            # Captured, so that a failure leaves the nursery as itself and not in a group.
+            done = await outcome.acapture(work, str(path))
+            nursery.cancel_scope.cancel()
+        if trouble:
+            raise trouble[0]
+        return done.unwrap()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _watch(path: Path, call: AgentCall) -> None:
+    """Save what is in the file, whenever another is there, until cancelled."""
+    seen = _stamp(path)
+    while True:
+        await trio.sleep(_LOOK_S)
+        stamp = _stamp(path)
+        if stamp is None or stamp == seen:
+            continue
+        try:
+            data = await trio.to_thread.run_sync(_read, path)
+        except OSError as error:
+            raise AgentError(f"the checkpoint can't be read: {error}") from error
+        if data is None:
+            continue  # taken away again since
+        try:
+            await call.save(data)
+        except StoreError:
+            continue  # a disk that is full now: what was saved before stays
+        seen = stamp
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with each file that is put there; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):  # reading from a pipe may never end
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None

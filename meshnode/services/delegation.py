@@ -1,0 +1,231 @@
+"""Work that an agent of this node hands on: jobs of its own, under the award that it works at.
+
+What an award gives is all that its agent may hand on: its money, its sub-tasks, its time,
+and one broker less below.  Each job under it reserves what it may use before it begins,
+and gives back what it didn't when it has ended (:mod:`meshnode.domain.bounds`).
+
+A job under an award is found again by its key, which holds the award's hash: an agent that
+is begun again after a crash, and hands on the same, gets what is being done or was.  When
+the award ends, however it does, the jobs under it end first; so whoever cancels a job hears
+that nothing works at it when that is so down to the last leaf.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from meshnode.domain.bounds import rolled_up
+from meshnode.domain.facts import Done
+from meshnode.domain.job import JobState
+from meshnode.domain.values import fingerprint
+from meshnode.errors import (
+    BoundReached,
+    BudgetReached,
+    DeadlineReached,
+    HopsReached,
+    JobFailed,
+    MeshError,
+    StoreError,
+    SubtasksReached,
+)
+from meshnode.ports import JsonValue, Left, Work
+from meshnode.services.broker import Broker
+from meshnode.services.context import Context
+from meshnode.services.execution import Execution
+from meshnode.services.job_keys import KEYS, read_key
+from meshnode.services.job_terms import Terms
+from protocol.graph import encode_graph
+from protocol.keys import digest
+from protocol.receipts import Spent
+
+#: What a sub-broker lets one of its own awards hand on, at most.
+FAN_OUT: Final = 8
+_REACHED: Final[dict[str, type[BoundReached]]] = {
+    kind.code: kind for kind in (HopsReached, SubtasksReached, BudgetReached, DeadlineReached)
+}
+#: Jobs that one award may have under it.
+_JOBS_MAX: Final = 1_000
+
+
+class Delegations:
+    """What the agents of this node hand on."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._emit = context.emit
+        self._broker: Broker | None = None
+
+    def work_with(self, broker: Broker) -> None:
+        """Have ``broker`` take what is handed on."""
+        self._broker = broker
+
+    @property
+    def broker(self) -> Broker:
+        """This node's broker."""
+        if self._broker is None:
+            raise MeshError("this node is no broker")
+        return self._broker
+
+    def under(self, execution: Execution) -> "Under":
+        """Return what may be handed on under an award."""
+        return Under(self, execution)
+
+    async def states(self, execution: Execution) -> list[JobState]:
+        """Return the jobs under an award, in no order that means anything.
+
+        Raises:
+            StoreError: They can't be read.
+        """
+        found = await self._store.scan(KEYS, f"{_caller(execution)}/", count_max=_JOBS_MAX)
+        return [(await self.broker.journal(read_key(raw)[0])).state for _, raw in found]
+
+    async def found(self, execution: Execution, key: str) -> str | None:
+        """Return the job that has a key under an award, if there is one."""
+        raw = await self._store.read(KEYS, f"{_caller(execution)}/{key}")
+        return None if raw is None else read_key(raw)[0]
+
+    async def close(self, execution: Execution) -> list[Spent]:
+        """End what goes on under an award; return what was done, once nothing is."""
+        header = execution.award.h
+        if not (header.hops and header.budget.subtasks):
+            return []  # nothing can have been handed on
+        try:
+            states = await self.states(execution)
+            for state in states:
+                if state.done is None:
+                    await self.broker.cancel(state.job, reason="superior")
+            for state in states:
+                await self.broker.wait(state.job)
+        except StoreError as exc:  # what can't be read is told as if all was used
+            self._emit("award.unaccounted", award=execution.name.hex(), why=str(exc))
+            return [Spent(level=1, subtask="", peer="", awards=header.budget.subtasks)]
+        return rolled_up(states)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What an agent wants to be done."""
+
+    work: Work
+    inputs: Mapping[str, JsonValue]
+    key: str
+    budget_mc: int | None
+    deadline_s: float
+
+
+class Under:
+    """What one award lets its agent hand on; all of its calls share it."""
+
+    def __init__(self, delegations: Delegations, execution: Execution) -> None:
+        self._delegations = delegations
+        self._execution = execution
+        self._lock = trio.Lock()  # what is left is reserved by one at a time
+
+    async def left(self) -> Left:
+        """Return what may still be handed on."""
+        header = self._execution.award.h
+        budget = header.budget
+        cost_mc, subtasks = budget.cost_mc, budget.subtasks
+        if header.hops and subtasks:
+            for state in await self._delegations.states(self._execution):
+                plan, over = state.required_plan, state.done is not None
+                cost_mc -= state.spent_mc if over else plan.budget_mc
+                subtasks -= state.subtasks_used if over else plan.subtasks
+        return Left(cost_mc=cost_mc, subtasks=subtasks, hops=header.hops)
+
+    async def run(
+        self,
+        work: Work,
+        inputs: Mapping[str, JsonValue],
+        *,
+        key: str,
+        budget_mc: int | None,
+        deadline_s: float,
+    ) -> dict[str, JsonValue]:
+        """Have ``work`` done and return its outputs; see :meth:`meshnode.ports.AgentCall`."""
+        broker = self._delegations.broker
+        wish = _Wish(work, inputs, key, budget_mc, deadline_s)
+        async with self._lock:
+            job = await self._begun(wish)
+        try:
+            state = await broker.wait(job)
+        except trio.Cancelled:
+            broker.abandon(job)
+            raise
+        assert state.done is not None
+        if state.done.state != "completed":
+            raise _failure(job, state.done)
+        return await broker.outputs(job)
+
+    async def _begun(self, wish: _Wish) -> str:
+        """Return the job that does what is wished, begun now or before."""
+        execution, graph = self._execution, wish.work.build()
+        key = wish.key or fingerprint(
+            {"graph": digest(encode_graph(graph)).hex(), "inputs": dict(wish.inputs)}
+        )
+        known = await self._delegations.found(execution, key)
+        if known is not None:
+            return known
+        left = await self.left()
+        _check(left, wish, units=len(graph.subtasks))
+        terms = Terms(
+            budget_mc=left.cost_mc if wish.budget_mc is None else wish.budget_mc,
+            deadline_s=wish.deadline_s - trio.current_time(),
+            idempotency_key=key,
+            traceparent=execution.award.h.traceparent,
+            hedges_pct=0,
+            depth_max=left.hops,
+            fan_out_max=FAN_OUT,
+            subtasks_max=left.subtasks,
+            under=execution.name,
+        )
+        return await self._delegations.broker.submit(
+            graph, wish.inputs, terms, caller=_caller(execution)
+        )
+
+
+def _check(left: Left, wish: _Wish, *, units: int) -> None:
+    """Refuse what doesn't fit into what is left.
+
+    Raises:
+        HopsReached: No broker may be below this one.
+        SubtasksReached: The graph has more sub-tasks.
+        BudgetReached: It may cost more.
+        DeadlineReached: No time is left.
+    """
+    if left.hops < 1:
+        raise HopsReached(
+            "the hop limit is reached: this award may not be handed on, its hops are 0",
+            hint="whose job it is may raise depth_max",
+        )
+    if units > left.subtasks:
+        raise SubtasksReached(
+            f"the sub-task limit is reached: {units} are to be handed on, and this award"
+            f" lets {left.subtasks} more",
+            hint="whose job it is may raise subtasks_max, and fan_out_max for one award",
+        )
+    if wish.budget_mc is not None and wish.budget_mc > left.cost_mc:
+        raise BudgetReached(
+            f"the budget is reached: {wish.budget_mc} mc are to be handed on, and of this"
+            f" award's price {left.cost_mc} mc are left",
+            hint="ask for less, or raise the agent's price",
+        )
+    if wish.deadline_s <= trio.current_time():
+        raise DeadlineReached(
+            "the deadline is reached: the award's time is over", hint="hand on earlier"
+        )
+
+
+def _failure(job: str, done: Done) -> MeshError:
+    """Return what an agent is told of a job under its award that didn't complete."""
+    text = f"job {job}, which was handed on, {done.state}: {done.text or done.code}"
+    reached = _REACHED.get(done.code)
+    if reached is not None:
+        return reached(text)
+    return JobFailed(text, job=job, state=done.state, reason=done.code)
+
+
+def _caller(execution: Execution) -> str:
+    return f"award:{execution.name.hex()}"
