@@ -15,35 +15,22 @@ from typing import Final
 import trio
 
 from meshnode.bench.figures import Figure, Told
-from meshnode.bench.survive_jobs import Survived, kill_at_points, kill_at_random
+from meshnode.bench.survive_jobs import Survived, kill_at_random
 from meshnode.bench.survive_partition import partition_figures
+from meshnode.bench.survive_points import all_points, kill_at_points
 from meshnode.bench.survive_store import store_figures
-from meshnode.services.crash_points import LABELS
 
 #: Jobs and kills of R1, times that each point of R2 is tried, seeds of R4, kills of R5.
 FULL: Final = (1_000, 500, 3, 20, 1_000)
 QUICK: Final = (12, 6, 0, 2, 20)
 _SEED: Final = 1
 _GOAL_S: Final = 60.0
-#: What an ordinary job of a broker comes to; the others need a story of their own, and are
-#: reached in virtual time (``tests/simulations/test_crash_points.py``).
-_RARE: Final = frozenset(
-    {
-        "job.called",
-        "job.proposed",
-        "job.refused",
-        "job.progressed",
-        "job.failed",
-        "job.cancelled",
-        "job.replanned",
-    }
-)
-_DESK: Final = tuple(
-    label for label in LABELS if label.startswith("job.") and label not in _RARE
-)
-_WORKER: Final = ("award.taken", "result.kept", "receipt.kept")
 #: In the short form, each once.
-_FEW: Final = (("desk", "after:job.awarded"), ("worker", "after:result.kept"))
+_FEW: Final = (
+    ("desk", "after:job.awarded"),
+    ("owner", "before:job.done"),
+    ("worker", "after:result.kept"),
+)
 
 
 def run(told: Told, *, quick: bool) -> list[Figure]:
@@ -57,22 +44,12 @@ def run(told: Told, *, quick: bool) -> list[Figure]:
         MeshError: A node does not come up.
     """
     jobs, kills, times, cuts, store_kills = QUICK if quick else FULL
-    points = list(_FEW) if quick else _points() * times
+    points = list(_FEW) if quick else all_points() * times
     return [
         *_random_figures(told, jobs, kills),
         *_point_figures(told, points),
         *partition_figures(told, seeds=cuts),
         *store_figures(told, kills=store_kills, seed=_SEED),
-    ]
-
-
-def _points() -> list[tuple[str, str]]:
-    desk = [("desk", label) for label in (*_DESK, "receipt.kept", "acceptance.settled")]
-    worker = [("worker", label) for label in _WORKER]
-    return [
-        (role, f"{side}:{label}")
-        for role, label in (*desk, *worker)
-        for side in ("before", "after")
     ]
 
 
@@ -86,7 +63,7 @@ def _random_figures(told: Told, jobs: int, kills: int) -> list[Figure]:
         )
         found = trio.run(play)
     roles = ", ".join(f"{count} of a {role}" for role, count in sorted(found.kills.items()))
-    note = f"{_states(found)}; killed: {roles}"
+    note = f"{_states(found)}; {_passed_on(found)}; killed: {roles}"
     return [
         *_figures("R1", found, note),
         Figure(
@@ -102,10 +79,11 @@ def _point_figures(told: Told, points: list[tuple[str, str]]) -> list[Figure]:
 
     with tempfile.TemporaryDirectory() as folder:
         found = trio.run(partial(kill_at_points, Path(folder), points, progress=progress))
-    missed = sorted({point for _, point in points} - set(found.reached))
+    missed = sorted({f"{role} {point}" for role, point in points} - set(found.reached))
     deaths = f"died {found.reached.total()} times at {len(found.reached)} points"
     never = f"; never reached: {', '.join(missed)}" if missed else ""
-    return _figures("R2", found, f"{_states(found)}; {deaths}{never}")
+    note = f"{_states(found)}; {_passed_on(found)}; {deaths}{never}"
+    return _figures("R2", found, note)
 
 
 def _figures(name: str, found: Survived, note: str) -> list[Figure]:
@@ -127,3 +105,9 @@ def _figures(name: str, found: Survived, note: str) -> list[Figure]:
 
 def _states(found: Survived) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
+
+
+def _passed_on(found: Survived) -> str:
+    """Return how many jobs had standbys, and how many were ended by one."""
+    again = sum(count for brokers, count in found.passed_on.items() if brokers > 1)
+    return f"{found.passed_on.total()} with standbys, {again} ended by another broker"

@@ -24,7 +24,7 @@ import trio
 from meshnode.adapters.running_file import HTTP_FILE, read_running
 from meshnode.errors import ConfigError, MeshError
 
-_READY_S: Final = 60.0
+_READY_S: Final = 120.0
 _PORTS: Final = (20_000, 32_000)
 _STOP_S: Final = 20.0
 _AGAIN_S: Final = 0.3
@@ -35,6 +35,14 @@ _FUNCTION: Final = "meshnode.bench.survive_agent:shout"
 #: What a node is started with beside the environment of this process.
 Env = Mapping[str, str]
 _NOTHING: Final[Env] = MappingProxyType({})
+#: Of every node: short leases, so that standbys elect within seconds, and a log that can
+#: be read.  Its standard input ends when this process does, however that goes.
+_SETTINGS: Final = (
+    ("MESHNODE_HOST__LEASE_S", "16"),
+    ("MESHNODE_LOG__FORM", "json"),
+    ("MESHNODE_WITH_STDIN", "1"),
+)
+_STANDBY: Final = (*_SETTINGS, ("MESHNODE_STANDBY__ENABLED", "true"))
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +53,7 @@ class Place:
         name: Of it.
         home: Its folder.
         args: What ``meshnode`` is told at every start.
+        settings: The same in its environment.
         process: Of the present life.
         lives: How many there were.
         busy: Somebody is killing or starting it.
@@ -53,6 +62,7 @@ class Place:
     name: str
     home: Path
     args: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...] = _SETTINGS
     process: trio.Process | None = None
     lives: int = 0
     busy: bool = False
@@ -70,8 +80,7 @@ class Place:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # Its standard input ends when this process does, however that goes.
-                env={**os.environ, "MESHNODE_WITH_STDIN": "1", **env},
+                env={**os.environ, **dict(self.settings), **env},
             )
         self.lives += 1
         line = b""
@@ -146,20 +155,29 @@ class RealMesh:
         seed: Who the others join.
         desks: Nodes without agents, which broker.
         workers: Nodes with one.
+        standbys: Nodes that stand by for the jobs of others.
     """
 
     seed: Place
     desks: list[Place] = field(default_factory=list)
     workers: list[Place] = field(default_factory=list)
+    standbys: list[Place] = field(default_factory=list)
 
     @property
     def places(self) -> list[Place]:
         """All of them."""
-        return [self.seed, *self.desks, *self.workers]
+        return [self.seed, *self.desks, *self.standbys, *self.workers]
+
+    @property
+    def brokers(self) -> list[Place]:
+        """Those who may be a job's broker."""
+        return [*self.desks, *self.standbys]
 
 
 @asynccontextmanager
-async def real_mesh(folder: Path, *, desks: int, workers: int) -> AsyncIterator[RealMesh]:
+async def real_mesh(
+    folder: Path, *, desks: int, workers: int, standbys: int = 2
+) -> AsyncIterator[RealMesh]:
     """Run a mesh under ``folder`` for as long as the context lasts.
 
     Raises:
@@ -173,12 +191,15 @@ async def real_mesh(folder: Path, *, desks: int, workers: int) -> AsyncIterator[
         for number in range(desks):
             name = f"desk{number}"
             mesh.desks.append(Place(name, folder / name, (*join, *_listen())))
+        for number in range(standbys):
+            name = f"standby{number}"
+            mesh.standbys.append(Place(name, folder / name, (*join, *_listen()), _STANDBY))
         for number in range(workers):
             name = f"worker{number}"
             args = (*join, *_listen(), "--function", _FUNCTION)
             mesh.workers.append(Place(name, folder / name, args))
         async with trio.open_nursery() as nursery:
-            for place in (*mesh.desks, *mesh.workers):
+            for place in (*mesh.brokers, *mesh.workers):
                 nursery.start_soon(place.start)
         yield mesh
     finally:
