@@ -1,10 +1,10 @@
-"""R1, R2, R4 and R5: what is lost when nodes die, or can't reach each other.
+"""R1, R2, R4, R5 and R16: what is lost when nodes die, leave, or can't reach each other.
 
 ``R1``: nodes of a mesh of real processes, of any role, killed with SIGKILL at random
 while jobs are done.  ``R2``: nodes that die at every labelled crash point
 (:mod:`meshnode.services.crash_points`).  ``R4``: a mesh that is cut in half.  ``R5``: a
-store whose process is killed while it writes, and whose log is cut short.  Afterwards an
-auditor reads all stores.
+store whose process is killed while it writes, and whose log is cut short.  ``R16``: a day
+of a thousand simulated nodes that come and go.  Afterwards an auditor reads all stores.
 """
 
 import tempfile
@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from meshnode.bench.figures import Figure, Told
+from meshnode.bench.survive_churn import churn_figures
 from meshnode.bench.survive_jobs import Survived, kill_at_random
 from meshnode.bench.survive_partition import partition_figures
 from meshnode.bench.survive_points import all_points, kill_at_points
@@ -50,6 +51,7 @@ def run(told: Told, *, quick: bool) -> list[Figure]:
         *_point_figures(told, points),
         *partition_figures(told, seeds=cuts),
         *store_figures(told, kills=store_kills, seed=_SEED),
+        *churn_figures(told, quick=quick),
     ]
 
 

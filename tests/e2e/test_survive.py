@@ -69,6 +69,18 @@ def jobs_of(home: Path, *, chartered: bool) -> list[str]:
     return [header.job for header in headers if bool(header.charter) is chartered]
 
 
+def cut_end(home: Path, job: str) -> None:
+    """Take the last event from each segment of a job's journal in the store at ``home``."""
+    with closing(sqlite3.connect(home)) as file, file:
+        file.execute(
+            "DELETE FROM entry WHERE (log, seq) IN"
+            " (SELECT log, max(seq) FROM entry WHERE log IN"
+            "  (SELECT log FROM entry WHERE seq = 0 AND instr(value, ?))"
+            "  GROUP BY log)",
+            (job.encode(),),
+        )
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chartered", [False, True])
 def test_the_auditor_sees_a_job_without_an_end(
@@ -78,14 +90,7 @@ def test_the_auditor_sees_a_job_without_an_end(
     shutil.copytree(survived[0], folder)
     job, *_ = jobs_of(folder / "desk0", chartered=chartered)
     for home in folder.glob("*/node.db"):
-        with closing(sqlite3.connect(home)) as file, file:
-            file.execute(
-                "DELETE FROM entry WHERE (log, seq) IN"
-                " (SELECT log, max(seq) FROM entry WHERE log IN"
-                "  (SELECT log FROM entry WHERE seq = 0 AND instr(value, ?))"
-                "  GROUP BY log)",
-                (job.encode(),),
-            )
+        cut_end(home, job)
     assert any(line.startswith(f"job {job} has no end") for line in audit(folder))
 
 
@@ -96,10 +101,7 @@ def test_the_auditor_sees_an_end_that_its_owner_does_not_know(
     folder = tmp_path / "mesh"
     shutil.copytree(survived[0], folder)
     job, *_ = jobs_of(folder / "desk0", chartered=True)
-    with closing(sqlite3.connect(folder / "desk0" / "node.db")) as file, file:
-        log = f"job/{job}"
-        (last,) = file.execute("SELECT max(seq) FROM entry WHERE log = ?", (log,)).fetchone()
-        file.execute("DELETE FROM entry WHERE log = ? AND seq = ?", (log, last))
+    cut_end(folder / "desk0" / "node.db", job)
     assert f"job {job} has ended, and desk0, whose it is, doesn't know it" in audit(folder)
 
 
@@ -109,13 +111,12 @@ def test_the_auditor_sees_an_award_that_was_begun_twice_in_one_life(
 ) -> None:
     folder = tmp_path / "mesh"
     shutil.copytree(survived[0], folder)
-    log = next(
-        one for one in sorted(folder.glob("worker*.log")) if b"award.begun" in one.read_bytes()
-    )
-    lines = log.read_text("utf-8").splitlines()
-    at = next(n for n, line in enumerate(lines) if '"award.begun"' in line)
-    again = {**json.loads(lines[at]), "number": json.loads(lines[at])["number"] + 0.5}
-    log.write_text("\n".join([*lines[: at + 1], json.dumps(again), *lines[at + 1 :]]), "utf-8")
+    begun = '"award.begun"'
+    texts = {log: log.read_text("utf-8") for log in sorted(folder.glob("worker*.log"))}
+    log, text = next((log, text) for log, text in texts.items() if begun in text)
+    line = next(line for line in text.splitlines() if begun in line)
+    later = json.dumps({**json.loads(line), "number": json.loads(line)["number"] + 0.5})
+    log.write_text(text.replace(line, f"{line}\n{later}"), "utf-8")
     assert any("2 times in one life" in line for line in audit(folder))
 
 
