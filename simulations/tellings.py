@@ -10,7 +10,7 @@ from typing import Final
 from meshnode.domain.facts import Done
 from simulations.checkers import kind_of
 from simulations.estate import Estate
-from simulations.heritage import held, is_chartered, read_stories
+from simulations.heritage import Story, held, is_chartered, read_stories
 
 _JOBS: Final = "job/"
 
@@ -26,8 +26,14 @@ def check_endings(mesh: Estate) -> Iterator[str]:
     known = {member.peer: held(member) for member in mesh.members.values()}
     for story in stories:
         there = known.get(story.owner, {}).get(story.charter)
-        if not story.ended:
+        if not _has_end(story):
             yield f"job {story.job} has no end"
-        elif there is None or not there.ended:
+        elif there is None or not _has_end(there):
             name = mesh.name(story.owner)
             yield f"job {story.job} has ended, and {name}, whose it is, doesn't know it"
+
+
+def _has_end(story: Story) -> bool:
+    """Tell whether a story says that it has ended, and does."""
+    events = story.segments[-1].events
+    return story.ended and bool(events) and kind_of(events[-1]) == Done.KIND

@@ -185,4 +185,4 @@ async def settle(mesh: RealMesh, found: Survived) -> None:
 
 
 def _due(mesh: RealMesh) -> int:
-    return sum(due(place.home) for place in mesh.brokers)
+    return sum(due(place.seen) for place in mesh.brokers)

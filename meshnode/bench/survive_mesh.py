@@ -22,6 +22,7 @@ import httpx
 import trio
 
 from meshnode.adapters.running_file import HTTP_FILE, read_running
+from meshnode.bench.survive_agent import WORK
 from meshnode.errors import ConfigError, MeshError
 
 _READY_S: Final = 120.0
@@ -54,6 +55,8 @@ class Place:
         home: Its folder.
         args: What ``meshnode`` is told at every start.
         settings: The same in its environment.
+        disk_bytes: Its home is on a disk of its own, of that size, which is gone with its
+            process; 0 for the disk on which all is.
         process: Of the present life.
         lives: How many there were.
         busy: Somebody is killing or starting it.
@@ -63,9 +66,34 @@ class Place:
     home: Path
     args: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = _SETTINGS
+    disk_bytes: int = 0
     process: trio.Process | None = None
     lives: int = 0
     busy: bool = False
+
+    @property
+    def seen(self) -> Path:
+        """Where its home is for this process."""
+        if self.disk_bytes and self.process is not None:
+            return Path(f"/proc/{self.process.pid}/root{self.home.absolute()}")
+        return self.home
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "meshnode", *self.args, "--home", str(self.home)]
+        if not self.disk_bytes:
+            return command
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        script = 'mount -t tmpfs -o size="$0",mode=700 none "$1" && shift && exec "$@"'
+        return [
+            "unshare",
+            "-rm",
+            "sh",
+            "-c",
+            script,
+            str(self.disk_bytes),
+            str(self.home),
+            *command,
+        ]
 
     async def start(self, env: Env = _NOTHING) -> dict[str, Any]:
         """Start it; return its ready line.
@@ -76,7 +104,7 @@ class Place:
         log = self.home.with_suffix(".log")
         with log.open("ab") as errors:
             self.process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "meshnode", *self.args, "--home", str(self.home)],
+                self._command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -102,6 +130,14 @@ class Place:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             await self.gone()
+
+    async def freeze(self, for_s: float) -> None:
+        """Stop its process in its tracks, and let it go on after that."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(for_s)
+            self.process.send_signal(signal.SIGCONT)
 
     async def gone(self) -> int:
         """Wait until it has died; return how."""
@@ -131,9 +167,9 @@ class Place:
         """
         while True:
             try:
-                running = read_running(self.home / HTTP_FILE)
+                running = read_running(self.seen / HTTP_FILE)
                 if running is not None:
-                    token = (self.home / "token").read_text("ascii").strip()
+                    token = (self.seen / "token").read_text("ascii").strip()
                     async with httpx.AsyncClient(timeout=_ANSWER_S) as client:
                         answer = await client.request(
                             method,
@@ -176,9 +212,23 @@ class RealMesh:
 
 @asynccontextmanager
 async def real_mesh(
-    folder: Path, *, desks: int, workers: int, standbys: int = 2
+    folder: Path,
+    *,
+    desks: int,
+    workers: int,
+    standbys: int = 2,
+    work_s: float = 0.1,
+    disk_bytes: int = 0,
 ) -> AsyncIterator[RealMesh]:
     """Run a mesh under ``folder`` for as long as the context lasts.
+
+    Args:
+        folder: An empty one.
+        desks: How many there are, as are the others.
+        workers: See there.
+        standbys: See there.
+        work_s: How long a contractor takes for one call.
+        disk_bytes: Of each desk's own disk; 0 for none.
 
     Raises:
         MeshError: A node does not come up.
@@ -190,14 +240,16 @@ async def real_mesh(
         join = ("up", "--json", "--join", invite)
         for number in range(desks):
             name = f"desk{number}"
-            mesh.desks.append(Place(name, folder / name, (*join, *_listen())))
+            args = (*join, *_listen())
+            mesh.desks.append(Place(name, folder / name, args, disk_bytes=disk_bytes))
         for number in range(standbys):
             name = f"standby{number}"
             mesh.standbys.append(Place(name, folder / name, (*join, *_listen()), _STANDBY))
         for number in range(workers):
             name = f"worker{number}"
-            args = (*join, *_listen(), "--function", _FUNCTION)
-            mesh.workers.append(Place(name, folder / name, args))
+            hosting = (*join, *_listen(), "--function", _FUNCTION)
+            settings = (*_SETTINGS, (WORK, str(work_s)))
+            mesh.workers.append(Place(name, folder / name, hosting, settings))
         async with trio.open_nursery() as nursery:
             for place in (*mesh.brokers, *mesh.workers):
                 nursery.start_soon(place.start)

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from meshnode.bench.survive_audit import audit
+from meshnode.bench.survive_faults import freeze_in_turn
 from meshnode.bench.survive_jobs import Survived, kill_at_random
 from meshnode.bench.survive_partition import cut_in_half
 from meshnode.bench.survive_points import kill_at_points
@@ -133,6 +134,15 @@ def test_a_job_survives_nodes_that_die_where_they_are_told(tmp_path: Path) -> No
     assert found.states == {"completed": 4}
     assert found.passed_on.total() == 2
     assert max(found.passed_on) > 1, "the owner was gone, and the standbys went on"
+    assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
+
+
+@pytest.mark.timeout(300)
+def test_who_was_frozen_hurts_nobody_when_it_goes_on(tmp_path: Path) -> None:
+    found = trio.run(partial(freeze_in_turn, tmp_path, times=1, progress=silent))
+    assert found.kills == {"desk": 1, "worker": 1}
+    assert found.states == {"completed": 2}
+    assert max(found.passed_on) > 1, "a standby went on while the broker was frozen"
     assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
 
 
