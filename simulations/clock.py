@@ -16,7 +16,7 @@ import trio
 EPOCH_MS: Final = 1_767_225_600_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SimClock:
     """A :class:`meshnode.ports.WallClock` over Trio's clock.
 
@@ -44,6 +44,10 @@ class SimClock:
         if self.jumps:
             ahead_ms += sum(by_ms for at_s, by_ms in self.jumps if at_s <= elapsed_s)
         return self.epoch_ms + ahead_ms + (elapsed_us + gained_us) // 1000
+
+    def jump(self, by_ms: int) -> None:
+        """Set it ahead now, or back."""
+        self.jumps = (*self.jumps, (trio.current_time(), by_ms))
 
     def ahead_s(self, zone: str) -> int:  # noqa: ARG002 - one zone for all
         """See :meth:`meshnode.ports.WallClock.ahead_s`."""

@@ -52,6 +52,11 @@ class Story:
         epoch = decode_segment(self.segments[-1].header).epoch
         return epoch, sum(len(segment.events) for segment in self.segments)
 
+    @property
+    def owner(self) -> str:
+        """PeerId of whose job it is."""
+        return next(fact.owner for fact in self.facts() if isinstance(fact, Planned))
+
     def facts(self) -> Iterator[Planned | Awarded | Charged]:
         """Yield what money depends on."""
         for segment in self.segments:
@@ -71,7 +76,7 @@ def read_stories(mesh: Estate) -> tuple[list[Story], list[str]]:
     """Return the story of each job with standbys, and who tells another end of it."""
     told: dict[bytes, list[tuple[str, Story]]] = {}
     for member in mesh.members.values():
-        for charter, story in _held(member).items():
+        for charter, story in held(member).items():
             told.setdefault(charter, []).append((member.name, story))
     found, troubles = [], []
     for stories in told.values():
@@ -85,7 +90,7 @@ def read_stories(mesh: Estate) -> tuple[list[Story], list[str]]:
     return found, troubles
 
 
-def _held(member: Holder) -> dict[bytes, Story]:
+def held(member: Holder) -> dict[bytes, Story]:
     """Return the furthest that a member has of each job."""
     copies: dict[bytes, list[SegmentExport]] = {}
     for key, head in sorted(member.disk.tables.get(_COPIES, {}).items()):
@@ -93,7 +98,7 @@ def _held(member: Holder) -> dict[bytes, Story]:
         if entries:
             segment = SegmentExport(entries[0], list(entries[1:]), head)
             copies.setdefault(bytes.fromhex(key.partition("/")[0]), []).append(segment)
-    held = {
+    found = {
         charter: Story(decode_segment(segments[0].header).job, charter, segments)
         for charter, segments in copies.items()
     }
@@ -109,10 +114,10 @@ def _held(member: Holder) -> dict[bytes, Story]:
         head = member.disk.tables.get(_HEADS, {}).get(job, b"")
         own = SegmentExport(entries[0], list(entries[1:]), head)
         story = Story(job, header.charter, [*before, own])
-        known = held.get(header.charter)
+        known = found.get(header.charter)
         if known is None or known.reach < story.reach:
-            held[header.charter] = story
-    return held
+            found[header.charter] = story
+    return found
 
 
 def advances(stories: list[Story]) -> Mapping[str, Postings]:

@@ -26,7 +26,7 @@ from simulations.growth import Sizes, grown, look
 from simulations.mesh import CONFIG, NETWORK, Dht
 from simulations.outcome import Outcome
 from simulations.recorder import Recorder
-from simulations.scenario import SKILLS, Load, Scenario, Trouble
+from simulations.scenario import SKILLS, Churn, Load, Scenario, Trouble
 from simulations.stage import Stage
 from simulations.world import World, run
 
@@ -54,6 +54,7 @@ def play(
     progress: Progress | None = None,
     replay: str = "",
     lines: deque[str] | None = None,
+    shown: Callable[[Stage], None] | None = None,
 ) -> Outcome:
     """Play ``scenario`` with ``seed`` and return what came of it.
 
@@ -66,12 +67,16 @@ def play(
         progress: Told now and then how far it is.
         replay: The command that plays it again, where the scenario's name is not enough.
         lines: Gets the last lines of the trace, as many as it can hold.
+        shown: Is shown the stage before anything begins, to look at it meanwhile.
     """
     outcomes: list[Outcome] = []
     again = f"meshnode simulate {scenario.name!r} --seed {seed} --nodes {scenario.nodes}"
 
     async def main(world: World) -> None:
-        outcomes.append(await _Play(scenario, world, progress).run())
+        one = _Play(scenario, world, progress)
+        if shown is not None:
+            shown(one.stage)
+        outcomes.append(await one.run())
 
     limit_s = scenario.minutes * 60 + _OVERTIME_S
     result = run(
@@ -100,7 +105,7 @@ class _Play:
         self._world = world
         self._progress = progress
         self._length_s = scenario.minutes * 60
-        self._stage = Stage(
+        self.stage = self._stage = Stage(
             world,
             weather=scenario.weather,
             directory=_directory(scenario, world),
@@ -235,12 +240,10 @@ class _Play:
         churn = self._scenario.churn
         if churn is None:
             return
-        stay = names[: churn.spared]
-        for name in chance.sample(names[len(stay) :], round(churn.share * len(names))):
-            at_s = round(chance.uniform(0, self._length_s), 3)
-            kind: faults.Kind = "crash" if chance.random() < churn.crash_share else "leave"
-            for_s = chance.expovariate(1 / churn.back_s) if churn.back_s else math.inf
-            yield Fault(at_s, kind, (name,), round(for_s, 2))
+        rest = names[churn.spared :]
+        going = min(round(churn.share * len(names)), len(rest))
+        for name in chance.sample(rest, going):
+            yield from _absences(churn, name, chance, length_s=self._length_s)
 
     # --- what must hold ---
 
@@ -264,6 +267,19 @@ class _Play:
             share = figures["busiest_share"]
             most = expect.busiest_max
             yield f"the busiest tenth had {share:.2%} of the calls, expected {most:.2%}"
+
+
+def _absences(churn: Churn, name: str, chance: Random, *, length_s: float) -> Iterator[Fault]:
+    """Yield when one node goes: once, or whenever its session is over."""
+    again_s = churn.session_s
+    at_s = chance.expovariate(1 / again_s) if again_s else chance.uniform(0, length_s)
+    while at_s < length_s:
+        kind: faults.Kind = "crash" if chance.random() < churn.crash_share else "leave"
+        for_s = chance.expovariate(1 / churn.back_s) if churn.back_s else math.inf
+        yield Fault(round(at_s, 3), kind, (name,), round(for_s, 2))
+        if not again_s:
+            return
+        at_s += for_s + chance.expovariate(1 / again_s)
 
 
 def _directory(scenario: Scenario, world: World) -> Dht:

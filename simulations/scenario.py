@@ -125,14 +125,17 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Nodes that come and go, at random times over the whole scenario.
 
     Attributes:
-        share: Of the nodes, how many go once; 0 to 1.
-        crash_share: Of those, how many go without a word.
+        share: Of the nodes, how many go, once; 0 to 1.
+        session_s: Those go again and again instead, whenever they have been up for a time
+            drawn exponentially with this mean; 0 for once.
+        crash_share: How often they go without a word; 0 to 1.
         back_s: When they come back, from their disk, drawn exponentially with this mean;
             0 for never.
         spared: How many of the first nodes stay.
     """
 
     share: float = 0.1
+    session_s: float = 0.0
     crash_share: float = 0.5
     back_s: float = 120.0
     spared: int = 1

@@ -355,10 +355,11 @@ class Stage:
                 await sleep(_POLL_S)
         if not owned.job:
             return refused(owned, "", owned.unheard)
-        self.watch.troubles.append(
-            f"job {owned.job} of {owned.by} has not ended {2 * SLACK_S:g} s after its"
-            f" deadline ({owned.unheard or 'it says nothing'})"
-        )
+        if self.mesh.up(owned.by):  # else it is asked when it is back, see troubles
+            self.watch.troubles.append(
+                f"job {owned.job} of {owned.by} has not ended {2 * SLACK_S:g} s after its"
+                f" deadline ({owned.unheard or 'it says nothing'})"
+            )
         return JobEnd(
             owned.job,
             owned.by,
@@ -391,10 +392,16 @@ class Stage:
         found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
         found += check_money(self.mesh)
         for end in self.ends:
-            if end.job and end.state != "lost" and self.mesh.up(end.by):
-                told = await self._check_job(end)
+            if end.job and self.mesh.up(end.by):
+                check = self._check_late if end.state == "lost" else self._check_job
+                told = await check(end)
                 found += [f"job {end.job} of {end.by}: {trouble}" for trouble in told]
         return found
+
+    async def _check_late(self, end: JobEnd) -> list[str]:
+        """Its broker was away when it had to end: back again, it has to have ended it."""
+        journal = await self.mesh.node(end.by).journal(end.job)
+        return [] if journal.done is not None else ["it has no end, and its broker is back"]
 
     async def _check_job(self, end: JobEnd) -> list[str]:
         node = self.mesh.node(end.by)

@@ -1,8 +1,9 @@
 """Play one thing in a process of its own, and tell what it took of time and memory.
 
 ``python -m meshnode.bench.simulation_child scenario|market NODES|AGENTS MINUTES|TASKS SEED``
-prints lines of JSON: ``{"share"}`` now and then, and ``{"wall_s", "rss_bytes", …}`` in the
-end.  The most memory that a process ever had is the process's, so each has its own.
+prints lines of JSON: ``{"share", …}`` now and then, and ``{"wall_s", "rss_bytes", …}`` in
+the end.  The most memory that a process ever had is the process's, so each has its own;
+on the way it is what it has then, with what is on the nodes' simulated disks beside it.
 """
 
 import json
@@ -10,12 +11,18 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from simulations.market import MarketOptions, simulate_market
 from simulations.player import play
 from simulations.scenarios import named
+
+if TYPE_CHECKING:
+    from simulations.mesh import Member
+    from simulations.stage import Stage
 
 #: Of getrusage's unit on Linux.
 _KIB = 1024
@@ -41,7 +48,7 @@ def _scenario(name: str, nodes: int, minutes: float, seed: int) -> dict[str, obj
     loads = tuple(
         msgspec.structs.replace(
             load,
-            jobs_max=max(1, round(load.jobs_max * share)),
+            jobs_max=load.jobs_max and max(1, round(load.jobs_max * share)),
             per_minute=load.per_minute * nodes / full.nodes,
             brokers=max(1, round(load.brokers * nodes / full.nodes)),
         )
@@ -51,15 +58,37 @@ def _scenario(name: str, nodes: int, minutes: float, seed: int) -> dict[str, obj
     scenario = msgspec.structs.replace(
         full, nodes=nodes, minutes=minutes, load=loads, expect=expect
     )
-    outcome = play(
-        scenario, seed=seed, progress=lambda done, all_s: _say({"share": done / all_s})
-    )
+    stages: list[Stage] = []
+
+    def tell(done_s: float, all_s: float) -> None:
+        disk_bytes = sum(_disk_bytes(one) for one in stages[0].mesh.members.values())
+        held = {"rss_bytes": _rss_bytes(), "disk_bytes": disk_bytes}
+        _say({"share": done_s / all_s, **held})
+
+    outcome = play(scenario, seed=seed, progress=tell, shown=stages.append)
     return {
         "digest": outcome.digest,
         "troubles": list(outcome.troubles),
+        "jobs": outcome.figures["jobs"],
         "awards": outcome.figures["awards"],
         "completed_share": outcome.figures["completed_share"],
+        "lives": sum(one.lives for one in stages[0].mesh.members.values()),
+        "cpu_s": time.process_time(),
     }
+
+
+def _disk_bytes(member: "Member") -> int:
+    cells = member.disk.tables.values()
+    logs = member.disk.logs.values()
+    return sum(
+        sum(map(len, values)) for values in (*(table.values() for table in cells), *logs)
+    )
+
+
+def _rss_bytes() -> int:
+    """Return what this process has of memory now (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def _market(agents: int, tasks: int, seed: int) -> dict[str, object]:

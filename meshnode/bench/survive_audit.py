@@ -1,24 +1,25 @@
 """Read the stores of real nodes and hold them against each other.
 
-The files are opened by themselves and no node is asked; what must hold of money is what
-:mod:`simulations.money` holds simulated disks to.  Beside that, every job that a broker
-took has an end in its journal.
+The files are opened by themselves and no node is asked; what must hold of money and of
+ends is what :mod:`simulations.money` and :mod:`simulations.tellings` hold simulated disks
+to.  Beside that, no award was begun twice by the nodes' logs
+(:mod:`meshnode.bench.survive_awards`).
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshnode.adapters.key_file import load_or_create
 from meshnode.adapters.system import SystemEntropy
+from meshnode.bench.survive_awards import check_awards
 from meshnode.config import NodeConfig
-from meshnode.domain.facts import Done
 from meshnode.services.receipts import DUE
-from protocol.journal import decode_event
 from protocol.keys import Identity
 from simulations.money import check_money
+from simulations.tellings import check_endings
 
 _STORE = "node.db"
 _KEYS = "keys"
@@ -58,7 +59,7 @@ def audit(folder: Path) -> list[str]:
     """Return what must not be, of the homes in ``folder``, a line each."""
     homes = {store.parent.name: _read_home(store.parent) for store in _stores(folder)}
     mesh = Homes(homes)
-    return [*check_money(mesh), *_unended(homes.values())]
+    return [*check_money(mesh), *check_endings(mesh), *check_awards(folder)]
 
 
 def due(home: Path) -> int:
@@ -85,10 +86,3 @@ def _read_home(home: Path) -> Home:
         for log, value in file.execute("SELECT log, value FROM entry ORDER BY log, seq"):
             disk.logs.setdefault(log, []).append(value)
     return Home(home.name, Identity(keys.seed, keys.exchange_secret).peer, disk)
-
-
-def _unended(homes: Iterable[Home]) -> Iterator[str]:
-    for home in homes:
-        for log, entries in home.disk.logs.items():
-            if log.startswith("job/") and decode_event(entries[-1]).kind != Done.KIND:
-                yield f"{log} of {home.name} has no end"

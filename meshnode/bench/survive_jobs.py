@@ -1,8 +1,11 @@
-"""R1 and R2: jobs on a mesh whose nodes die at random, or where they are told to.
+"""R1: jobs on a mesh whose nodes are killed at random.
 
 Jobs are asked for with idempotency keys, by a program that knows nothing but the homes:
-it asks again while a node is down.  When all is over the stores of all nodes are read by
-an auditor that trusts none of them (:mod:`meshnode.bench.survive_audit`).
+it asks again while a node is down.  Every other job has standbys, and some of the nodes that
+die stay away for longer than a broker's lease: then another goes on with their jobs, and
+whoever asked for one has its end from the node that it asked.  When all is over the stores
+of all nodes are read by an auditor that trusts none of them
+(:mod:`meshnode.bench.survive_audit`).
 """
 
 from collections import Counter
@@ -16,11 +19,11 @@ import trio
 
 from meshnode.bench.survive_audit import audit, due
 from meshnode.bench.survive_mesh import Place, RealMesh, real_mesh
-from meshnode.services.crash_points import VARIABLE
+from meshnode.errors import NoStandbys
 
 #: Jobs at work at once, and who kills at once.
 _JOBS_AT_ONCE: Final = 6
-_KILLERS: Final = 2
+_KILLERS: Final = 3
 _WORDS: Final = 6
 _DEADLINE_S: Final = 240
 _POLL_S: Final = 0.4
@@ -29,6 +32,12 @@ _SLACK_S: Final = 60.0
 #: A killed node is down for so long, and the next one dies so much later, seconds.
 _DOWN_S: Final = (0.05, 1.0)
 _PAUSE_S: Final = (0.0, 1.0)
+#: One in so many is down for longer than a broker's lease, seconds.
+_AWAY_EVERY: Final = 6
+_AWAY_S: Final = (6.0, 12.0)
+#: Every how manieth job has standbys, and how many.
+_STANDBYS_EVERY: Final = 2
+STANDBYS: Final = 2
 #: Receipts that are due are delivered within this once all are up, seconds.
 _SETTLE_S: Final = 90.0
 _TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
@@ -64,6 +73,7 @@ class Survived:
         unsettled: Receipts that were not delivered in time.
         troubles: What the auditor found.
         reached: Crash point -> how often somebody died there.
+        passed_on: Jobs with standbys, by how many brokers they had: 1, 2 and more.
     """
 
     jobs: int = 0
@@ -75,6 +85,7 @@ class Survived:
     unsettled: int = 0
     troubles: list[str] = field(default_factory=list)
     reached: Counter[str] = field(default_factory=Counter)
+    passed_on: Counter[int] = field(default_factory=Counter)
 
 
 async def kill_at_random(
@@ -92,7 +103,9 @@ async def kill_at_random(
             while not enough():
                 number = found.jobs
                 found.jobs += 1
-                await _job(mesh.desks[number % len(mesh.desks)], f"job-{number}", found)
+                desk = mesh.desks[number % len(mesh.desks)]
+                standbys = 0 if number // len(mesh.desks) % _STANDBYS_EVERY else STANDBYS
+                await do_job(desk, f"job-{number}", found, standbys=standbys)
 
         async def kill() -> None:
             while found.kills.total() < kills:
@@ -107,7 +120,7 @@ async def kill_at_random(
                     killing.start_soon(kill)
             killed_s = trio.current_time()
         found.last_end_s = trio.current_time() - killed_s
-        await _settle(mesh, found)
+        await settle(mesh, found)
     found.troubles += audit(folder)
     return found
 
@@ -116,52 +129,13 @@ async def _kill_one(mesh: RealMesh, found: Survived, rng: Random) -> None:
     place = rng.choice([place for place in mesh.places if not place.busy])
     place.busy = True
     await place.kill()
-    await trio.sleep(rng.uniform(*_DOWN_S))
+    await trio.sleep(rng.uniform(*(_DOWN_S if rng.randrange(_AWAY_EVERY) else _AWAY_S)))
     await place.start()
     place.busy = False
     found.kills[place.name.rstrip("0123456789")] += 1
 
 
-async def kill_at_points(
-    folder: Path, points: list[tuple[str, str]], *, progress: Progress
-) -> Survived:
-    """Do a job for each of ``points``, in which one node dies there.
-
-    Args:
-        folder: An empty one.
-        points: (role: ``desk`` or ``worker``, crash point).
-        progress: Is told how far it is.
-    """
-    found = Survived()
-    # With one worker only: else a broker that saw it die has the others do everything.
-    async with real_mesh(folder, desks=1, workers=1) as mesh:
-        for number, (role, point) in enumerate(points):
-            progress(number, found.reached.total())
-            doomed = mesh.desks[0] if role == "desk" else mesh.workers[0]
-            await doomed.kill()
-            await doomed.start({VARIABLE: point})
-            found.jobs += 1
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_come_back, doomed, point, found)
-                await _job(mesh.desks[0], f"job-{number}", found)
-                await _settle(mesh, found)
-                nursery.cancel_scope.cancel()
-        await _settle(mesh, found)
-    found.troubles += audit(folder)
-    return found
-
-
-async def _come_back(place: Place, point: str, found: Survived) -> None:
-    """Start ``place`` again when it has died."""
-    assert place.process is not None
-    await place.process.wait()
-    with trio.CancelScope(shield=True):
-        await place.gone()
-        found.reached[point] += 1
-        await place.start()
-
-
-async def _job(desk: Place, key: str, found: Survived) -> None:
+async def do_job(desk: Place, key: str, found: Survived, *, standbys: int = 0) -> None:
     """Have one job done at ``desk``, whatever happens to it meanwhile."""
     words = [f"{key} word {number}" for number in range(_WORDS)]
     body = {
@@ -169,10 +143,11 @@ async def _job(desk: Place, key: str, found: Survived) -> None:
         "inputs": {"words": words},
         "deadline_s": _DEADLINE_S,
         "idempotency_key": key,
+        **({"standbys": standbys} if standbys else {}),
     }
     status: dict[str, Any] = {}
     with trio.move_on_after(_DEADLINE_S + _SLACK_S):
-        code, taken = await desk.ask("POST", "/api/jobs", body)
+        code, taken = await _submit(desk, body)
         if code not in {200, 201}:
             found.lost.append(f"{key}: refused: {taken}")
             return
@@ -183,6 +158,8 @@ async def _job(desk: Place, key: str, found: Survived) -> None:
                 found.lost.append(f"{key}: {status}")
                 return
         found.states[status["state"]] += 1
+        if standbys:
+            found.passed_on[status["epoch"]] += 1
         if status["state"] == "completed":
             _, outputs = await desk.ask("GET", f"/api/jobs/{taken['job']}/outputs")
             found.wrong += outputs.get("texts") != [word.upper() for word in words]
@@ -190,7 +167,16 @@ async def _job(desk: Place, key: str, found: Survived) -> None:
     found.lost.append(f"{key}: not ended: {status.get('state', 'never taken')}")
 
 
-async def _settle(mesh: RealMesh, found: Survived) -> None:
+async def _submit(desk: Place, body: dict[str, Any]) -> tuple[int, Any]:
+    """Ask for a job until there are standbys for it: they die, too."""
+    while True:
+        code, taken = await desk.ask("POST", "/api/jobs", body)
+        if taken.get("error", {}).get("code") != NoStandbys.code:
+            return code, taken
+        await trio.sleep(_POLL_S)
+
+
+async def settle(mesh: RealMesh, found: Survived) -> None:
     """Wait until no receipt is due any more."""
     with trio.move_on_after(_SETTLE_S):
         while _due(mesh):  # noqa: ASYNC110 - another process's file: it calls nobody
@@ -199,4 +185,4 @@ async def _settle(mesh: RealMesh, found: Survived) -> None:
 
 
 def _due(mesh: RealMesh) -> int:
-    return sum(due(place.home) for place in mesh.desks)
+    return sum(due(place.seen) for place in mesh.brokers)

@@ -15,7 +15,7 @@ from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptR
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as, encode
-from protocol.errors import RemoteProtocolError
+from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.messages import read_message
 from protocol.receipts import Acceptance
 
@@ -137,6 +137,10 @@ class Receipts:
             return
         except RequestFailed as exc:
             self._context.emit("acceptance.refused", peer=peer, why=str(exc))
+            if exc.failure == ErrorCode.EXPIRED:
+                # Signed in the future or past by the clock there, and not by the one here:
+                # one of them was set, and either it is set again or it expires here too.
+                return
         else:
             self._context.emit("acceptance.acknowledged", peer=peer, award=key)
         finally:

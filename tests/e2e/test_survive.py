@@ -1,5 +1,6 @@
 """Real nodes that are killed, and the auditor who reads what they leave behind."""
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -10,9 +11,12 @@ import pytest
 import trio
 
 from meshnode.bench.survive_audit import audit
-from meshnode.bench.survive_jobs import Survived, kill_at_points, kill_at_random
+from meshnode.bench.survive_faults import freeze_in_turn
+from meshnode.bench.survive_jobs import Survived, kill_at_random
 from meshnode.bench.survive_partition import cut_in_half
+from meshnode.bench.survive_points import kill_at_points
 from meshnode.bench.survive_store import store_figures
+from protocol.journal import decode_segment
 
 
 def silent(*_: object) -> None:
@@ -33,6 +37,7 @@ def test_jobs_survive_nodes_that_are_killed_at_random(survived: tuple[Path, Surv
     assert found.kills.total() >= 3
     assert found.jobs >= 6
     assert found.states == {"completed": found.jobs}
+    assert found.passed_on.total() >= 2, "some had standbys"
     assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
 
 
@@ -57,25 +62,87 @@ def test_the_auditor_sees_what_one_side_lacks(
     assert any(told in line for line in audit(folder))
 
 
+def jobs_of(home: Path, *, chartered: bool) -> list[str]:
+    """Return the jobs whose journals are at ``home``, those with standbys or the others."""
+    with closing(sqlite3.connect(home / "node.db")) as file:
+        rows = file.execute("SELECT value FROM entry WHERE log LIKE 'job/%' AND seq = 0")
+        headers = [decode_segment(value) for (value,) in rows]
+    return [header.job for header in headers if bool(header.charter) is chartered]
+
+
+def cut_end(home: Path, job: str) -> None:
+    """Take the last event from each segment of a job's journal in the store at ``home``."""
+    with closing(sqlite3.connect(home)) as file, file:
+        file.execute(
+            "DELETE FROM entry WHERE (log, seq) IN"
+            " (SELECT log, max(seq) FROM entry WHERE log IN"
+            "  (SELECT log FROM entry WHERE seq = 0 AND instr(value, ?))"
+            "  GROUP BY log)",
+            (job.encode(),),
+        )
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("chartered", [False, True])
 def test_the_auditor_sees_a_job_without_an_end(
+    survived: tuple[Path, Survived], tmp_path: Path, *, chartered: bool
+) -> None:
+    folder = tmp_path / "mesh"
+    shutil.copytree(survived[0], folder)
+    job, *_ = jobs_of(folder / "desk0", chartered=chartered)
+    for home in folder.glob("*/node.db"):
+        cut_end(home, job)
+    assert any(line.startswith(f"job {job} has no end") for line in audit(folder))
+
+
+@pytest.mark.timeout(300)
+def test_the_auditor_sees_an_end_that_its_owner_does_not_know(
     survived: tuple[Path, Survived], tmp_path: Path
 ) -> None:
     folder = tmp_path / "mesh"
     shutil.copytree(survived[0], folder)
-    with closing(sqlite3.connect(folder / "desk0" / "node.db")) as file, file:
-        (log,) = file.execute("SELECT log FROM entry WHERE log LIKE 'job/%'").fetchone()
-        (last,) = file.execute("SELECT max(seq) FROM entry WHERE log = ?", (log,)).fetchone()
-        file.execute("DELETE FROM entry WHERE log = ? AND seq = ?", (log, last))
-    assert f"{log} of desk0 has no end" in audit(folder)
+    job, *_ = jobs_of(folder / "desk0", chartered=True)
+    cut_end(folder / "desk0" / "node.db", job)
+    assert f"job {job} has ended, and desk0, whose it is, doesn't know it" in audit(folder)
+
+
+@pytest.mark.timeout(300)
+def test_the_auditor_sees_an_award_that_was_begun_twice_in_one_life(
+    survived: tuple[Path, Survived], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mesh"
+    shutil.copytree(survived[0], folder)
+    begun = '"award.begun"'
+    texts = {log: log.read_text("utf-8") for log in sorted(folder.glob("worker*.log"))}
+    log, text = next((log, text) for log, text in texts.items() if begun in text)
+    line = next(line for line in text.splitlines() if begun in line)
+    later = json.dumps({**json.loads(line), "number": json.loads(line)["number"] + 0.5})
+    log.write_text(text.replace(line, f"{line}\n{later}"), "utf-8")
+    assert any("2 times in one life" in line for line in audit(folder))
 
 
 @pytest.mark.timeout(300)
 def test_a_job_survives_nodes_that_die_where_they_are_told(tmp_path: Path) -> None:
-    points = [("desk", "after:job.awarded"), ("worker", "after:result.kept")]
+    points = [
+        ("desk", "after:job.awarded"),
+        ("owner", "before:job.done"),
+        ("heir", "after:job.elected"),
+        ("worker", "after:result.kept"),
+    ]
     found = trio.run(partial(kill_at_points, tmp_path, points, progress=silent))
-    assert found.reached == {"after:job.awarded": 1, "after:result.kept": 1}
+    assert set(found.reached) == {f"{role} {point}" for role, point in points}
+    assert found.states == {"completed": 4}
+    assert found.passed_on.total() == 2
+    assert max(found.passed_on) > 1, "the owner was gone, and the standbys went on"
+    assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
+
+
+@pytest.mark.timeout(300)
+def test_who_was_frozen_hurts_nobody_when_it_goes_on(tmp_path: Path) -> None:
+    found = trio.run(partial(freeze_in_turn, tmp_path, times=1, progress=silent))
+    assert found.kills == {"desk": 1, "worker": 1}
     assert found.states == {"completed": 2}
+    assert max(found.passed_on) > 1, "a standby went on while the broker was frozen"
     assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshnode.domain.admission import DAY_HOURS
 from meshnode.domain.facts import Charged, Fact
 from meshnode.domain.job import JobState
 from meshnode.ports import Put, Write
@@ -15,7 +16,7 @@ from meshnode.services.contracts import Contracts
 from meshnode.services.job_runner import JobRunner
 from meshnode.services.market import Market
 from meshnode.services.receipts import Receipts
-from meshnode.services.served import Served
+from meshnode.services.served import ROWS_MAX, Served
 from meshnode.services.workbench import Workbench
 from simulations import player
 from simulations.agents import UPPER, Act
@@ -278,7 +279,14 @@ def test_the_bounds_are_those_of_the_code() -> None:
         for table, (module, name) in services.items()
     }
     assert {table: BOUNDED[table] for table in told} == told
-    assert set(BOUNDED) - set(told) == {"broker._journals", "ledger._balances._amounts"}
+    assert BOUNDED["tallies._rows"] == DAY_HOURS * ROWS_MAX
+    elsewhere = {
+        "broker._journals",
+        "directory._exchange._neighbours._told",
+        "ledger._balances._amounts",
+        "tallies._rows",
+    }
+    assert set(BOUNDED) - set(told) == elsewhere
 
 
 def test_every_bounded_table_is_there() -> None:

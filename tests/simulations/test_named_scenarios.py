@@ -3,6 +3,7 @@
 from collections import deque
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -14,6 +15,9 @@ from simulations.player import play
 from simulations.scenario import Trouble
 from simulations.scenarios import first_sentence, named, names, scenario_at
 
+if TYPE_CHECKING:
+    from simulations.mesh import SimMesh
+
 
 @pytest.mark.parametrize("name", names())
 def test_a_scenario_can_be_played_and_tells_its_story(name: str) -> None:
@@ -24,7 +28,7 @@ def test_a_scenario_can_be_played_and_tells_its_story(name: str) -> None:
 
 
 #: Played with many seeds elsewhere, or too long to be played whole with every commit.
-ELSEWHERE = {"rough-weather", "thousand-nodes"}
+ELSEWHERE = {"rough-weather", "thousand-nodes", "day-of-churn"}
 
 
 @pytest.mark.timeout(300)
@@ -44,6 +48,26 @@ def test_a_thousand_nodes_are_a_hundred_for_a_tenth_of_the_time_here() -> None:
     assert outcome.passed, outcome.troubles
     assert outcome.figures["awards"] >= 100
     assert len({dot.up for dot in outcome.dots} | {w.up < 100 for w in outcome.windows}) == 2
+
+
+@pytest.mark.timeout(300)
+def test_a_day_of_churn_is_an_hour_of_forty_nodes_here() -> None:
+    full = named("day-of-churn")
+    loads = tuple(
+        msgspec.structs.replace(load, per_minute=0.5, brokers=8) for load in full.load
+    )
+    expect = msgspec.structs.replace(full.expect, jobs_min=40)
+    few = msgspec.structs.replace(full, nodes=40, minutes=60, load=loads, expect=expect)
+    meshes: list[SimMesh] = []
+    outcome = play(few, seed=0, shown=lambda stage: meshes.append(stage.mesh))
+    assert outcome.passed, outcome.troubles
+    lives = [member.lives for member in meshes[0].members.values()]
+    assert lives[0] == 1, "the first one stays"
+    assert max(lives) >= 3, "the others go again and again"
+    assert sum(lives) > 1.5 * len(lives)
+    ups = [window.up for window in outcome.windows]
+    assert ups[0] > 35
+    assert min(ups) < 32, "two thirds of them are there, in the long run"
 
 
 def test_a_written_crash_point_is_reached_and_a_drawn_one_is_another_each_time() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from meshnode.services.broker import Broker
 from meshnode.services.records import OwnRecord
 from simulations.agents import ECHO, UPPER, Act, Temper
 from simulations.mesh import Down
@@ -68,6 +69,32 @@ def test_a_job_that_nobody_can_do_ends_as_refused_and_says_why() -> None:
         assert (end.state, end.outputs) == ("refused", None)
         assert "text.upper" in end.text
         await mesh.settle()
+
+    run(story, seed=1)
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_job_whose_broker_is_away_past_its_deadline_has_to_end_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, *, resumes: bool
+) -> None:
+    async def forgets(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def story(world: World) -> None:
+        mesh = Stage(world)
+        mesh.add(agents=[Act(ECHO, Temper(latency_s=(10.0, 10.0)))])
+        mesh.add()
+        await mesh.ready()
+        mesh.later(2.0, lambda: mesh.crash("n1", for_s=120.0))
+        end = await mesh.submit("text.echo@1", {"text": "x"}, by="n1", deadline_s=20.0)
+        assert end.state == "lost"
+        if not resumes:
+            monkeypatch.setattr(Broker, "_resume", forgets)
+        if resumes:
+            await mesh.settle()
+        else:
+            with pytest.raises(Broken, match="it has no end, and its broker is back"):
+                await mesh.settle()
 
     run(story, seed=1)
 
