@@ -275,7 +275,7 @@ FIVE_NODES: Final = (
     Mutant("charged under another key", _unkeyed, (0,), "acceptances pay"),
     Mutant("cancel acknowledged early", _hasty_cancel, (1,), "and it runs"),
     Mutant("reservations kept", _reserved, (1,), "are reserved after the end"),
-    Mutant("slots kept", _slot, (0,), "slots for upper free"),
+    Mutant("slots kept", _slot, (11,), "slots for upper free"),
     Mutant("receipts sent once", _undelivered, (11,), "was never given its receipt"),
     Mutant("posted twice", _posted_twice, (0,), "believes in balances of"),
     Mutant("posted without a key", _posted_unkeyed, (0,), "its postings make"),
