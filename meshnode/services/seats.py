@@ -67,6 +67,7 @@ class SeatRow(msgspec.Struct, frozen=True):
         broker: To whom.
         until_ms: By this node's clock, nothing later is granted to another before.
         over: The job has ended: nobody stands any more.
+        given: The highest epoch that was granted to another; 0 for none.
     """
 
     charter: bytes
@@ -74,6 +75,7 @@ class SeatRow(msgspec.Struct, frozen=True):
     broker: str
     until_ms: int
     over: bool = False
+    given: int = 0
 
 
 _ROW: Final = msgspec.msgpack.Decoder(SeatRow)
@@ -93,6 +95,7 @@ class Seat:
         ended: The last event is here, whoever else has it.
         safe: Events of the job that a majority of the members has, as far as one that isn't
             its broker knows.
+        given: The highest epoch that was granted to another, whatever was asked for since.
         changed: Set, and made anew, whenever something here is another.
     """
 
@@ -108,7 +111,7 @@ class Seat:
         self.certificate = b""
         self.newest: tuple[int, str] = (0, "")
         self.over = self.ended = False
-        self.safe = 0
+        self.safe = self.given = 0
         self.changed = trio.Event()
         self.grants: dict[str, bytes] = {}  # of the epoch that is asked for, by member
         self.turn = trio.Lock()  # one step at a time: each is written down before the next
@@ -171,7 +174,7 @@ class Seats:
             seat = Seat(row.charter, chartered, self._context.peer, now_ms)
             promise = Promise(row.epoch, row.broker, row.until_ms)
             seat.view = seat.rules.restarted(seat.view._replace(promise=promise), now_ms=now_ms)
-            seat.over = row.over
+            seat.over, seat.given = row.over, row.given
             self._seats[chartered.name] = seat
 
     async def run(self) -> None:
@@ -299,9 +302,7 @@ class Seats:
         Raises:
             Malformed: A later epoch was won, as far as is known here, or was granted.
         """
-        promise = seat.view.promise
-        granted = promise.epoch if promise.broker != self._context.peer else 0
-        if epoch < max(seat.newest[0], granted, seat.position.segment):
+        if epoch < max(seat.newest[0], seat.given, seat.position.segment):
             raise Malformed(f"epoch {epoch} is over: a later one was won, or granted here")
 
     # --- granting ---
@@ -457,13 +458,20 @@ class Seats:
             shield=True
         ):  # or what was promised would be known to the disk only
             if turn.writes is not None:
+                if turn.writes.broker != self._context.peer:
+                    seat.given = max(seat.given, turn.writes.epoch)
                 await self._write(seat, turn.writes)
             seat.view = turn.seat._replace(position=seat.position)
             seat.poke()
 
     async def _write(self, seat: Seat, promise: Promise, *, over: bool = False) -> None:
         row = SeatRow(
-            seat.envelope, max(0, promise.epoch), promise.broker, promise.until_ms, over
+            seat.envelope,
+            max(0, promise.epoch),
+            promise.broker,
+            promise.until_ms,
+            over,
+            seat.given,
         )
         key = seat.chartered.name.hex()
         await self._context.store.commit(Put(SEATS, key, encode(row)))

@@ -50,7 +50,10 @@ async def begun(mesh: SimMesh, *, after_s: float = 1.5) -> tuple[Node, str]:
     return owner, job
 
 
-def test_who_granted_a_later_epoch_takes_in_nothing_more_of_an_earlier_one() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_who_granted_a_later_epoch_takes_in_nothing_more_of_an_earlier_one(
+    restarts: bool,
+) -> None:
     async def story(mesh: SimMesh) -> None:
         owner, job = await begun(mesh)
         mesh.crash("c")
@@ -59,6 +62,10 @@ def test_who_granted_a_later_epoch_takes_in_nothing_more_of_an_earlier_one() -> 
         later = Asked(2, mesh.peer("c"), 0, had)
         turn = await ask(mesh, "d", later, after_ms=seat.chartered.charter.lease_ms)
         assert turn.writes is not None, "it was granted"
+        if restarts:
+            mesh.crash("d")
+            await mesh.restart("d")
+            seat = seat_of(mesh, "d")
         while seat.newest[0] < 3:
             assert seat.position == had, "c may go on from there"
             await trio.sleep(0.05)

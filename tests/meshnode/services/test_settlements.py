@@ -71,6 +71,7 @@ def test_the_word_of_who_is_believed_is_enough() -> None:
         _, row = await desk.settlements.settle(worker.peer, 2, "cash")
         assert (row.state, due(desk, worker)) == ("settled", (0, 0))
         assert outcome(await ended(desk, "three")) == "completed", "at once"
+        await until(lambda: due(desk, worker) == (-2, 2))  # its receipt comes behind the end
         assert list(check_money(mesh)) == []
 
     play(story)
