@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from meshnode.bench.survive_audit import audit
-from meshnode.bench.survive_faults import freeze_in_turn
 from meshnode.bench.survive_jobs import Survived, kill_at_random
 from meshnode.bench.survive_partition import cut_in_half
 from meshnode.bench.survive_points import kill_at_points
@@ -123,26 +122,10 @@ def test_the_auditor_sees_an_award_that_was_begun_twice_in_one_life(
 
 @pytest.mark.timeout(300)
 def test_a_job_survives_nodes_that_die_where_they_are_told(tmp_path: Path) -> None:
-    points = [
-        ("desk", "after:job.awarded"),
-        ("owner", "before:job.done"),
-        ("heir", "after:job.elected"),
-        ("worker", "after:result.kept"),
-    ]
+    points = [("desk", "after:job.awarded"), ("worker", "after:result.kept")]
     found = trio.run(partial(kill_at_points, tmp_path, points, progress=silent))
     assert set(found.reached) == {f"{role} {point}" for role, point in points}
-    assert found.states == {"completed": 4}
-    assert found.passed_on.total() == 2
-    assert max(found.passed_on) > 1, "the owner was gone, and the standbys went on"
-    assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
-
-
-@pytest.mark.timeout(300)
-def test_who_was_frozen_hurts_nobody_when_it_goes_on(tmp_path: Path) -> None:
-    found = trio.run(partial(freeze_in_turn, tmp_path, times=1, progress=silent))
-    assert found.kills == {"desk": 1, "worker": 1}
     assert found.states == {"completed": 2}
-    assert max(found.passed_on) > 1, "a standby went on while the broker was frozen"
     assert (found.lost, found.wrong, found.unsettled, found.troubles) == ([], 0, 0, [])
 
 
