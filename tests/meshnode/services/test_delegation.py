@@ -18,6 +18,7 @@ from meshnode.errors import (
     BudgetReached,
     HopsReached,
     MeshError,
+    StoreError,
     SubtasksReached,
 )
 from meshnode.node import Node
@@ -376,6 +377,32 @@ def test_what_was_done_below_and_cannot_be_signed_ends_one_award_and_no_node(
         assert errors[0] is not None
         assert (errors[0].code, errors[0].below) == ("node.internal", 10)
         assert len(b.left) > 1, "the node goes on"
+
+    play(story)
+
+
+def test_a_disk_that_is_full_when_a_job_is_given_up_ends_no_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaf = TextAgent(answers_after(5.0))
+
+    async def refused(job: str, *, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("the disk is full")
+
+    async def impatient(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        with trio.move_on_after(1.0):
+            await call.hand_on(calling("text.shout@1"), {"text": text})
+        await until(lambda: not leaf.running)
+        yield Output({"text": "by itself"})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(impatient, name="wait", capability="text.wait@1", price_mc=20)
+        a, b, _ = await start(mesh, a=[], b=[broker], c=[leaf])
+        monkeypatch.setattr(b.broker, "cancel", refused)
+        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
+        await ended(a, job)
+        assert await a.outputs(job) == {"said": {"text": "by itself"}}
 
     play(story)
 
