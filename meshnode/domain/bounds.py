@@ -10,11 +10,12 @@ Money needs nothing here: a job under an award has the award's money as its budg
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from protocol.limits import SPENT_ROWS_MAX, SPENT_TEXT_SIZE_MAX
+from protocol.limits import NUMBER_MAX, SPENT_ROWS_MAX, SPENT_TEXT_SIZE_MAX
 from protocol.receipts import Spent
 from protocol.signing import peek
 
@@ -34,11 +35,17 @@ _NEVER_BEGUN: Final = (
 )
 
 OUT_OF_AWARDS: Final = "bounds.subtasks"
+#: Rows of a receipt that name who did what: a broker takes receipts of 8 KiB.
+_ROWS_BYTES_MAX: Final = 5 * 1024
 
 
 def was_begun(attempt: "Attempt") -> bool:
-    """Tell whether an award may have been begun: its failure doesn't say that it wasn't."""
-    return attempt.error is None or not attempt.error.code.startswith(_NEVER_BEGUN)
+    """Tell whether an award may have been begun: its failure doesn't say that it wasn't.
+
+    Where there is a receipt it was, whatever code its contractor gives the failure.
+    """
+    error = attempt.error
+    return error is None or error.below >= 0 or not error.code.startswith(_NEVER_BEGUN)
 
 
 def below(attempt: "Attempt") -> int:
@@ -166,7 +173,7 @@ def _of_attempt(subtask: str, attempt: "Attempt") -> Iterator[Spent]:
         peer=attempt.peer,
         cost_mc=(attempt.paid_mc or 0) if attempt.error is None else 0,
         awards=1,
-        tokens=metering.tokens_in + metering.tokens_out,
+        tokens=min(NUMBER_MAX, metering.tokens_in + metering.tokens_out),
     )
     for row in _RECEIPTS.decode(peek(made.receipt).p).below:
         way = f"{subtask}/{row.subtask}" if row.subtask else subtask
@@ -176,11 +183,12 @@ def _of_attempt(subtask: str, attempt: "Attempt") -> Iterator[Spent]:
 
 
 def _sum(one: Spent, other: Spent) -> Spent:
+    """Add two rows up; what others say may be any number, and a sum must be one too."""
     return msgspec.structs.replace(
         one,
-        cost_mc=one.cost_mc + other.cost_mc,
-        awards=one.awards + other.awards,
-        tokens=one.tokens + other.tokens,
+        cost_mc=min(NUMBER_MAX, one.cost_mc + other.cost_mc),
+        awards=min(NUMBER_MAX, one.awards + other.awards),
+        tokens=min(NUMBER_MAX, one.tokens + other.tokens),
     )
 
 
@@ -192,12 +200,18 @@ def rolled_up(states: Sequence["JobState"]) -> list[Spent]:
             key = (row.level, row.subtask, row.peer)
             rows[key] = _sum(rows[key], row) if key in rows else row
     listed = [rows[key] for key in sorted(rows)]
-    if len(listed) <= SPENT_ROWS_MAX:
+    if len(listed) <= SPENT_ROWS_MAX and _fitting(listed) == len(listed):
         return listed
     rest: dict[int, Spent] = {}
-    told = SPENT_ROWS_MAX - len({row.level for row in listed})
+    told = min(_fitting(listed), SPENT_ROWS_MAX - len({row.level for row in listed}))
     for row in listed[told:]:
         nameless = msgspec.structs.replace(row, subtask="", peer="")
         level = row.level
         rest[level] = _sum(rest[level], nameless) if level in rest else nameless
     return [*listed[:told], *rest.values()]
+
+
+def _fitting(rows: Sequence[Spent]) -> int:
+    """Return how many of ``rows``, from the first on, have room in a receipt."""
+    sizes = accumulate(len(msgspec.msgpack.encode(row)) for row in rows)
+    return sum(size <= _ROWS_BYTES_MAX for size in sizes)

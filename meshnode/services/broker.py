@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import trio
@@ -376,7 +375,14 @@ class Broker:
     def abandon(self, job: str) -> None:
         """End a job early whose only caller has gone; it goes on if this node is closing."""
         if self._nursery is not None:
-            self._nursery.start_soon(partial(self.cancel, job, reason="superior"))
+            self._nursery.start_soon(self._abandon, job)
+
+    async def _abandon(self, job: str) -> None:
+        """Do so, unless the disk or the journal won't have it: then it has its deadline."""
+        try:
+            await self.cancel(job, reason="superior")
+        except (MeshError, ProtocolError) as exc:
+            self._context.emit("job.not_abandoned", job=job, why=str(exc))
 
     async def resume(
         self, job: str, *, budget_mc: int | None = None, deadline_s: float | None = None

@@ -10,7 +10,7 @@ the award ends, however it does, the jobs under it end first; so whoever cancels
 that nothing works at it when that is so down to the last leaf.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,13 +21,13 @@ from meshnode.domain.facts import Done
 from meshnode.domain.job import JobState
 from meshnode.domain.values import fingerprint
 from meshnode.errors import (
+    AgentError,
     BoundReached,
     BudgetReached,
     DeadlineReached,
     HopsReached,
     JobFailed,
     MeshError,
-    StoreError,
     SubtasksReached,
 )
 from meshnode.ports import JsonValue, Left, Work
@@ -36,6 +36,7 @@ from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
+from protocol.errors import ProtocolError
 from protocol.graph import encode_graph
 from protocol.keys import digest
 from protocol.receipts import Spent
@@ -78,8 +79,15 @@ class Delegations:
         Raises:
             StoreError: They can't be read.
         """
-        found = await self._store.scan(KEYS, f"{_caller(execution)}/", count_max=_JOBS_MAX)
+        found = await self._keys(execution)
         return [(await self.broker.journal(read_key(raw)[0])).state for _, raw in found]
+
+    async def count(self, execution: Execution) -> int:
+        """Return how many jobs are under an award."""
+        return len(await self._keys(execution))
+
+    async def _keys(self, execution: Execution) -> Sequence[tuple[str, bytes]]:
+        return await self._store.scan(KEYS, f"{_caller(execution)}/", count_max=_JOBS_MAX)
 
     async def found(self, execution: Execution, key: str) -> str | None:
         """Return the job that has a key under an award, if there is one."""
@@ -92,16 +100,28 @@ class Delegations:
         if not (header.hops and header.budget.subtasks):
             return []  # nothing can have been handed on
         try:
-            states = await self.states(execution)
-            for state in states:
-                if state.done is None:
-                    await self.broker.cancel(state.job, reason="superior")
-            for state in states:
-                await self.broker.wait(state.job)
-        except StoreError as exc:  # what can't be read is told as if all was used
-            self._emit("award.unaccounted", award=execution.name.hex(), why=str(exc))
-            return [Spent(level=1, subtask="", peer="", awards=header.budget.subtasks)]
-        return rolled_up(states)
+            jobs = [read_key(raw)[0] for _, raw in await self._keys(execution)]
+            ending = [job for job in jobs if await self._is_ending(execution, job)]
+            states = [await self.broker.wait(job) for job in ending]
+        except (MeshError, ProtocolError) as exc:
+            self._unaccounted(execution, exc)
+            return unaccounted(execution)
+        return rolled_up(states) if len(states) == len(jobs) else unaccounted(execution)
+
+    async def _is_ending(self, execution: Execution, job: str) -> bool:
+        """End a job; False where it can't be read or written: others end all the same."""
+        try:
+            state = (await self.broker.journal(job)).state
+            if state.done is None:
+                await self.broker.cancel(job, reason="superior")
+        except (MeshError, ProtocolError) as exc:
+            self._unaccounted(execution, exc)
+            return False
+        return True
+
+    def _unaccounted(self, execution: Execution, exc: Exception) -> None:
+        """Say that what was done is told as if all had been used."""
+        self._emit("award.unaccounted", award=execution.name.hex(), why=str(exc))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +182,19 @@ class Under:
     async def _begun(self, wish: _Wish) -> str:
         """Return the job that does what is wished, begun now or before."""
         execution, graph = self._execution, wish.work.build()
+        if execution.is_over:
+            raise AgentError("this call is over: nothing of it can be handed on any more")
         key = wish.key or fingerprint(
             {"graph": digest(encode_graph(graph)).hex(), "inputs": dict(wish.inputs)}
         )
         known = await self._delegations.found(execution, key)
         if known is not None:
             return known
+        if await self._delegations.count(execution) >= _JOBS_MAX:
+            raise SubtasksReached(
+                f"{_JOBS_MAX} jobs were handed on under this award: more are not accounted for",
+                hint="hand on more at once",
+            )
         left = await self.left()
         _check(left, wish, units=len(graph.subtasks))
         terms = Terms(
@@ -225,6 +252,13 @@ def _failure(job: str, done: Done) -> MeshError:
     if reached is not None:
         return reached(text)
     return JobFailed(text, job=job, state=done.state, reason=done.code)
+
+
+def unaccounted(execution: Execution) -> list[Spent]:
+    """Return what is told where nobody can tell what was done under an award: all of it."""
+    header = execution.award.h
+    count = header.budget.subtasks if header.hops else 0
+    return [Spent(level=1, subtask="", peer="", awards=count)] if count else []
 
 
 def _caller(execution: Execution) -> str:

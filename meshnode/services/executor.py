@@ -12,7 +12,7 @@ from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.checkpoints import Checkpoints, ended
 from meshnode.services.context import Context
-from meshnode.services.delegation import Delegations
+from meshnode.services.delegation import Delegations, unaccounted
 from meshnode.services.execution import Execution
 from meshnode.services.room import Room
 from meshnode.services.served import Served
@@ -79,6 +79,7 @@ class Executor:
             self._emit("award.bug", award=execution.name.hex(), error=repr(exc))
             text = "an error at this node"
             failed = self._result(execution, state="failed", code="node.internal", text=text)
+            execution.below = unaccounted(execution)  # it may be what can't be signed
             return self._sign(execution, failed)
 
     async def _attempt(self, execution: Execution) -> Result:

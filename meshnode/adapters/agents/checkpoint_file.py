@@ -3,12 +3,17 @@
 The command finds what it saved before in the file that ``MESHNODE_CHECKPOINT`` names, if
 there is one, and saves by putting another file in its place (``os.replace``, ``mv``): so
 what the node reads is whole, whenever it looks.
+
+It is the command's folder: what the node reads there is a file and nothing else, never what
+a link points to, or what never ends.
 """
 
+import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,6 +31,8 @@ VARIABLE: Final = "MESHNODE_CHECKPOINT"
 _LOOK_S: Final = 0.5
 #: More is never read of it.
 _BYTES_MAX: Final = 1024 * 1024
+#: Of the folder's name, so that one that a killed node left is known for what it is.
+_FOLDER: Final = "meshnode-checkpoint-"
 
 
 async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) -> T:
@@ -34,12 +41,12 @@ async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) 
     The path is empty where the call has no checkpoint.
 
     Raises:
-        AgentError: The file can't be read.
+        AgentError: The file can't be made, or read.
         CheckpointTooLarge: It holds more than is kept.
     """
     if call.checkpoint is None:
         return await work("")
-    folder = Path(await trio.to_thread.run_sync(tempfile.mkdtemp))
+    folder = await _folder()
     path = folder / "checkpoint"
     trouble: list[MeshError] = []
 
@@ -52,7 +59,7 @@ async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) 
 
     try:
         if call.saved is not None:
-            await trio.Path(path).write_bytes(call.saved)
+            await _write(path, call.saved)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look_after)
             # Captured, so that a failure leaves the nursery as itself and not in a group.
@@ -62,7 +69,28 @@ async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) 
             raise trouble[0]
         return done.unwrap()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with trio.CancelScope(shield=True):  # there may be much that the command left
+            await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _folder() -> Path:
+    try:
+        return Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix=_FOLDER)))
+    except OSError as error:
+        raise _not_made(error) from error
+
+
+async def _write(path: Path, data: bytes) -> None:
+    try:
+        await trio.Path(path).write_bytes(data)
+    except OSError as error:
+        raise _not_made(error) from error
+
+
+def _not_made(error: OSError) -> AgentError:
+    return AgentError(
+        f"the checkpoint's file can't be made: {error}", hint="is there room in TMPDIR?"
+    )
 
 
 async def _watch(path: Path, call: AgentCall) -> None:
@@ -89,17 +117,28 @@ async def _watch(path: Path, call: AgentCall) -> None:
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes with each file that is put there; None where there is none."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except OSError:
         return None
-    if not stat.S_ISREG(found.st_mode):  # reading from a pipe may never end
+    if not stat.S_ISREG(found.st_mode):
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path) -> bytes | None:
+    """Return what is in the file, or None if there is none any more.
+
+    What was a file when it was looked at may be a link by now, or a pipe, and to open one
+    of those waits for whoever writes.
+    """
     try:
-        with path.open("rb") as file:
-            return file.read(_BYTES_MAX + 1)
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            return None
+        with open(opened, "rb", closefd=False) as file:
+            return file.read(_BYTES_MAX + 1)
+    finally:
+        os.close(opened)

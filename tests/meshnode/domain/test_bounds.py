@@ -10,10 +10,16 @@ from meshnode.domain.bounds import left, rolled_up, spent, was_begun
 from meshnode.domain.facts import Awarded, Charged, Delivered, Fact, Failed
 from meshnode.domain.job import Attempt, JobState
 from meshnode.domain.provenance import verify_provenance
+from meshnode.services.bodies import TERMS_BYTES_MAX
 from protocol.journal import Event
-from protocol.limits import SPENT_ROWS_MAX
+from protocol.keys import Identity
+from protocol.limits import NUMBER_MAX, SPENT_ROWS_MAX
+from protocol.receipts import Spent
+from protocol.signing import seal
 from tests.meshnode.domain.journals import Run
 from tests.meshnode.domain.random_runs import random_run
+
+WORKER = Identity(bytes(32), bytes(32))
 
 
 class Purse:
@@ -85,8 +91,15 @@ def test_an_award_that_was_refused_or_never_came_was_not_begun() -> None:
         assert was_begun(_failed(code)), code
 
 
-def _failed(code: str) -> Attempt:
-    error = Failed(unit="a/0", attempt=0, peer="p", code=code, text="", blame="broker")
+def test_an_award_with_a_receipt_was_begun_whatever_its_failure_is_called() -> None:
+    for code in (*attempts.UNTRIED, "refused.items"):
+        assert was_begun(_failed(code, below=0)), code
+
+
+def _failed(code: str, *, below: int = -1) -> Attempt:
+    error = Failed(
+        unit="a/0", attempt=0, peer="p", code=code, text="", blame="broker", below=below
+    )
     return Attempt(0, 0, award=b"award", error=error)
 
 
@@ -112,3 +125,39 @@ def test_a_receipt_tells_all_awards_however_many_nodes_had_them(count: int) -> N
     rows = rolled_up([state])
     assert len(rows) <= SPENT_ROWS_MAX
     assert sum(row.awards for row in rows) == count + sum(n % 3 for n in range(count))
+
+
+def test_rows_with_long_names_leave_room_for_the_rest_of_a_receipt() -> None:
+    rows = _rolled_up([_failed("peer.lost") for _ in range(SPENT_ROWS_MAX)], name="p" * 52)
+    assert sum(row.awards for row in rows) == SPENT_ROWS_MAX
+    assert len(msgspec.msgpack.encode(rows)) < TERMS_BYTES_MAX - 2 * 1024
+
+
+def test_a_sum_is_a_number_however_large_the_numbers_of_others_are() -> None:
+    rows = _rolled_up([_failed("agent.failed", below=NUMBER_MAX) for _ in range(2)])
+    assert max(row.awards for row in rows) == NUMBER_MAX
+
+
+def test_tokens_that_nobody_can_have_read_are_a_number_too() -> None:
+    metering = {"tokens_in": NUMBER_MAX, "tokens_out": NUMBER_MAX}
+    made = [
+        seal(WORKER, kind, "mesh", msgspec.msgpack.encode(body, order="sorted"))
+        for kind, body in (("result", {"metering": metering}), ("receipt", {}))
+    ]
+    delivered = Delivered(
+        unit="a/0", attempt=0, result=made[0], receipt=made[1], output=b"", size=2,
+        lengths={}, price_mc=0, run_ms=1,
+    )  # fmt: skip
+    (row,) = _rolled_up([Attempt(0, 0, award=b"award", delivered=delivered)])
+    assert row.tokens == NUMBER_MAX
+
+
+def _rolled_up(tried: list[Attempt], name: str = "") -> list[Spent]:
+    run, _, _ = random_run(7)
+    run.run()
+    for unit in run.state.units.values():
+        unit.attempts = []
+    for number, attempt in enumerate(tried):
+        attempt.number, attempt.peer = number, f"{name}{number:03}" if name else "p"
+    next(iter(run.state.units.values())).attempts = tried
+    return rolled_up([run.state])

@@ -13,12 +13,23 @@ from meshnode.domain.bounds import spent
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
-from meshnode.errors import BudgetReached, HopsReached, MeshError, SubtasksReached
+from meshnode.errors import (
+    AgentError,
+    BudgetReached,
+    HopsReached,
+    MeshError,
+    StoreError,
+    SubtasksReached,
+)
 from meshnode.node import Node
-from meshnode.ports import AgentCall, Chunk, Left, Output
+from meshnode.ports import AgentCall, Chunk, Left, Output, Put
+from meshnode.services import delegation
+from meshnode.services.job_keys import KEYS
 from meshnode.services.job_terms import Terms
+from protocol.keys import digest
+from protocol.limits import NUMBER_MAX
 from protocol.messages import Award, read_message
-from protocol.receipts import Receipt
+from protocol.receipts import Receipt, Spent
 from simulations.mesh import NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
@@ -321,6 +332,121 @@ def test_a_node_that_is_lost_with_what_it_was_given_counts_as_having_used_it() -
         await ended(a, job)
         gave = [award.h.budget.subtasks for award in awards_of(journal.state)]
         assert gave[:2] == [7, 3], "what is left, and no more"
+
+    play(story)
+
+
+def test_a_job_below_that_cannot_be_read_counts_as_all_and_hurts_nothing_else() -> None:
+    begun, goes_on = trio.Event(), trio.Event()
+
+    async def waits(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        begun.set()
+        await goes_on.wait()
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(waits, name="wait", capability="text.wait@1", price_mc=20)
+        a, b = await start(mesh, a=[], b=[broker])
+        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
+        await begun.wait()
+        journal = await a.journal(job)
+        (attempt,) = journal.state.units["wait/0"].attempts
+        under = f"award:{digest(attempt.award).hex()}/key"
+        await b.broker._context.store.commit(Put(KEYS, under, b"lost/"))
+        goes_on.set()
+        state = await ended(a, job)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done
+        assert state.subtasks_used == 10
+
+    play(story)
+
+
+def test_what_was_done_below_and_cannot_be_signed_ends_one_award_and_no_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Spent(level=1, subtask="x", peer="", tokens=NUMBER_MAX + 1)
+    monkeypatch.setattr(delegation, "rolled_up", lambda _: [told])
+
+    async def story(mesh: SimMesh) -> None:
+        b, _, (a, *_) = await three(mesh, TextAgent())
+        state = await ended(a, await a.submit(asking("text.high@1"), inputs("x"), TERMS))
+        assert state.done is not None
+        assert state.done.code == "bounds.subtasks", "each attempt counts as all that it had"
+        errors = [attempt.error for attempt in state.units["high/0"].attempts]
+        assert errors[0] is not None
+        assert (errors[0].code, errors[0].below) == ("node.internal", 10)
+        assert len(b.left) > 1, "the node goes on"
+
+    play(story)
+
+
+def test_a_disk_that_is_full_when_a_job_is_given_up_ends_no_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaf = TextAgent(answers_after(5.0))
+
+    async def refused(job: str, *, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("the disk is full")
+
+    async def impatient(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        with trio.move_on_after(1.0):
+            await call.hand_on(calling("text.shout@1"), {"text": text})
+        await until(lambda: not leaf.running)
+        yield Output({"text": "by itself"})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(impatient, name="wait", capability="text.wait@1", price_mc=20)
+        a, b, _ = await start(mesh, a=[], b=[broker], c=[leaf])
+        monkeypatch.setattr(b.broker, "cancel", refused)
+        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
+        await ended(a, job)
+        assert await a.outputs(job) == {"said": {"text": "by itself"}}
+
+    play(story)
+
+
+def test_who_is_done_hands_nothing_on_any_more() -> None:
+    leaf = TextAgent()
+    calls: list[AgentCall] = []
+
+    async def keeps(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        await trio.lowlevel.checkpoint()
+        calls.append(call)
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(keeps, name="keep", capability="text.keep@1", price_mc=20)
+        a, *_ = await start(mesh, a=[], b=[broker], c=[leaf])
+        await ended(a, await a.submit(asking("text.keep@1"), inputs("x"), TERMS))
+        with pytest.raises(AgentError, match="over"):
+            await calls[0].hand_on(calling("text.shout@1"), {"text": "late"})
+        assert not leaf.calls
+
+    play(story)
+
+
+def test_an_award_has_no_more_jobs_under_it_than_are_kept_account_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delegation, "_JOBS_MAX", 1)
+    refused: list[MeshError] = []
+
+    async def twice(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        await call.hand_on(calling("text.shout@1"), {"text": "v"})
+        try:
+            await call.hand_on(calling("text.shout@1"), {"text": "w"})
+        except MeshError as exc:
+            refused.append(exc)
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(twice, name="twice", capability="text.twice@1", price_mc=20)
+        a, *_ = await start(mesh, a=[], b=[broker], c=[TextAgent()])
+        state = await ended(a, await a.submit(asking("text.twice@1"), inputs("x"), TERMS))
+        assert [type(exc) for exc in refused] == [SubtasksReached]
+        assert state.subtasks_used == 1
 
     play(story)
 

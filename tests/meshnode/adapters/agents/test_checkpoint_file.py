@@ -1,6 +1,8 @@
 """A command's checkpoint is a file: what it puts there is kept, and found by the next run."""
 
+import os
 import sys
+import tempfile
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
@@ -8,8 +10,9 @@ from typing import Any, cast
 import pytest
 import trio
 
+from meshnode.adapters.agents.checkpoint_file import _read, _stamp
 from meshnode.adapters.agents.command import CommandAgent
-from meshnode.errors import CheckpointTooLarge, MeshError, StoreError
+from meshnode.errors import AgentError, CheckpointTooLarge, MeshError, StoreError
 from meshnode.ports import AgentCall, AgentSpec, Output
 
 #: Says what it found, saves what it is given, and ends when that was kept.
@@ -87,3 +90,28 @@ async def test_who_saves_too_much_is_stopped_and_told(tmp_path: Path) -> None:
 
 async def test_a_call_under_no_award_has_no_file() -> None:
     assert await run(None, {"save": ""}) == {"found": None, "folder": ""}
+
+
+def test_only_a_file_is_read_and_nothing_that_a_command_puts_in_its_place(
+    tmp_path: Path,
+) -> None:
+    secret, link, pipe = tmp_path / "secret", tmp_path / "link", tmp_path / "pipe"
+    secret.write_bytes(b"the node's")
+    link.symlink_to(secret)
+    os.mkfifo(pipe)
+    for place in (link, pipe, tmp_path, tmp_path / "none"):
+        assert _stamp(place) is None, place
+    with pytest.raises(OSError, match="link"):
+        _read(link)  # it was a file when it was looked at
+    assert _read(pipe) is None, "opened, it would wait for a writer"
+    assert _read(tmp_path) is None
+    assert _read(tmp_path / "none") is None
+    assert _read(secret) == b"the node's"
+
+
+async def test_a_node_without_room_for_the_file_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(AgentError, match="can't be made"):
+        await run(Keeper(tmp_path / "kept"), {"save": ""})
