@@ -76,14 +76,18 @@ def left(state: "JobState") -> int:
     return state.required_plan.subtasks - state.subtasks_used - reserved(state)
 
 
-def grant(state: "JobState", free: int) -> int:
-    """Return how many sub-tasks the next award may give, of ``free``.
+def grant(state: "JobState", subtask: str, free: int) -> int:
+    """Return how many sub-tasks the next award of ``subtask`` may give, of ``free``.
 
-    What the job's own units still need of them stays: one for each that isn't out.
+    What the job's own units still need of them stays: one for each that isn't out.  The rest
+    is shared among the units of a map, or those awarded last would have none.
     """
     plan = state.required_plan
-    waiting = _waiting(state) if plan.under else 0
-    return max(0, min(plan.fan_out, free - waiting)) if plan.hops > 1 else 0
+    if plan.hops <= 1:
+        return 0
+    free -= _waiting(state) if plan.under else 0
+    share = max(1, free // max(1, len(state.fresh.get(subtask, ()))))
+    return max(0, min(plan.fan_out, free, share))
 
 
 def _waiting(state: "JobState") -> int:

@@ -404,7 +404,7 @@ class _Planner:
         hedge: bool = False,
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
-        subtasks = bounds.grant(self.state, self.free_subtasks)
+        subtasks = bounds.grant(self.state, unit.subtask, self.free_subtasks)
         self.free_subtasks -= subtasks + bounds.own_awards(self.state)
         self.free_mc -= cap_mc
         if candidate.peer in self.credit:

@@ -78,6 +78,27 @@ def test_no_job_promises_more_than_it_has_and_what_comes_back_is_promised_again(
     assert verify_provenance(run.export()).state == state.done.state
 
 
+@pytest.mark.parametrize("subtasks", [4, 8, 12])
+def test_no_unit_of_a_map_is_given_what_all_its_siblings_need(subtasks: int) -> None:
+    shared = 0
+
+    def watch(run: Run, _: Event, fact: Fact) -> None:
+        nonlocal shared
+        if isinstance(fact, Awarded):
+            siblings = len(run.state.fresh[fact.unit.partition("/")[0]])
+            free = left(run.state) + fact.subtasks
+            if siblings and free > siblings:
+                shared += 1
+                assert free - fact.subtasks >= siblings, f"{fact.unit} took too many"
+
+    for seed in range(40):
+        run, _, _ = random_run(seed)
+        run.planned = msgspec.structs.replace(run.planned, subtasks=subtasks, fan_out=8)
+        run.watch = watch
+        run.run()
+    assert shared > 5
+
+
 def _own(state: JobState) -> int:
     """Awards that the job made itself, as far as they may have been begun."""
     tried = [a for unit in state.units.values() for a in unit.attempts if a.award]
