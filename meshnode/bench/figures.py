@@ -94,7 +94,7 @@ def commit() -> str:
 def machine() -> str:
     """Return cores, architecture, system, Python and how fast that is now, on one line.
 
-    How Python was built, and who else is on the machine, are worth a half of its speed.
+    What is bound by memory may still be slower than another day by a half.
     """
     cores = os.cpu_count() or 0
     python = f"CPython {platform.python_version()}, {_call_ns():.0f} ns a call"
