@@ -1,10 +1,35 @@
-"""The commands of a page, run as a reader would."""
+"""The commands and programs of a page, run as a reader would."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def blocks(page: str) -> dict[str, str]:
+    """Return the last fenced block of each language, such as ``python``."""
+    return dict(re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+
+
+def run_program(program: str, folder: Path) -> str:
+    """Run a Python program in ``folder`` to its end, which must be a good one.
+
+    Returns:
+        What it printed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 def run_commands(

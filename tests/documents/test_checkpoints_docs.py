@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,25 +10,18 @@ import pytest
 from meshnode.adapters.agents import checkpoint_file
 from meshnode.errors import CheckpointTooLarge
 from meshnode.services import checkpoints
+from tests.documents.shell import blocks, run_program
 
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text("utf-8")
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+BLOCKS = blocks(PAGE)
 
 
 @pytest.mark.timeout(120)
 def test_the_program_prints_what_the_page_says(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKS["python"]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_program(BLOCKS["python"], tmp_path)
     said = re.search(r"It prints `([^`]*)` and `([^`]*)`", PAGE)
     assert said is not None
-    assert done.stdout.splitlines() == [*said.groups()]
+    assert printed.splitlines() == [*said.groups()]
 
 
 def test_the_commands_put_a_file_in_the_place_of_another(tmp_path: Path) -> None:

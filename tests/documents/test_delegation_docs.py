@@ -1,31 +1,22 @@
 """docs/delegation.md is run: what it prints is what it says, and its tables are complete."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from meshnode import errors
 from meshnode.services.job_terms import Terms
+from tests.documents.shell import blocks, run_program
 
 PAGE = (Path(__file__).parents[2] / "docs" / "delegation.md").read_text("utf-8")
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+BLOCKS = blocks(PAGE)
 
 
 @pytest.mark.timeout(120)
 def test_the_program_prints_what_the_page_says(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKS["python"]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == BLOCKS["text"]
+    printed = run_program(BLOCKS["python"], tmp_path)
+    assert printed == BLOCKS["text"]
 
 
 def test_each_limit_is_as_the_table_says() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,27 +15,19 @@ from meshnode.services import job_terms, token_streams
 from meshnode.services.job_terms import Terms
 from protocol import limits
 from protocol.graph import SubTask
-from tests.documents.shell import run_commands
+from tests.documents.shell import blocks, run_commands, run_program
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "jobs.md").read_text("utf-8")
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+BLOCKS = blocks(PAGE)
 
 
 @pytest.mark.timeout(120)
 def test_the_program_sends_one_letter(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKS["python"]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_program(BLOCKS["python"], tmp_path)
     said = re.search(r"The last but one line printed is `([^`]*)`", PAGE)
     assert said is not None
-    *_, last_but_one, last = done.stdout.splitlines()
+    *_, last_but_one, last = printed.splitlines()
     assert last_but_one == said[1]
     assert re.fullmatch(r"Job \w+ \(letter\) completed after .* and cost 0 of .* mc\.", last)
 

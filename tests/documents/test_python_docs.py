@@ -9,23 +9,14 @@ import pytest
 
 import meshnode
 from meshnode.domain import facts
+from tests.documents.shell import run_program
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def run(program: str, folder: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout.splitlines()
+    return run_program(program, folder).splitlines()
 
 
 @pytest.mark.timeout(120)
