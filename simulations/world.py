@@ -9,10 +9,10 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   that sorts them first (by age) and shuffles with a ``Random`` of its own, made for
   Hypothesis; both names are private.  They are touched in :func:`_pinned`, which
   refuses to start if either has gone, and :func:`standing_still` only.  (More names,
-  of its clock, are touched in :func:`_clock`.)  The sets of tasks inside Trio (who waits
-  for an event, who is in a nursery, who is cancelled with it) iterate in the order of
-  addresses, which differ between processes; but each is only used to make all its
-  members ready for the same round, which is then sorted.
+  of its clock and its loop, in :func:`_clock` and :func:`_look_rarely`.)  The sets of
+  tasks inside Trio (who waits for an event, who is in a nursery, who is cancelled with
+  it) iterate in the order of addresses, which differ between processes; but each is only
+  used to make all its members ready for the same round, which is then sorted.
 * **Garbage.**  When Python's cyclic collector starts depends on all that the process
   ever allocated, and a collected async generator becomes a task of Trio's.  So the
   collector runs after fixed numbers of jumps of the clock, and at no other time.
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from math import inf
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import outcome
 import trio
@@ -42,6 +42,7 @@ from trio._core import _run as trio_run
 
 from simulations.alarms import Alarms
 from simulations.clock import SeededEntropy, SimClock
+from simulations.huge_pages import ask_for_huge_pages
 from simulations.network import SimNetwork, Weather, open_network
 from simulations.trace import Trace
 
@@ -52,6 +53,9 @@ LIMIT_S: Final = 86_400.0
 #: An hour of a thousand nodes is 600,000 jumps and leaves some fifty thousand objects in
 #: cycles; to look for them every thousand jumps took 4 s of it.
 _GC_JUMPS: Final = (20_000, 200_000, 1_000_000)
+
+#: Of Trio's loop, between looks at the system.
+_ROUNDS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ def run(
 
     async def main() -> Run:
         alarms.use()
+        _look_rarely()
         with trio.fail_after(limit_s):
             rng = Random(f"{seed}/network")
             async with open_network(rng, weather=weather, trace=trace) as network:
@@ -217,6 +222,42 @@ def _clock(alarms: Alarms, collector: "_Collector") -> trio.testing.MockClock:
     return clock
 
 
+class _Events(Protocol):
+    """What the loop asks of the part of Trio that waits for the system."""
+
+    def get_events(self, timeout_s: float) -> Sequence[object]:
+        """Wait so long for news, and return it."""
+
+
+class _Unhurried:
+    """Trio's look at what the system has for it, which in a world is next to nothing.
+
+    Between any two rounds of its loop Trio asks the system for news, though no file and no
+    socket is open here: a ninth of the time of twenty nodes in rough weather.  What does
+    come, from another thread or from a keyboard, is seen within :data:`_ROUNDS` rounds.
+    """
+
+    def __init__(self, real: "_Events") -> None:
+        self._real = real
+        self._rounds = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def get_events(self, timeout_s: float) -> Sequence[object]:
+        """Return what the system has; nothing, as a rule, for who can't wait."""
+        self._rounds += 1
+        if timeout_s <= 0 and self._rounds % _ROUNDS:
+            return []
+        return self._real.get_events(timeout_s)
+
+
+def _look_rarely() -> None:
+    runner: Any = trio_run.GLOBAL_RUN_CONTEXT.runner
+    assert hasattr(runner.io_manager, "get_events"), "Trio changed: it looks in another way"
+    runner.io_manager = _Unhurried(runner.io_manager)
+
+
 @contextmanager
 def standing_still() -> Iterator[None]:
     """Let another thread run Trio meanwhile: it takes nothing of the world's chance."""
@@ -234,17 +275,21 @@ _WORLDS: Final[list["_Collector"]] = []
 
 
 class _Collector:
-    """Runs Python's cyclic collector after fixed numbers of jumps of the clock."""
+    """Runs Python's cyclic collector after fixed numbers of jumps of the clock.
+
+    The heap's pages are seen to with it: it has grown since.
+    """
 
     def __init__(self) -> None:
         self._jumps = 0
 
     def jumped(self) -> None:
-        """Note one more, and collect if it is time."""
+        """Note one more, and see to the heap if it is time."""
         self._jumps += 1
         if self._jumps % _GC_JUMPS[0] == 0:
             oldest = max(i for i, jumps in enumerate(_GC_JUMPS) if self._jumps % jumps == 0)
             gc.collect(oldest)
+            ask_for_huge_pages()
 
     @property
     def left_much(self) -> bool:

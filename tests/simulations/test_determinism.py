@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,17 @@ def test_the_nursery_ends_with_the_scenario() -> None:
 
     assert world.run(scenario, seed=1).elapsed_s == 3
     assert ended == [3]
+
+
+def test_a_world_hears_of_other_threads_though_it_looks_rarely() -> None:
+    answers: list[int] = []
+
+    async def scenario(_: World) -> None:
+        with world.standing_still():
+            answers.append(await trio.to_thread.run_sync(lambda: 7))
+
+    world.run(scenario, seed=1, limit_s=inf)  # or the clock would jump to its end meanwhile
+    assert answers == [7]
 
 
 def test_nothing_runs_when_trio_has_lost_a_private_name(
