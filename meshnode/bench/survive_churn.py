@@ -38,7 +38,8 @@ def churn_figures(told: Told, *, quick: bool) -> list[Figure]:
     nodes, minutes = QUICK if quick else FULL
     lines = _play(told, nodes, minutes)
     last = lines[-1]
-    later = [line for line in lines[:-1] if line["share"] >= _SETTLED_SHARE]
+    weighed = [line for line in lines[:-1] if "rss_bytes" in line]
+    later = [line for line in weighed if line["share"] >= _SETTLED_SHARE]
     noon, evening = later[0], later[-1]
     grew_bytes = evening["rss_bytes"] - noon["rss_bytes"]
     disk_bytes = evening["disk_bytes"] - noon["disk_bytes"]
