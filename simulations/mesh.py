@@ -393,6 +393,7 @@ class SimMesh:
                 self._report(member, exc)
         finally:
             started.set()
+            self.world.collector.node_ended()
 
     def _report(self, member: Member, exc: Exception) -> None:
         """Note that a node died of itself, and treat it as crashed from here on."""

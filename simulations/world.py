@@ -15,7 +15,8 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   used to make all its members ready for the same round, which is then sorted.
 * **Garbage.**  When Python's cyclic collector starts depends on all that the process
   ever allocated, and a collected async generator becomes a task of Trio's.  So the
-  collector runs after fixed numbers of jumps of the clock, and at no other time.
+  collector runs after fixed numbers of jumps of the clock and of ended nodes, and at no
+  other time.
 * **Hashes.**  Scenario and node must not let the order of a ``set`` of strings or
   objects decide anything: use dicts, or sort.  No threads, no real input or output.
 
@@ -53,6 +54,9 @@ LIMIT_S: Final = 86_400.0
 #: An hour of a thousand nodes is 600,000 jumps and leaves some fifty thousand objects in
 #: cycles; to look for them every thousand jumps took 4 s of it.
 _GC_JUMPS: Final = (20_000, 200_000, 1_000_000)
+#: Nodes that end between collections of all objects.  A node of a day of churn leaves some
+#: sixty kilobytes in cycles, and soon among the oldest objects.
+_GC_ENDED: Final = 2_000
 
 #: Of Trio's loop, between looks at the system.
 _ROUNDS: Final = 64
@@ -67,12 +71,14 @@ class World:
         network: Transports of all peers, and their faults.
         nursery: For the scenario's nodes; it ends with the scenario.
         trace: What happened.
+        collector: Told of what is garbage.
     """
 
     seed: int
     network: SimNetwork
     nursery: trio.Nursery
     trace: Trace
+    collector: "Collector"
 
     def random(self, name: str) -> Random:
         """Return chance for the part called ``name``; the same at every call."""
@@ -145,7 +151,7 @@ def run(
             rng = Random(f"{seed}/network")
             async with open_network(rng, weather=weather, trace=trace) as network:
                 # Captured, so that it leaves the nursery as itself and not in a group.
-                ending = await outcome.acapture(_play, scenario, seed, network)
+                ending = await outcome.acapture(_play, scenario, seed, network, collector)
             ending.unwrap()
         return Run(seed, trace.digest(), trace.lines(), trio.current_time())
 
@@ -158,10 +164,13 @@ def run(
             raise
 
 
-async def _play(scenario: Scenario, seed: int, network: SimNetwork) -> None:
+async def _play(
+    scenario: Scenario, seed: int, network: SimNetwork, collector: "Collector"
+) -> None:
     failure: outcome.Outcome[None] = outcome.Value(None)
     async with trio.open_nursery() as nursery:
-        failure = await outcome.acapture(scenario, World(seed, network, nursery, network.trace))
+        world = World(seed, network, nursery, network.trace, collector)
+        failure = await outcome.acapture(scenario, world)
         nursery.cancel_scope.cancel()
     failure.unwrap()
 
@@ -194,7 +203,7 @@ def _pinned(seed: int) -> Iterator[None]:
         names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
 
 
-def _clock(alarms: Alarms, collector: "_Collector") -> trio.testing.MockClock:
+def _clock(alarms: Alarms, collector: "Collector") -> trio.testing.MockClock:
     """Return a clock that jumps to what is due next, and that is quick to read.
 
     Trio's own takes a round of the loop to jump and another one to look who is due, and is
@@ -271,17 +280,17 @@ def standing_still() -> Iterator[None]:
 
 
 #: The collector of this process's last world, if there was one.
-_WORLDS: Final[list["_Collector"]] = []
+_WORLDS: Final[list["Collector"]] = []
 
 
-class _Collector:
-    """Runs Python's cyclic collector after fixed numbers of jumps of the clock.
+class Collector:
+    """Runs Python's cyclic collector after fixed numbers of jumps, and of ended nodes.
 
     The heap's pages are seen to with it: it has grown since.
     """
 
     def __init__(self) -> None:
-        self._jumps = 0
+        self._jumps = self._ended = 0
 
     def jumped(self) -> None:
         """Note one more, and see to the heap if it is time."""
@@ -291,6 +300,12 @@ class _Collector:
             gc.collect(oldest)
             ask_for_huge_pages()
 
+    def node_ended(self) -> None:
+        """Note that all of a node is garbage now, and collect if that is much."""
+        self._ended += 1
+        if self._ended % _GC_ENDED == 0:
+            gc.collect()
+
     @property
     def left_much(self) -> bool:
         """Whether what is left of the world is worth a search of its own."""
@@ -298,11 +313,11 @@ class _Collector:
 
 
 @contextmanager
-def _collecting_at_fixed_times() -> Iterator[_Collector]:
+def _collecting_at_fixed_times() -> Iterator[Collector]:
     """Keep the collector from starting by itself."""
     enabled = gc.isenabled()
     gc.disable()
-    collector = _Collector()
+    collector = Collector()
     if _WORLDS and _WORLDS.pop().left_much:
         gc.collect()  # or what is left of world after world would be frozen, and stay
     _WORLDS.append(collector)

@@ -1,10 +1,12 @@
 """What scenarios and users' tests are written with."""
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+import simulations.world
 from meshnode.services.broker import Broker
 from meshnode.services.records import OwnRecord
 from simulations.agents import ECHO, UPPER, Act, Temper
@@ -207,3 +209,24 @@ def test_a_node_at_work_does_not_sign_a_record_for_every_call(
         assert len(signed) <= 6, "two at the start, two for the first measurement, some slack"
 
     run(story, seed=1)
+
+
+def test_what_ended_nodes_leave_is_collected_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simulations.world, "_GC_ENDED", 4)
+    alive: list[int] = []
+
+    async def story(world: World) -> None:
+        mesh = Stage(world)
+        mesh.add(agents=[UPPER], n=2)
+        await mesh.ready()
+        for _ in range(12):
+            mesh.crash("n1")
+            await trio.sleep(1)
+            await mesh.mesh.restart("n1")
+            await trio.sleep(1)
+        alive.append(sum(isinstance(one, Broker) for one in gc.get_objects()))
+
+    run(story, seed=1)
+    assert alive[0] <= 2 + 4 + 1, "those that run, and what a few have left"
