@@ -26,10 +26,11 @@ from meshnode.domain.trust.credibility import (
     is_blocked,
     may_stand_alone,
     on_probation,
+    spot_chance,
 )
 from meshnode.domain.trust.evidence import Standing
-from meshnode.domain.trust.posterior import Voter, odds
-from meshnode.domain.trust.rules import RULES, UNIT_MU, Rules
+from meshnode.domain.trust.posterior import agreeing, odds_alone
+from meshnode.domain.trust.rules import RULES, Rules
 
 if TYPE_CHECKING:
     from random import Random
@@ -153,14 +154,29 @@ def replicas_expected(
     """
     chance = credibility(standing, imported, rules)
     if chance >= job.theta and may_stand_alone(standing, imported, rules):
-        return 1.0 / max((standing.for_mu + imported.good_mu) / UNIT_MU, 1.0)
-    wanted = job.theta / (1.0 - job.theta)
-    group = [Voter("", chance)]
-    while len(group) < rules.voters_max:
-        group.append(Voter("", job.replica_credibility))
-        if odds(group, rules, voices_min=2) >= wanted:
-            break
-    return len(group) - 1.0
+        return spot_chance(standing, imported, rules)
+    return _needed(chance, job.replica_credibility, job.theta, rules)
+
+
+def _needed(chance: float, other: float, theta: float, rules: Rules) -> float:
+    """Return how many that are all as credible must agree, to make θ: the posterior's odds.
+
+    Worked out here because a task is ranked by it for every bidder.
+    """
+    each = agreeing(other, rules)
+    if chance < other:  # the first of all, or left out where the others do better without
+        lowest, rest = odds_alone(chance) * each, odds_alone(other)
+    else:
+        lowest, rest = 0.0, odds_alone(other) * agreeing(chance, rules)
+    best = max(lowest, rest if chance >= other else 0.0)
+    wanted = odds_alone(theta)
+    needed = 1
+    while best < wanted and needed < rules.voters_max - 1:
+        needed += 1
+        lowest *= each
+        rest *= each
+        best = max(best, lowest, rest)
+    return float(needed)
 
 
 def reserve(
@@ -185,9 +201,10 @@ def reserve(
 
 
 def _place(number: int, bidder: Bidder, job: Job, rng: "Random", rules: Rules) -> Placed:
-    right = draw_credibility(bidder.standing, bidder.imported, rng, rules)
-    there = draw_availability(bidder.standing, rng, rules)
-    replicas = replicas_expected(bidder.standing, bidder.imported, job, rules)
+    standing, imported = bidder.standing, bidder.imported
+    right = draw_credibility(standing, imported, rng, rules)
+    there = draw_availability(standing, rng, rules)
+    replicas = replicas_expected(standing, imported, job, rules)
     utility_mc = (
         job.value_mc * right * there
         - job.loss_mc * (1.0 - right)

@@ -89,13 +89,20 @@ def may_stand_alone(
     )
 
 
-def is_spot_check(standing: Standing, imported: Imported, rng: "Random") -> bool:
+def is_spot_check(
+    standing: Standing, imported: Imported, rng: "Random", rules: Rules = RULES
+) -> bool:
     """Tell by chance whether an answer that could be taken alone is replicated all the same.
 
     The chance is 1 / (a + A): the less is known of an agent, the more often it is looked at.
     """
+    return rng.random() < spot_chance(standing, imported, rules)
+
+
+def spot_chance(standing: Standing, imported: Imported, rules: Rules = RULES) -> float:
+    """Return with what chance an answer that could be taken alone is replicated."""
     units = (standing.good_mu + standing.prior_mu + imported.good_mu) / UNIT_MU
-    return rng.random() * max(units, 1.0) < 1.0
+    return rules.spot / max(units, 1.0)
 
 
 def draw_credibility(

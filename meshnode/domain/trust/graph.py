@@ -20,6 +20,10 @@ So with F for what comes to the group and e for how many of it others have edges
 
 whatever the size of the group.  Flow that would return here is dropped.
 
+The walk is a tree as well: each node has one *before* it, from which most came when it was
+first reached.  Where both of two nodes on one branch tell of an agent, the nearer is heard
+(:mod:`~meshnode.domain.trust.hearsay`): a group that is trusted through one node has one voice.
+
 Edges don't fade with time: where they do, honest nodes that rest lose to attackers that don't
 (MeritRank).
 """
@@ -31,8 +35,9 @@ from typing import Final
 
 from meshnode.domain.trust.rules import RULES, UNIT_MU, Rules
 
-#: Flow below this is not followed: no weight that matters comes of it.
-FLOW_MIN: Final = 1e-5
+#: Flow below this is not followed: of one node no weight that matters comes of it, and so a
+#: walk looks at 10,000 nodes at most with each hop, however many there are.
+FLOW_MIN: Final = 1e-4
 
 
 def edge_units(good_mu: int, bad_mu: int, rules: Rules = RULES) -> float:
@@ -87,10 +92,12 @@ class Flows:
     Attributes:
         flow: Node -> what comes to it, at most the reference.
         reference: What is worth a full weight; 0 where nobody is trusted.
+        before: Node -> the one before it on its branch; none for those trusted directly.
     """
 
     flow: dict[str, float]
     reference: float
+    before: dict[str, str]
 
     def weight(self, node: str) -> float:
         """Return the flow as a part of the reference, from 0 to 1."""
@@ -99,34 +106,45 @@ class Flows:
 
 def flows(graph: TrustGraph, me: str, rules: Rules = RULES) -> Flows:
     """Return what comes to every node from ``me``."""
-    unbounded = _walk(graph, me, float("inf"), rules)
+    unbounded, _ = _walk(graph, me, float("inf"), rules)
     if not unbounded:
-        return Flows({}, 0.0)
+        return Flows({}, 0.0, {})
     largest = nlargest(rules.reference_rank, unbounded.values())
     reference = largest[0] / rules.reference_rank
     if len(largest) == rules.reference_rank:
         reference = max(reference, largest[-1])
-    return Flows(_walk(graph, me, reference, rules), reference)
+    flow, before = _walk(graph, me, reference, rules)
+    return Flows(flow, reference, before)
 
 
-def _walk(graph: TrustGraph, me: str, most: float, rules: Rules) -> dict[str, float]:
-    """Return what comes to each node, with at most ``most`` to one."""
+def _walk(
+    graph: TrustGraph, me: str, most: float, rules: Rules
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what comes to each node, with at most ``most`` to one, and who is before it."""
     came: dict[str, float] = {}
+    before: dict[str, str] = {}
     front = dict(graph.shares(me))
     goes_on = 1.0 - rules.restart
     for _ in range(rules.hops_max):
         following: dict[str, float] = {}
-        for node in sorted(front):
-            before = came.get(node, 0.0)
-            flow = min(front[node], most - before)
-            if flow <= 0.0:
-                continue
-            came[node] = before + flow
+        most_of: dict[str, float] = {}
+        nodes = sorted(front)
+        for node in nodes:
+            known = came.get(node, 0.0)
+            front[node] = flow = min(front[node], most - known)
+            came[node] = known + flow
+        for node in nodes:
+            flow = front[node]
             if flow < FLOW_MIN:
                 continue
             passed = flow * goes_on
             for target, share in graph.shares(node):
-                following[target] = following.get(target, 0.0) + passed * share
+                added = passed * share
+                following[target] = following.get(target, 0.0) + added
+                if target not in came and added > most_of.get(target, 0.0):
+                    most_of[target] = added
+                    before[target] = node
         following.pop(me, None)
         front = following
-    return came
+    before.pop(me, None)
+    return {node: flow for node, flow in came.items() if flow > 0.0}, before

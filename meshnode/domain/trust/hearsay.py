@@ -12,10 +12,12 @@ agents that both know, 0.8 where those are fewer than two.  Of one agent j this 
     A = Σ ω · a_kj,   B = Σ ω · b_kj      with a_kj + b_kj ≤ 3 (the inviter's: 12)
 
 and A + B ≤ 12: each limit scales both, so that what is said stays as it was, and only how much
-it counts is bounded, whatever is imported.
+it counts is bounded, whatever is imported.  Who is trusted through a rater that tells of j
+itself is not heard about j: x names behind one trusted node say no more than that one.
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -50,6 +52,10 @@ class Tally(NamedTuple):
     bad_mu: int
 
 
+#: No rater is trusted through another.
+_NO_BRANCHES: Final[Mapping[str, str]] = MappingProxyType({})
+
+_NOTHING_TOLD: Final[Mapping[str, Tally]] = MappingProxyType({})
 #: Rater -> agent -> what it testifies, of one capability.
 Testimonies = Mapping[str, Mapping[str, Tally]]
 
@@ -154,6 +160,7 @@ def shares(
     testimonies: Testimonies,
     weights: Mapping[str, float],
     *,
+    before: Mapping[str, str] = _NO_BRANCHES,
     inviter: str = "",
     rules: Rules = RULES,
 ) -> list[Share]:
@@ -161,7 +168,7 @@ def shares(
     found = []
     for rater in sorted(weights):
         tally = testimonies.get(rater, {}).get(agent)
-        if tally is not None and rater != _owner(agent):
+        if tally is not None and _is_heard(rater, agent, testimonies, weights, before):
             most_mu = mu(rules.inviter_max if rater == inviter else rules.rater_max)
             scale = weights[rater] * _scale(tally.good_mu + tally.bad_mu, most_mu)
             good_mu, bad_mu = int(tally.good_mu * scale), int(tally.bad_mu * scale)
@@ -173,6 +180,7 @@ def imported(
     testimonies: Testimonies,
     weights: Mapping[str, float],
     *,
+    before: Mapping[str, str] = _NO_BRANCHES,
     inviter: str = "",
     rules: Rules = RULES,
 ) -> dict[str, Imported]:
@@ -183,6 +191,7 @@ def imported(
     Args:
         testimonies: Of one capability.
         weights: Of the raters.
+        before: Of the flows that the weights came of.
         inviter: Who invited this node; empty for nobody.
         rules: See there.
     """
@@ -192,13 +201,31 @@ def imported(
         most_mu = mu(rules.inviter_max if rater == inviter else rules.rater_max)
         weight = weights[rater]
         for agent, (good_mu, bad_mu) in testimonies.get(rater, {}).items():
-            if _owner(agent) == rater:
+            if not _is_heard(rater, agent, testimonies, weights, before):
                 continue
             scale = weight * _scale(good_mu + bad_mu, most_mu)
             good[agent] = good.get(agent, 0) + int(good_mu * scale)
             bad[agent] = bad.get(agent, 0) + int(bad_mu * scale)
     limit_mu = mu(rules.import_max)
     return {agent: _limited(good[agent], bad[agent], limit_mu) for agent in sorted(good)}
+
+
+def _is_heard(
+    rater: str,
+    agent: str,
+    testimonies: Testimonies,
+    weights: Mapping[str, float],
+    before: Mapping[str, str],
+) -> bool:
+    """Tell whether it counts about an agent: not its own, and nobody nearer tells of it."""
+    if agent.partition("/")[0] == rater:  # an agent's id is peer/name
+        return False
+    nearer = before.get(rater)
+    while nearer is not None:
+        if nearer in weights and agent in testimonies.get(nearer, _NOTHING_TOLD):
+            return False
+        nearer = before.get(nearer)
+    return True
 
 
 def _scale(total_mu: int, most_mu: int) -> float:
@@ -215,8 +242,3 @@ def _limited(good_mu: int, bad_mu: int, limit_mu: int) -> Imported:
 def _quality(good_mu: int, bad_mu: int, rules: Rules) -> float:
     good, bad = good_mu / UNIT_MU + 1.0, bad_mu / UNIT_MU + rules.doubt
     return good / (good + bad)
-
-
-def _owner(agent: str) -> str:
-    """Return the peer of an agent's id, ``peer/name``."""
-    return agent.partition("/")[0]

@@ -60,7 +60,7 @@ def odds(group: Group, rules: Rules = RULES, *, voices_min: int = 1) -> float:
         voices_min: So many must be counted; all, if there are fewer.
     """
     if len(group) == 1:
-        return _alone(group[0].credibility)
+        return odds_alone(group[0].credibility)
     ranked = sorted(group, key=_by_credibility)
     first = min(voices_min, len(ranked))
     return max(_odds(ranked[:count], rules) for count in range(first, len(ranked) + 1))
@@ -95,7 +95,8 @@ def _by_credibility(voter: Voter) -> tuple[float, str]:
     return -voter.credibility, voter.agent
 
 
-def _alone(credibility: float) -> float:
+def odds_alone(credibility: float) -> float:
+    """Return the odds of an answer that one voter alone gave: C / (1 − C)."""
     chance = min(max(credibility, _EDGE), 1.0 - _EDGE)
     return chance / (1.0 - chance)
 
@@ -103,15 +104,25 @@ def _alone(credibility: float) -> float:
 def _odds(ranked: Group, rules: Rules) -> float:
     """R / W of all of ``ranked``, the most credible first."""
     first = ranked[-1]
-    found = _alone(first.credibility)
+    found = odds_alone(first.credibility)
     seen = {first.family} if first.family else set()
     for voter in ranked[:-1]:
-        gamma = rules.gamma
+        echo = bool(voter.family) and voter.family in seen
         if voter.family:
-            if voter.family in seen:
-                gamma = rules.gamma_family
             seen.add(voter.family)
-        other = 1.0 - gamma
-        chance = voter.credibility
-        found *= (gamma + other * chance) / (gamma + other * rules.rho * (1.0 - chance))
+        found *= agreeing(voter.credibility, rules, echo=echo)
     return found
+
+
+def agreeing(credibility: float, rules: Rules = RULES, *, echo: bool = False) -> float:
+    """Return by what an agreeing voter multiplies the odds, the first one not meant.
+
+    Args:
+        credibility: Its own.
+        rules: See there.
+        echo: Its model family has spoken already.
+    """
+    gamma = rules.gamma_family if echo else rules.gamma
+    other = 1.0 - gamma
+    wrong = gamma + other * rules.rho * (1.0 - credibility)
+    return (gamma + other * credibility) / wrong

@@ -99,6 +99,7 @@ class Rules:
         blocked: Credibility below which one that did wrong gets no paid work.
         blocked_bad: Units against it that make this so.
         probation: Units of evidence until it may be taken alone.
+        spot: Over a + A, the chance that one that could be taken alone is replicated.
         exposure_max: Taken alone so many times between two golds, then one is due.
         gold: Share of tasks with a gold for the first choice.
         gold_second: The same for the second choice.
@@ -144,6 +145,7 @@ class Rules:
     blocked: float = 0.4
     blocked_bad: float = 0.5
     probation: float = 2.0
+    spot: float = 1.0
     exposure_max: int = 3
     gold: float = 0.10
     gold_second: float = 0.05
