@@ -26,7 +26,7 @@ from meshnode.domain.trust.credibility import Imported
 from meshnode.domain.trust.evidence import Evidence, Standing
 from meshnode.domain.trust.graph import Flows
 from meshnode.domain.trust.rules import RULES, UNIT_MU, Kind, Rules, mu
-from protocol.receipts import Verdict
+from protocol.receipts import Verdict, check_receipt
 
 #: Agreement where two nodes have too little in common to tell.
 _AGREEMENT_GUESS: Final = 0.8
@@ -60,6 +60,15 @@ _NOTHING_TOLD: Final[Mapping[str, Tally]] = MappingProxyType({})
 Testimonies = Mapping[str, Mapping[str, Tally]]
 
 
+class Envelopes(NamedTuple):
+    """The four messages of a finished contract, as they were signed."""
+
+    award: bytes
+    result: bytes
+    receipt: bytes
+    acceptance: bytes
+
+
 class Deal(msgspec.Struct, frozen=True, gc=False):
     """One finished contract between two others, as its receipts prove it.
 
@@ -70,7 +79,8 @@ class Deal(msgspec.Struct, frozen=True, gc=False):
         at_ms: When it was accepted, Unix time.
         both_signed: The award is signed by the buyer and the receipt for it by the agent's
             node, each over the other's hash.
-        settled: It was paid; or it was rejected, and what proves that is there.
+        settled: What it cost was paid, as its acceptance says; or it was rejected, and what
+            proves that is there.
     """
 
     buyer: str
@@ -79,6 +89,32 @@ class Deal(msgspec.Struct, frozen=True, gc=False):
     at_ms: int
     both_signed: bool
     settled: bool
+
+
+def deal_of(envelopes: Envelopes, *, network: str, supported: bool = False) -> Deal:
+    """Return what a finished contract's four envelopes prove.
+
+    An acceptance by a later broker of the job is not counted: that it was that broker's to
+    give is for a certificate to show, which isn't among them.
+
+    Args:
+        envelopes: Award, result, and both halves of the receipt.
+        network: Network id.
+        supported: Where it was rejected: this node has seen what proves that.
+
+    Raises:
+        RemoteProtocolError: They prove nothing.
+    """
+    awarded, _, receipt, accepted = check_receipt(*envelopes, network=network)
+    rejected = accepted.verdict == "rejected"
+    return Deal(
+        buyer=accepted.h.issuer,
+        agent=f"{awarded.h.audience}/{receipt.agent}",
+        verdict=accepted.verdict,
+        at_ms=accepted.h.issued_ms,
+        both_signed=accepted.h.issuer == awarded.h.issuer,
+        settled=supported if rejected else True,
+    )
 
 
 def witnessed(deals: Iterable[Deal], rules: Rules = RULES) -> dict[str, dict[str, Tally]]:

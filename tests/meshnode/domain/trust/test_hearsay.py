@@ -11,15 +11,19 @@ from meshnode.domain.trust.evidence import Evidence, Standing, fold
 from meshnode.domain.trust.graph import TrustGraph, edge_units, flows
 from meshnode.domain.trust.hearsay import (
     Deal,
+    Envelopes,
     Tally,
     agreement,
+    deal_of,
     imported,
     rater_weights,
     shares,
     witnessed,
 )
 from meshnode.domain.trust.rules import RULES, UNIT_MU, Kind, mu
+from protocol.errors import RemoteProtocolError
 from protocol.receipts import Verdict
+from tests.protocol import samples
 
 LIMIT_MU = mu(RULES.import_max)
 
@@ -92,6 +96,28 @@ def test_a_testimony_is_the_fold_of_receipts() -> None:
     kinds: list[Kind] = ["check_passed", "agreed", "check_failed"]
     standing = fold(Evidence(kind) for kind in kinds)
     assert witnessed(deals) == {"buyer": {"agent": Tally(standing.good_mu, standing.bad_mu)}}
+
+
+def test_four_envelopes_prove_a_deal_and_fewer_signatures_none() -> None:
+    whole = samples.deal()
+    four = Envelopes(whole.award, whole.result, whole.receipt, whole.acceptance)
+    proven = deal_of(four, network=samples.NETWORK)
+    agent = f"{samples.CONTRACTOR.peer}/bandit"
+    assert proven == Deal(
+        samples.BROKER.peer, agent, "verified", samples.NOW_MS, both_signed=True, settled=True
+    )
+    assert witnessed([proven]) == {samples.BROKER.peer: {agent: Tally(UNIT_MU, 0)}}
+    other = samples.deal(of_award={"items": 2})
+    with pytest.raises(RemoteProtocolError):
+        deal_of(four._replace(award=other.award), network=samples.NETWORK)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_rejection_weighs_if_what_proves_it_is_there(supported: bool) -> None:
+    whole = samples.deal(of_acceptance={"verdict": "rejected", "paid_mc": 0})
+    four = Envelopes(whole.award, whole.result, whole.receipt, whole.acceptance)
+    found = witnessed([deal_of(four, network=samples.NETWORK, supported=supported)])
+    assert bool(found) is supported
 
 
 # --- weights ---
