@@ -148,14 +148,16 @@ def is_capped(bidder: Bidder, job: Job, rules: Rules = RULES) -> bool:
 def replicas_expected(
     standing: Standing, imported: Imported, job: Job, rules: Rules = RULES
 ) -> float:
-    """Return how many answers more the task is likely to take, all agreeing.
+    """Return how many answers more the task is likely to take.
 
-    Where the agent's answer could be taken alone: the chance of a spot check.
+    Where the agent's answer could be taken alone: the chance of a spot check.  Elsewhere as
+    many as must agree, and more for the chance that it is wrong and must be outvoted.
     """
     chance = credibility(standing, imported, rules)
     if chance >= job.theta and may_stand_alone(standing, imported, rules):
         return spot_chance(standing, imported, rules)
-    return _needed(chance, job.replica_credibility, job.theta, rules)
+    needed = _needed(chance, job.replica_credibility, job.theta, rules)
+    return needed + rules.dissent * (1.0 - chance)
 
 
 def _needed(chance: float, other: float, theta: float, rules: Rules) -> float:

@@ -120,7 +120,10 @@ def flows(graph: TrustGraph, me: str, rules: Rules = RULES) -> Flows:
 def _walk(
     graph: TrustGraph, me: str, most: float, rules: Rules
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return what comes to each node, with at most ``most`` to one, and who is before it."""
+    """Return what comes to each node, with at most ``most`` to one, and who is before it.
+
+    Shares are in the order of ids, so every front is in an order that only the graph gives.
+    """
     came: dict[str, float] = {}
     before: dict[str, str] = {}
     front = dict(graph.shares(me))
@@ -128,13 +131,11 @@ def _walk(
     for _ in range(rules.hops_max):
         following: dict[str, float] = {}
         most_of: dict[str, float] = {}
-        nodes = sorted(front)
-        for node in nodes:
+        for node, offered in front.items():
             known = came.get(node, 0.0)
-            front[node] = flow = min(front[node], most - known)
-            came[node] = known + flow
-        for node in nodes:
-            flow = front[node]
+            front[node] = min(offered, most - known)
+            came[node] = known + front[node]
+        for node, flow in front.items():
             if flow < FLOW_MIN:
                 continue
             passed = flow * goes_on

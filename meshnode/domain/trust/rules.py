@@ -104,6 +104,7 @@ class Rules:
         gold: Share of tasks with a gold for the first choice.
         gold_second: The same for the second choice.
         gold_probation: Chance of a gold for one on probation.
+        dissent: Replicas more that a wrong answer costs, as expected when ranking.
         share_max: Of the open value with one agent.
         share_weak_max: The same for one that is not strong.
         newcomers: Share of tasks that begin with a newcomer.
@@ -150,6 +151,7 @@ class Rules:
     gold: float = 0.10
     gold_second: float = 0.05
     gold_probation: float = 0.5
+    dissent: float = 1.5
     share_max: float = 0.30
     share_weak_max: float = 0.10
     newcomers: float = 0.05

@@ -69,24 +69,25 @@ def test_the_better_of_two_is_nearly_always_first(better: Bidder, worse: Bidder)
 def test_who_may_not_be_taken_alone_costs_a_replica() -> None:
     plain, exposed = known(40), known(40, accepted_alone=3)
     assert replicas_expected(plain, NOTHING, JOB) < 0.1
-    assert replicas_expected(exposed, NOTHING, JOB) == 1.0
-    assert replicas_expected(Standing(), NOTHING, JOB) > 1.0
+    wrong = 1 - credibility(exposed)
+    assert replicas_expected(exposed, NOTHING, JOB) == 1 + RULES.dissent * wrong
+    assert replicas_expected(Standing(), NOTHING, JOB) > 2.0
 
 
 @given(st.floats(0.05, 0.97), st.floats(0.05, 0.98), st.floats(0.5, 0.99))
 def test_expected_replicas_are_those_that_the_posterior_wants(
     chance: float, other: float, theta: float
 ) -> None:
-    job = Job(1, 1, theta, replica_credibility=other)
+    job, rules = Job(1, 1, theta, replica_credibility=other), Rules(dissent=0.0)
     odd = _standing_of(chance)
     group = [Voter("", credibility(odd))]
     while len(group) < RULES.voters_max:
         group.append(Voter("", other))
         if posteriors([group], voices_min=2)[0] >= theta * (1 + 1e-9):
             break
-    assert replicas_expected(odd, NOTHING, job) in {len(group) - 1, len(group) - 2}
+    assert replicas_expected(odd, NOTHING, job, rules) in {len(group) - 1, len(group) - 2}
     if posteriors([group], voices_min=2)[0] > theta * (1 + 1e-6):
-        assert replicas_expected(odd, NOTHING, job) == len(group) - 1
+        assert replicas_expected(odd, NOTHING, job, rules) == len(group) - 1
 
 
 def _standing_of(chance: float) -> Standing:
@@ -200,6 +201,7 @@ def test_who_is_new_gets_more_and_who_was_taken_alone_thrice_gets_one_now() -> N
     assert share_of_golds(Standing()) == pytest.approx(0.55, abs=0.03)
     assert share_of_golds(known(40, accepted_alone=2)) < 0.15
     assert share_of_golds(known(40, accepted_alone=3)) == 1.0
+    assert share_of_golds(known(40, accepted_alone=3), second=True) < 0.10
     assert share_of_golds(fold([Evidence("equivocated")])) == 0.0
 
 

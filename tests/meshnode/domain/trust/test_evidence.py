@@ -140,6 +140,14 @@ def test_idle_days_fade_what_was_seen_and_not_what_it_began_with() -> None:
     assert (direct.good_mu, direct.prior_mu) == (later.good_mu, later.prior_mu)
 
 
+def test_idle_days_pass_once() -> None:
+    later = [Evidence("gold_passed", 61 * DAY_MS), Evidence("gold_passed", 62 * DAY_MS)]
+    standing = fold([*several(10, "outvoted"), *later])
+    halved_mu = fold(several(10, "outvoted")).bad_mu / 4
+    assert standing.bad_mu == pytest.approx(halved_mu, rel=0.03)
+    assert standing.at(62 * DAY_MS) is standing
+
+
 def test_the_fold_is_the_formula_worked_out_exactly() -> None:
     """In fractions (a ← a (1 − f) + 1), against whole millionths."""
     keep = 1 - Fraction(RULES.forgotten_mu, UNIT_MU)
