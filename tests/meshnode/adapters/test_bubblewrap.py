@@ -1,0 +1,491 @@
+"""What tries to get out of the sandbox doesn't: each way is really tried.
+
+Where it can be, the same is done where it is allowed, so that it is the sandbox that stops it.
+"""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio._core import _thread_cache
+
+from meshnode.adapters.bubblewrap import GIVEN_MAX, Bubblewrap, probe
+from meshnode.confinement import Confinement
+from meshnode.errors import AgentError, AgentTimeout, NoSandbox, OutputInvalid
+from tests.meshnode.adapters.sandboxed import (
+    PLAIN,
+    PYTHON,
+    none_runs,
+    open_folder,
+    running,
+    said,
+    some_run,
+)
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder() as made:
+        yield made
+
+
+async def test_a_program_reads_what_it_is_given_and_its_end_is_told() -> None:
+    finished = await Bubblewrap().run(
+        ["/bin/sh", "-c", 'cat - given/file; echo "$SAID $PWD $HOME" >&2; exit 3'],
+        Confinement(files={"given/file": b"and this"}),
+        stdin=b"this ",
+        env={"SAID": "so"},
+    )
+    assert (finished.returncode, finished.stdout) == (3, b"this and this")
+    assert finished.stderr_tail == "so /tmp /tmp"
+
+
+async def test_a_signal_is_told_as_shells_do() -> None:
+    finished = await Bubblewrap().run(["/bin/sh", "-c", "kill -9 $$"], PLAIN)
+    assert finished.returncode == 128 + 9
+
+
+# --- the network ----------------------------------------------------------------------
+
+DIAL = "say(try_(socket.create_connection, ('127.0.0.1', {port}), 5))"
+DIAL_UNIX = "say(try_(socket.socket(socket.AF_UNIX).connect, '{name}'))"
+
+
+async def test_it_has_no_network_unless_it_may() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dial = DIAL.format(port=server.getsockname()[1])
+        assert await said(dial) == "ECONNREFUSED"
+        assert "socket" in await said(dial, network=True)
+
+
+async def test_it_reaches_no_socket_that_has_a_name_only() -> None:
+    name = f"\0meshnode-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        server.listen()
+        dial = DIAL_UNIX.format(name=name.replace("\0", "\\0"))
+        assert await said(dial) == "ECONNREFUSED"
+        assert await said(dial, network=True) is None
+
+
+@pytest.mark.parametrize(
+    "family", [40, 38, 17, 31], ids=["vsock", "alg", "packet", "bluetooth"]
+)
+async def test_it_makes_no_socket_that_namespaces_do_not_hold(family: int) -> None:
+    for network in (False, True):
+        made = await said(f"say(try_(socket.socket, {family}, 2))", network=network)
+        assert made == "EAFNOSUPPORT"
+
+
+# --- files ----------------------------------------------------------------------------
+
+
+async def test_it_reads_what_it_may_and_writes_nothing_that_stays(folder: Path) -> None:
+    (folder / "data").write_text("shown")
+    (folder / "data").chmod(0o666)
+    script = f"""
+places = ["/", "/usr", "/usr/bin", "/bin", "/etc", "/dev", "/proc", "{folder}"]
+written = {{p: try_(open, p + "/escaped", "w") for p in places}}
+written["over"] = try_(open, "{folder}/data", "w")
+written["gone"] = try_(os.unlink, "{folder}/data")
+open("/tmp/own", "w").write("x")
+say([open("{folder}/data").read(), sorted(set(map(str, written.values())))])
+"""
+    shown, errors = await said(script, reads=[str(folder)])
+    assert shown == "shown"
+    assert set(errors) <= {"EROFS", "EACCES", "ENOENT", "EPERM"}
+    assert [path.name for path in folder.iterdir()] == ["data"]
+    assert (folder / "data").read_text() == "shown"
+    assert not Path("/tmp/own").exists()  # noqa: S108 - of this machine, not of the sandbox
+
+
+async def test_it_sees_no_home_and_nothing_else_of_the_machine(folder: Path) -> None:
+    (folder / "secret").write_text("hush")
+    hidden = [str(path) for path in (Path.home(), Path(__file__), folder / "secret")]
+    hidden += ["/root", "/home", "/var", "/sys", "/run", "/etc/passwd"]
+    assert await said(f"say([p for p in {hidden} if os.path.exists(p)])") == []
+    assert await said("say(sorted(os.listdir('/tmp')))") == []
+
+
+async def test_a_link_in_what_it_may_read_leads_nowhere(folder: Path) -> None:
+    (folder / "shown").mkdir()
+    (folder / "secret").write_text("hush")
+    (folder / "shown" / "link").symlink_to("../secret")
+    (folder / "shown" / "root").symlink_to("/proc/1/root" + str(folder / "secret"))
+    script = f"say([try_(open, '{folder}/shown/' + n) for n in ('link', 'root')])"
+    assert set(await said(script, reads=[str(folder / "shown")])) <= {"ENOENT", "EACCES"}
+
+
+async def test_it_mounts_nothing_and_makes_no_namespace() -> None:
+    script = """
+libc = ctypes.CDLL(None, use_errno=True)
+def call(f, *a):
+    return f(*a) and errno.errorcode[ctypes.get_errno()]
+new_user, new_mount, remount, bind, writable = 0x10000000, 0x20000, 32, 4096, 0
+say([call(libc.unshare, new_user), call(libc.unshare, new_mount),
+     call(libc.mount, b"none", b"/usr", None, remount | bind, None),
+     call(libc.mount, b"none", b"/tmp", b"tmpfs", 0, None)])
+"""
+    assert set(await said(script)) <= {"EPERM", "ENOSPC"}
+
+
+async def test_it_has_no_powers_and_can_get_none() -> None:
+    script = """
+status = dict(l.split(":", 1) for l in open("/proc/self/status") if ":" in l)
+say({n: status[n].split()[0] for n in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid")})
+"""
+    assert await said(script) == {
+        "CapEff": "0" * 16,
+        "CapBnd": "0" * 16,
+        "NoNewPrivs": "1",
+        "Seccomp": "2",
+        "Uid": "65534",
+    }
+
+
+async def test_outside_it_is_not_root() -> None:
+    mark = f"600.{os.getpid()}1"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Bubblewrap().run, ["sleep", mark], PLAIN)
+        await some_run(mark, 1)
+        uids = [Path(f"/proc/{pid}").stat().st_uid for pid in running(mark)]
+        nursery.cancel_scope.cancel()
+    assert uids
+    assert 0 not in uids
+
+
+# --- other processes ------------------------------------------------------------------
+
+
+async def test_it_sees_no_process_but_its_own() -> None:
+    script = f"""
+seen = [p for p in os.listdir("/proc") if p.isdigit()]
+say([len(seen), try_(os.kill, {os.getpid()}, 0), os.path.exists("/proc/{os.getpid()}/environ")])
+"""
+    assert await said(script) == [2, "ESRCH", False]
+
+
+async def test_it_has_a_session_of_its_own_and_no_terminal() -> None:
+    session, terminal = await said("say([os.getsid(0), try_(open, '/dev/tty')])")
+    assert session != 0  # 0: one from outside, whose terminal it could type into
+    assert terminal == "ENXIO"
+
+
+async def test_it_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+    script = """
+say([sorted(os.environ), [p for p in os.listdir("/proc") if p.isdigit()
+     and "hush" in str(try_(lambda: open(f"/proc/{p}/environ").read()))]])
+"""
+    assert await said(script) == [["HOME", "LANG", "PATH", "PWD", "TMPDIR"], []]
+
+
+async def test_it_inherits_no_descriptor(folder: Path) -> None:
+    (folder / "secret").write_text("hush")
+    fd = os.open(folder / "secret", os.O_RDWR)
+    os.set_inheritable(fd, True)
+    script = """
+def held(pid):
+    return {n: try_(os.readlink, f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
+say([held("self"), held(1)])
+"""
+    try:
+        own, first = await said(script)
+    finally:
+        os.close(fd)
+    assert {"0", "1", "2"} < own.keys()
+    assert len(own) == 4  # with the one that lists them, which is gone by then
+    kinds = {target.partition(":")[0] for target in [*own.values(), *first.values()]}
+    assert kinds <= {"pipe", "anon_inode", "ENOENT"}
+
+
+# --- the kernel -----------------------------------------------------------------------
+
+CALLS = {
+    "x86_64": {"shmget": 29, "add_key": 248, "request_key": 249, "keyctl": 250,
+               "perf_event_open": 298, "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
+    "aarch64": {"shmget": 194, "add_key": 217, "request_key": 218, "keyctl": 219,
+                "perf_event_open": 241, "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
+}  # fmt: skip
+
+
+async def test_calls_that_namespaces_do_not_hold_are_not_there() -> None:
+    numbers = {**CALLS[platform.machine()], "io_uring_setup": 425, "memfd_secret": 447}
+    script = f"""
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number):
+    return libc.syscall(number, 0, 0, 0, 0, 0) == -1 and errno.errorcode[ctypes.get_errno()]
+say({{name: call(number) for name, number in {numbers}.items()}})
+"""
+    assert await said(script) == dict.fromkeys(numbers, "ENOSYS")
+
+
+# --- how much -------------------------------------------------------------------------
+
+
+async def test_a_fork_bomb_is_soon_out_of_processes() -> None:
+    script = """
+made = 0
+while made < 200:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+    except BlockingIOError:
+        break
+    made += 1
+say(made)
+"""
+    # One is the script itself.
+    assert await said(script, processes_max=12) == 11
+
+
+async def test_one_process_is_refused_more_memory_than_it_may_have() -> None:
+    script = "bytearray(300 * 1024 * 1024)"
+    finished = await Bubblewrap().run(
+        [PYTHON, "-c", script], Confinement(memory_bytes_max=200 * MEBIBYTE)
+    )
+    assert "MemoryError" in finished.stderr_tail
+
+
+async def test_several_processes_are_ended_for_what_they_hold_together() -> None:
+    mark = f"together-{os.getpid()}"
+    script = """
+import os, time
+for _ in range(5):
+    if os.fork() == 0:
+        os.setsid()
+        held = os.urandom(1) * (60 * 1024 * 1024)
+        time.sleep(600)
+time.sleep(600)
+"""
+    with pytest.raises(AgentError, match="held more than 209715200 bytes"):
+        await Bubblewrap().run(
+            [PYTHON, "-c", script, mark], Confinement(memory_bytes_max=200 * MEBIBYTE)
+        )
+    await none_runs(mark)
+
+
+async def test_what_it_writes_is_bounded_in_one_file_and_in_all() -> None:
+    script = """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def fill(folder, files):
+    written = 0
+    for n in range(files):
+        with open(f"{folder}/{n}", "wb", 0) as f:
+            for _ in range(40):
+                try:
+                    written += f.write(b"x" * 100_000)
+                except OSError as e:
+                    break
+    return written
+one = try_(lambda: os.truncate("/tmp/0", 3_000_000))
+say([fill("/tmp", 9), fill("/dev/shm", 9), try_(os.truncate, "/tmp/0", 3_000_000)])
+"""
+    *written, one = await said(script, disk_bytes_max=2 * MEBIBYTE)
+    assert max(written) <= 2 * MEBIBYTE
+    assert min(written) > MEBIBYTE  # so it isn't for another reason
+    assert one == "EFBIG"
+
+
+async def test_one_that_computes_too_long_is_ended() -> None:
+    finished = await Bubblewrap().run(
+        [PYTHON, "-c", "while True: pass"], Confinement(cpu_s_max=1)
+    )
+    assert finished.returncode == 128 + 9
+
+
+async def test_one_that_writes_too_much_is_ended() -> None:
+    with pytest.raises(OutputInvalid, match="more than 50000 bytes"):
+        await Bubblewrap().run(["yes"], Confinement(output_bytes_max=50_000))
+
+
+# --- how long -------------------------------------------------------------------------
+
+#: Leaves a child in its group and one that has left group, session and parent.
+FAMILY = """
+import os, sys, time
+def sleep():
+    os.execv("/bin/sleep", ["sleep", sys.argv[1]])
+if os.fork() == 0:
+    sleep()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        for fd in range(3):
+            os.close(fd)
+        sleep()
+    os._exit(0)
+os.wait()
+if sys.argv[2] == "stay":
+    sleep()
+"""
+
+
+async def test_nothing_lasts_beyond_the_deadline() -> None:
+    mark = f"600.{os.getpid()}2"
+    with pytest.raises(AgentTimeout, match=r"stopped after 1 s"):
+        await Bubblewrap().run([PYTHON, "-c", FAMILY, mark, "stay"], Confinement(timeout_s=1.0))
+    await none_runs(mark)
+
+
+async def test_nothing_lasts_beyond_a_cancel() -> None:
+    mark = f"600.{os.getpid()}3"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Bubblewrap().run, [PYTHON, "-c", FAMILY, mark, "stay"], PLAIN)
+        await some_run(mark, 3)
+        nursery.cancel_scope.cancel()
+    await none_runs(mark)
+
+
+async def test_nothing_lasts_beyond_the_end_of_the_program() -> None:
+    mark = f"600.{os.getpid()}4"
+    with trio.fail_after(20):
+        finished = await Bubblewrap().run([PYTHON, "-c", FAMILY, mark, "leave"], PLAIN)
+    assert finished.returncode == 0
+    await none_runs(mark)
+
+
+NODE = """
+import sys, trio
+from meshnode.adapters.bubblewrap import Bubblewrap
+from meshnode.confinement import Confinement
+trio.run(Bubblewrap().run, sys.argv[1:], Confinement())
+"""
+
+
+async def test_nothing_lasts_beyond_the_node_that_is_killed() -> None:
+    mark = f"600.{os.getpid()}5"
+    node = subprocess.Popen(
+        [sys.executable, "-c", NODE, PYTHON, "-c", FAMILY, mark, "stay"], stderr=subprocess.PIPE
+    )
+    with node:
+        await some_run(mark, 4)  # the node itself has it among its arguments
+        node.kill()
+    await none_runs(mark)
+
+
+async def test_a_long_run_outlives_the_threads_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What dies with its parent dies with the thread that started it.
+    monkeypatch.setattr(_thread_cache, "IDLE_TIMEOUT", 0.01)
+    finished = await Bubblewrap().run(["sleep", "0.3"], PLAIN)
+    assert finished.returncode == 0
+
+
+# --- where there is none --------------------------------------------------------------
+
+
+def bwrap_that(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "bwrap"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_there_is_one_here_and_it_says_what_holds_it() -> None:
+    assert probe().startswith("bubblewrap 0.")
+    assert probe(Confinement(network=True), "sh").startswith("bubblewrap 0.")
+
+
+async def test_nothing_runs_where_there_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(NoSandbox, match="bwrap was not found") as caught:
+        probe()
+    assert "install bubblewrap" in caught.value.hint
+    with pytest.raises(NoSandbox, match="bwrap was not found"):
+        await Bubblewrap().run(["/bin/sh", "-c", f"touch {folder}/ran"], PLAIN)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', "shared our user"),
+        ('while [ "$1" != prlimit ]; do shift; done', "no limits"),
+        ("echo 'bwrap: No permissions to create new namespace' >&2; exit 1", "No permissions"),
+        ("echo 'bwrap: Unknown option --disable-userns' >&2; exit 1", "Unknown option"),
+    ],
+)
+async def test_one_that_does_not_hold_is_none(
+    script: str, why: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bwrap_that(folder, script.replace("prlimit", "/usr/bin/prlimit"), monkeypatch)
+    with pytest.raises(NoSandbox, match=why):
+        await Bubblewrap().check(PLAIN)
+
+
+async def test_what_bwrap_refuses_is_no_end_of_the_program(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bwrap_that(folder, "echo 'bwrap: Creating new namespace failed' >&2; exit 1", monkeypatch)
+    with pytest.raises(NoSandbox, match="Creating new namespace failed"):
+        await Bubblewrap().run(["true"], PLAIN)
+
+
+async def test_a_program_that_is_not_in_it_is_named(folder: Path) -> None:
+    program = folder / "program"
+    program.write_text("#!/bin/sh\necho 1\n")
+    program.chmod(0o755)
+    with pytest.raises(NoSandbox, match="program can't be run in the sandbox"):
+        await Bubblewrap().check(PLAIN, str(program))
+    with pytest.raises(AgentError, match="program can't be run in the sandbox: failed to exec"):
+        await Bubblewrap().run([str(program)], PLAIN)
+    shown = Confinement(reads=[str(folder)])
+    await Bubblewrap().check(shown, str(program))
+    assert (await Bubblewrap().run([str(program)], shown)).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "data",
+        "/",
+        "//",
+        "/proc",
+        "/proc/1",
+        "/dev",
+        "/dev/",
+        "/sys/x",
+        "/tmp",  # noqa: S108 - a name, nothing is written
+        "/tmp/",  # noqa: S108 - a name, nothing is written
+        "/a/../proc",
+    ],
+)
+async def test_what_would_stand_in_its_place_can_not_be_read(path: str) -> None:
+    with pytest.raises(NoSandbox, match="can't be read in a sandbox"):
+        await Bubblewrap().run(["true"], Confinement(reads=[path]))
+
+
+async def test_what_is_to_be_read_and_is_not_there_is_told() -> None:
+    with pytest.raises(NoSandbox, match="/no/such/folder"):
+        await Bubblewrap().check(Confinement(reads=["/no/such/folder"]))
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a\0b"])
+async def test_a_file_is_given_inside_its_folder_only(name: str) -> None:
+    with pytest.raises(NoSandbox, match="can't name a file"):
+        await Bubblewrap().run(["true"], Confinement(files={name: b""}))
+
+
+async def test_too_many_files_are_refused_and_no_descriptor_is_lost() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - they are names, not paths
+    files = {str(n): b"x" for n in range(GIVEN_MAX)}
+    told = await said("say(len(os.listdir('.')))", files=files)
+    assert told == GIVEN_MAX
+    with pytest.raises(NoSandbox, match="64 files at most"):
+        await said("", files={**files, "more": b""})
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - the same
