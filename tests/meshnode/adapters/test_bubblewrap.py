@@ -107,6 +107,17 @@ say([open("{folder}/data").read(), sorted(set(map(str, written.values())))])
     assert not Path("/tmp/own").exists()  # noqa: S108 - of this machine, not of the sandbox
 
 
+async def test_all_that_is_mounted_is_read_only_but_its_own_folders(folder: Path) -> None:
+    script = """
+rows = [line.split() for line in open("/proc/self/mountinfo")]
+say([row[4] for row in rows if "rw" in row[5].split(",")])
+"""
+    writable = set(await said(script, reads=[str(folder)], network=True))
+    devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
+    assert writable <= {"/tmp", "/dev/shm", "/dev/pts", "/proc"} | devices  # noqa: S108 - its own
+    assert "/dev/shm" in writable  # noqa: S108 - its own
+
+
 async def test_it_sees_no_home_and_nothing_else_of_the_machine(folder: Path) -> None:
     (folder / "secret").write_text("hush")
     hidden = [str(path) for path in (Path.home(), Path(__file__), folder / "secret")]
