@@ -3,7 +3,7 @@
 One question with many uses.  An answer that is like the expected one is right; one that is
 like what this node computed is confirmed; replicas' answers are grouped by likeness before
 they are counted.  What counts as the same depends on the task, so the task says it
-(:class:`Likeness`); nothing is guessed from the values.
+(``like`` of a sub-task or a check, 40-graphs.md); nothing is guessed from the values.
 
 Only differences that can't carry meaning are passed over.  So text is compared in Unicode's
 canonical form and not in its compatible one, which turns 10² into 102, and no punctuation is
@@ -15,20 +15,11 @@ is therefore like *every* other, so that nobody can bridge two answers with one 
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from meshnode.domain.values import canonical
 from meshnode.ports import JsonValue
-
-#: ``exact``: the same JSON.
-#:
-#: ``normalised``: but for case, white space and a full stop at the end of texts.
-#:
-#: ``numeric``: and but for small differences of numbers.
-#:
-#: ``embedding``: texts mean the same, as an embedder sees it; all else as ``normalised``.
-Kind = Literal["exact", "normalised", "numeric", "embedding"]
+from protocol.graph import EXACT, Likeness
 
 Vectors = Mapping[str, Sequence[float]]
 
@@ -36,26 +27,6 @@ _MILLION: Final = 1_000_000
 _PERCENT: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """How two answers are compared.
-
-    Whole numbers, since it travels in what is signed.
-
-    Attributes:
-        kind: See :data:`Kind`.
-        relative_ppm: By how much numbers may differ, millionths of the larger.
-        absolute_ppm: By how much they may differ at least, millionths of 1.
-        alike_pct: From which product of their vectors texts mean the same, hundredths.
-    """
-
-    kind: Kind = "exact"
-    relative_ppm: int = 0
-    absolute_ppm: int = 0
-    alike_pct: int = 85
-
-
-EXACT: Final = Likeness()
 _NONE: Final[Vectors] = {}
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshnode.domain.likeness import EXACT, Likeness, equivalent
+from meshnode.domain.likeness import equivalent
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
+from protocol.graph import EXACT, Likeness
 
 CASES_MAX: Final = 100
 PROGRAM_BYTES_MAX: Final = 256 * 1024

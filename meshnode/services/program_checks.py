@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from meshnode.domain.likeness import EXACT, Likeness
 from meshnode.domain.programs import (
     CALLER,
     HARNESS,
@@ -17,6 +16,7 @@ from meshnode.domain.programs import (
 from meshnode.domain.values import sendable
 from meshnode.errors import AgentError, NoSandbox
 from meshnode.ports import Confinement, Emit, Sandbox
+from protocol.graph import EXACT, Likeness
 
 #: What a program may take for all its cases.
 WITHIN: Final = Confinement(

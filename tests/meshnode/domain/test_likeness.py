@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.domain.likeness import Likeness, equivalent, grouped, normalised, texts
+from meshnode.domain.likeness import equivalent, grouped, normalised, texts
+from protocol.graph import Likeness
 
 EXACT = Likeness()
 NORMALISED = Likeness("normalised")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from meshnode.adapters.bubblewrap import Bubblewrap
-from meshnode.domain.likeness import Likeness
 from meshnode.domain.programs import (
     CASES_MAX,
     PROGRAM_BYTES_MAX,
@@ -17,6 +16,7 @@ from meshnode.domain.programs import (
 from meshnode.errors import AgentError, AgentTimeout, InputInvalid, NoSandbox
 from meshnode.ports import Confinement, Finished, Sandbox
 from meshnode.services.program_checks import try_program
+from protocol.graph import Likeness
 
 DOUBLE = [Case("double", [2], 4), Case("double", ["a"], "aa")]
 
