@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import trio
 
 from meshnode.adapters.bubblewrap import Bubblewrap
@@ -50,6 +51,14 @@ def open_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def bwrap_that(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have another ``bwrap``, which does what ``script`` says, found before the real one."""
+    path = folder / "bwrap"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
 def running(mark: str) -> list[int]:

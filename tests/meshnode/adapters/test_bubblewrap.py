@@ -17,6 +17,7 @@ from meshnode.confinement import Confinement
 from meshnode.errors import AgentError, NoSandbox
 from tests.meshnode.adapters.sandboxed import (
     PLAIN,
+    bwrap_that,
     open_folder,
     running,
     said,
@@ -234,13 +235,6 @@ say({{name: call(number) for name, number in {numbers}.items()}})
 
 
 # --- where there is none --------------------------------------------------------------
-
-
-def bwrap_that(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = folder / "bwrap"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
 def test_there_is_one_here_and_it_says_what_holds_it() -> None:

@@ -11,7 +11,15 @@ from trio._core import _thread_cache
 from meshnode.adapters.bubblewrap import Bubblewrap
 from meshnode.confinement import Confinement
 from meshnode.errors import AgentError, AgentTimeout, OutputInvalid
-from tests.meshnode.adapters.sandboxed import PLAIN, PYTHON, none_runs, said, some_run
+from tests.meshnode.adapters.sandboxed import (
+    PLAIN,
+    PYTHON,
+    bwrap_that,
+    none_runs,
+    open_folder,
+    said,
+    some_run,
+)
 
 MEBIBYTE = 1024 * 1024
 
@@ -140,6 +148,20 @@ async def test_nothing_lasts_beyond_the_end_of_the_program() -> None:
     with trio.fail_after(20):
         finished = await Bubblewrap().run([PYTHON, "-c", FAMILY, mark, "leave"], PLAIN)
     assert finished.returncode == 0
+    await none_runs(mark)
+
+
+async def test_what_has_not_said_yet_to_die_with_it_is_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = f"600.{os.getpid()}6"
+    with open_folder() as folder:
+        # bwrap in its first moment: a child in a session of its own, and no word of death.
+        bwrap_that(folder, f"setsid sleep {mark} & wait", monkeypatch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Bubblewrap().run, ["true"], PLAIN)
+            await some_run(mark, 1)
+            nursery.cancel_scope.cancel()
     await none_runs(mark)
 
 
