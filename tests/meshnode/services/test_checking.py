@@ -179,3 +179,24 @@ def test_a_program_is_tried_before_it_is_taken(
             assert sandbox.asked == [b'[{"args":[2],"call":"double"}]']
 
     play(story)
+
+
+def test_each_program_of_a_batch_is_tried_until_one_fails() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        checking, sandbox = a.broker._tools.checking, Runs()
+        checking._sandbox = sandbox
+        check = Check(
+            kind="program", output="/text", value=b'[{"args":[],"call":"f","gives":4}]'
+        )
+
+        async def told(*programs: str) -> str | None:
+            return await checking._trial(check, [{"text": text} for text in programs], [])
+
+        assert await told("[4]", "[4]") == ""
+        assert "it gave '5'" in (await told("[4]", "[5]", "[4]") or "")
+        assert len(sandbox.asked) == 4
+        checking._sandbox = None
+        assert await told("[4]") is None
+
+    play(story)
