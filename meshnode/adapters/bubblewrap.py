@@ -207,7 +207,12 @@ def _inside(name: str) -> str:
 
 def _holding(content: bytes) -> int:
     """Return a descriptor from which ``content`` is read."""
-    fd = os.memfd_create("meshnode-sandbox")
+    try:
+        fd = os.memfd_create("meshnode-sandbox")
+    except OSError as error:  # as it is in a sandbox of this kind
+        raise NoSandbox(
+            f"there is no sandbox here: it can't be told its files: {error}"
+        ) from error
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(content)

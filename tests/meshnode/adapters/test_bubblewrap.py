@@ -3,6 +3,7 @@
 Where it can be, the same is done where it is allowed, so that it is the sandbox that stops it.
 """
 
+import errno
 import os
 import platform
 import socket
@@ -270,6 +271,17 @@ async def test_one_that_does_not_hold_is_none(
     bwrap_that(folder, script.replace("prlimit", "/usr/bin/prlimit"), monkeypatch)
     with pytest.raises(NoSandbox, match=why):
         await Bubblewrap().check(PLAIN)
+
+
+def test_where_even_its_filter_can_not_be_made_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_: str) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refused)  # as in a sandbox of this kind
+    with pytest.raises(NoSandbox, match="Function not implemented"):
+        probe()
 
 
 async def test_what_bwrap_refuses_is_no_end_of_the_program(
