@@ -281,13 +281,34 @@ def _how(fds: tuple[int, ...], env: dict[str, str]) -> dict[str, Any]:
     return how
 
 
-def _kill(pid: int) -> None:
-    """Kill bwrap, and what it has started should it not have said yet to die with it."""
+async def _kill(pid: int) -> None:
+    """Kill bwrap, and what it has started should it not have said yet to die with it.
+
+    It is stopped first: else it could start that between our look and its death.
+    """
+    if not _is_ours(pid):  # it was waited for: all died with it
+        return
+    os.kill(pid, signal.SIGSTOP)
+    await trio.to_thread.run_sync(_stopped, pid)
     children = _children(pid)
     kill_group(pid)
     for child in children:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+
+def _is_ours(pid: int) -> bool:
+    """Tell whether ``pid`` is still a child of ours, if a dead one."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _stopped(pid: int) -> None:
+    """Return when a child of ours has stopped, or has ended."""
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 async def _watched(

@@ -62,7 +62,7 @@ class Child:
     stdout: trio.abc.ReceiveStream
     stderr: trio.abc.ReceiveStream
     wait: Callable[[], Awaitable[int]]
-    kill: Callable[[], None]
+    kill: Callable[[], Awaitable[None]]
 
 
 def allowed_environment(names: Sequence[str] = ENVIRONMENT_ALLOWED) -> dict[str, str]:
@@ -145,7 +145,7 @@ async def _spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -
         process.stdout,
         process.stderr,
         process.wait,
-        partial(kill_group, process.pid),
+        partial(_kill, process.pid),
     )
 
 
@@ -162,7 +162,7 @@ async def _converse(name: str, child: Child, stdin: bytes, limits: Limits) -> Fi
             _collect, child.stdout, stdout, limits.output_bytes_max, nursery.cancel_scope
         )
         await child.wait()
-        child.kill()
+        await child.kill()
         nursery.cancel_scope.deadline = trio.current_time() + _GRACE_S
     if len(stdout) > limits.output_bytes_max:
         raise OutputInvalid(f"{name} wrote more than {limits.output_bytes_max} bytes")
@@ -201,8 +201,12 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+async def _kill(pid: int) -> None:
+    kill_group(pid)
+
+
 async def _end(child: Child) -> None:
-    child.kill()
+    await child.kill()
     await child.wait()
     for pipe in (child.stdin, child.stdout, child.stderr):
         await pipe.aclose()

@@ -151,6 +151,16 @@ async def test_nothing_lasts_beyond_the_end_of_the_program() -> None:
     await none_runs(mark)
 
 
+async def test_nothing_lasts_that_was_cancelled_as_it_began() -> None:
+    mark = f"600.{os.getpid()}7"
+    for _ in range(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Bubblewrap().run, ["sleep", mark], PLAIN)
+            await some_run(mark, 1)  # bwrap itself, which names it
+            nursery.cancel_scope.cancel()
+    await none_runs(mark)
+
+
 async def test_what_has_not_said_yet_to_die_with_it_is_ended_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
