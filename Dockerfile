@@ -24,7 +24,7 @@ RUN python -m venv /usr/local/meshnode \
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgmp10 \
+    && apt-get install -y --no-install-recommends bubblewrap libgmp10 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --home-dir /var/lib/meshnode meshnode \
     && install -d -o meshnode -g meshnode -m 0700 /var/lib/meshnode

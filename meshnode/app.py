@@ -16,6 +16,7 @@ import trio
 from meshnode.adapters.agents.agent_files import load_agents
 from meshnode.adapters.agents.function import load_function
 from meshnode.adapters.agents.registry import create
+from meshnode.adapters.bubblewrap import Bubblewrap
 from meshnode.adapters.embedder import ChildEmbedder
 from meshnode.adapters.kad_directory import open_directory
 from meshnode.adapters.key_file import load_or_create
@@ -105,7 +106,17 @@ async def open_node(
         aclosing(ChildEmbedder()) as embedder,
     ):
         kept: Store = store if doom is None else MortalStore(store, _die, doom)
-        ports = Ports(identity, transport, directory, kept, clock, entropy, rng, embedder)
+        ports = Ports(
+            identity,
+            transport,
+            directory,
+            kept,
+            clock,
+            entropy,
+            rng,
+            embedder,
+            sandbox=Bubblewrap(),
+        )
         node = Node(config, ports, hosted)
         late.append(node.events.emit)
         async with trio.open_nursery() as nursery:

@@ -103,6 +103,12 @@ class AgentTimeout(AgentError):
     code = "agent.timeout"
 
 
+class NoSandbox(AgentError):
+    """What may only run in a sandbox doesn't run: there is none here, or not such a one."""
+
+    code = "sandbox.unavailable"
+
+
 class OutputInvalid(AgentError):
     """The agent returned something that its output schema refuses, or too much of it."""
 

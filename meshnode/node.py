@@ -5,8 +5,7 @@ The node never finds its ports: :mod:`meshnode.app` hands it the real ones,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from random import Random
+from dataclasses import asdict
 from typing import Final
 
 import trio
@@ -16,14 +15,8 @@ from meshnode.domain.job import JobState
 from meshnode.errors import StoreError, Unreachable
 from meshnode.ports import (
     Agent,
-    Directory,
-    Embedder,
-    Entropy,
     JsonValue,
-    Settlement,
     Started,
-    Store,
-    Transport,
     WallClock,
 )
 from meshnode.services.acquaintances import Acquaintances
@@ -63,8 +56,8 @@ from meshnode.services.sessions import Sessions
 from meshnode.services.settlements import Settled, Settlements
 from meshnode.services.signer import Signer
 from meshnode.services.successions import open_successions
+from meshnode.services.world import Ports
 from protocol.graph import TaskGraph
-from protocol.keys import Identity
 from protocol.records import NodeRecord
 
 #: What the gateway needs of the services: it reaches them through the node only.
@@ -91,33 +84,6 @@ REACH_S: Final = 5.0
 _LEAVE_S: Final = 2.0
 #: While draining, what is waited for is told this often, seconds.
 _WAITING_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The world as a node is given it.
-
-    Attributes:
-        identity: Its keys.
-        transport: Streams.
-        directory: The DHT, or None to live by the catalogue alone.
-        store: Durable state.
-        clock: Wall time.
-        entropy: Keys and nonces.
-        rng: Chance that need not be secret.
-        embedder: What words mean, or None to plan by the words alone.
-        settlement: How debts are paid, or None for what the settings say.
-    """
-
-    identity: Identity
-    transport: Transport
-    directory: Directory | None
-    store: Store
-    clock: WallClock
-    entropy: Entropy
-    rng: Random
-    embedder: Embedder | None = None
-    settlement: Settlement | None = None
 
 
 class Node:
@@ -241,7 +207,12 @@ class Node:
             contracts=Contracts(
                 context, market=self.market, artifacts=self.artifacts, ledger=self.ledger
             ),
-            checking=Checking(context, artifacts=self.artifacts, host=self.host),
+            checking=Checking(
+                context,
+                artifacts=self.artifacts,
+                host=self.host,
+                sandbox=self._ports.sandbox,
+            ),
             receipts=self.receipts,
             charges=Charges(context, receipts=self.receipts, ledger=self.ledger),
             successions=self.successions,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from meshnode.calls import AgentCall, Checkpoint, Handover, JsonValue, Left, Work
+from meshnode.confinement import Confinement, Finished
 from meshnode.writes import (
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -30,7 +31,7 @@ from meshnode.writes import (
     read_sum,
 )
 
-#: What a store and what an agent are told stand in modules of their own, and are had from here.
+#: What stores, agents and sandboxes are told has modules of its own, and is had from here.
 __all__ = [
     "KEY_BYTES_MAX",
     "VALUE_BYTES_MAX",
@@ -38,7 +39,9 @@ __all__ = [
     "AgentCall",
     "Append",
     "Checkpoint",
+    "Confinement",
     "Delete",
+    "Finished",
     "Handover",
     "JsonValue",
     "Left",
@@ -387,6 +390,52 @@ class Agent(Protocol):
 
     async def aclose(self) -> None:
         """Release everything; idempotent."""
+
+
+# --- sandbox ---------------------------------------------------------------------
+
+
+class Sandbox(Protocol):
+    """Runs programs that nobody answers for.
+
+    A program in it has no network, sees the system's programs and what it was given, writes
+    into a folder of its own, and ends with the call, whatever it does.  Where that can't be
+    held nothing is run.
+    """
+
+    async def check(self, within: Confinement, program: str = "") -> str:
+        """Run something in it, and return what holds it, such as ``bubblewrap 0.8.0``.
+
+        Args:
+            within: What is to be run in later.
+            program: What is to be found there; empty for nothing.
+
+        Raises:
+            NoSandbox: There is none here, or not such a one; says what is missing.
+        """
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        within: Confinement,
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
+        """Run ``argv`` to its end, and return how it ended.
+
+        Args:
+            argv: Command and arguments; no shell.
+            within: What it may see and take.
+            stdin: What it reads.
+            env: Its environment, beside where programs and its folder are.
+
+        Raises:
+            NoSandbox: There is none here, or it can't be made so.
+            AgentTimeout: It was killed after ``within.timeout_s``.
+            OutputInvalid: It was killed for writing too much.
+            AgentError: It was killed for holding too much memory.
+        """
 
 
 # --- meaning ---------------------------------------------------------------------

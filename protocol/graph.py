@@ -16,8 +16,9 @@ Specified in protocol/spec/40-graphs.md; vectors in protocol/vectors/graphs.json
 """
 
 import re
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -32,6 +33,8 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
 _POINTER_SIZE_MAX: Final = 256
 _TIMEOUT_MS_MAX: Final = 7 * 24 * 3_600_000
 _ATTEMPTS_MAX: Final = 10
+_MILLION: Final = 1_000_000
+_ABSOLUTE_PPM_MAX: Final = 2**53 - 1
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,21 +56,51 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     readers: list[str] = msgspec.field(default_factory=lambda: ["broker", "owner"])
 
 
+class Likeness(msgspec.Struct, frozen=True):
+    """When two answers say the same.
+
+    Whole numbers, since what is signed holds no others.
+
+    Attributes:
+        kind: ``exact`` (the same JSON), ``normalised`` (but for case, white space and a
+            full stop at the end of texts), ``numeric`` (and but for small differences of
+            numbers) or ``embedding`` (texts mean the same, as an embedder sees it, and the
+            rest is as for ``normalised``).
+        relative_ppm: By how much numbers may differ, millionths of the larger.
+        absolute_ppm: By how much they may differ at least, millionths of 1.
+        alike_pct: From which product of their vectors texts mean the same, hundredths.
+    """
+
+    kind: Literal["exact", "normalised", "numeric", "embedding"] = "exact"
+    relative_ppm: int = 0
+    absolute_ppm: int = 0
+    alike_pct: int = 85
+
+
+EXACT: Final = Likeness()
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A deterministic check of a sub-task's output, carried out by the broker.
 
     Attributes:
         kind: ``quoted`` (every text at ``output`` occurs verbatim in the text at
-            ``input``) or ``recompute`` (a deterministic agent of the broker's own
-            node gives the same output).
+            ``input``), ``recompute`` (a deterministic agent of the broker's own node
+            gives the same output), ``expected`` (what is at ``output`` is like ``value``)
+            or ``program`` (the text at ``output`` is a program that gives what the cases
+            of ``value``, or at ``input``, say).
         output: JSON Pointer into the output of one call; ``*`` segments range over
             a list.
         input: JSON Pointer into the input of one call.
+        value: A constant as RFC 8785 JSON bytes, for ``expected`` and ``program``.
+        like: How values are compared; not by ``embedding``, which shows nothing.
     """
 
-    kind: Literal["quoted", "recompute"]
+    kind: Literal["quoted", "recompute", "expected", "program"]
     output: str = ""
     input: str = ""
+    value: bytes = b""
+    like: Likeness = EXACT
 
 
 class SubTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +116,7 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
         timeout_ms: For one award; 0 takes the agent's own limit.
         attempts_max: Awards of one batch before it fails.
         instead: What may do it when nobody does what it needs, the best first.
+        like: When two answers to it say the same, where several are asked for.
     """
 
     id: str
@@ -94,6 +128,7 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int = 0
     attempts_max: int = 4
     instead: list[str] = []
+    like: Likeness = EXACT
 
 
 class TaskGraph(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +147,7 @@ class TaskGraph(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 1
 
 
+_EXACT: Final = msgspec.to_builtins(EXACT)
 _DECODER: Final = msgspec.msgpack.Decoder(TaskGraph)
 
 
@@ -129,14 +165,22 @@ def decode_graph(payload: bytes) -> TaskGraph:
 def encode_graph(graph: TaskGraph) -> bytes:
     """Return the canonical bytes of ``graph``.
 
-    What may be done instead is left out where it says nothing: so a graph without it has
-    the bytes, and the name, that it had before there was such a field.
+    What came later (``instead``, ``like``, a check's ``value``) is left out where it says
+    nothing: so a graph without it has the bytes, and the name, that it had before there was
+    such a field.
     """
     fields = msgspec.to_builtins(graph, builtin_types=(bytes,))
     for task in fields["subtasks"]:
-        if not task["instead"]:
-            del task["instead"]
+        _drop_silent(task, {"instead": [], "like": _EXACT})
+        for check in task["checks"]:
+            _drop_silent(check, {"value": b"", "like": _EXACT})
     return encode(fields)
+
+
+def _drop_silent(fields: dict[str, Any], silent: Mapping[str, object]) -> None:
+    for name, value in silent.items():
+        if fields[name] == value:
+            del fields[name]
 
 
 def edges(graph: TaskGraph) -> dict[str, set[str]]:
@@ -221,9 +265,35 @@ def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
             raise Malformed(f"{where}: {field[:64]!r} can't name an input field")
         _check_source(f"{where}, input {field!r}", source, ids)
     _check_map(where, task)
+    _check_likeness(where, task.like)
+    if len(task.checks) > limits.CHECKS_MAX:
+        raise Malformed(f"{where} has more than {limits.CHECKS_MAX} checks")
     for check in task.checks:
-        for pointer in (check.output, check.input):
-            _check_pointer(f"{where}, check {check.kind}", pointer)
+        _check_check(f"{where}, check {check.kind}", check)
+
+
+def _check_check(where: str, check: Check) -> None:
+    for pointer in (check.output, check.input):
+        _check_pointer(where, pointer)
+    _check_likeness(where, check.like)
+    if check.like.kind == "embedding":
+        raise Malformed(f"{where}: that texts mean the same shows nothing")
+    if check.kind == "quoted" and check.like != EXACT:
+        raise Malformed(f"{where}: what is quoted stands there verbatim, or it isn't quoted")
+    if check.kind == "expected" and not check.value:
+        raise Malformed(f"{where} has no value that is expected")
+    if check.value and check.kind not in {"expected", "program"}:
+        raise Malformed(f"{where} has no use for a value")
+
+
+def _check_likeness(where: str, like: Likeness) -> None:
+    for name, value, high in (
+        ("relative_ppm", like.relative_ppm, _MILLION),
+        ("absolute_ppm", like.absolute_ppm, _ABSOLUTE_PPM_MAX),
+        ("alike_pct", like.alike_pct, 100),
+    ):
+        if not 0 <= value <= high:
+            raise Malformed(f"{where}: {name} is 0 to {high}, not {value}")
 
 
 def _check_map(where: str, task: SubTask) -> None:

@@ -47,6 +47,7 @@ FAN_OUT_MAX: Final = 32  # batches of one sub-task that run at once
 INPUTS_MAX: Final = 32  # input fields of one sub-task
 GRAPH_DEPTH_MAX: Final = 64  # longest path
 INSTEAD_MAX: Final = 4  # capabilities that may do a sub-task instead
+CHECKS_MAX: Final = 16  # checks of one sub-task
 HOPS_MAX: Final = 8  # brokers below brokers
 
 # sessions (50-sessions.md)

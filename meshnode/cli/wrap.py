@@ -163,6 +163,16 @@ def command(
     concurrency: Annotated[
         int, typer.Option(metavar="N", min=1, help="Processes at once.")
     ] = 1,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Run it in a sandbox, or not at all.")
+    ] = False,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="May be read in the sandbox; may be repeated."),
+    ] = None,
+    network: Annotated[
+        bool, typer.Option("--network", help="The sandbox has the network.")
+    ] = False,
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -171,6 +181,12 @@ def command(
     Examples:
       meshnode wrap command --capability text.word_count@1 \
         --input-schema in.json --output-schema out.json -- python3 count.py
+      meshnode wrap command --capability text.word_count@1 --sandbox --read /srv/count \
+        --input-schema in.json --output-schema out.json -- python3 /srv/count/count.py
+
+    In a sandbox it has no network, reads /usr and what --read names, writes nothing that
+    stays, and is held to limits that its file may change; `meshnode sandbox` says whether
+    there is one here.
     """
     import shutil
 
@@ -192,6 +208,9 @@ def command(
         output_schema=_schema(output_schema),
         examples=_examples(examples),
         concurrency_max=concurrency,
+        sandbox=sandbox,
+        sandbox_reads=[str(Path(folder).absolute()) for folder in read or ()],
+        sandbox_network=network,
     )
     _wrap(file, home_of(home), None, as_json=as_json)
 
@@ -313,7 +332,7 @@ def _wrap(file: "AgentFile", home: Path, found: "Measurement | None", *, as_json
     from meshnode.services.agents import AgentHost
 
     # Whatever a node would refuse is refused now, before anything is written.
-    agent = agent_of(file, where="wrap")
+    agent = agent_of(file, where="wrap", home=home)
     AgentHost([agent], calls_max=1, emit=lambda *_, **__: None)
     path = write_agent_file(home, file)
     hosted = _tell_node(home)

@@ -102,11 +102,12 @@ class TaskGraph:
         *,
         id: str = "",  # noqa: A002 - its name in graph files
         each: Mapping[str, object] | None = None,
-        checks: Sequence[Mapping[str, str]] = (),
+        checks: Sequence[Mapping[str, JsonValue]] = (),
         batch_items_max: int = 0,
         timeout_ms: int = 0,
         attempts_max: int = 4,
         instead: Sequence[str] = (),
+        like: str | Mapping[str, JsonValue] = "exact",
         **more: object,
     ) -> Place:
         """Add a sub-task, and return the place of its output.
@@ -118,12 +119,13 @@ class TaskGraph:
             id: Its name in the graph; made of the capability when empty.
             each: As ``inputs``, but lists: the agent is called once for each item, and
                 the output is the list of outputs.
-            checks: ``{"kind": "quoted", "output": "/…", "input": "/…"}`` or
-                ``{"kind": "recompute"}``.
+            checks: What outputs are held against (docs/checks.md), such as
+                ``{"kind": "quoted", "output": "/…", "input": "/…"}``.
             batch_items_max: Items per award of a map; 0 lets the broker choose.
             timeout_ms: Longest run of one award; 0 takes the agent's own limit.
             attempts_max: Awards of one batch before it fails.
             instead: Capabilities that may do it when nobody does this one, best first.
+            like: When two answers say the same, such as ``normalised``.
             **more: More inputs.
 
         Raises:
@@ -148,6 +150,7 @@ class TaskGraph:
             "timeout_ms": timeout_ms,
             "attempts_max": attempts_max,
             "instead": list(instead),
+            "like": like if isinstance(like, str) else dict(like),
         }
         self._subtasks[name] = task
         return Place(self, name)

@@ -37,7 +37,7 @@ from meshnode.domain.graphs import check_shape
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
-from protocol.graph import Check, Source, SubTask, TaskGraph
+from protocol.graph import EXACT, Check, Likeness, Source, SubTask, TaskGraph
 
 _GRAPH_KEYS: Final = ("name", "subtasks", "outputs", "v")
 _SUBTASK_KEYS: Final = tuple(f for f in SubTask.__struct_fields__ if f != "id")
@@ -198,6 +198,7 @@ class _Reader:
             each=self._each(table.get("each", []), inputs),
             checks=[self._a_check(check) for check in self._list(table, "checks")],
             instead=self._texts(table.get("instead", []), "instead"),
+            like=self._likeness(table.get("like", {})),
             **numbers,
         )
 
@@ -215,10 +216,24 @@ class _Reader:
     def _a_check(self, value: object) -> Check:
         table = self._table(value, "a check")
         self._known(table, Check.__struct_fields__, "a check")
+        fields = dict(table)
+        if "value" in fields:
+            fields["value"] = self._constant("a check", fields["value"])
+        fields["like"] = self._likeness(fields.get("like", {}))
         try:
-            return msgspec.convert(dict(table), Check)
+            return msgspec.convert(fields, Check, builtin_types=(bytes,))
         except msgspec.ValidationError as exc:
-            self._refuse(f"a check: {exc}", hint="kind is quoted or recompute")
+            self._refuse(
+                f"a check: {exc}", hint="kind is quoted, recompute, expected or program"
+            )
+
+    def _likeness(self, value: object) -> Likeness:
+        table = {"kind": value} if isinstance(value, str) else self._table(value, "like")
+        self._known(table, Likeness.__struct_fields__, "like")
+        try:
+            return msgspec.convert(dict(table), Likeness)
+        except msgspec.ValidationError as exc:
+            self._refuse(f"like: {exc}", hint="kind is exact, normalised, numeric or embedding")
 
     # --- sources ---
 
@@ -341,6 +356,8 @@ def _subtask_to_value(task: SubTask) -> dict[str, JsonValue]:
         value["checks"] = [_check_to_value(check) for check in task.checks]
     if task.instead:
         value["instead"] = list(task.instead)
+    if task.like != EXACT:
+        value["like"] = _likeness_to_value(task.like)
     plain = SubTask(id="", capability="", inputs={})
     for key in ("batch_items_max", "timeout_ms", "attempts_max"):
         if getattr(task, key) != getattr(plain, key):
@@ -350,7 +367,21 @@ def _subtask_to_value(task: SubTask) -> dict[str, JsonValue]:
 
 def _check_to_value(check: Check) -> JsonValue:
     fields = {"kind": check.kind, "output": check.output, "input": check.input}
-    return {key: text for key, text in fields.items() if text}
+    value: dict[str, JsonValue] = {key: text for key, text in fields.items() if text}
+    if check.value:
+        value["value"] = parse(check.value)
+    if check.like != EXACT:
+        value["like"] = _likeness_to_value(check.like)
+    return value
+
+
+def _likeness_to_value(like: Likeness) -> JsonValue:
+    said: dict[str, JsonValue] = {
+        name: getattr(like, name)
+        for name in Likeness.__struct_fields__
+        if name == "kind" or getattr(like, name) != getattr(EXACT, name)
+    }
+    return like.kind if len(said) == 1 else said
 
 
 def _source_to_value(source: Source) -> JsonValue:

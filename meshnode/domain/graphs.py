@@ -8,6 +8,7 @@ what a schema leaves open is checked when the value exists.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+from meshnode.domain.programs import read_cases
 from meshnode.domain.schemas import (
     at_pointer,
     check_schema,
@@ -21,7 +22,7 @@ from meshnode.domain.values import canonical, parse, pick, resolve_list
 from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
 from protocol.errors import Malformed
-from protocol.graph import Source, SubTask, TaskGraph, check_graph
+from protocol.graph import Check, Source, SubTask, TaskGraph, check_graph
 from protocol.limits import INLINE_SIZE_MAX
 from protocol.records import Capability
 
@@ -53,6 +54,23 @@ def check_shape(graph: TaskGraph) -> None:
                     f" {len(source.value)} bytes, {INLINE_SIZE_MAX} are allowed",
                     hint="give it as a job input",
                 )
+        for check in task.checks:
+            _check_value(f"sub-task {task.id!r}, check {check.kind}", check)
+
+
+def _check_value(where: str, check: Check) -> None:
+    if not check.value:
+        return
+    hint = 'such as value = [{ call = "f", args = [1], gives = 2 }]'
+    try:
+        value = parse(check.value)
+        is_canonical = canonical(value) == check.value
+        if check.kind == "program":
+            read_cases(value)
+    except InputInvalid as exc:
+        raise GraphError(f"{where}: {exc}", hint=hint) from exc
+    if not is_canonical:
+        raise GraphError(f"{where}: its value is not in its canonical form")
 
 
 def check_inputs(

@@ -1,5 +1,6 @@
 """The broker looks at outputs: fetches, checks, keeps a copy, puts the result together."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -9,13 +10,21 @@ from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, l
 from meshnode.domain.facts import ArtifactRef, Delivered
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.values import canonical
-from meshnode.domain.verification import Finding, check_output, read_output
+from meshnode.domain.verification import (
+    Finding,
+    check_output,
+    needs_inputs,
+    read_output,
+    trials,
+)
 from meshnode.errors import ArtifactError, InputInvalid, MeshError, OutputInvalid
-from meshnode.ports import AgentCall, JsonValue, Write
+from meshnode.ports import AgentCall, JsonValue, Sandbox, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.context import Context
+from meshnode.services.program_checks import try_program
 from meshnode.services.signer import Topic
+from protocol.graph import Check
 from protocol.messages import Award, Binding, Result, read_message
 
 #: Table of output schemas that results are held against: hash -> schema.
@@ -24,6 +33,8 @@ SCHEMAS: Final = "schema"
 _FETCH_S: Final = 120.0
 #: Output schemas in memory.
 _SCHEMAS_MAX: Final = 128
+#: Programs of others that run at once.
+_PROGRAMS_MAX: Final = 2
 
 
 class InputsGone(ArtifactError):
@@ -35,8 +46,17 @@ class InputsGone(ArtifactError):
 class Checking:
     """Checks outputs as the broker of a job."""
 
-    def __init__(self, context: Context, *, artifacts: Artifacts, host: AgentHost) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        artifacts: Artifacts,
+        host: AgentHost,
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._context = context
+        self._sandbox = sandbox
+        self._programs = trio.CapacityLimiter(_PROGRAMS_MAX)
         self._artifacts = artifacts
         self._host = host
         self._schemas: dict[bytes, bytes] = {}
@@ -69,7 +89,7 @@ class Checking:
         checks = state.tasks[unit.subtask].checks
         inputs: list[dict[str, JsonValue]] = []
         recomputed: list[JsonValue] | None = None
-        if checks:
+        if any(needs_inputs(check) for check in checks):
             try:
                 held = await self._held(state, award.inputs)
             except ArtifactError as exc:
@@ -86,8 +106,45 @@ class Checking:
             schema=schema,
             checks=checks,
             recomputed=recomputed,
+            tried=await self._tried(checks, outputs, inputs),
         )
         return finding, keeps
+
+    async def _tried(
+        self,
+        checks: Sequence[Check],
+        outputs: Sequence[JsonValue],
+        inputs: Sequence[dict[str, JsonValue]],
+    ) -> dict[int, str | None]:
+        """Run the programs among the outputs; return what came of each check that asks it."""
+        told: dict[int, str | None] = {}
+        for place, check in enumerate(checks):
+            if check.kind == "program":
+                told[place] = await self._trial(check, outputs, inputs)
+        return told
+
+    async def _trial(
+        self,
+        check: Check,
+        outputs: Sequence[JsonValue],
+        inputs: Sequence[dict[str, JsonValue]],
+    ) -> str | None:
+        emit = self._context.emit
+        try:
+            wanted = trials(outputs, list(inputs), check)
+        except InputInvalid as exc:
+            emit("check.not_tried", why=str(exc))
+            return None
+        if isinstance(wanted, str):
+            return wanted
+        for one in wanted:
+            async with self._programs:
+                told = await try_program(
+                    one.program, one.cases, self._sandbox, kind=one.like, emit=emit
+                )
+            if told is None or told:
+                return told
+        return ""
 
     async def _schema(self, name: bytes) -> bytes:
         known = self._schemas.get(name)

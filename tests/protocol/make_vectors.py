@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.protocol import vector_charter as charter
+from tests.protocol import vector_graphs as graphs
 from tests.protocol import vector_mail as mail
 from tests.protocol import vector_members as members
 from tests.protocol import vector_signed as signed
@@ -27,7 +28,7 @@ FILES: Final = {
     "invites": ("25-membership.md", members.invite_cases),
     "records": ("30-records.md", signed.record_cases),
     "catalogue": ("35-catalogue.md", wire.catalogue_cases),
-    "graphs": ("40-graphs.md", signed.graph_cases),
+    "graphs": ("40-graphs.md", graphs.graph_cases),
     "session": ("50-sessions.md", wire.session_cases),
     "contracts": ("60-contracts.md", signed.contract_cases),
     "receipts": ("60-contracts.md", signed.receipt_cases),

@@ -11,6 +11,7 @@ from protocol import codec, limits
 from protocol.errors import Malformed, RemoteProtocolError
 from protocol.graph import (
     Check,
+    Likeness,
     Source,
     SubTask,
     TaskGraph,
@@ -36,6 +37,15 @@ def test_any_bytes_are_a_graph_or_blame_the_peer(payload: bytes) -> None:
     except RemoteProtocolError:
         return
     check_graph(read)
+
+
+def test_what_came_later_is_left_out_where_it_says_nothing() -> None:
+    fields: Any = codec.decode(encode_graph(one(checks=[Check(kind="quoted")])))
+    (task,) = fields["subtasks"]
+    assert task["checks"] == [{"kind": "quoted", "output": "", "input": ""}]
+    assert not {"like", "instead"} & task.keys()
+    said = one(checks=[Check(kind="expected", value=b"1", like=NEAR)], like=MEANING)
+    assert decode_graph(encode_graph(said)) == said
 
 
 def test_unknown_fields_are_passed_over() -> None:
@@ -85,6 +95,9 @@ def source(**fields: Any) -> TaskGraph:
     return one(inputs={"x": Source(**fields)})
 
 
+NEAR = Likeness("numeric", relative_ppm=10)
+MEANING = Likeness("embedding")
+
 WRONG: dict[str, tuple[TaskGraph, str]] = {
     "version": (graph(v=2), "version 2"),
     "no sub-task": (TaskGraph(name="", subtasks=[], outputs={}), "sub-tasks, not 0"),
@@ -105,6 +118,20 @@ WRONG: dict[str, tuple[TaskGraph, str]] = {
     "pointer": (source(kind="input", name="x", pointer="a"), "is no JSON Pointer"),
     "pointer's escape": (source(kind="input", name="x", pointer="/a~2"), "is no JSON Pointer"),
     "check's pointer": (one(checks=[Check(kind="quoted", output="x")]), "check quoted"),
+    "check without a value": (
+        one(checks=[Check(kind="expected")]),
+        "no value that is expected",
+    ),
+    "check's needless value": (
+        one(checks=[Check(kind="recompute", value=b"1")]),
+        "check recompute has no use for a value",
+    ),
+    "nearly quoted": (one(checks=[Check(kind="quoted", like=NEAR)]), "verbatim"),
+    "checked by meaning": (
+        one(checks=[Check(kind="recompute", like=MEANING)]),
+        "shows nothing",
+    ),
+    "likeness": (one(like=Likeness("numeric", -1)), "relative_ppm is 0 to 1000000, not -1"),
     "each": (one(each=["ghost"]), "maps over 'ghost'"),
     "each twice": (one(each=["text", "text"]), "twice"),
     "attempts": (one(attempts_max=0), "attempts_max is 1 to 10, not 0"),
@@ -137,6 +164,10 @@ LIMITED: dict[str, tuple[Any, int]] = {
     "inputs": (lambda n: one(inputs=fields(n)), limits.INPUTS_MAX),
     "pointer": (lambda n: source(kind="input", name="x", pointer="/" + "a" * (n - 1)), 256),
     "id": (lambda n: graph(subtask("a" * n)), 40),
+    "checks": (lambda n: one(checks=[Check(kind="recompute")] * n), limits.CHECKS_MAX),
+    "relative": (lambda n: one(like=Likeness("numeric", n)), 1_000_000),
+    "absolute": (lambda n: one(like=Likeness("numeric", 0, n)), 2**53 - 1),
+    "alike": (lambda n: one(like=Likeness("embedding", alike_pct=n)), 100),
     "attempts": (lambda n: one(attempts_max=n), 10),
     "instead": (lambda n: one(instead=["x@1"] * n), limits.INSTEAD_MAX),
 }

@@ -1,4 +1,4 @@
-"""Vectors of what is signed: records, graphs, task messages, receipts, journals."""
+"""Vectors of what is signed: records, task messages, receipts, journals."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from protocol import codec, limits
 from protocol.declines import Decline
 from protocol.framing import frame
-from protocol.graph import Source, encode_graph
 from protocol.journal import END, HEAD, MAGIC, export
 from protocol.keys import digest
 from protocol.messages import Award, Budget, Cfp, Label, Result
@@ -97,61 +96,6 @@ def _records_against_the_rules(
         offering(description="a" * 1_001),
         MALFORMED,
     )
-
-
-def graph_cases() -> Iterator[Case]:
-    """Task graphs; an accepted one has one order."""
-    subtask, graph = samples.subtask, samples.graph
-
-    def one(**fields: Any) -> bytes:
-        return encode_graph(graph(subtask("a", **fields)))
-
-    def drawing(**fields: Any) -> bytes:
-        return one(inputs={"x": Source(**fields)})
-
-    yield "a map and what draws from it", {}, encode_graph(graph()), ok(["audit", "report"])
-    diamond = graph(subtask("d", "b", "c"), subtask("c", "a"), subtask("b", "a"), subtask("a"))
-    yield "a diamond, ties by id", {}, encode_graph(diamond), ok(["a", "b", "c", "d"])
-    fields = codec.decode(encode_graph(graph(subtask("a"))))
-    assert isinstance(fields, dict)
-    yield "a field of a later version", {}, codec.encode(fields | {"zz": 0}), ok(["a"])
-    for why, data in (
-        ("version 2", codec.encode(fields | {"v": 2})),
-        ("no sub-task", codec.encode(fields | {"subtasks": []})),
-        ("no output", codec.encode(fields | {"outputs": {}})),
-        ("a cycle", encode_graph(graph(subtask("a", "b"), subtask("b", "a")))),
-        ("a sub-task that draws from itself", encode_graph(graph(subtask("a", "a")))),
-        ("a dangling edge", encode_graph(graph(subtask("a", "ghost")))),
-        ("two sub-tasks of one id", encode_graph(graph(subtask("a"), subtask("a")))),
-        ("an id in capitals", encode_graph(graph(subtask("A")))),
-        ("no capability", one(capability="")),
-        ("maps over what is not an input", one(each=["ghost"])),
-        ("maps twice over one field", one(each=["text", "text"])),
-        ("no attempt", one(attempts_max=0)),
-        ("11 attempts", one(attempts_max=11)),
-        ("a negative timeout", one(timeout_ms=-1)),
-        ("a constant without a value", drawing(kind="value")),
-        ("a job input that can't be named", drawing(kind="input", name="a/b")),
-        ("a pointer without its slash", drawing(kind="input", name="x", pointer="a")),
-        ("a pointer with half an escape", drawing(kind="input", name="x", pointer="/~")),
-        ("a source of a kind that is not", codec.encode(_with_kind(fields, "web"))),
-        ("keys out of order", b"\x81" + b"\xa1v\x01" + b"\xa1a\x01"),
-    ):
-        yield why, {}, data, MALFORMED
-    yield "what may be done instead", {}, one(instead=["text", "code.lint@2"]), ok(["a"])
-    none = {**fields["subtasks"][0], "instead": []}
-    yield "nothing, said", {}, codec.encode(fields | {"subtasks": [none]}), ok(["a"])
-    for why, names in (
-        ("instead of it something without a name", [""]),
-        ("instead of it five others", [f"text@{n}" for n in range(1, 6)]),
-    ):
-        yield why, {}, one(instead=names), MALFORMED
-
-
-def _with_kind(fields: dict[str, Any], kind: str) -> dict[str, Any]:
-    source = {"kind": kind, "name": "x"}
-    task = {"id": "a", "capability": "text@1", "inputs": {"x": source}}
-    return fields | {"subtasks": [task]}
 
 
 #: Fields of a header that may not be left out.

@@ -18,17 +18,22 @@ import msgspec
 import tomli_w
 
 from meshnode.adapters.agents.command import CommandAgent
+from meshnode.adapters.agents.confined_command import ConfinedCommandAgent
 from meshnode.adapters.agents.function import load_function
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.adapters.agents.registry import create
 from meshnode.adapters.agents.upstream import PARAMETERS_ALLOWED, Upstream, make_spec
-from meshnode.errors import ConfigError
+from meshnode.adapters.bubblewrap import Bubblewrap, probe
+from meshnode.confinement import Confinement
+from meshnode.errors import ConfigError, NoSandbox
 from meshnode.ports import Agent, AgentSpec, Example, Measures
 
 FOLDER: Final = "agents"
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _CAPABILITY: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*@[1-9][0-9]{0,5}")
 _BYTES_MAX: Final = 256 * 1024
+#: What limits of the system can hold.
+_SIZE_MAX: Final = 2**62
 
 
 class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +59,12 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         command: A command and its arguments; JSON on stdin, JSON on stdout.
         input_schema: What a command takes.
         output_schema: What a command gives, or the schema a model is held to.
+        sandbox: The command runs in a sandbox, or not at all (docs/sandbox.md).
+        sandbox_reads: Folders that it may read there, beside the system's programs.
+        sandbox_network: It may use the network there.
+        sandbox_memory_bytes: Most memory of all its processes there.
+        sandbox_processes: Most processes and threads of one call there.
+        sandbox_disk_bytes: Most that it may write there.
         measured_calls: How many calls the next three are made of.
         latency_ms: Measured when it was wrapped: the median of a short call.
         tokens_per_s: Measured: how fast a model writes.
@@ -79,18 +90,34 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     command: list[str] = []
     input_schema: dict[str, Any] = {}
     output_schema: dict[str, Any] = {}
+    sandbox: bool = False
+    sandbox_reads: list[str] = []
+    sandbox_network: bool = False
+    sandbox_memory_bytes: int = Confinement().memory_bytes_max
+    sandbox_processes: int = Confinement().processes_max
+    sandbox_disk_bytes: int = Confinement().disk_bytes_max
     measured_calls: int = 0
     latency_ms: int = 0
     tokens_per_s: int = 0
     context_tokens: int = 0
 
 
-def agent_of(file: AgentFile, *, where: str) -> Agent:
+#: What isn't said.
+_PLAIN: Final = AgentFile(kind="command")
+
+
+def agent_of(file: AgentFile, *, where: str, home: Path | None = None) -> Agent:
     """Return the agent that ``file`` describes.
+
+    Args:
+        file: What is said of it.
+        where: Its name in errors.
+        home: Of the node that is to host it: what no sandbox may read.
 
     Raises:
         ConfigError: It can't be one; names ``where`` and what is wrong.
     """
+    within = _confinement(file, where, home)
     if file.kind == "specialist":
         return create(file.target)
     if file.kind == "function":
@@ -106,7 +133,11 @@ def agent_of(file: AgentFile, *, where: str) -> Agent:
         )
     _check_limits(file, where)
     if file.kind == "command":
-        return CommandAgent(_command_spec(file, where), file.command)
+        spec = _command_spec(file, where)
+        if within is None:
+            return CommandAgent(spec, file.command)
+        _see_that_it_is_held(within, file.command[0], where)
+        return ConfinedCommandAgent(spec, file.command, Bubblewrap(), within)
     measured = (file.measured_calls, file.latency_ms, file.tokens_per_s, file.context_tokens)
     if min(measured) < 0:
         raise ConfigError(f"{where}: what was measured can't be negative", hint="wrap it again")
@@ -149,6 +180,51 @@ def _check_limits(file: AgentFile, where: str) -> None:
             raise ConfigError(
                 f"{where}: {name} is {value}", hint="it must be positive and finite"
             )
+
+
+def _confinement(file: AgentFile, where: str, home: Path | None) -> Confinement | None:
+    """Return how the agent is held, or None if it isn't."""
+    if not file.sandbox:
+        for name in AgentFile.__struct_fields__:
+            if name.startswith("sandbox_") and getattr(file, name) != getattr(_PLAIN, name):
+                raise ConfigError(
+                    f"{where}: {name} says nothing without a sandbox", hint="sandbox = true"
+                )
+        return None
+    if file.kind != "command":
+        raise ConfigError(f"{where}: only a command runs in a sandbox", hint="leave it out")
+    for name in ("sandbox_memory_bytes", "sandbox_processes", "sandbox_disk_bytes"):
+        if not 0 < getattr(file, name) < _SIZE_MAX:
+            raise ConfigError(f"{where}: {name} is out of range", hint="it must be positive")
+    for path in file.sandbox_reads:
+        _keep_from_home(path, where, home)
+    return Confinement(
+        reads=tuple(file.sandbox_reads),
+        network=file.sandbox_network,
+        memory_bytes_max=file.sandbox_memory_bytes,
+        processes_max=file.sandbox_processes,
+        disk_bytes_max=file.sandbox_disk_bytes,
+    )
+
+
+def _keep_from_home(path: str, where: str, home: Path | None) -> None:
+    """See that what may be read at ``path`` holds nothing of the node's own."""
+    if home is None:
+        return
+    own, shown = home.resolve(), Path(path).resolve()
+    if own.is_relative_to(shown) or shown.is_relative_to(own):
+        raise ConfigError(
+            f"{where}: sandbox_reads names {path}, where the node's keys are",
+            hint="name a folder outside of the node's home",
+        )
+
+
+def _see_that_it_is_held(within: Confinement, program: str, where: str) -> None:
+    """Try the sandbox before the agent is offered: what can't be held isn't hosted."""
+    try:
+        probe(within, program)
+    except NoSandbox as error:
+        raise ConfigError(f"{where}: sandbox = true, and {error}", hint=error.hint) from error
 
 
 def _command_spec(file: AgentFile, where: str) -> AgentSpec:
@@ -221,7 +297,7 @@ def load_agents(home: Path) -> list[Agent]:
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if path.suffix == ".toml")
-    return [agent_of(read_agent_file(path), where=str(path)) for path in files]
+    return [agent_of(read_agent_file(path), where=str(path), home=home) for path in files]
 
 
 def write_agent_file(home: Path, file: AgentFile) -> Path:

@@ -10,13 +10,15 @@ us up either, because we stop reading shortly after the command has ended.
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from subprocess import PIPE
 
 import trio
 
+from meshnode.confinement import Finished
 from meshnode.errors import AgentError, AgentTimeout, OutputInvalid
 
 #: Variables a command sees of the node's own environment: never keys or tokens.
@@ -43,12 +45,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """How a command ended: its exit code (negative: the signal), output, end of stderr."""
+class Child:
+    """A process that was started, with its pipes.
 
-    returncode: int
-    stdout: bytes
-    stderr_tail: str
+    Attributes:
+        pid: Of the process; it leads a group of that number.
+        stdin: What it reads.
+        stdout: What it writes.
+        stderr: What it says beside.
+        wait: Waits for its end and returns the exit code, however often it is asked.
+        kill: Ends it and what it left, at once and however often.
+    """
+
+    pid: int
+    stdin: trio.abc.SendStream
+    stdout: trio.abc.ReceiveStream
+    stderr: trio.abc.ReceiveStream
+    wait: Callable[[], Awaitable[int]]
+    kill: Callable[[], Awaitable[None]]
 
 
 def allowed_environment(names: Sequence[str] = ENVIRONMENT_ALLOWED) -> dict[str, str]:
@@ -80,19 +94,35 @@ async def run_child(
     """
     limits = limits or Limits()
     environment = allowed_environment() if env is None else env
-    process = await _spawn(argv, environment, cwd)
+    child = await _spawn(argv, environment, cwd)
+    return await see_through(argv[0], child, stdin, limits)
+
+
+async def see_through(name: str, child: Child, stdin: bytes, limits: Limits) -> Finished:
+    """Talk to ``child`` until it ends, and end it with its group however this ends.
+
+    Args:
+        name: Of the command, for messages.
+        child: Which leads its group.
+        stdin: What it reads.
+        limits: Time, output and memory.
+
+    Raises:
+        AgentTimeout: It was killed after ``limits.timeout_s``.
+        OutputInvalid: It was killed for writing more than ``limits.output_bytes_max``.
+    """
     try:
         with trio.move_on_after(limits.timeout_s):
-            return await _converse(argv[0], process, stdin, limits)
-        raise AgentTimeout(f"{argv[0]} was stopped after {limits.timeout_s:g} s")
+            return await _converse(name, child, stdin, limits)
+        raise AgentTimeout(f"{name} was stopped after {limits.timeout_s:g} s")
     finally:
         with trio.CancelScope(shield=True):
-            await _end(process)
+            await _end(child)
 
 
-async def _spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> trio.Process:
+async def _spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> Child:
     try:
-        return await trio.lowlevel.open_process(
+        process = await trio.lowlevel.open_process(
             list(argv),
             stdin=PIPE,
             stdout=PIPE,
@@ -106,37 +136,45 @@ async def _spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -
         raise AgentError(f"{missing} was not found", hint="is it installed?") from error
     except (OSError, ValueError) as error:
         raise AgentError(f"{argv[0]} can't be started: {error}") from error
-
-
-async def _converse(name: str, process: trio.Process, stdin: bytes, limits: Limits) -> Finished:
+    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
+    return Child(
+        process.pid,
+        process.stdin,
+        process.stdout,
+        process.stderr,
+        process.wait,
+        partial(_kill, process.pid),
+    )
+
+
+async def _converse(name: str, child: Child, stdin: bytes, limits: Limits) -> Finished:
     if limits.memory_bytes_max and hasattr(resource, "prlimit"):
         ceiling = (limits.memory_bytes_max, limits.memory_bytes_max)
         with suppress(ProcessLookupError):  # it has ended already: nothing to limit
-            resource.prlimit(process.pid, resource.RLIMIT_AS, ceiling)
+            resource.prlimit(child.pid, resource.RLIMIT_AS, ceiling)
     stdout, stderr = bytearray(), bytearray()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_feed, process, stdin)
-        nursery.start_soon(_keep_tail, process.stderr, stderr)
+        nursery.start_soon(_feed, child, stdin)
+        nursery.start_soon(_keep_tail, child.stderr, stderr)
         nursery.start_soon(
-            _collect, process.stdout, stdout, limits.output_bytes_max, nursery.cancel_scope
+            _collect, child.stdout, stdout, limits.output_bytes_max, nursery.cancel_scope
         )
-        await process.wait()
-        kill_group(process.pid)
+        await child.wait()
+        await child.kill()
         nursery.cancel_scope.deadline = trio.current_time() + _GRACE_S
     if len(stdout) > limits.output_bytes_max:
         raise OutputInvalid(f"{name} wrote more than {limits.output_bytes_max} bytes")
     tail = stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
-    return Finished(await process.wait(), bytes(stdout), tail)
+    return Finished(await child.wait(), bytes(stdout), tail)
 
 
-async def _feed(process: trio.Process, data: bytes) -> None:
-    assert process.stdin is not None
+async def _feed(child: Child, data: bytes) -> None:
     # A command needn't read its input; how it ends tells whether that was right.
     with suppress(trio.BrokenResourceError):
-        await process.stdin.send_all(data)
-    await process.stdin.aclose()
+        await child.stdin.send_all(data)
+    await child.stdin.aclose()
 
 
 async def _keep_tail(stream: trio.abc.ReceiveStream, tail: bytearray) -> None:
@@ -163,9 +201,12 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-async def _end(process: trio.Process) -> None:
-    kill_group(process.pid)
-    await process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            await pipe.aclose()
+async def _kill(pid: int) -> None:
+    kill_group(pid)
+
+
+async def _end(child: Child) -> None:
+    await child.kill()
+    await child.wait()
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        await pipe.aclose()

@@ -14,11 +14,11 @@ import trio
 from meshnode.adapters.agents.checkpoint_file import VARIABLE, with_checkpoint
 from meshnode.adapters.agents.child_process import (
     ENVIRONMENT_ALLOWED,
-    Finished,
     Limits,
     allowed_environment,
     run_child,
 )
+from meshnode.confinement import Finished
 from meshnode.errors import AgentError, AgentTimeout, OutputInvalid
 from meshnode.ports import AgentCall, AgentSpec, Chunk, JsonValue, Output
 
@@ -86,7 +86,7 @@ class CommandAgent:
         left_s = call.deadline_s - trio.current_time()
         if left_s <= 0:
             raise AgentTimeout(f"{self._spec.name}: no time was left to start {self._argv[0]}")
-        stdin = _encode(value)
+        stdin = input_of(value)
 
         async def run(checkpoint: str) -> Finished:
             return await run_child(
@@ -101,13 +101,7 @@ class CommandAgent:
             )
 
         finished = await with_checkpoint(call, run)
-        if finished.returncode != 0:
-            ending = f"exit code {finished.returncode}"
-            if finished.returncode < 0:
-                ending = f"signal {-finished.returncode}"
-            said = f": {finished.stderr_tail}" if finished.stderr_tail else ""
-            raise AgentError(f"{self._argv[0]} ended with {ending}{said}")
-        yield Output(_decode(self._argv[0], finished.stdout))
+        yield output_of(self._argv[0], finished)
 
     async def aclose(self) -> None:
         """Nothing is held between calls."""
@@ -120,17 +114,34 @@ class CommandAgent:
         return variables
 
 
-def _encode(value: JsonValue) -> bytes:
+def input_of(value: JsonValue) -> bytes:
+    """Return what a command reads.
+
+    Raises:
+        AgentError: JSON can't hold ``value``.
+    """
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise AgentError(f"the input can't be written as JSON: {error}") from error
 
 
-def _decode(command: str, stdout: bytes) -> JsonValue:
+def output_of(command: str, finished: Finished) -> Output:
+    """Return what a command that has ended gives.
+
+    Raises:
+        AgentError: Its exit code isn't 0.
+        OutputInvalid: It wrote no JSON.
+    """
+    if finished.returncode != 0:
+        ending = f"exit code {finished.returncode}"
+        if finished.returncode < 0:
+            ending = f"signal {-finished.returncode}"
+        said = f": {finished.stderr_tail}" if finished.stderr_tail else ""
+        raise AgentError(f"{command} ended with {ending}{said}")
     try:
-        value: JsonValue = msgspec.json.decode(stdout)
+        value: JsonValue = msgspec.json.decode(finished.stdout)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        start = stdout[:_QUOTE_CHARACTERS].decode(errors="replace")
+        start = finished.stdout[:_QUOTE_CHARACTERS].decode(errors="replace")
         raise OutputInvalid(f"{command} wrote no JSON ({error}): {start!r}") from error
-    return value
+    return Output(value)

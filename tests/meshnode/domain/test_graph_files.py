@@ -13,7 +13,15 @@ from meshnode.domain import graph_files
 from meshnode.domain.graph_files import graph_of, graph_to_json, graph_to_value, parse_graph
 from meshnode.domain.values import canonical
 from meshnode.errors import GraphError
-from protocol.graph import Check, Source, SubTask, TaskGraph, decode_graph, encode_graph
+from protocol.graph import (
+    Check,
+    Likeness,
+    Source,
+    SubTask,
+    TaskGraph,
+    decode_graph,
+    encode_graph,
+)
 from tests.meshnode.domain.random_graphs import random_graph
 
 REVIEW = """
@@ -259,3 +267,67 @@ def test_any_value_is_a_graph_or_refused(value: object) -> None:
         except GraphError:
             continue
         assert parse_graph(json.dumps(graph_to_value(graph)), where="g") == graph
+
+
+CHECKED = """
+[subtasks.code]
+capability = "code.writing@1"
+inputs.task = "@task"
+like = "normalised"
+
+[[subtasks.code.checks]]
+kind = "program"
+output = "/code"
+value = [{ call = "f", args = [1], gives = 2.5 }]
+like = { kind = "numeric", relative_ppm = 10 }
+
+[[subtasks.code.checks]]
+kind = "expected"
+output = "/language"
+like = "normalised"
+value = "python"
+
+[outputs]
+code = "code/code"
+"""
+
+
+def test_what_an_output_is_held_against_is_written_as_it_looks() -> None:
+    graph = parse_graph(CHECKED, where="x.toml")
+    (task,) = graph.subtasks
+    same = Likeness("normalised")
+    assert task.like == same
+    assert task.checks == [
+        Check(
+            kind="program",
+            output="/code",
+            value=b'[{"args":[1],"call":"f","gives":2.5}]',
+            like=Likeness("numeric", relative_ppm=10),
+        ),
+        Check(kind="expected", output="/language", value=b'"python"', like=same),
+    ]
+    assert parse_graph(graph_to_json(graph), where="x.json") == graph
+    assert decode_graph(encode_graph(graph)) == graph
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('like = "normalised"\n', 'like = "nearly"\n', "kind is exact, normalised"),
+        ('like = "normalised"\n', "like = 3\n", "like should be a table"),
+        ("relative_ppm", "relative", "did you mean 'relative_ppm'"),
+        ("relative_ppm = 10", "relative_ppm = 1.5", "like: "),
+        ("relative_ppm = 10", "relative_ppm = -1", "relative_ppm is 0 to 1000000"),
+        ('"f"', '"f.g"', "case 0: 'f.g' can't name a function"),
+        ('value = "python"', "", "no value that is expected"),
+        ('like = "normalised"\nvalue', "like = 'embedding'\nvalue", "shows nothing"),
+        ('kind = "expected"', 'kind = "recompute"', "has no use for a value"),
+        ('kind = "expected"', 'kind = "guessed"', "kind is quoted, recompute, expected or"),
+    ],
+)
+def test_what_an_output_cannot_be_held_against_is_told(old: str, new: str, why: str) -> None:
+    assert old in CHECKED
+    with pytest.raises(GraphError) as caught:
+        parse_graph(CHECKED.replace(old, new, 1), where="x.toml")
+    assert "line 2" in caught.value.line()
+    assert why in caught.value.line()

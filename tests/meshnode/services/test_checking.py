@@ -1,6 +1,6 @@
 """Whose fault it is when a result can't be checked or kept (a MockClock's time)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,9 +10,10 @@ import trio
 from meshnode.config import NodeConfig
 from meshnode.domain.attempts import INPUTS_GONE, UNCHECKED_MAX
 from meshnode.domain.circuits import CircuitState
+from meshnode.domain.programs import PROGRAM
 from meshnode.errors import ArtifactError, ArtifactTooLarge
 from meshnode.gateway.auth import status_of
-from meshnode.ports import AgentCall, Chunk, Output
+from meshnode.ports import AgentCall, Chunk, Confinement, Finished, Output
 from meshnode.services.artifact_sizes import check_size
 from meshnode.services.artifacts import Wanted
 from protocol.graph import Check
@@ -110,3 +111,92 @@ def test_nothing_is_larger_than_the_mesh_lets_one_artifact_be() -> None:
     with pytest.raises(ArtifactTooLarge) as told:
         check_size(ARTIFACT_SIZE_MAX + 1, kept_bytes_max=2 * ARTIFACT_SIZE_MAX)
     assert (told.value.limit, told.value.hint) == (ARTIFACT_SIZE_MAX, "hand it over in parts")
+
+
+class Runs:
+    """A sandbox in which each program gives what it says."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    async def check(self, within: Confinement, program: str = "") -> str:
+        await trio.lowlevel.checkpoint()
+        return f"{program} within {within.timeout_s} s"
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        within: Confinement,
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
+        await trio.sleep(1)
+        assert argv
+        assert env is None
+        self.asked.append(stdin)
+        return Finished(0, within.files[PROGRAM], "")
+
+
+def writes(text: str) -> TextAgent:
+    async def behave(_: str, __: AgentCall) -> AsyncIterator[Chunk | Output]:
+        await trio.lowlevel.checkpoint()
+        yield Output({"text": text})
+
+    return TextAgent(behave)
+
+
+@pytest.mark.parametrize(
+    ("program", "sandbox", "end"),
+    [
+        ("[4]", Runs(), ("completed", "verified", "program")),
+        ("[5]", Runs(), ("failed", "", "")),
+        ("[4]", None, ("completed", "unverified", "")),
+    ],
+)
+def test_a_program_is_tried_before_it_is_taken(
+    program: str, sandbox: Runs | None, end: tuple[str, str, str]
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[writes(program)])
+        a.broker._tools.checking._sandbox = sandbox
+        cases = b'[{"args":[2],"call":"double","gives":4}]'
+        check = Check(kind="program", output="/text", value=cases)
+        graph = shouting(checks=[check], attempts_max=1)
+        state = await a.wait(await a.submit(graph, inputs("x")))
+        assert state.done is not None
+        unit = state.units["say/0"]
+        found = unit.attempts[0].verdict
+        assert state.done.state == end[0]
+        if end[1]:
+            assert found is not None
+            assert (found.verdict, found.check) == end[1:]
+        else:
+            (failure,) = unit.failures()
+            assert (failure.peer, failure.blame) == (b.peer, "peer")
+            assert "case 0, double: it gave '5'" in failure.text
+        if sandbox is not None:
+            assert sandbox.asked == [b'[{"args":[2],"call":"double"}]']
+
+    play(story)
+
+
+def test_each_program_of_a_batch_is_tried_until_one_fails() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        checking, sandbox = a.broker._tools.checking, Runs()
+        checking._sandbox = sandbox
+        check = Check(
+            kind="program", output="/text", value=b'[{"args":[],"call":"f","gives":4}]'
+        )
+
+        async def told(*programs: str) -> str | None:
+            return await checking._trial(check, [{"text": text} for text in programs], [])
+
+        assert await told("[4]", "[4]") == ""
+        assert "it gave '5'" in (await told("[4]", "[5]", "[4]") or "")
+        assert len(sandbox.asked) == 4
+        checking._sandbox = None
+        assert await told("[4]") is None
+
+    play(story)

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from meshnode.adapters.agents.child_process import Finished, Limits, run_child
+from meshnode.adapters.agents.child_process import Limits, run_child
+from meshnode.confinement import Finished
 from meshnode.errors import AgentError
 
 Code = Annotated[str, msgspec.Meta(description="The whole source file.")]

@@ -18,6 +18,7 @@ from meshnode.adapters.agents.agent_files import (
 )
 from meshnode.errors import ConfigError
 from meshnode.ports import Measures
+from tests.meshnode.adapters.agents.running import output
 
 MODEL = AgentFile(
     kind="openai",
@@ -30,6 +31,13 @@ MODEL = AgentFile(
     concurrency_max=2,
     examples=[{"input": {"prompt": "Hi"}, "output": {"text": "Hello"}}],
 )
+CONFINED: dict[str, Any] = {
+    "kind": "command",
+    "command": ["/bin/cat"],
+    "input_schema": {"type": "object"},
+    "output_schema": {"type": "object"},
+    "sandbox": True,
+}
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -104,6 +112,14 @@ def test_a_wrong_file_is_named(text: str, why: str, tmp_path: Path) -> None:
         ({"timeout_s": math.nan}, "timeout_s is nan"),
         ({"concurrency_max": 0}, "concurrency_max is 0"),
         ({"examples": [{"input": 1}]}, "example 1"),
+        ({"sandbox": True}, "only a command runs in a sandbox"),
+        ({"sandbox_network": True}, "sandbox_network says nothing without a sandbox"),
+        ({"sandbox_processes": 2}, "sandbox_processes says nothing without a sandbox"),
+        ({**CONFINED, "sandbox_processes": 0}, "sandbox_processes is out of range"),
+        ({**CONFINED, "sandbox_memory_bytes": 2**63}, "sandbox_memory_bytes is out of range"),
+        ({**CONFINED, "sandbox_reads": ["data"]}, "x.toml: sandbox = true, and 'data' can't"),
+        ({**CONFINED, "sandbox_reads": ["/"]}, "sandbox = true, and / can't be read"),
+        ({**CONFINED, "command": ["/no/such"]}, "/no/such can't be run in the sandbox"),
         ({"kind": "command"}, "no command is named"),
         ({"kind": "command", "command": ["true"]}, "needs input_schema"),
         ({"kind": "function", "target": "no_such_module:f"}, "no_such_module"),
@@ -136,3 +152,36 @@ def test_embedded_models_are_known_and_whole() -> None:
         assert models.is_whole(model, file)
     with pytest.raises(ConfigError, match="there is no model 'x'"):
         models.find("x")
+
+
+async def test_a_command_runs_in_its_sandbox(tmp_path: Path) -> None:
+    script = "cat /dev/stdin; [ ! -e /root ] && [ ! -e /home ]"
+    file = AgentFile(**{
+        **CONFINED, "name": "x", "capability": "a.b@1", "command": ["/bin/sh", "-c", script],
+        "sandbox_reads": ["/usr/share"], "sandbox_processes": 5,
+    })  # fmt: skip
+    write_agent_file(tmp_path, file)
+    (agent,) = load_agents(tmp_path)
+    await agent.open()
+    assert await output(agent, {"x": 1}) == {"x": 1}
+
+
+@pytest.mark.parametrize("shown", ["", "home", "home/agents"])
+def test_the_nodes_home_is_shown_in_no_sandbox(shown: str, tmp_path: Path) -> None:
+    file = AgentFile(**CONFINED, name="x", capability="a.b@1", sandbox_reads=["/elsewhere"])
+    write_agent_file(
+        tmp_path / "home", msgspec.structs.replace(file, sandbox_reads=[str(tmp_path / shown)])
+    )
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for home in ("home", "link"):
+        with pytest.raises(ConfigError, match="where the node's keys are"):
+            load_agents(tmp_path / home)
+
+
+def test_what_is_to_run_in_a_sandbox_is_not_hosted_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_agent_file(tmp_path, AgentFile(**CONFINED, name="x", capability="a.b@1"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"x\.toml: sandbox = true, and there is no sandbox"):
+        load_agents(tmp_path)
