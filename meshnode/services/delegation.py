@@ -10,7 +10,7 @@ the award ends, however it does, the jobs under it end first; so whoever cancels
 that nothing works at it when that is so down to the last leaf.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,7 @@ from meshnode.errors import (
     HopsReached,
     JobFailed,
     MeshError,
+    StoreError,
     SubtasksReached,
 )
 from meshnode.ports import JsonValue, Left, Work
@@ -48,6 +49,11 @@ _REACHED: Final[dict[str, type[BoundReached]]] = {
 }
 #: Jobs that one award may have under it.
 _JOBS_MAX: Final = 1_000
+#: What the disk refuses is tried again after this, doubled each time, seconds.
+_HOLD_S: Final = 1.0
+_HOLD_S_MAX: Final = 30.0
+#: A job that nobody works at and that can't be read is given up after so many tries.
+_READS_MAX: Final = 6
 
 
 class Delegations:
@@ -99,25 +105,63 @@ class Delegations:
         header = execution.award.h
         if not (header.hops and header.budget.subtasks):
             return []  # nothing can have been handed on
+        jobs = await self._jobs(execution)
+        ending = [] if jobs is None else await self._end(execution, jobs)
         try:
-            jobs = [read_key(raw)[0] for _, raw in await self._keys(execution)]
-            ending = [job for job in jobs if await self._is_ending(execution, job)]
             states = [await self.broker.wait(job) for job in ending]
         except (MeshError, ProtocolError) as exc:
             self._unaccounted(execution, exc)
             return unaccounted(execution)
-        return rolled_up(states) if len(states) == len(jobs) else unaccounted(execution)
+        return rolled_up(states) if ending == jobs else unaccounted(execution)
 
-    async def _is_ending(self, execution: Execution, job: str) -> bool:
-        """End a job; False where it can't be read or written: others end all the same."""
-        try:
-            state = (await self.broker.journal(job)).state
-            if state.done is None:
-                await self.broker.cancel(job, reason="superior")
-        except (MeshError, ProtocolError) as exc:
-            self._unaccounted(execution, exc)
-            return False
-        return True
+    async def _jobs(self, execution: Execution) -> list[str] | None:
+        """Return the jobs under an award; None if they couldn't be read until its deadline."""
+        for pause_s in _pauses(execution):
+            try:
+                return sorted(read_key(raw)[0] for _, raw in await self._keys(execution))
+            except StoreError as exc:
+                self._held_up(execution, exc)
+                await trio.sleep(pause_s)
+            except MeshError as exc:
+                self._unaccounted(execution, exc)
+                return None
+        return None
+
+    async def _end(self, execution: Execution, jobs: Sequence[str]) -> list[str]:
+        """End the jobs under an award; return those that do end.
+
+        What the disk refuses is tried again until the award's deadline, when they end by
+        themselves: as long as one works on, nobody may be told that nothing does.  One
+        refusal holds up no other job.
+        """
+        left, ending, reads = list(jobs), [], 0
+        for pause_s in _pauses(execution):
+            refused = []
+            for job in left:
+                journal = None
+                try:
+                    journal = await self.broker.journal(job)
+                    if journal.state.done is None:
+                        await self.broker.cancel(job, reason="superior")
+                except StoreError as exc:
+                    if journal is not None or reads < _READS_MAX:
+                        refused.append(job)
+                        self._held_up(execution, exc)
+                    else:
+                        self._unaccounted(execution, exc)
+                except (MeshError, ProtocolError) as exc:
+                    self._unaccounted(execution, exc)
+                else:
+                    ending.append(job)
+            if not refused:
+                break
+            left, reads = refused, reads + 1
+            await trio.sleep(pause_s)
+        return sorted(ending)
+
+    def _held_up(self, execution: Execution, exc: Exception) -> None:
+        """Say that what is under an award can't be ended yet."""
+        self._emit("award.held_up", award=execution.name.hex(), why=str(exc))
 
     def _unaccounted(self, execution: Execution, exc: Exception) -> None:
         """Say that what was done is told as if all had been used."""
@@ -252,6 +296,15 @@ def _failure(job: str, done: Done) -> MeshError:
     if reached is not None:
         return reached(text)
     return JobFailed(text, job=job, state=done.state, reason=done.code)
+
+
+def _pauses(execution: Execution) -> Iterator[float]:
+    """Yield how long to wait after each refusal of the disk; end with the award's time."""
+    pause_s = _HOLD_S
+    yield pause_s
+    while trio.current_time() < execution.deadline_s:
+        pause_s = min(2 * pause_s, _HOLD_S_MAX)
+        yield pause_s
 
 
 def unaccounted(execution: Execution) -> list[Spent]:

@@ -407,6 +407,38 @@ def test_a_disk_that_is_full_when_a_job_is_given_up_ends_no_node(
     play(story)
 
 
+def test_a_full_disk_puts_the_answer_to_a_cancel_off_until_nothing_works_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaf = TextAgent(never)
+
+    async def story(mesh: SimMesh) -> None:
+        _, _, nodes = await three(mesh, leaf)
+        a, b, *_ = nodes
+        job = await a.submit(asking("text.high@1"), inputs("x"), TERMS)
+        await until(lambda: leaf.running == 1)
+        cancel, refusals = b.broker.cancel, 3
+
+        async def full(job: str, *, reason: str) -> None:
+            nonlocal refusals
+            refusals -= 1
+            if refusals >= 0:
+                await trio.lowlevel.checkpoint()
+                raise StoreError("the disk is full")
+            await cancel(job, reason=reason)
+
+        monkeypatch.setattr(b.broker, "cancel", full)
+        await a.cancel(job)
+        await ended(a, job)
+        assert leaf.running == 0, "when it is told, nothing works on it any more"
+        assert refusals < 0
+        told = [one.name for one in b.events.recent]
+        assert told.count("award.held_up") == 2, "the agent gave up once, its award twice"
+        assert "award.unaccounted" not in told
+
+    play(story)
+
+
 def test_who_is_done_hands_nothing_on_any_more() -> None:
     leaf = TextAgent()
     calls: list[AgentCall] = []
