@@ -24,9 +24,10 @@ from meshnode.services.directory import DirectoryService
 from meshnode.services.job_rows import JOBS
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Ledger
-from meshnode.services.seats import Seat, Seats
+from meshnode.services.seat import Seat
+from meshnode.services.seats import Seats
 from meshnode.services.sessions import Sessions
-from meshnode.services.shipping import Shipping, elected_of, epoch_of
+from meshnode.services.shipping import Shipping, elected_of, epoch_of, ships_as
 from meshnode.services.standby_choice import StandbyChoice
 from meshnode.services.standbys import Standbys, is_over, position_of
 from protocol.charter import Charter, read_charter, sign_charter
@@ -126,7 +127,7 @@ class Successions:
         seats.won = self._won
         seats.lost = self._lost
         seats.heard = self._heard
-        seats.tells = lambda seat: seat.chartered.name in self._shipping
+        seats.tells = self._tells
         standbys.grown = self._grown
 
     def work_for(self, jobs: Jobs) -> None:
@@ -278,7 +279,8 @@ class Successions:
         name = seat.chartered.name
         if name in self._shipping:
             known, scope = self._shipping[name]
-            if known.journal is journal:
+            epoch, _ = ships_as(seat, journal, self._context.peer)
+            if known.journal is journal and known.epoch == epoch:
                 return known
             scope.cancel()
         shipping = Shipping(
@@ -320,6 +322,11 @@ class Successions:
             await self._heard(seat)
         except StoreError as exc:
             self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+
+    def _tells(self, seat: Seat) -> int:
+        """Return as the broker of which epoch this node ships; 0 if it doesn't."""
+        shipping = self._shipping.get(seat.chartered.name)
+        return 0 if shipping is None else shipping[0].epoch
 
     def _stop_shipping(self, seat: Seat) -> None:
         if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:

@@ -10,7 +10,7 @@ from meshnode.domain.failover import Asked, Position, Turn
 from meshnode.node import Node
 from meshnode.services import shipping
 from meshnode.services.journal_copies import read_copies
-from meshnode.services.seats import Seat
+from meshnode.services.seat import Seat
 from meshnode.services.standbys import position_of
 from meshnode.services.successions import Successions
 from simulations.mesh import SimMesh
