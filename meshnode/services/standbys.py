@@ -7,6 +7,7 @@ before the answer: whoever takes a job over must have its inputs.
 Specified in protocol/spec/86-shipping.md.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -133,7 +134,7 @@ class Standbys:
             raise Malformed("this node is nobody's standby")
         if (no := await self._door.stranger(charter.owner)) is not None:
             raise Malformed(no.text)
-        if self._seats.held >= self._config.jobs_max:
+        if not self._has_room(charter.owner):
             raise Busy("the jobs that this node stands by for")
         owed_mc = sum(
             seat.chartered.charter.budget.cost_mc
@@ -149,6 +150,17 @@ class Standbys:
         row = await self._context.store.read(JOBS, charter.job)
         if row is not None or self._seats.of_job(charter.job) is not None:
             raise Malformed("this job's id is another's here")
+
+    def _has_room(self, owner: str) -> bool:
+        """Tell whether one more job of ``owner`` may come: others' must have room beside it.
+
+        An owner has as many as are free then, at most; so none can keep all others out.
+        """
+        held = Counter(
+            seat.chartered.charter.owner for seat in self._seats.all() if not seat.over
+        )
+        del held[self._context.peer]  # its own jobs are no standing by
+        return self._config.jobs_max - held.total() > held[owner]
 
     # --- what is here ---
 
