@@ -37,6 +37,7 @@ from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
+from meshnode.services.past_jobs import AWARD_CALLER
 from protocol.errors import ProtocolError
 from protocol.graph import encode_graph
 from protocol.keys import digest
@@ -315,4 +316,4 @@ def unaccounted(execution: Execution) -> list[Spent]:
 
 
 def _caller(execution: Execution) -> str:
-    return f"award:{execution.name.hex()}"
+    return AWARD_CALLER + execution.name.hex()

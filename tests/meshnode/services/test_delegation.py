@@ -483,6 +483,36 @@ def test_an_award_has_no_more_jobs_under_it_than_are_kept_account_of(
     play(story)
 
 
+def test_what_an_award_used_is_remembered_until_it_ends_however_short_history_is() -> None:
+    begun, goes_on = trio.Event(), trio.Event()
+    left: list[Left] = []
+
+    async def waits(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        await call.hand_on(calling("text.shout@1"), {"text": text})
+        begun.set()
+        await goes_on.wait()
+        left.append(await call.left())
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        broker = TextAgent(waits, name="wait", capability="text.wait@1", price_mc=20)
+        a, b, _ = await start(mesh, a=[], b=[broker], c=[TextAgent()])
+        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
+        await begun.wait()
+        late_ms = mesh.world.clock().now_ms() + 10**9
+        await trio.sleep(1.0)
+        assert await b.broker.forget(late_ms) == 0
+        goes_on.set()
+        state = await ended(a, job)
+        assert left == [Left(cost_mc=18, subtasks=9, hops=2)]
+        assert state.subtasks_used == 1
+        assert [row.level for row in spent(state)] == [1, 2]
+        assert await b.broker.forget(late_ms) == 1, "now it is nobody's any more"
+        assert await b.broker._context.store.scan(KEYS) == []
+
+    play(story)
+
+
 @pytest.mark.parametrize("terms", [{"depth_max": 0}, {"depth_max": 9}, {"subtasks_max": 1_001}])
 def test_bounds_out_of_range_are_refused(terms: dict[str, int]) -> None:
     async def story(mesh: SimMesh) -> None:
