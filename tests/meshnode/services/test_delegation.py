@@ -248,6 +248,60 @@ def test_two_jobs_under_one_award_share_what_it_gave() -> None:
     play(story)
 
 
+def test_items_of_one_award_that_hand_on_at_once_share_what_it_gave() -> None:
+    leaf = TextAgent(answers_after(5.0), concurrency_max=8)
+
+    async def story(mesh: SimMesh) -> None:
+        broker = Sub("text.shout@1", "high", concurrency_max=2)
+        a, b, _ = await start(mesh, a=[], b=[broker.agent], c=[leaf])
+        graph = TaskGraph("top")
+        each = {"text": graph.input("words").each}
+        graph.output("said", graph.task("text.high@1", each=each))
+        terms = Terms(budget_mc=1_000, subtasks_max=40, fan_out_max=10, hedges_pct=0)
+        job = await a.submit(graph.build(), inputs(*"abcdefgh"), terms)
+        state = await ended(a, job)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done
+        assert broker.refused == []
+        assert [unit.calls for unit in state.units.values()] == [2, 2, 2, 2]
+        assert (len(leaf.calls), state.subtasks_used) == (8, 8)
+        plans = [below.required_plan for below in sub_jobs(b)]
+        assert sum(plan.budget_mc == 30 for plan in plans) >= 4, "half of an award's money"
+
+    play(story)
+
+
+def test_handing_on_once_more_reads_none_of_what_went_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times, reads = 40, 0
+
+    async def often(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        for number in range(times):
+            await call.hand_on(calling("text.shout@1"), {"text": f"{number}"})
+            await call.left()
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        nonlocal reads
+        agent = TextAgent(often, name="often", capability="text.often@1", price_mc=100)
+        a, b, _ = await start(mesh, a=[], b=[agent], c=[TextAgent()])
+        journal = b.broker.journal
+
+        async def counted(job: str) -> Any:
+            nonlocal reads
+            reads += 1
+            return await journal(job)
+
+        monkeypatch.setattr(b.broker, "journal", counted)
+        terms = Terms(budget_mc=1_000, subtasks_max=times, fan_out_max=times, hedges_pct=0)
+        state = await ended(a, await a.submit(asking("text.often@1"), inputs("x"), terms))
+        assert state.subtasks_used == times
+        assert reads <= 2 * times, "once when it begins, and once when the award ends"
+
+    play(story)
+
+
 def test_a_cancel_reaches_the_last_leaf_before_it_is_acknowledged() -> None:
     leaf = TextAgent(never)
 
