@@ -159,8 +159,9 @@ class Seats:
         """
         if not seat.over:
             with trio.CancelScope(shield=True):
-                await self._write(seat, seat.view.promise, over=True)
-                seat.over, seat.telling = True, False
+                async with seat.turn:  # or what is being granted now would be written over
+                    await self._write(seat, seat.view.promise, over=True)
+                    seat.over, seat.telling = True, False
             seat.poke()
             self.ended(seat)
 
