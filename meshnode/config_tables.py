@@ -203,7 +203,7 @@ class StandbyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         enabled: Do so, and tell the mesh.
-        jobs_max: Jobs at once.
+        jobs_max: Jobs at once; no owner has more of them than are left for others.
     """
 
     enabled: bool = False

@@ -157,6 +157,7 @@ class Node:
             artifacts=self.artifacts,
             ledger=self.ledger,
         )
+        self.receipts.proof = self.successions.proof
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
         self.retention = Retention(context, broker=self.broker)

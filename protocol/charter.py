@@ -94,6 +94,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
         asked_ms: Unix time by the asker's clock.
         segment: Epoch of the newest journal segment that the asker has.
         count: Events of the job that it has, in all segments.
+        held: The newest epoch whose broker is known to have had the end that the asker has.
     """
 
     charter: bytes
@@ -101,6 +102,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
     asked_ms: Count
     segment: Count
     count: Count
+    held: Count = 0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

@@ -31,6 +31,10 @@ BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)
 _SPREAD: Final = 0.5
 #: Pause after an attempt that nobody took up, at least.
 BUSY_PAUSE_MS: Final = 500
+#: It doubles after so many of them, up to the most: a mesh that has no time is asked ever
+#: more rarely, and what may come to nothing lasts for about five minutes.
+_BUSY_EACH: Final = 8
+_BUSY_PAUSE_MS_MAX: Final = 8_000
 #: While all that are known refuse this broker, somebody else may be found, milliseconds.
 BARRED_GRACE_MS: Final = 3_000
 #: Refusals of those who are told, of all that refuse.
@@ -151,7 +155,7 @@ class Failures:
             return pause_ms(self.tries + self.unfetched, tried=True, share=share)
         if self.idle > IDLE_MAX:
             return AWAY_PAUSE_MS + int(AWAY_PAUSE_MS * _SPREAD * share)
-        return pause_ms(self.tries, tried=is_try(last), share=share)
+        return pause_ms(self.tries, tried=is_try(last), share=share, idle=self.idle)
 
 
 def inputs_were_lost(unit: Unit) -> bool:
@@ -160,16 +164,19 @@ def inputs_were_lost(unit: Unit) -> bool:
     return any(error is not None and error.blame == "artifact" for error in errors)
 
 
-def pause_ms(tries: int, *, tried: bool, share: float = 0.0) -> int:
+def pause_ms(tries: int, *, tried: bool, share: float = 0.0, idle: int = 0) -> int:
     """Return how long a unit rests before its next attempt.
 
     Args:
         tries: Attempts at which a contractor failed.
         tried: The last attempt was one of them; else nobody took it up.
         share: From 0 to 1: how much of the spread is added.
+        idle: Attempts that nobody took up.
     """
     pause = BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)]
-    pause = pause if tried else max(pause, BUSY_PAUSE_MS)
+    if not tried:
+        busy = BUSY_PAUSE_MS << (max(0, idle - 1) // _BUSY_EACH)
+        pause = max(pause, min(busy, _BUSY_PAUSE_MS_MAX))
     return pause + int(pause * _SPREAD * share)
 
 

@@ -204,18 +204,28 @@ def rolled_up(states: Sequence["JobState"]) -> list[Spent]:
             key = (row.level, row.subtask, row.peer)
             rows[key] = _sum(rows[key], row) if key in rows else row
     listed = [rows[key] for key in sorted(rows)]
-    if len(listed) <= SPENT_ROWS_MAX and _fitting(listed) == len(listed):
-        return listed
+    return few(listed, rows_max=SPENT_ROWS_MAX, bytes_max=_ROWS_BYTES_MAX)
+
+
+def few(rows: Sequence[Spent], *, rows_max: int, bytes_max: int) -> list[Spent]:
+    """Return ``rows``, or as many as that allows and what is left added up by level.
+
+    What contractors say of those below them is theirs to make long: whoever shows it, or
+    passes it on, holds no more of it than this.
+    """
+    fitting = _fitting(rows, bytes_max)
+    if len(rows) <= rows_max and fitting == len(rows):
+        return list(rows)
     rest: dict[int, Spent] = {}
-    told = min(_fitting(listed), SPENT_ROWS_MAX - len({row.level for row in listed}))
-    for row in listed[told:]:
+    told = min(fitting, rows_max - len({row.level for row in rows}))
+    for row in rows[told:]:
         nameless = msgspec.structs.replace(row, subtask="", peer="")
         level = row.level
         rest[level] = _sum(rest[level], nameless) if level in rest else nameless
-    return [*listed[:told], *rest.values()]
+    return [*rows[:told], *rest.values()]
 
 
-def _fitting(rows: Sequence[Spent]) -> int:
-    """Return how many of ``rows``, from the first on, have room in a receipt."""
+def _fitting(rows: Sequence[Spent], bytes_max: int) -> int:
+    """Return how many of ``rows``, from the first on, are no more than so many bytes."""
     sizes = accumulate(len(msgspec.msgpack.encode(row)) for row in rows)
-    return sum(size <= _ROWS_BYTES_MAX for size in sizes)
+    return sum(size <= bytes_max for size in sizes)

@@ -5,12 +5,17 @@ that came to nothing, was rejected or outrun has no cost, and shows as a try.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from meshnode.domain.bounds import spent
+from meshnode.domain.bounds import few, spent
 from meshnode.domain.job import JobState
 from protocol.receipts import Spent
+
+#: Of what contractors say that others did for a job, so much is shown by name.
+BELOW_ROWS_MAX: Final = 256
+BELOW_BYTES_MAX: Final = 32 * 1024
 
 
 @dataclass(slots=True)
@@ -41,7 +46,8 @@ class Costs:
         nodes: PeerId -> what it was awarded and paid, in the order of the first awards.
         total: All of it.
         below: What contractors had others do for it, and paid out of that: by level (1 for
-            what they awarded themselves), sub-task and node, as their receipts say.
+            what they awarded themselves), sub-task and node, as their receipts say; what is
+            more than can be shown is added up by level.
     """
 
     subtasks: dict[str, Cost]
@@ -54,6 +60,7 @@ def costs_of(state: JobState) -> Costs:
     """Return what the job has cost so far."""
     told = spent(state) if state.required_plan.subtasks else []
     below = [msgspec.structs.replace(row, level=row.level - 1) for row in told if row.level > 1]
+    below = few(below, rows_max=BELOW_ROWS_MAX, bytes_max=BELOW_BYTES_MAX)
     costs = Costs({name: Cost() for name in state.path}, {}, Cost(), below)
     for unit in state.units.values():
         for attempt in unit.attempts:

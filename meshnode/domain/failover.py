@@ -56,6 +56,14 @@ class Position(NamedTuple):
     segment: int
     events: int
 
+    def held_by(self, epoch: int) -> "Position":
+        """Return it as it counts where the job has ended, as the broker of ``epoch`` knew it.
+
+        Such a broker writes no segment.  What a majority has from it would count for less
+        than the segment of an earlier broker that nobody else ever had.
+        """
+        return self._replace(segment=max(self.segment, epoch))
+
 
 class Promise(NamedTuple):
     """What a member has granted last; it is written down before anyone hears of it.

@@ -12,7 +12,7 @@ from meshnode.domain.job import Attempt
 from meshnode.services.charges import Charges
 from meshnode.services.journals import JobJournal
 from meshnode.services.receipts import Receipts
-from meshnode.services.successions import Right
+from meshnode.services.rights import Right
 from protocol.keys import digest
 
 

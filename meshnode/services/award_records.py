@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
 from meshnode.errors import StoreError
-from meshnode.ports import Delete, Put, Write
+from meshnode.ports import Delete, Put, Store, Write
 from meshnode.services.bodies import (
     AWARD_BODY,
     RECEIPTS,
@@ -52,6 +52,16 @@ _REMEMBERED_BYTES_MAX: Final = 32 * 1024
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+async def is_open(store: Store, award: str) -> bool:
+    """Tell whether the award of that hash, in hex, was taken here and has no result yet.
+
+    Raises:
+        StoreError: The disk refused.
+    """
+    taken = await store.read(_AWARDS, award) is not None
+    return taken and await store.read(_RESULTS, award) is None
 
 
 class AwardRecords:

@@ -38,6 +38,7 @@ from meshnode.services.job_terms import Terms, check_terms
 from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from meshnode.services.partial_outputs import partial_outputs
+from meshnode.services.past_jobs import past_jobs
 from meshnode.services.resuming import left_of
 from meshnode.services.token_streams import Piece
 from protocol.codec import decode_as, encode
@@ -315,19 +316,11 @@ class Broker:
         Raises:
             StoreError: The disk refused; what was begun is finished by the next call.
         """
-        gone = {
-            job
-            for job, row in await self.jobs()
-            if row.done and (row.ended_ms or row.planned_ms) < before_ms
-        }
-        keys: dict[str, list[Write]] = {}
-        for key, raw in await self._context.store.scan(KEYS, count_max=_JOBS_MAX):
-            job, _ = read_key(raw)
-            keys.setdefault(job, []).append(Delete(KEYS, key))
-        for job in sorted(gone):
+        gone = await past_jobs(self._context.store, await self.jobs(), before_ms)
+        for job, keys in sorted(gone.items()):
             # Its row goes last: a crash before that leaves it to be found again.
             head = await JobJournal.forget(self._context, job)
-            await self._context.store.commit(Delete(JOBS, job), head, *keys.get(job, ()))
+            await self._context.store.commit(Delete(JOBS, job), head, *keys)
             self._journals.pop(job, None)
             self._ended.pop(job, None)
         return len(gone)

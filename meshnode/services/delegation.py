@@ -10,7 +10,7 @@ the award ends, however it does, the jobs under it end first; so whoever cancels
 that nothing works at it when that is so down to the last leaf.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ import trio
 
 from meshnode.domain.bounds import rolled_up
 from meshnode.domain.facts import Done
-from meshnode.domain.job import JobState
 from meshnode.domain.values import fingerprint
 from meshnode.errors import (
     AgentError,
@@ -28,6 +27,7 @@ from meshnode.errors import (
     HopsReached,
     JobFailed,
     MeshError,
+    StoreError,
     SubtasksReached,
 )
 from meshnode.ports import JsonValue, Left, Work
@@ -36,8 +36,10 @@ from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
+from meshnode.services.journals import JobJournal
+from meshnode.services.past_jobs import AWARD_CALLER
 from protocol.errors import ProtocolError
-from protocol.graph import encode_graph
+from protocol.graph import TaskGraph, encode_graph
 from protocol.keys import digest
 from protocol.receipts import Spent
 
@@ -48,6 +50,11 @@ _REACHED: Final[dict[str, type[BoundReached]]] = {
 }
 #: Jobs that one award may have under it.
 _JOBS_MAX: Final = 1_000
+#: What the disk refuses is tried again after this, doubled each time, seconds.
+_HOLD_S: Final = 1.0
+_HOLD_S_MAX: Final = 30.0
+#: A job that nobody works at and that can't be read is given up after so many tries.
+_READS_MAX: Final = 6
 
 
 class Delegations:
@@ -73,18 +80,14 @@ class Delegations:
         """Return what may be handed on under an award."""
         return Under(self, execution)
 
-    async def states(self, execution: Execution) -> list[JobState]:
+    async def jobs(self, execution: Execution) -> list[JobJournal]:
         """Return the jobs under an award, in no order that means anything.
 
         Raises:
             StoreError: They can't be read.
         """
         found = await self._keys(execution)
-        return [(await self.broker.journal(read_key(raw)[0])).state for _, raw in found]
-
-    async def count(self, execution: Execution) -> int:
-        """Return how many jobs are under an award."""
-        return len(await self._keys(execution))
+        return [await self.broker.journal(read_key(raw)[0]) for _, raw in found]
 
     async def _keys(self, execution: Execution) -> Sequence[tuple[str, bytes]]:
         return await self._store.scan(KEYS, f"{_caller(execution)}/", count_max=_JOBS_MAX)
@@ -99,25 +102,63 @@ class Delegations:
         header = execution.award.h
         if not (header.hops and header.budget.subtasks):
             return []  # nothing can have been handed on
+        jobs = await self._jobs(execution)
+        ending = [] if jobs is None else await self._end(execution, jobs)
         try:
-            jobs = [read_key(raw)[0] for _, raw in await self._keys(execution)]
-            ending = [job for job in jobs if await self._is_ending(execution, job)]
             states = [await self.broker.wait(job) for job in ending]
         except (MeshError, ProtocolError) as exc:
             self._unaccounted(execution, exc)
             return unaccounted(execution)
-        return rolled_up(states) if len(states) == len(jobs) else unaccounted(execution)
+        return rolled_up(states) if ending == jobs else unaccounted(execution)
 
-    async def _is_ending(self, execution: Execution, job: str) -> bool:
-        """End a job; False where it can't be read or written: others end all the same."""
-        try:
-            state = (await self.broker.journal(job)).state
-            if state.done is None:
-                await self.broker.cancel(job, reason="superior")
-        except (MeshError, ProtocolError) as exc:
-            self._unaccounted(execution, exc)
-            return False
-        return True
+    async def _jobs(self, execution: Execution) -> list[str] | None:
+        """Return the jobs under an award; None if they couldn't be read until its deadline."""
+        for pause_s in _pauses(execution):
+            try:
+                return sorted(read_key(raw)[0] for _, raw in await self._keys(execution))
+            except StoreError as exc:
+                self._held_up(execution, exc)
+                await trio.sleep(pause_s)
+            except MeshError as exc:
+                self._unaccounted(execution, exc)
+                return None
+        return None
+
+    async def _end(self, execution: Execution, jobs: Sequence[str]) -> list[str]:
+        """End the jobs under an award; return those that do end.
+
+        What the disk refuses is tried again until the award's deadline, when they end by
+        themselves: as long as one works on, nobody may be told that nothing does.  One
+        refusal holds up no other job.
+        """
+        left, ending, reads = list(jobs), [], 0
+        for pause_s in _pauses(execution):
+            refused = []
+            for job in left:
+                journal = None
+                try:
+                    journal = await self.broker.journal(job)
+                    if journal.state.done is None:
+                        await self.broker.cancel(job, reason="superior")
+                except StoreError as exc:
+                    if journal is not None or reads < _READS_MAX:
+                        refused.append(job)
+                        self._held_up(execution, exc)
+                    else:
+                        self._unaccounted(execution, exc)
+                except (MeshError, ProtocolError) as exc:
+                    self._unaccounted(execution, exc)
+                else:
+                    ending.append(job)
+            if not refused:
+                break
+            left, reads = refused, reads + 1
+            await trio.sleep(pause_s)
+        return sorted(ending)
+
+    def _held_up(self, execution: Execution, exc: Exception) -> None:
+        """Say that what is under an award can't be ended yet."""
+        self._emit("award.held_up", award=execution.name.hex(), why=str(exc))
 
     def _unaccounted(self, execution: Execution, exc: Exception) -> None:
         """Say that what was done is told as if all had been used."""
@@ -135,6 +176,39 @@ class _Wish:
     deadline_s: float
 
 
+class _Tally:
+    """What the jobs under an award have used or reserved, added up as they come and end."""
+
+    def __init__(self, jobs: Iterable[JobJournal]) -> None:
+        self.count = 0
+        self._open: list[JobJournal] = []
+        self._cost_mc = self._subtasks = 0
+        for journal in jobs:
+            self.add(journal)
+
+    def add(self, journal: JobJournal) -> None:
+        """Count one more job."""
+        self.count += 1
+        self._open.append(journal)
+
+    def used(self) -> tuple[int, int, int]:
+        """Return money, sub-tasks, and how many jobs have not ended."""
+        still: list[JobJournal] = []
+        for journal in self._open:
+            if journal.done is None:
+                still.append(journal)
+            else:
+                self._cost_mc += journal.state.spent_mc
+                self._subtasks += journal.state.subtasks_used
+        self._open = still
+        plans = [journal.state.required_plan for journal in still]
+        return (
+            self._cost_mc + sum(plan.budget_mc for plan in plans),
+            self._subtasks + sum(plan.subtasks for plan in plans),
+            len(still),
+        )
+
+
 class Under:
     """What one award lets its agent hand on; all of its calls share it."""
 
@@ -142,18 +216,30 @@ class Under:
         self._delegations = delegations
         self._execution = execution
         self._lock = trio.Lock()  # what is left is reserved by one at a time
+        self._known: _Tally | None = None
 
     async def left(self) -> Left:
         """Return what may still be handed on."""
+        return (await self._left())[0]
+
+    async def _left(self) -> tuple[Left, int]:
+        """Return what may still be handed on, and how many calls may do so.
+
+        A call for each item that isn't done, but for those whose jobs go on.
+        """
         header = self._execution.award.h
-        budget = header.budget
-        cost_mc, subtasks = budget.cost_mc, budget.subtasks
-        if header.hops and subtasks:
-            for state in await self._delegations.states(self._execution):
-                plan, over = state.required_plan, state.done is not None
-                cost_mc -= state.spent_mc if over else plan.budget_mc
-                subtasks -= state.subtasks_used if over else plan.subtasks
-        return Left(cost_mc=cost_mc, subtasks=subtasks, hops=header.hops)
+        cost_mc, subtasks, hops = header.budget.cost_mc, header.budget.subtasks, header.hops
+        if not (hops and subtasks):
+            return Left(cost_mc=cost_mc, subtasks=subtasks, hops=hops), 1
+        used_mc, used, at_work = (await self._tally()).used()
+        waiting = self._execution.award.items - self._execution.items_done - at_work
+        left = Left(cost_mc=cost_mc - used_mc, subtasks=subtasks - used, hops=hops)
+        return left, max(1, waiting)
+
+    async def _tally(self) -> _Tally:
+        if self._known is None:
+            self._known = _Tally(await self._delegations.jobs(self._execution))
+        return self._known
 
     async def run(
         self,
@@ -190,27 +276,39 @@ class Under:
         known = await self._delegations.found(execution, key)
         if known is not None:
             return known
-        if await self._delegations.count(execution) >= _JOBS_MAX:
+        if (await self._tally()).count >= _JOBS_MAX:
             raise SubtasksReached(
                 f"{_JOBS_MAX} jobs were handed on under this award: more are not accounted for",
                 hint="hand on more at once",
             )
-        left = await self.left()
-        _check(left, wish, units=len(graph.subtasks))
+        left, waiting = await self._left()
+        units = len(graph.subtasks)
+        _check(left, wish, units=units)
         terms = Terms(
-            budget_mc=left.cost_mc if wish.budget_mc is None else wish.budget_mc,
+            budget_mc=left.cost_mc // waiting if wish.budget_mc is None else wish.budget_mc,
             deadline_s=wish.deadline_s - trio.current_time(),
             idempotency_key=key,
             traceparent=execution.award.h.traceparent,
             hedges_pct=0,
             depth_max=left.hops,
             fan_out_max=FAN_OUT,
-            subtasks_max=left.subtasks,
+            subtasks_max=max(units, left.subtasks // waiting),
             under=execution.name,
         )
-        return await self._delegations.broker.submit(
-            graph, wish.inputs, terms, caller=_caller(execution)
-        )
+        return await self._submit(graph, wish.inputs, terms)
+
+    async def _submit(
+        self, graph: TaskGraph, inputs: Mapping[str, JsonValue], terms: Terms
+    ) -> str:
+        """Begin a job, and count it."""
+        tally, broker = await self._tally(), self._delegations.broker
+        try:
+            job = await broker.submit(graph, inputs, terms, caller=_caller(self._execution))
+            tally.add(await broker.journal(job))
+        except BaseException:
+            self._known = None  # it may have begun all the same
+            raise
+        return job
 
 
 def _check(left: Left, wish: _Wish, *, units: int) -> None:
@@ -254,6 +352,15 @@ def _failure(job: str, done: Done) -> MeshError:
     return JobFailed(text, job=job, state=done.state, reason=done.code)
 
 
+def _pauses(execution: Execution) -> Iterator[float]:
+    """Yield how long to wait after each refusal of the disk; end with the award's time."""
+    pause_s = _HOLD_S
+    yield pause_s
+    while trio.current_time() < execution.deadline_s:
+        pause_s = min(2 * pause_s, _HOLD_S_MAX)
+        yield pause_s
+
+
 def unaccounted(execution: Execution) -> list[Spent]:
     """Return what is told where nobody can tell what was done under an award: all of it."""
     header = execution.award.h
@@ -262,4 +369,4 @@ def unaccounted(execution: Execution) -> list[Spent]:
 
 
 def _caller(execution: Execution) -> str:
-    return f"award:{execution.name.hex()}"
+    return AWARD_CALLER + execution.name.hex()

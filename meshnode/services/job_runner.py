@@ -61,8 +61,9 @@ from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
+from meshnode.services.rights import Right
 from meshnode.services.step_facts import failed, replanned
-from meshnode.services.successions import Right, Successions
+from meshnode.services.successions import Successions
 from protocol.errors import ProtocolError
 
 #: The view is looked at again after this, even if nothing happened, seconds.

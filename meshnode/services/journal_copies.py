@@ -73,9 +73,16 @@ def grow(key: str, segment: SegmentExport, *, first: int) -> list[Write]:
 
 
 async def replace(
-    context: Context, charter: bytes, segments: Sequence[SegmentExport], *, since: int
+    context: Context,
+    charter: bytes,
+    segments: Sequence[SegmentExport],
+    *,
+    since: int,
+    also: Sequence[Write] = (),
 ) -> str:
     """Keep ``segments`` in the place of all from epoch ``since`` on: both, or neither.
+
+    ``also`` is written with them.
 
     Return what the last of them is kept under.
 
@@ -83,7 +90,7 @@ async def replace(
         StoreError: The disk refused.
     """
     old = [key for key in await keys(context, charter) if _epoch(key) >= since]
-    writes: list[Write] = [Delete(HEADS, key) for key in old]
+    writes: list[Write] = [*also, *(Delete(HEADS, key) for key in old)]
     key = ""
     for segment in segments:
         epoch = decode_segment(segment.header).epoch

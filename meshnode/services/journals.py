@@ -479,11 +479,11 @@ class JobJournal:
 
     def adopt(self, segments: Sequence[SegmentExport]) -> None:
         """Be what another broker wrote; all of it is durable here."""
-        last = segments[-1]
-        grown = last.header == self._header and self._following
-        self._following = True
-        if grown and len(segments) == len(self._before) + 1:
-            self.follow_on(last.events[len(self._events) - self._first :], last.head)
+        last, here = segments[-1], self._events[self._first :]
+        # A header names the head that it follows, so what goes before is the same, too.
+        same = last.header == self._header and last.events[: len(here)] == here
+        if same and self._following:
+            self.follow_on(last.events[len(here) :], last.head)
             return
         self._header, self._segment = last.header, decode_segment(last.header)
         self._before = segments[:-1]

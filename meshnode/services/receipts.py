@@ -5,19 +5,22 @@ is due is for afterwards: a restart, a peer that was away.  What was acknowledge
 taken off it now and then; sent once more, an acceptance is answered the same.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from meshnode.errors import Busy, StoreError, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Write
-from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, ReceiptRow
+from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, SUCCEED, ReceiptRow
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from protocol.codec import decode_as, encode
 from protocol.errors import ErrorCode, RemoteProtocolError
-from protocol.messages import read_message
+from protocol.messages import Header, read_message
 from protocol.receipts import Acceptance
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
@@ -45,7 +48,12 @@ def receipt_time(key: str, *, now_ms: int) -> Put:
 
 
 class Receipts:
-    """Delivers the broker's halves of receipts."""
+    """Delivers the broker's halves of receipts.
+
+    Attributes:
+        proof: Returns the certificate by which this node was the broker that signed a
+            header, or nothing.
+    """
 
     def __init__(self, context: Context, *, sessions: Sessions) -> None:
         self._context = context
@@ -56,6 +64,7 @@ class Receipts:
         self._look = trio.Event()
         self._stir = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self.proof: Callable[[Header], Awaitable[bytes]] = _no_proof
 
     def deliver(self, award: bytes, peer: str, acceptance: bytes) -> None:
         """Deliver an acceptance that was just written down; later, if it can't be now."""
@@ -131,7 +140,7 @@ class Receipts:
 
     async def _send(self, key: str, peer: str, acceptance: bytes) -> None:
         try:
-            await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
+            await self._tell(peer, acceptance)
         except (Unreachable, StreamLost, RequestTimeout, Busy) as exc:
             self._context.emit("acceptance.undelivered", peer=peer, why=str(exc))
             return
@@ -149,7 +158,29 @@ class Receipts:
         if len(self._settled) >= _SETTLED_MAX or (self._more and not self._sending):
             self._look.set()
 
+    async def _tell(self, peer: str, acceptance: bytes) -> None:
+        """Send an acceptance; to one that never heard of its broker with what proves it."""
+        try:
+            await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
+        except RequestFailed as exc:
+            if exc.failure != ErrorCode.STALE:
+                raise
+            said = read_message(acceptance, Acceptance, network=self._context.network)
+            proof = await self.proof(said.h)
+            if not proof:
+                raise
+            try:
+                await self._sessions.request(peer, SUCCEED, proof, timeout_s=_TIMEOUT_S)
+            except RequestFailed as late:  # it knows a later one, and counts this one, too
+                self._context.emit("succeed.unheard", peer=peer, job=said.h.job, why=str(late))
+            await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
+
     async def rows(self) -> list[ReceiptRow]:
         """Return every finished contract that this node keeps, as broker or contractor."""
         found = await self._context.store.scan(RECEIPTS)
         return [decode_as(raw, RECEIPT_ROW) for _, raw in found]
+
+
+async def _no_proof(_: Header) -> bytes:
+    await trio.lowlevel.checkpoint()
+    return b""

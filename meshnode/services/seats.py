@@ -17,17 +17,15 @@ from meshnode.domain.failover import (
     Asked,
     Candidacy,
     Granted,
-    Mandate,
     Position,
     Promise,
     Refused,
-    Rules,
     Turn,
 )
-from meshnode.domain.failover import Seat as View
 from meshnode.errors import MeshError, StoreError
 from meshnode.ports import Delete, Put
 from meshnode.services.context import Context
+from meshnode.services.seat import Seat, SeatRow
 from meshnode.services.sessions import Incoming, Sessions
 from protocol.charter import (
     Answer,
@@ -58,79 +56,7 @@ _ANSWER_S_MAX: Final = 5.0
 _AGAIN_S: Final = 0.5
 
 
-class SeatRow(msgspec.Struct, frozen=True):
-    """A seat as it outlives a restart.
-
-    Attributes:
-        charter: The charter's envelope.
-        epoch: The highest that was granted.
-        broker: To whom.
-        until_ms: By this node's clock, nothing later is granted to another before.
-        over: The job has ended: nobody stands any more.
-        given: The highest epoch that was granted to another; 0 for none.
-    """
-
-    charter: bytes
-    epoch: int
-    broker: str
-    until_ms: int
-    over: bool = False
-    given: int = 0
-
-
 _ROW: Final = msgspec.msgpack.Decoder(SeatRow)
-
-
-class Seat:
-    """One job's members as this node, one of them, sees them.
-
-    Attributes:
-        envelope: The charter's.
-        chartered: What it says.
-        rules: Of its members.
-        view: What is known.
-        certificate: Of the newest epoch that was won, as far as it is known.
-        newest: Which epoch that is, and its broker.
-        over: The job has ended: a majority has its last event, or it never began.
-        ended: The last event is here, whoever else has it.
-        safe: Events of the job that a majority of the members has, as far as one that isn't
-            its broker knows.
-        given: The highest epoch that was granted to another, whatever was asked for since.
-        changed: Set, and made anew, whenever something here is another.
-    """
-
-    def __init__(self, envelope: bytes, chartered: Chartered, me: str, now_ms: int) -> None:
-        charter = chartered.charter
-        mandate = Mandate(
-            chartered.members, charter.first_epoch, charter.lease_ms, charter.skew_ms
-        )
-        self.envelope = envelope
-        self.chartered = chartered
-        self.rules = Rules(mandate)
-        self.view: View = self.rules.seat(me, Position(0, 0), now_ms=now_ms)
-        self.certificate = b""
-        self.newest: tuple[int, str] = (0, "")
-        self.over = self.ended = False
-        self.safe = self.given = 0
-        self.changed = trio.Event()
-        self.grants: dict[str, bytes] = {}  # of the epoch that is asked for, by member
-        self.turn = trio.Lock()  # one step at a time: each is written down before the next
-        self.position = Position(0, 0)
-
-    @property
-    def job(self) -> str:
-        """Its id."""
-        return self.chartered.charter.job
-
-    def poke(self) -> None:
-        """Wake whoever waits for a change."""
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def moved(self, position: Position, *, ended: bool) -> None:
-        """Have so much of the journal, with the job's last event or without."""
-        self.position, self.ended = position, ended
-        self.view = self.view._replace(position=position)
 
 
 Tell = Callable[[Seat], Awaitable[None]]
@@ -151,7 +77,7 @@ class Seats:
         self.ended: Callable[[Seat], None] = lambda _: None
         self.heard: Tell = _nobody  # that a majority has the end
         self.admit: Callable[[Chartered], Awaitable[None]] = _admit_none
-        self.tells: Callable[[Seat], bool] = lambda _: False
+        self.tells: Callable[[Seat], int] = lambda _: 0  # as the broker of which epoch
         sessions.handle(EPOCH, self._on_epoch)
 
     async def load(self) -> None:
@@ -174,7 +100,7 @@ class Seats:
             seat = Seat(row.charter, chartered, self._context.peer, now_ms)
             promise = Promise(row.epoch, row.broker, row.until_ms)
             seat.view = seat.rules.restarted(seat.view._replace(promise=promise), now_ms=now_ms)
-            seat.over, seat.given = row.over, row.given
+            seat.over, seat.given, seat.held = row.over, row.given, row.held
             self._seats[chartered.name] = seat
 
     async def run(self) -> None:
@@ -233,14 +159,15 @@ class Seats:
         """
         if not seat.over:
             with trio.CancelScope(shield=True):
-                await self._write(seat, seat.view.promise, over=True)
-                seat.over = True
+                async with seat.turn:  # or what is being granted now would be written over
+                    await self._write(seat, seat.view.promise, over=True)
+                    seat.over, seat.telling = True, False
             seat.poke()
             self.ended(seat)
 
     def _reopen(self, seat: Seat) -> None:
         """Stand again: a member hasn't the end, and who had to tell it may be gone."""
-        seat.over = False
+        seat.over, seat.telling = False, True
         seat.poke()
         if self._nursery is not None:
             self._nursery.start_soon(self._attend, seat)
@@ -320,10 +247,12 @@ class Seats:
             if seat is None:
                 await self.admit(chartered)
                 seat = await self.take(ask.charter, chartered)
-        theirs = Position(ask.segment, ask.count)
-        if seat.over and theirs >= seat.position:
-            return encode(Answer(b"", 0, "", over=True))
-        if seat.over and not self.tells(seat):
+        here = Position(ask.segment, ask.count)
+        theirs = here.held_by(ask.held)
+        over = seat.over and (here == seat.here or theirs >= seat.position)
+        # Whoever asks for a later epoch than the next one may have granted one: what is being
+        # shipped as an earlier broker it wouldn't take in.
+        if seat.over and not over and ask.epoch > self.tells(seat) + 1:
             self._reopen(seat)
         async with seat.turn:
             asked = Asked(ask.epoch, incoming.peer, ask.asked_ms, theirs)
@@ -331,8 +260,8 @@ class Seats:
             await self._do(seat, turn)
         (_, said) = turn.sends[0]
         if isinstance(said, Refused):
-            return encode(Answer(b"", max(0, said.epoch), said.broker))
-        return encode(Answer(self._grant(seat, said.broker, ask), 0, ""))
+            return encode(Answer(b"", max(0, said.epoch), said.broker, over=over))
+        return encode(Answer(self._grant(seat, said.broker, ask), 0, "", over=over))
 
     def _grant(self, seat: Seat, broker: str, ask: Ask) -> bytes:
         grant = Grant(
@@ -387,7 +316,8 @@ class Seats:
                 return False
             if before is None or before.epoch != asks.epoch:
                 seat.grants.clear()
-            mine = Ask(seat.envelope, asks.epoch, asks.asked_ms, *seat.view.position)
+            held = seat.held if seat.ended else 0
+            mine = Ask(seat.envelope, asks.epoch, asks.asked_ms, *seat.here, held)
             seat.grants[self._context.peer] = self._grant(seat, self._context.peer, mine)
         async with trio.open_nursery() as nursery:
             for member, _ in turn.sends:
@@ -401,7 +331,8 @@ class Seats:
             raw = await self._sessions.request(member, EPOCH, encode(mine), timeout_s=timeout_s)
             answer = read_answer(raw)
             # One that hasn't the end waits for it: whoever says that it is over will tell it.
-            if answer.over and (seat.ended or self._never_began(seat, member)):
+            knows = seat.ended or self._never_began(seat, member)
+            if answer.over and knows and not seat.telling:
                 await self.end(seat)
                 await self.heard(seat)
                 return
@@ -440,6 +371,9 @@ class Seats:
             seat.grants[member] = envelope
             fresh = seat.rules.has_won(seat.view) and seat.newest != (epoch, grant.broker)
             if fresh:
+                if seat.ended:  # it writes no segment of its own
+                    await self._context.store.commit(self.holding(seat, epoch))
+                    self.hold(seat, epoch)
                 ordered = [
                     seat.grants[one] for one in seat.chartered.members if one in seat.grants
                 ]
@@ -460,21 +394,37 @@ class Seats:
             if turn.writes is not None:
                 if turn.writes.broker != self._context.peer:
                     seat.given = max(seat.given, turn.writes.epoch)
-                await self._write(seat, turn.writes)
+                await self._write(seat, turn.writes, over=seat.over)
             seat.view = turn.seat._replace(position=seat.position)
             seat.poke()
 
     async def _write(self, seat: Seat, promise: Promise, *, over: bool = False) -> None:
-        row = SeatRow(
-            seat.envelope,
-            max(0, promise.epoch),
-            promise.broker,
-            promise.until_ms,
-            over,
-            seat.given,
-        )
-        key = seat.chartered.name.hex()
-        await self._context.store.commit(Put(SEATS, key, encode(row)))
+        await self._context.store.commit(_row(seat, promise, over=over))
+
+    def holding(self, seat: Seat, epoch: int) -> Put:
+        """Return what writes down that the broker of ``epoch`` had the end that is here.
+
+        Committed under :attr:`Seat.turn`, and told by :meth:`hold` then.
+        """
+        return _row(seat, seat.view.promise, over=seat.over, held=epoch)
+
+    def hold(self, seat: Seat, epoch: int) -> None:
+        """Count the end that is here by the epoch of that broker: it is written down."""
+        seat.held = max(seat.held, epoch)
+        seat.moved(seat.here, ended=seat.ended)
+
+
+def _row(seat: Seat, promise: Promise, *, over: bool, held: int = 0) -> Put:
+    row = SeatRow(
+        seat.envelope,
+        max(0, promise.epoch),
+        promise.broker,
+        promise.until_ms,
+        over,
+        seat.given,
+        max(seat.held, held),
+    )
+    return Put(SEATS, seat.chartered.name.hex(), encode(row))
 
 
 async def _nobody(_: Seat) -> None:

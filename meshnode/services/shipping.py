@@ -28,7 +28,8 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
 from meshnode.services.journals import JobJournal
-from meshnode.services.seats import Seat, Seats
+from meshnode.services.seat import Seat
+from meshnode.services.seats import Seats
 from meshnode.services.sessions import Sessions
 from meshnode.services.signer import Topic
 from protocol.codec import encode
@@ -63,6 +64,8 @@ class Shipping:
     Attributes:
         journal: Of this node, the broker.
         seat: Of the job.
+        epoch: As whose broker this node ships: a later one than wrote a journal that has
+            ended.
     """
 
     def __init__(
@@ -81,8 +84,11 @@ class Shipping:
         self._seats = seats
         self._sessions = sessions
         self._artifacts = artifacts
+        self.epoch, self._certificate = ships_as(seat, journal, context.peer)
         #: Member -> events of the job that it has.
         self._has: dict[str, int] = {}
+        #: Members that know that the end is that of this broker too.
+        self._know_end: set[str] = set()
         self._moved = trio.Event()
 
     async def run(self) -> None:
@@ -98,11 +104,19 @@ class Shipping:
     def safe(self) -> int:
         """Events of the job that a majority of the members has, this one among them.
 
-        All, once the charter has expired: nobody goes on with less any more.
+        All, once the charter has expired: nobody goes on with less any more.  Who has the
+        last one from an earlier broker only might give it up for another story.
         """
+        segments = self.journal.segments
+        count = _count(segments)
         if self._seats.is_past(self.seat):
-            return _count(self.journal.segments)
-        have = sorted([_count(self.journal.segments), *self._has.values()], reverse=True)
+            return count
+        short = count - 1 if _is_over(segments) else count
+        theirs = (
+            events if member in self._know_end else min(events, short)
+            for member, events in self._has.items()
+        )
+        have = sorted([count, *theirs], reverse=True)
         majority = self.seat.chartered.majority
         return have[majority - 1] if len(have) >= majority else 0
 
@@ -133,7 +147,8 @@ class Shipping:
         retry_s = _RETRY_S
         while not self._seats.is_past(self.seat):
             self._moved_to(self.journal.segments)
-            if self._is_all(place):
+            owes_end = _is_over(self.journal.segments) and member not in self._know_end
+            if self._is_all(place) and not owes_end:
                 if self.journal.done is not None:
                     return
                 with trio.move_on_after(_LOOK_S):
@@ -152,7 +167,7 @@ class Shipping:
     def _moved_to(self, segments: Sequence[SegmentExport]) -> None:
         """Count what this node has, while it is the broker."""
         position = Position(decode_segment(segments[-1].header).epoch, _count(segments))
-        self.seat.moved(position, ended=peek(segments[-1].head).t == END)
+        self.seat.moved(position, ended=_is_over(segments))
 
     def _is_all(self, place: tuple[int, int]) -> bool:
         segments = self.journal.segments
@@ -173,6 +188,8 @@ class Shipping:
         place = self._place(segments, told)
         if ship.head or first < 0:  # else it is kept in memory only
             self._has[member] = _count(segments[: place[0]]) + max(0, place[1])
+            if last and _is_over(segments) and place == (number, len(segment.events)):
+                self._know_end.add(member)
             self._moved.set()
             self._moved = trio.Event()
             self.journal.poke()
@@ -221,13 +238,6 @@ class Shipping:
             if unit is not None and fact.attempt < len(unit.attempts):
                 return unit.attempts[fact.attempt].peer
         return self._context.peer
-
-    @property
-    def _certificate(self) -> bytes:
-        """What lets this node ship: of a later epoch than the journal's if that has ended."""
-        return (
-            self.seat.certificate if self._seats.is_broker(self.seat) else b""
-        ) or self._elected.certificate
 
     @property
     def _elected(self) -> Elected:
@@ -296,6 +306,19 @@ def artifacts_of(fact: Fact) -> dict[bytes, int]:
         case _:
             pass
     return {ref.artifact: ref.size for ref in refs}
+
+
+def ships_as(seat: Seat, journal: JobJournal, me: str) -> tuple[int, bytes]:
+    """Return epoch and certificate that let a node ship a journal."""
+    if seat.newest[1] == me and seat.certificate:
+        return seat.newest[0], seat.certificate
+    elected = journal.state.elected
+    assert elected is not None, "only jobs with a charter are shipped"
+    return elected.epoch, elected.certificate
+
+
+def _is_over(segments: Sequence[SegmentExport]) -> bool:
+    return peek(segments[-1].head).t == END
 
 
 def _count(segments: Sequence[SegmentExport]) -> int:

@@ -19,7 +19,7 @@ from meshnode.ports import Put
 from meshnode.services.artifacts import Artifacts, Wanted
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
-from meshnode.services.seats import Seat
+from meshnode.services.seat import Seat
 from meshnode.services.shipping import artifacts_of
 from protocol.journal import decode_event
 from protocol.keys import digest

@@ -7,6 +7,7 @@ before the answer: whoever takes a job over must have its inputs.
 Specified in protocol/spec/86-shipping.md.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,7 +30,8 @@ from meshnode.services.journal_copies import (
     replace,
 )
 from meshnode.services.ledger import Ledger
-from meshnode.services.seats import Seat, Seats
+from meshnode.services.seat import Seat
+from meshnode.services.seats import Seats
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.standby_artifacts import StandbyArtifacts
 from protocol.charter import Chartered, Epoch, read_certificate
@@ -132,7 +134,7 @@ class Standbys:
             raise Malformed("this node is nobody's standby")
         if (no := await self._door.stranger(charter.owner)) is not None:
             raise Malformed(no.text)
-        if self._seats.held >= self._config.jobs_max:
+        if not self._has_room(charter.owner):
             raise Busy("the jobs that this node stands by for")
         owed_mc = sum(
             seat.chartered.charter.budget.cost_mc
@@ -148,6 +150,17 @@ class Standbys:
         row = await self._context.store.read(JOBS, charter.job)
         if row is not None or self._seats.of_job(charter.job) is not None:
             raise Malformed("this job's id is another's here")
+
+    def _has_room(self, owner: str) -> bool:
+        """Tell whether one more job of ``owner`` may come: others' must have room beside it.
+
+        An owner has as many as are free then, at most; so none can keep all others out.
+        """
+        held = Counter(
+            seat.chartered.charter.owner for seat in self._seats.all() if not seat.over
+        )
+        del held[self._context.peer]  # its own jobs are no standing by
+        return self._config.jobs_max - held.total() > held[owner]
 
     # --- what is here ---
 
@@ -298,6 +311,8 @@ class Standbys:
             and place < len(copy.shared)
             and ship.head == copy.shared[place].head
         ):
+            if _ends(ship.head):
+                await self._hold(seat, won)
             return False  # all of it is here
         if copy.size + sum(map(len, ship.events)) > _JOURNAL_BYTES_MAX:
             raise Busy("the room for one job's journal")
@@ -310,9 +325,20 @@ class Standbys:
             return False
         async with seat.turn:  # nobody is granted anything between the look and the commit
             self._seats.need_newest(seat, won.epoch)
-            await self._keep(seat, copy, place, ship, [*there, *ship.events])
+            made = SegmentExport(ship.header, [*there, *ship.events], ship.head)
+            held = won.epoch if _ends(ship.head) else 0
+            await self._keep(seat, copy, place, made, held=held)
         copy.staged = (b"", [])
         return True
+
+    async def _hold(self, seat: Seat, won: Epoch) -> None:
+        """Note that the end that is here is what another broker has, too."""
+        async with seat.turn:
+            self._seats.need_newest(seat, won.epoch)
+            await self._context.store.commit(self._seats.holding(seat, won.epoch))
+            self._seats.hold(seat, won.epoch)
+        if seat.telling:  # which that broker does
+            await self._seats.end(seat)
 
     def _place(self, copy: _Copy, ship: Ship) -> int | None:
         """Return where the segment of ``ship`` stands: last, or after the one it follows."""
@@ -338,36 +364,35 @@ class Standbys:
         return []
 
     async def _keep(
-        self, seat: Seat, copy: _Copy, place: int, ship: Ship, events: Sequence[bytes]
+        self, seat: Seat, copy: _Copy, place: int, made: SegmentExport, *, held: int
     ) -> None:
-        """Prove, and write down, a segment with all its ``events``."""
+        """Prove, and write down, a segment whose end the broker of epoch ``held`` had."""
         # Nothing grows before the end of what is on the disk.
         goes_on = place == len(copy.segments) - 1 and place < len(copy.shared)
-        goes_on = goes_on and copy.shared[place].header == ship.header
+        goes_on = goes_on and copy.shared[place].header == made.header
         count = len(copy.shared[place].events) if goes_on else 0
-        chain = copy.chain if goes_on else chain_start(ship.header)
-        for body in events[count:]:
+        chain = copy.chain if goes_on else chain_start(made.header)
+        for body in made.events[count:]:
             chain = chain_next(chain, body)
-        segment = decode_segment(ship.header)
-        head = read_head(ship.head, segment)
-        if (head.count, head.chain) != (len(events), chain):
+        segment = decode_segment(made.header)
+        head = read_head(made.head, segment)
+        if (head.count, head.chain) != (len(made.events), chain):
             copy.staged = (b"", [])
             raise Malformed("the head signs other events than these")
-        made = SegmentExport(ship.header, list(events), ship.head)
         with trio.CancelScope(shield=True):  # or memory would lag behind the disk
+            holding = [self._seats.holding(seat, held)] if held else []
             if goes_on:
-                await self._context.store.commit(*grow(copy.key, made, first=count))
+                grown = grow(copy.key, made, first=count)
+                await self._context.store.commit(*grown, *holding)
                 copy.segments, copy.chain = [*copy.segments[:place], made], chain
-                copy.size += sum(map(len, events[count:]))
+                copy.size += sum(map(len, made.events[count:]))
             else:  # in the place of what a broker that lost the job wrote
                 gone = [decode_segment(one.header).epoch for one in copy.segments[place:]]
-                key = await replace(
-                    self._context,
-                    seat.chartered.name,
-                    [made],
-                    since=min([segment.epoch, *gone]),
-                )
+                since = min([segment.epoch, *gone])
+                name = seat.chartered.name
+                key = await replace(self._context, name, [made], since=since, also=holding)
                 copy.become([*copy.segments[:place], made], key)
+            seat.held = max(seat.held, held)
             self._moved(seat, copy)
 
 
@@ -384,7 +409,11 @@ def _chain(segments: Sequence[SegmentExport]) -> bytes:
 
 def is_over(segments: Sequence[SegmentExport]) -> bool:
     """Tell whether the last of ``segments`` ends its job."""
-    return bool(segments) and peek(segments[-1].head).t == END
+    return bool(segments) and _ends(segments[-1].head)
+
+
+def _ends(head: bytes) -> bool:
+    return peek(head).t == END
 
 
 def position_of(segments: Sequence[SegmentExport]) -> Position:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
-from meshnode.domain.facts import Elected
+from meshnode.domain.facts import Elected, from_event
 from meshnode.errors import Busy, MeshError, NoStandbys, NotFound, StoreError, Superseded
 from meshnode.services.admission import Admission
 from meshnode.services.artifacts import Artifacts
@@ -24,9 +24,11 @@ from meshnode.services.directory import DirectoryService
 from meshnode.services.job_rows import JOBS
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Ledger
-from meshnode.services.seats import Seat, Seats
+from meshnode.services.rights import Right
+from meshnode.services.seat import Seat
+from meshnode.services.seats import Seats
 from meshnode.services.sessions import Sessions
-from meshnode.services.shipping import Shipping, elected_of, epoch_of
+from meshnode.services.shipping import Shipping, elected_of, epoch_of, ships_as
 from meshnode.services.standby_choice import StandbyChoice
 from meshnode.services.standbys import Standbys, is_over, position_of
 from protocol.charter import Charter, read_charter, sign_charter
@@ -36,7 +38,7 @@ from protocol.limits import (
     EPOCH_LEASE_MS_MAX,
     EPOCH_LEASE_MS_MIN,
 )
-from protocol.messages import Budget
+from protocol.messages import Budget, Header
 
 #: A job's lease is this part of a contractor's: who has an award waits for two changes.
 _LEASE_SHARE: Final = 0.25
@@ -76,26 +78,6 @@ class Jobs(Protocol):
         """Return the journal of a job that is listed here, or None."""
 
 
-class Right:
-    """By what right this node goes on with a job: asked before every decision."""
-
-    def __init__(self, seats: Seats, seat: Seat, shipping: Shipping) -> None:
-        self._seats = seats
-        self._seat = seat
-        self._shipping = shipping
-
-    @property
-    def holds(self) -> bool:
-        """Whether it may decide anything now; when the charter has expired, nobody else may."""
-        if self._seats.is_past(self._seat):
-            return True
-        return self._seats.acts(self._seat) and not self._shipping.is_behind()
-
-    async def until_safe(self, count: int) -> None:
-        """Wait until a majority of the members has the first ``count`` events."""
-        await self._shipping.until_safe(count)
-
-
 class Successions:
     """See the module.
 
@@ -126,7 +108,7 @@ class Successions:
         seats.won = self._won
         seats.lost = self._lost
         seats.heard = self._heard
-        seats.tells = lambda seat: seat.chartered.name in self._shipping
+        seats.tells = self._tells
         standbys.grown = self._grown
 
     def work_for(self, jobs: Jobs) -> None:
@@ -278,7 +260,8 @@ class Successions:
         name = seat.chartered.name
         if name in self._shipping:
             known, scope = self._shipping[name]
-            if known.journal is journal:
+            epoch, _ = ships_as(seat, journal, self._context.peer)
+            if known.journal is journal and known.epoch == epoch:
                 return known
             scope.cancel()
         shipping = Shipping(
@@ -320,6 +303,11 @@ class Successions:
             await self._heard(seat)
         except StoreError as exc:
             self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+
+    def _tells(self, seat: Seat) -> int:
+        """Return as the broker of which epoch this node ships; 0 if it doesn't."""
+        shipping = self._shipping.get(seat.chartered.name)
+        return 0 if shipping is None else shipping[0].epoch
 
     def _stop_shipping(self, seat: Seat) -> None:
         if (shipping := self._shipping.pop(seat.chartered.name, None)) is not None:
@@ -429,6 +417,24 @@ class Successions:
                 self._context.emit("succeed.unheard", peer=peer, job=seat.job, why=str(exc))
             else:
                 return
+
+    async def proof(self, of: Header) -> bytes:
+        """Return the certificate by which ``of`` was signed as a job's broker, or nothing."""
+        seat = self._seats.seat(of.charter)
+        if seat is not None and seat.newest == (of.epoch, of.issuer):
+            return seat.certificate
+        known = None if seat is None else await self._listed(seat)
+        if known is None:
+            return b""
+        return next(
+            (
+                fact.certificate
+                for fact in map(from_event, known.events())
+                if isinstance(fact, Elected)
+                and (fact.epoch, fact.broker) == (of.epoch, of.issuer)
+            ),
+            b"",
+        )
 
     async def _lost(self, seat: Seat) -> None:
         """Another is the broker: write nothing more."""

@@ -9,17 +9,15 @@ a link points to, or what never ends.
 """
 
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import outcome
 import trio
 
+from meshnode.adapters.agents.checkpoint_folders import Folder
 from meshnode.errors import AgentError, MeshError, StoreError
 from meshnode.ports import AgentCall
 
@@ -31,8 +29,6 @@ VARIABLE: Final = "MESHNODE_CHECKPOINT"
 _LOOK_S: Final = 0.5
 #: More is never read of it.
 _BYTES_MAX: Final = 1024 * 1024
-#: Of the folder's name, so that one that a killed node left is known for what it is.
-_FOLDER: Final = "meshnode-checkpoint-"
 
 
 async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) -> T:
@@ -47,7 +43,7 @@ async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) 
     if call.checkpoint is None:
         return await work("")
     folder = await _folder()
-    path = folder / "checkpoint"
+    path = folder.path / "checkpoint"
     trouble: list[MeshError] = []
 
     async def look_after() -> None:
@@ -70,12 +66,12 @@ async def with_checkpoint(call: AgentCall, work: Callable[[str], Awaitable[T]]) 
         return done.unwrap()
     finally:
         with trio.CancelScope(shield=True):  # there may be much that the command left
-            await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+            await trio.to_thread.run_sync(folder.remove)
 
 
-async def _folder() -> Path:
+async def _folder() -> Folder:
     try:
-        return Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix=_FOLDER)))
+        return await trio.to_thread.run_sync(Folder)
     except OSError as error:
         raise _not_made(error) from error
 

@@ -12,6 +12,7 @@ import rfc8785
 import trio
 
 from meshnode.adapters.agents.checkpoint_file import VARIABLE, with_checkpoint
+from meshnode.adapters.agents.checkpoint_folders import sweep
 from meshnode.adapters.agents.child_process import (
     ENVIRONMENT_ALLOWED,
     Limits,
@@ -58,7 +59,7 @@ class CommandAgent:
         return self._spec
 
     async def open(self) -> None:
-        """Check that the command can be found.
+        """Check that the command can be found, and clear up after nodes that were killed.
 
         Raises:
             AgentError: It can't.
@@ -68,6 +69,7 @@ class CommandAgent:
             raise AgentError(
                 f"{self._spec.name}: {self._argv[0]} was not found", hint="is it installed?"
             )
+        await trio.to_thread.run_sync(sweep)
 
     async def run(
         self, value: JsonValue, call: AgentCall

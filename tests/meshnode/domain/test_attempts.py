@@ -7,6 +7,7 @@ from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
     CODES,
+    IDLE_MAX,
     INPUTS_GONE,
     UNCHECKED_MAX,
     UNFETCHED_MAX,
@@ -205,6 +206,16 @@ def test_each_try_rests_longer_than_the_last_and_the_busy_are_left_alone() -> No
     assert pauses[0] == 0
     assert pauses[4] == pauses[6] == 5_000
     assert [pause_ms(tries, tried=False) for tries in (0, 4)] == [BUSY_PAUSE_MS, 5_000]
+
+
+def test_a_busy_mesh_is_asked_ever_more_rarely() -> None:
+    pauses = [pause_ms(0, tried=False, idle=idle) for idle in range(1, IDLE_MAX + 1)]
+    assert pauses == sorted(pauses)
+    assert pauses[:9] == [*8 * [BUSY_PAUSE_MS], 2 * BUSY_PAUSE_MS]
+    assert pauses[-1] == 8_000
+    assert sum(pauses) > 4 * 60_000, "so few last for minutes"
+    counts = Failures(tries=0, unfetched=0, unchecked=0, idle=IDLE_MAX)
+    assert counts.rest_ms(Attempt(0, START_MS), 0.0) == 8_000
 
 
 def test_units_that_failed_together_come_back_one_by_one() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from meshnode.domain import attempts
 from meshnode.domain.bounds import left, rolled_up, spent, was_begun
+from meshnode.domain.costs import BELOW_BYTES_MAX, BELOW_ROWS_MAX, costs_of
 from meshnode.domain.facts import Awarded, Charged, Delivered, Fact, Failed
 from meshnode.domain.job import Attempt, JobState
 from meshnode.domain.provenance import verify_provenance
@@ -173,7 +174,36 @@ def test_tokens_that_nobody_can_have_read_are_a_number_too() -> None:
     assert row.tokens == NUMBER_MAX
 
 
+@pytest.mark.parametrize("size", [3, 500])
+def test_what_contractors_tell_of_those_below_is_shown_in_bounds(size: int) -> None:
+    result = seal(WORKER, "result", "mesh", msgspec.msgpack.encode({}))
+    tried = []
+    for number in range(20):
+        below = [
+            Spent(level=1 + row % 2, subtask=f"{number}/{row}".ljust(size, "x"), peer="p",
+                  awards=1)
+            for row in range(SPENT_ROWS_MAX)
+        ]  # fmt: skip
+        receipt = seal(WORKER, "receipt", "mesh", msgspec.msgpack.encode({"below": below}))
+        delivered = Delivered(
+            unit="a/0", attempt=0, result=result, receipt=receipt, output=b"", size=2,
+            lengths={}, price_mc=0, run_ms=1,
+        )  # fmt: skip
+        tried.append(Attempt(number, 0, award=b"award", delivered=delivered))
+    state = _state_with(tried, "p")
+    state.plan = msgspec.structs.replace(state.required_plan, subtasks=1)
+    below = costs_of(state).below
+    assert len(below) <= BELOW_ROWS_MAX
+    assert len(msgspec.msgpack.encode(below)) <= BELOW_BYTES_MAX + 1024
+    assert sum(row.awards for row in below) == 20 * SPENT_ROWS_MAX
+    assert {row.level for row in below if not row.peer} == {1, 2}
+
+
 def _rolled_up(tried: list[Attempt], name: str = "") -> list[Spent]:
+    return rolled_up([_state_with(tried, name)])
+
+
+def _state_with(tried: list[Attempt], name: str) -> JobState:
     run, _, _ = random_run(7)
     run.run()
     for unit in run.state.units.values():
@@ -181,4 +211,4 @@ def _rolled_up(tried: list[Attempt], name: str = "") -> list[Spent]:
     for number, attempt in enumerate(tried):
         attempt.number, attempt.peer = number, f"{name}{number:03}" if name else "p"
     next(iter(run.state.units.values())).attempts = tried
-    return rolled_up([run.state])
+    return run.state

@@ -18,18 +18,14 @@ from meshnode.errors import (
     BudgetReached,
     HopsReached,
     MeshError,
-    StoreError,
     SubtasksReached,
 )
 from meshnode.node import Node
-from meshnode.ports import AgentCall, Chunk, Left, Output, Put
+from meshnode.ports import AgentCall, Chunk, Left, Output
 from meshnode.services import delegation
-from meshnode.services.job_keys import KEYS
 from meshnode.services.job_terms import Terms
-from protocol.keys import digest
-from protocol.limits import NUMBER_MAX
 from protocol.messages import Award, read_message
-from protocol.receipts import Receipt, Spent
+from protocol.receipts import Receipt
 from simulations.mesh import NETWORK, SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
@@ -248,6 +244,60 @@ def test_two_jobs_under_one_award_share_what_it_gave() -> None:
     play(story)
 
 
+def test_items_of_one_award_that_hand_on_at_once_share_what_it_gave() -> None:
+    leaf = TextAgent(answers_after(5.0), concurrency_max=8)
+
+    async def story(mesh: SimMesh) -> None:
+        broker = Sub("text.shout@1", "high", concurrency_max=2)
+        a, b, _ = await start(mesh, a=[], b=[broker.agent], c=[leaf])
+        graph = TaskGraph("top")
+        each = {"text": graph.input("words").each}
+        graph.output("said", graph.task("text.high@1", each=each))
+        terms = Terms(budget_mc=1_000, subtasks_max=40, fan_out_max=10, hedges_pct=0)
+        job = await a.submit(graph.build(), inputs(*"abcdefgh"), terms)
+        state = await ended(a, job)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done
+        assert broker.refused == []
+        assert [unit.calls for unit in state.units.values()] == [2, 2, 2, 2]
+        assert (len(leaf.calls), state.subtasks_used) == (8, 8)
+        plans = [below.required_plan for below in sub_jobs(b)]
+        assert sum(plan.budget_mc == 30 for plan in plans) >= 4, "half of an award's money"
+
+    play(story)
+
+
+def test_handing_on_once_more_reads_none_of_what_went_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times, reads = 40, 0
+
+    async def often(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        for number in range(times):
+            await call.hand_on(calling("text.shout@1"), {"text": f"{number}"})
+            await call.left()
+        yield Output({"text": text})
+
+    async def story(mesh: SimMesh) -> None:
+        nonlocal reads
+        agent = TextAgent(often, name="often", capability="text.often@1", price_mc=100)
+        a, b, _ = await start(mesh, a=[], b=[agent], c=[TextAgent()])
+        journal = b.broker.journal
+
+        async def counted(job: str) -> Any:
+            nonlocal reads
+            reads += 1
+            return await journal(job)
+
+        monkeypatch.setattr(b.broker, "journal", counted)
+        terms = Terms(budget_mc=1_000, subtasks_max=times, fan_out_max=times, hedges_pct=0)
+        state = await ended(a, await a.submit(asking("text.often@1"), inputs("x"), terms))
+        assert state.subtasks_used == times
+        assert reads <= 2 * times, "once when it begins, and once when the award ends"
+
+    play(story)
+
+
 def test_a_cancel_reaches_the_last_leaf_before_it_is_acknowledged() -> None:
     leaf = TextAgent(never)
 
@@ -332,77 +382,6 @@ def test_a_node_that_is_lost_with_what_it_was_given_counts_as_having_used_it() -
         await ended(a, job)
         gave = [award.h.budget.subtasks for award in awards_of(journal.state)]
         assert gave[:2] == [7, 3], "what is left, and no more"
-
-    play(story)
-
-
-def test_a_job_below_that_cannot_be_read_counts_as_all_and_hurts_nothing_else() -> None:
-    begun, goes_on = trio.Event(), trio.Event()
-
-    async def waits(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
-        begun.set()
-        await goes_on.wait()
-        yield Output({"text": text})
-
-    async def story(mesh: SimMesh) -> None:
-        broker = TextAgent(waits, name="wait", capability="text.wait@1", price_mc=20)
-        a, b = await start(mesh, a=[], b=[broker])
-        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
-        await begun.wait()
-        journal = await a.journal(job)
-        (attempt,) = journal.state.units["wait/0"].attempts
-        under = f"award:{digest(attempt.award).hex()}/key"
-        await b.broker._context.store.commit(Put(KEYS, under, b"lost/"))
-        goes_on.set()
-        state = await ended(a, job)
-        assert state.done is not None
-        assert state.done.state == "completed", state.done
-        assert state.subtasks_used == 10
-
-    play(story)
-
-
-def test_what_was_done_below_and_cannot_be_signed_ends_one_award_and_no_node(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told = Spent(level=1, subtask="x", peer="", tokens=NUMBER_MAX + 1)
-    monkeypatch.setattr(delegation, "rolled_up", lambda _: [told])
-
-    async def story(mesh: SimMesh) -> None:
-        b, _, (a, *_) = await three(mesh, TextAgent())
-        state = await ended(a, await a.submit(asking("text.high@1"), inputs("x"), TERMS))
-        assert state.done is not None
-        assert state.done.code == "bounds.subtasks", "each attempt counts as all that it had"
-        errors = [attempt.error for attempt in state.units["high/0"].attempts]
-        assert errors[0] is not None
-        assert (errors[0].code, errors[0].below) == ("node.internal", 10)
-        assert len(b.left) > 1, "the node goes on"
-
-    play(story)
-
-
-def test_a_disk_that_is_full_when_a_job_is_given_up_ends_no_node(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    leaf = TextAgent(answers_after(5.0))
-
-    async def refused(job: str, *, reason: str) -> None:
-        await trio.lowlevel.checkpoint()
-        raise StoreError("the disk is full")
-
-    async def impatient(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
-        with trio.move_on_after(1.0):
-            await call.hand_on(calling("text.shout@1"), {"text": text})
-        await until(lambda: not leaf.running)
-        yield Output({"text": "by itself"})
-
-    async def story(mesh: SimMesh) -> None:
-        broker = TextAgent(impatient, name="wait", capability="text.wait@1", price_mc=20)
-        a, b, _ = await start(mesh, a=[], b=[broker], c=[leaf])
-        monkeypatch.setattr(b.broker, "cancel", refused)
-        job = await a.submit(asking("text.wait@1"), inputs("x"), TERMS)
-        await ended(a, job)
-        assert await a.outputs(job) == {"said": {"text": "by itself"}}
 
     play(story)
 

@@ -15,7 +15,7 @@ from meshnode.errors import NoStandbys
 from meshnode.node import Node, Terms
 from meshnode.services import shipping
 from meshnode.services.journal_copies import copied, drop, grow, key_of, read_copies
-from meshnode.services.seats import Seat
+from meshnode.services.seat import Seat
 from protocol.charter import Epoch
 from protocol.journal import Head, SegmentExport, chain_of, sign_head
 from protocol.shipping import Ship

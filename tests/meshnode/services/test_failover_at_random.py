@@ -17,26 +17,40 @@ from protocol.keys import digest
 from protocol.messages import read_message
 from protocol.receipts import Acceptance
 from simulations.mesh import NETWORK, SimMesh
+from simulations.money import check_money
 from tests.meshnode.services.test_failover import WORDS, mesh_of, terms
+from tests.meshnode.services.test_failover_safety import seat_of
 from tests.meshnode.services.worlds import TextAgent, answers_after, inputs, play, shouting
 
 SEEDS = range(16)
 MEMBERS = ("a", "c", "d")
 
 
+def broker(mesh: SimMesh) -> str:
+    """The member that is the job's broker as far as anybody knows."""
+    seats = [seat_of(mesh, name) for name in MEMBERS if mesh.up(name)]
+    _, peer = max(seat.newest for seat in seats)
+    return next((name for name in MEMBERS if mesh.peer(name) == peer), "a")
+
+
 async def trouble(mesh: SimMesh, rng: Random, names: list[str]) -> None:
-    """One member or worker at a time dies or is cut off, and is back some seconds later."""
-    for _ in range(rng.randint(2, 6)):
+    """One member or worker at a time dies or is cut off, and is back some seconds later.
+
+    The broker is the first, for so long that it loses the job, and every other time again.
+    """
+    for number in range(rng.randint(2, 6)):
         await trio.sleep(rng.uniform(0.2, 4.0))
-        name = rng.choice(names)
-        if rng.random() < 0.6:
+        name = broker(mesh) if number % 2 == 0 else rng.choice(names)
+        away_s = rng.choice((6.0, 15.0) if number == 0 else (0.5, 6.0, 15.0))
+        if rng.random() < 0.5:
             mesh.crash(name)
-            await trio.sleep(rng.choice((0.5, 6.0, 15.0)))
+            await trio.sleep(away_s)
             await mesh.restart(name)
-        else:
-            rest = [mesh.peer(one) for one in mesh.members if one != name]
+        else:  # from everybody, or from the other members only: its workers hear it still
+            near = mesh.members if rng.random() < 0.5 else MEMBERS
+            rest = [mesh.peer(one) for one in near if one != name]
             mesh.world.network.partition([mesh.peer(name)], rest)
-            await trio.sleep(rng.choice((0.5, 6.0, 15.0)))
+            await trio.sleep(away_s)
             mesh.world.network.partition()
 
 
@@ -60,7 +74,11 @@ def test_a_job_with_standbys_ends_once_whoever_dies(
 
     async def story(mesh: SimMesh) -> None:
         rng = Random(f"failover {seed}")
-        agents = [TextAgent(answers_after(rng.choice((0.3, 2.0)))) for _ in range(3)]
+        # So slow that the job goes on for longer than its first broker is let.
+        agents = [
+            TextAgent(answers_after(rng.choice((2.0, 4.0))), concurrency_max=1)
+            for _ in range(3)
+        ]
         owner, *_ = await mesh_of(mesh, *agents)
         graph = shouting(8, batch_items_max=rng.choice((1, 2, 4)))
         job = await owner.submit(graph, inputs(*WORDS), terms(mesh, deadline_s=300.0))
@@ -83,5 +101,7 @@ def test_a_job_with_standbys_ends_once_whoever_dies(
         assert max(got.values()) == 1
         assert set(awards) <= set(got), "who did the work is paid"
         assert len(found.brokers) == len(journal.segments), "it was over when that was said"
+        assert len(found.brokers) > 1, "it passed on"
+        assert list(check_money(mesh)) == []
 
     play(story, seed=seed)

@@ -161,6 +161,63 @@ def test_an_end_that_two_of_five_have_is_not_told(
     play(story)
 
 
+def test_an_end_outlives_a_fork_that_nobody_else_has() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(4.0))
+        owner, *_ = await mesh_of(mesh, agent)
+        job = await owner.submit(shouting(), inputs("one"), terms(mesh, deadline_s=300.0))
+        await until(lambda: bool(agent.calls))
+        await trio.sleep(3.0)
+        mesh.world.network.partition([mesh.peer("a")], [mesh.peer("c"), mesh.peer("d")])
+        journal = await owner.journal(job)
+        await until(lambda: journal.state.done is not None)
+        # An heir begins a segment of its own, and dies before anybody has it.
+        fallen: list[str] = []
+        for name in ("c", "d"):
+            at = read_crash_point("after:job.elected")
+            mesh.crash_at(name, at, lambda name=name: fallen.append(name))  # type: ignore[misc]
+        await until(lambda: bool(fallen), within_s=60)
+        other = "d" if fallen == ["c"] else "c"
+        mesh.spare(other)
+        mend(mesh)
+        await completes(owner, job)
+        (segment,) = (await owner.journal(job)).segments
+        assert seat_of(mesh, other).held > 2, "it has the end by a broker after the fork's"
+        mesh.crash("a")
+        heir = await mesh.restart(fallen[0])
+        await until(lambda: seat_of(mesh, fallen[0]).ended, within_s=100)
+        copies = await heir.successions._standbys.segments(
+            seat_of(mesh, fallen[0]).chartered.name
+        )
+        assert copies == [segment]
+        again = await mesh.restart("a")
+        await completes(again, job)
+
+    play(story)
+
+
+def test_whoever_is_left_of_five_that_know_the_end_tells_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agent = TextAgent(answers_after(4.0))
+        owner, *_ = await mesh_of(mesh, agent)
+        await start(mesh, WITH, e=[], f=[])
+        names = ("c", "d", "e", "f")
+        standbys = tuple(mesh.peer(name) for name in names)
+        job = await owner.submit(
+            shouting(), inputs("one"), Terms(standbys=standbys, deadline_s=300.0)
+        )
+        await until(lambda: bool(agent.calls))
+        mesh.crash("c")
+        await completes(owner, job)
+        await until(lambda: all(seat_of(mesh, name).over for name in names[1:]), within_s=60)
+        mesh.crash("a")  # for good, before it told c
+        await mesh.restart("c")
+        await until(lambda: seat_of(mesh, "c").over, within_s=100)
+        assert seat_of(mesh, "c").ended
+
+    play(story)
+
+
 def test_the_disk_of_an_heir_may_refuse_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     take_over, refused = Handovers.take_over, [3]
 

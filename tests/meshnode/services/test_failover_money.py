@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from meshnode.config import LedgerConfig
-from meshnode.domain.facts import Charged, Failed, Planned
+from meshnode.domain.facts import Charged, Delivered, Failed, Planned
 from meshnode.domain.job import JobState
 from meshnode.errors import NoStandbys
 from meshnode.node import Terms
@@ -19,8 +19,11 @@ from meshnode.services import broker
 from meshnode.services.acceptances import Acceptances
 from meshnode.services.bodies import RECEIPTS
 from meshnode.services.charges import Charges
+from meshnode.services.checking import Checking
 from meshnode.services.crash_points import JOB_LABELS, STANDBY_LABELS, CrashPoint
+from meshnode.services.job_runner import JobRunner
 from meshnode.services.ledger import ADVANCED, Ledger
+from meshnode.services.successions import Successions
 from simulations.mesh import SimMesh
 from simulations.money import check_money, read_books
 from tests.meshnode.services.test_failover import WITH, WORDS, broker_of, mesh_of, terms
@@ -34,6 +37,7 @@ from tests.meshnode.services.worlds import (
     shouting,
     start,
     told,
+    until,
 )
 
 #: What each word costs at a :class:`TextAgent`, millicredits.
@@ -105,6 +109,40 @@ def test_what_a_loser_charged_and_nobody_knew_of_is_owed_to_nobody() -> None:
         assert await at_rest(mesh, job) == []
         assert (await again.journal(job)).following
         assert sum(payment.paid_mc for payment in read_books(mesh).got.values()) == 16
+
+    play(story)
+
+
+def test_a_contractor_that_never_heard_of_an_heir_is_shown_it_and_paid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = JobRunner._check
+
+    async def never_shown(*_: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Successions, "_show_all", never_shown)
+    monkeypatch.setattr(Checking, "is_at_hand", lambda *_: False)
+
+    async def story(mesh: SimMesh) -> None:
+        async def slow(self: JobRunner, *args: Any) -> Any:
+            if self._context.peer == mesh.identity("a").peer:
+                await trio.sleep_forever()
+            return await check(self, *args)
+
+        monkeypatch.setattr(JobRunner, "_check", slow)
+        owner, *_ = await mesh_of(mesh, TextAgent())
+        job = await owner.submit(shouting(), inputs("one"), terms(mesh, deadline_s=300.0))
+        journal = await owner.journal(job)
+        await until(lambda: any(e.kind == Delivered.KIND for e in journal.events()))
+        await trio.sleep(1.0)
+        mesh.crash("a")  # its heirs have what was delivered, and it has accepted nothing
+        heir = await broker_of(mesh, job, "c", "d")
+        state = await mesh.node(heir).wait(job)
+        assert state.done is not None
+        assert state.done.state == "completed"
+        await until(lambda: bool(mesh.members["w0"].disk.tables.get(RECEIPTS)), within_s=60)
+        assert not told(mesh.node(heir), "acceptance.refused")
 
     play(story)
 

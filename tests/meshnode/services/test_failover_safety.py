@@ -3,6 +3,9 @@
 Real nodes in virtual time (a MockClock's); some members are worked by hand.
 """
 
+from functools import partial
+
+import msgspec
 import pytest
 import trio
 
@@ -10,7 +13,8 @@ from meshnode.domain.failover import Asked, Position, Turn
 from meshnode.node import Node
 from meshnode.services import shipping
 from meshnode.services.journal_copies import read_copies
-from meshnode.services.seats import Seat
+from meshnode.services.seat import Seat, SeatRow
+from meshnode.services.seats import SEATS
 from meshnode.services.standbys import position_of
 from meshnode.services.successions import Successions
 from simulations.mesh import SimMesh
@@ -21,6 +25,7 @@ from tests.meshnode.services.worlds import (
     inputs,
     play,
     shouting,
+    slow_disk,
 )
 
 
@@ -140,5 +145,28 @@ def test_who_is_told_another_story_never_counts_less_than_that(
         assert on_disk == (await owner.journal(job)).segments
         logs = [name for name in mesh.members["a"].disk.logs if name.startswith("copy/")]
         assert len(logs) == len(on_disk), "the story before is forgotten"
+
+    play(story)
+
+
+@pytest.mark.parametrize("granted_first", [True, False])
+def test_what_is_granted_while_a_job_ends_is_kept(granted_first: bool) -> None:
+    async def story(mesh: SimMesh) -> None:
+        await begun(mesh)
+        mesh.crash("c")
+        slow_disk(mesh, "d", 0.1)
+        seat, seats = seat_of(mesh, "d"), mesh.node("d").successions._seats
+        asked = Asked(2, mesh.peer("c"), 0, seat.position)
+        lease_ms = seat.chartered.charter.lease_ms
+        async with trio.open_nursery() as nursery:
+            if not granted_first:
+                nursery.start_soon(seats.end, seat)
+                await trio.sleep(0.01)
+            nursery.start_soon(partial(ask, mesh, "d", asked, after_ms=lease_ms))
+            await trio.sleep(0.01)
+            nursery.start_soon(seats.end, seat)
+        ((_, raw),) = await mesh.node("d").broker._context.store.scan(SEATS)
+        row = msgspec.msgpack.decode(raw, type=SeatRow)
+        assert (row.epoch, row.broker, row.over) == (2, mesh.peer("c"), True)
 
     play(story)

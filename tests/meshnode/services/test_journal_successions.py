@@ -128,6 +128,26 @@ def test_whose_job_has_passed_on_writes_nothing_and_follows() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("retired", [False, True])
+def test_another_story_of_the_same_segment_takes_the_place_of_what_is_here(
+    retired: bool,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        first = await first_of(mesh)
+        (whole,) = first.segments
+        own = Failed(unit="say/0", attempt=0, peer="", code="late", text="", blame="broker")
+        await first.record(own)  # which no heir ever got
+        if retired:
+            first.retire()
+        first.adopt([whole])
+        assert first.segments == [whole]
+        assert first.state == fold(JOB, first.events())
+        other = JobJournal.of_others(first._context, JOB, [whole])
+        assert first.state == other.state
+
+    play(story)
+
+
 async def never(_: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
     raise AssertionError("nobody is to decide any more")
 

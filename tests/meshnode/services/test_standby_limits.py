@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import trio
 
-from meshnode.config import HostConfig
+from meshnode.config import HostConfig, StandbyConfig
 from meshnode.domain.facts import Called
-from meshnode.errors import ArtifactError
+from meshnode.errors import ArtifactError, Busy
 from meshnode.node import Terms
 from meshnode.services import standby_artifacts, standbys
 from meshnode.services.artifact_rows import META_ROW
@@ -126,7 +126,7 @@ def test_a_jobs_artifacts_take_its_owners_room() -> None:
     play(story)
 
 
-def charter_of(mesh: SimMesh, **fields: Any) -> bytes:
+def charter_of(mesh: SimMesh, *, by: str = "a", **fields: Any) -> bytes:
     now_ms = mesh.world.clock().now_ms()
     settings: dict[str, Any] = {
         "job": "job-1",
@@ -140,14 +140,39 @@ def charter_of(mesh: SimMesh, **fields: Any) -> bytes:
         "expires_ms": now_ms + 3_600_000,
     }
     charter = Charter(**{**settings, **fields})
-    return sign_charter(mesh.identity("a"), NETWORK, charter)
+    return sign_charter(mesh.identity(by), NETWORK, charter)
 
 
-async def ask_for(mesh: SimMesh, name: str, envelope: bytes, epoch: int) -> bytes:
-    node = mesh.node("a")
+async def ask_for(
+    mesh: SimMesh, name: str, envelope: bytes, epoch: int, *, by: str = "a"
+) -> bytes:
+    node = mesh.node(by)
     ask = Ask(envelope, epoch, mesh.world.clock().now_ms(), 0, 0)
     raw = await node.sessions.request(mesh.peer(name), EPOCH, encode(ask), timeout_s=5)
     return read_answer(raw).grant
+
+
+def test_no_owner_takes_all_the_jobs_that_a_node_stands_by_for() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await start(mesh, a=[], b=[])
+        some = msgspec.structs.replace(WITH, standby=StandbyConfig(enabled=True, jobs_max=4))
+        (c,) = await start(mesh, some, c=[])
+        await start(mesh, WITH, d=[])
+
+        async def is_taken(owner: str, job: str) -> bool:
+            charter = charter_of(mesh, by=owner, job=job, owner=mesh.peer(owner))
+            try:
+                return bool(await ask_for(mesh, "c", charter, 1, by=owner))
+            except Busy:
+                return False
+
+        taken = [await is_taken("a", f"job-{number}") for number in range(4)]
+        assert taken == [True, True, False, False], "half is left for others"
+        assert await is_taken("b", "other-1")
+        assert not await is_taken("b", "other-2"), "and half of that for others again"
+        assert c.successions._seats.held == 3
+
+    play(story)
 
 
 def test_an_owner_that_leaves_no_epoch_to_stand_for_stops_no_node() -> None:

@@ -1,6 +1,7 @@
 """A command's checkpoint is a file: what it puts there is kept, and found by the next run."""
 
 import os
+import subprocess
 import sys
 import tempfile
 from contextlib import aclosing
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from meshnode.adapters.agents.checkpoint_file import _read, _stamp
+from meshnode.adapters.agents.checkpoint_folders import Folder, sweep
 from meshnode.adapters.agents.command import CommandAgent
 from meshnode.errors import AgentError, CheckpointTooLarge, MeshError, StoreError
 from meshnode.ports import AgentCall, AgentSpec, Output
@@ -90,6 +92,52 @@ async def test_who_saves_too_much_is_stopped_and_told(tmp_path: Path) -> None:
 
 async def test_a_call_under_no_award_has_no_file() -> None:
     assert await run(None, {"save": ""}) == {"found": None, "folder": ""}
+
+
+#: Makes a folder, says where, and is killed.
+KILLED = """
+import os, signal
+from meshnode.adapters.agents.checkpoint_folders import Folder
+folder = Folder()
+folder.path.joinpath("checkpoint").write_text("half")
+print(folder.path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_node_left_goes_and_what_another_uses_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Folder()
+    told = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    left = Path(told.stdout.decode().strip())
+    assert left.is_dir()
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    link = tmp_path / "meshnode-checkpoint-link"
+    link.symlink_to(secret)
+    assert sweep() == 1
+    assert not left.exists()
+    assert folder.path.is_dir(), "its node runs"
+    assert link.is_symlink()
+    assert secret.is_dir()
+    folder.remove()
+    assert not folder.path.exists()
+
+
+async def test_a_command_that_is_opened_clears_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tempfile.mkdtemp(prefix="meshnode-checkpoint-")
+    await CommandAgent(AgentSpec("tool", "x.tool@1", "A tool.", {}, {}), ["true"]).open()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_file_is_read_and_nothing_that_a_command_puts_in_its_place(
