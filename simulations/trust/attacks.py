@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+import msgspec
+
 #: The right answer of every task, and the wrong one that cheats agree on, which is also what
 #: honest agents err to when their errors are correlated: nobody can tell them apart by it.
 RIGHT: Final = 0
@@ -20,8 +22,7 @@ _OWN: Final = 10
 CLAIMED: Final = 50.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attack:
+class Attack(msgspec.Struct, frozen=True):
     """What the cheats of a crowd do.
 
     Attributes:

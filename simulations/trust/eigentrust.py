@@ -22,7 +22,8 @@ _STEPS: Final = 12
 class EigenTrust:
     """See the module."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, *, untrusted: float = UNTRUSTED) -> None:
+        self._untrusted = untrusted
         self._setting = setting
         self._local = [[0.0] * setting.agents for _ in range(setting.buyers)]
         self._start = [
@@ -40,7 +41,7 @@ class EigenTrust:
         rng = self._setting.rng
         unknown = [agent for agent in pool if self.trust[agent] <= 0]
         known = [agent for agent in pool if self.trust[agent] > 0]
-        if not known or (unknown and rng.random() < UNTRUSTED):
+        if not known or (unknown and rng.random() < self._untrusted):
             return rng.choice(unknown)
         return rng.choices(known, [self.trust[agent] for agent in known])[0]
 

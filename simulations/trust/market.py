@@ -21,7 +21,7 @@ from simulations.trust.policy import PolicyMaker, Setting, Settled
 #: An accepted result that is wrong is noticed up to so many rounds later.
 NOTICE_ROUNDS: Final = 10
 #: Reports are exchanged every so many rounds.
-GOSSIP_ROUNDS: Final = 8
+GOSSIP_ROUNDS: Final = 10
 #: Rounds of which the worst are looked for, and how much must be accepted in them.
 WINDOW_ROUNDS: Final = 5
 #: Windows before this round say how a market begins, not how bad it gets.

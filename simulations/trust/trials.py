@@ -9,6 +9,7 @@ import msgspec
 
 from simulations.runs.workers import cores
 from simulations.trust.baselines import AtRandom, PlainBeta, Voting
+from simulations.trust.design import Design
 from simulations.trust.eigentrust import EigenTrust
 from simulations.trust.market import Course, Terms, play
 from simulations.trust.policy import PolicyMaker
@@ -23,7 +24,12 @@ BASELINES: Final[Mapping[str, PolicyMaker]] = {
     "EigenTrust": EigenTrust,
     "Sarmenta": Credibility,
 }
-POLICIES: Final[Mapping[str, PolicyMaker]] = {**BASELINES}
+POLICIES: Final[Mapping[str, PolicyMaker]] = {
+    **BASELINES,
+    "EigenTrust, trusted only": partial(EigenTrust, untrusted=0.0),
+    "economy": partial(Design, assurance="economy"),
+    "assured": partial(Design, assurance="assured"),
+}
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
