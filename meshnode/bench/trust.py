@@ -32,6 +32,9 @@ GOAL_LOSS: Final = 4.0
 #: Up to so many cheats the goals of R6 are for; beyond, only no worse than chance.
 _SHARE_MAX: Final = 60
 
+#: Stands for a newcomer that never got half its fair share while it was watched.
+_NEVER: Final = 9_999
+
 #: Cell -> policy -> courses by seed.
 Played = Mapping[str, Mapping[str, Sequence[Course]]]
 
@@ -268,6 +271,7 @@ def _attacks(played: Played) -> Iterator[Figure]:
 
 def _attacked(name: str, courses: Sequence[Course], attack: str, mode: str) -> Iterator[Figure]:
     is_sudden = attack in {"onoff_in_step", "exit20"}
+    is_exit = attack.startswith("exit")
     is_told = attack == "exit40"  # of which no more is asked than to tell it
     correct = spread.over(courses, spread.correct_pct)
     yield Figure(
@@ -275,7 +279,7 @@ def _attacked(name: str, courses: Sequence[Course], attack: str, mode: str) -> I
         value=correct.mean,
         unit="% of the accepted",
         n=correct.n,
-        goal=None if is_told else GOAL_CORRECT_PCT["economy"],
+        goal=None if is_exit else GOAL_CORRECT_PCT["economy"],
         at_least=True,
         note=f"± {correct.half:.2g}; {_costs(courses)}",
     )
@@ -289,7 +293,7 @@ def _attacked(name: str, courses: Sequence[Course], attack: str, mode: str) -> I
         goal=None if is_told or (is_sudden and mode != "economy") else goal,
         note=f"± {window.half:.2g}",
     )
-    if attack.startswith("exit"):
+    if is_exit:
         yield Figure(
             id=f"{name}.loss",
             value=max(course.loss_max for course in courses),
@@ -346,15 +350,17 @@ def _fresh(played: Played) -> Iterator[Figure]:
 def _newcomers(played: Played) -> Iterator[Figure]:
     for mode in cells.DESIGN:
         waits = [wait for course in played["T2"][mode] for wait in course.waits]
-        tasks = sorted(float("inf") if wait[0] < 0 else wait[0] for wait in waits)
+        tasks = sorted(_NEVER if wait[0] < 0 else wait[0] for wait in waits)
         never = sum(wait[0] < 0 for wait in waits)
+        rounds = sorted(wait[1] for wait in waits if wait[1] > 0)
+        middle = rounds[len(rounds) // 2] if rounds else 0
         for what, share, goal in (("median", 0.5, GOAL_NEWCOMER_TASKS), ("p90", 0.9, None)):
-            value = tasks[min(len(tasks) - 1, int(share * len(tasks)))]
             yield Figure(
                 id=f"T2.{mode}.{what}",
-                value=None if value == float("inf") else value,
+                value=tasks[min(len(tasks) - 1, int(share * len(tasks)))],
                 unit="tasks until half its fair share",
                 n=len(tasks),
                 goal=goal,
-                note=f"{never} of {len(tasks)} never got there",
+                note=f"{never} of {len(tasks)} never got there, told as {_NEVER:g};"
+                f" those who did after {middle} rounds (median)",
             )

@@ -38,9 +38,17 @@ EXITS: Final = (20, 40)
 IDENTITIES: Final = 10
 
 DESIGN: Final = ("economy", "assured")
-#: Those that hear of bad results and so differ by how many are noticed.
-LEARNING: Final = (*DESIGN, "EigenTrust", "plain Beta", "Sarmenta")
-EVERYBODY: Final = (*LEARNING, "vote of 3", "vote of 5", "random")
+EVERYBODY: Final = (
+    *DESIGN,
+    "EigenTrust",
+    "plain Beta",
+    "Sarmenta",
+    "vote of 3",
+    "vote of 5",
+    "random",
+)
+#: Where every bad result is noticed: of those that hear of it.
+LEARNING: Final = ("economy", "EigenTrust", "plain Beta", "Sarmenta")
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +71,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seeds: Of each cell.
         honest: Agents that don't cheat; each is a buyer as well.
+        pool: Agents that a buyer looks at for a task.
         rounds: How many.
         shares: Of cheats, per cent.
         fresh: Fresh buyers of each kind.
@@ -71,16 +80,19 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
     seeds: int
     honest: int
+    pool: int
     rounds: int
     shares: Sequence[int]
     fresh: int
     newcomers: int
 
 
-FULL: Final = Size(seeds=10, honest=20, rounds=160, shares=SHARES, fresh=6, newcomers=2)
-QUICK: Final = Size(seeds=2, honest=12, rounds=80, shares=SHARES_QUICK, fresh=4, newcomers=2)
-#: Agents that a buyer looks at for a task.
-POOL: Final = 12
+FULL: Final = Size(
+    seeds=10, honest=20, pool=20, rounds=160, shares=SHARES, fresh=6, newcomers=2
+)
+QUICK: Final = Size(
+    seeds=2, honest=12, pool=12, rounds=80, shares=SHARES_QUICK, fresh=4, newcomers=2
+)
 
 
 def cells(size: Size) -> Iterator[Cell]:
@@ -91,7 +103,7 @@ def cells(size: Size) -> Iterator[Cell]:
     four times in a market.
     """
     half = size.rounds // 2
-    plain = Terms(honest=size.honest, rounds=size.rounds, pool=POOL, arrive=half)
+    plain = Terms(honest=size.honest, rounds=size.rounds, pool=size.pool, arrive=half)
     yield from _collusion(plain, size)
     yield from _attacks(plain)
     yield from _sybils(plain)

@@ -35,8 +35,8 @@ class Design:
         self._names = [f"agent{number:03}" for number in range(setting.agents)]
         self._prices_mc = [round(_PRICE_MC * price) for price in setting.prices]
         self._job = Job(
-            value_mc=WORTH * _PRICE_MC,
-            loss_mc=WORTH * _PRICE_MC,
+            value_mc=round(WORTH * _PRICE_MC),
+            loss_mc=round(WORTH * _PRICE_MC),
             theta=theta_of(assurance),
             replica_mc=_PRICE_MC,
         )
