@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from meshnode.bench.figures import Figure, Told, commit
+from meshnode.domain.trust.buyers import FIRST_MC
 from simulations.trust import cells, spread
+from simulations.trust.fraud import PRICE_MC, Refusal, play_refusal
 from simulations.trust.market import Course
 from simulations.trust.page import Line, page
 from simulations.trust.trials import Trial, play_trials
@@ -32,6 +34,8 @@ GOAL_LOSS: Final = 4.0
 #: Up to so many cheats the goals of R6 are for; beyond, only no worse than chance.
 _SHARE_MAX: Final = 60
 
+#: Deals that a patient buyer pays each contractor for before it refuses.
+_PATIENCE: Final = 40
 #: Stands for a newcomer that never got half its fair share while it was watched.
 _NEVER: Final = 9_999
 
@@ -55,6 +59,7 @@ def run(told: Told, *, quick: bool, html: str = "") -> list[Figure]:
         *_published(played, size),
         *_sybils(played),
         *_attacks(played),
+        *_refusals(size),
         *_fresh(played),
         *_newcomers(played),
     ]
@@ -309,6 +314,30 @@ def _attacked(name: str, courses: Sequence[Course], attack: str, mode: str) -> I
             unit="tasks that a buyer lost to all of them",
             note="in prices of a task; no cap bounds a cartel's loss, deposits of as much do",
         )
+
+
+def _refusals(size: cells.Size) -> Iterator[Figure]:
+    """Buyers that take the result and refuse the receipt."""
+    for kind, patience in (("naive", 0), ("patient", _PATIENCE)):
+        for who, guarded in (("guarded", True), ("unguarded", False)):
+            refusal = Refusal(guarded=guarded, patience=patience)
+            found = [
+                play_refusal(refusal, seed=cells.FIRST_SEED + number)
+                for number in range(size.seeds)
+            ]
+            paid_mc = spread.spread([one.paid_mc for one in found]).mean
+            away = spread.spread([100 * one.turned_away for one in found])
+            lost = spread.spread([one.lost_mc for one in found])
+            yield Figure(
+                id=f"R8.refuse.{kind}.{who}",
+                value=max(one.lost_max_mc for one in found),
+                unit="mc that one contractor lost to one buyer",
+                n=len(found),
+                goal=FIRST_MC + paid_mc / 4 + PRICE_MC if guarded else None,
+                note=f"the largest of all; the buyer had paid it {paid_mc:.0f} mc before; a"
+                f" contractor lost {lost} mc to {refusal.cheats} of them; {away} % of what"
+                f" honest buyers asked for was turned away; a result is {PRICE_MC} mc",
+            )
 
 
 # --- T1, T2: newcomers ----------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Markets played on all cores, each by the name of its policy, its terms and its seed."""
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -66,8 +67,13 @@ def play_trials(trials: Sequence[Trial], *, workers: int = 0) -> Iterator[tuple[
         return
     # Programs of their own and not forks: nothing of the parent decides what they do.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers or cores()) as pool:
+    with context.Pool(workers or cores(), _deafen) as pool:
         yield from pool.imap_unordered(_played, trials, chunksize=2)
+
+
+def _deafen() -> None:
+    """Leave Ctrl-C to the parent, which ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _played(trial: Trial) -> tuple[Trial, Course]:
