@@ -20,7 +20,6 @@ FIRST_SEED: Final = 100
 #: Cheats among the agents, where there is no curve, per cent.
 USUAL: Final = 40
 SHARES: Final = (0, 10, 20, 30, 40, 50, 60, 70)
-SHARES_QUICK: Final = (0, 40, 60, 70)
 #: Percentages of honest errors that coincide.
 RHOS: Final = (0, 60, 100)
 #: The attacks of R8 and what they are called in ids.
@@ -90,9 +89,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 FULL: Final = Size(
     seeds=10, honest=20, pool=20, rounds=160, shares=SHARES, fresh=6, newcomers=2
 )
-QUICK: Final = Size(
-    seeds=2, honest=12, pool=12, rounds=80, shares=SHARES_QUICK, fresh=4, newcomers=2
-)
+QUICK: Final = Size(seeds=2, honest=12, pool=12, rounds=80, shares=SHARES, fresh=4, newcomers=2)
 
 
 def cells(size: Size) -> Iterator[Cell]:
