@@ -69,10 +69,7 @@ def _benches() -> Mapping[str, _Bench]:
 
 
 def bench(
-    name: Annotated[
-        str,
-        typer.Argument(help=f"Which: {', '.join(_NAMES)}."),
-    ],
+    name: Annotated[str, typer.Argument(help=f"Which: {', '.join(_NAMES)}.")],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="At most a minute, fewer measurements.")
@@ -133,13 +130,8 @@ def bench(
     [["from", "to"]]}, one of agents is a list of {"capability", "description",
     "examples", "input_schema", "output_schema"}.
     """
-    more = (
-        ("requests", requests),
-        ("agents", agents),
-        ("verbose", verbose),
-        ("profile", profile),
-        ("html", html),
-    )
+    files = (("requests", requests), ("agents", agents), ("profile", profile), ("html", html))
+    more: tuple[tuple[str, str | bool], ...] = (*files, ("verbose", verbose))
     given: _Given = {option: value for option, value in more if value}
     if not peers:
         given["peers"] = False
