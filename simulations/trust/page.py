@@ -13,6 +13,7 @@ from simulations.trust.market import NOTICE_ROUNDS, SETTLED_ROUND, WINDOW_ROUNDS
 _CSP: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
+_ALL_PCT: Final = 100.0
 _CURVES: Final[tuple[tuple[str, spread.Measure], ...]] = (
     ("Wrong among the accepted, %", spread.wrong_pct),
     ("Contested or unverified, %", spread.open_pct),
@@ -123,7 +124,13 @@ def _series(
 
 
 def _plot(title: str, series: Sequence[Series]) -> Markup:
-    drawn = chart(series, says=short, places=_place)
+    """Shares are drawn up to all there is, or to what the curves need if that is less."""
+    top = None
+    if title.endswith("%"):
+        top = min(
+            _ALL_PCT, max(value + half for one in series for _, value, half in one.points)
+        )
+    drawn = chart(series, top=top, says=short, places=_place)
     return tag("div", tag("h3", title), drawn, class_="card")
 
 
@@ -145,7 +152,7 @@ def _published(played: Courses, size: cells.Size) -> Markup:
         tag("h2", "EigenTrust as it was published"),
         tag("p", PUBLISHED, class_="soft"),
         legend(names),
-        tag("div", _plot("Inauthentic results, %", series), class_="plots"),
+        tag("div", _plot("Inauthentic results, %", series), class_="plots one"),
     )
 
 
@@ -164,8 +171,11 @@ def _over_time(played: Courses) -> Markup:
     """The course of what comes suddenly."""
     plots = []
     for name, title in (
-        ("R8.onoff_in_step", f"On-off in step, {cells.USUAL} %"),
-        *((f"R8.exit{share}", f"{share} % turn in one round") for share in cells.EXITS),
+        ("R8.onoff_in_step", f"On-off in step, {cells.USUAL} of 100: wrong, %"),
+        *(
+            (f"R8.exit{share}", f"{share} of 100 turn in one round: wrong, %")
+            for share in cells.EXITS
+        ),
     ):
         series = [
             Series(policy, list(_windows(played[name][policy]))) for policy in cells.EVERYBODY
