@@ -3,7 +3,8 @@
 Nothing is tuned here.  The design's numbers are those that a node uses
 (``meshnode.domain.trust.rules``); they were chosen by a prototype on seeds 0 to 4 without an
 attack, with collusion, on-off and exit scams.  What is reported is played with seeds from
-:data:`FIRST_SEED` on, and the other attacks were not looked at for the choice.
+:data:`FIRST_SEED` on, and the other attacks were not looked at for the choice.  The market was
+looked at with seeds 0, 1 and 100 to 102 while it was built.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from simulations.trust.attacks import ATTACKS, COLLUSION, Attack
 from simulations.trust.market import Terms
 
 #: The first seed that is reported.
-FIRST_SEED: Final = 100
+FIRST_SEED: Final = 200
 #: Cheats among the agents, where there is no curve, per cent.
 USUAL: Final = 40
 SHARES: Final = (0, 10, 20, 30, 40, 50, 60, 70)

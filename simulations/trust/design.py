@@ -1,12 +1,15 @@
 """This design as a policy of the market: the modules that a node uses, and nothing beside.
 
-A buyer's book, whom it ranks first, which golds are due, what it accepts and what it learns of
+A buyer has ten tasks out at a time, its newest ones, so that the share of them that one agent
+may have is in force.  A buyer's book, whom it ranks first, which golds are due, what it accepts and what it learns of
 that are those of ``meshnode.domain.trust``; here they are only called in the order in which a
 broker does.  Receipts are not made: an honest buyer's testimony is what it saw, a cheat's is
 what it makes up, signed by its own; and an edge is worth what the testimony says.
 """
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from meshnode.domain.trust.acceptance import Decision, Terms, decide, lessons, theta_of
@@ -24,6 +27,8 @@ from simulations.trust.policy import Claims, Desk, End, Setting, Settled
 #: What a right answer is worth, and a wrong one costs, in prices of an honest agent.
 WORTH: Final = 10
 _PRICE_MC: Final = 1_000
+#: Tasks that a buyer has out at a time: its newest ones, for the share that one agent may have.
+OPEN_TASKS: Final = 10
 
 
 class Design:
@@ -56,11 +61,13 @@ class Design:
         one.task += 1
         agents = sorted(pool)
         bidders = [self._bidder(one, agent) for agent in agents]
-        placed = rank(bidders, self._job, self._setting.rng, self._rules)
+        job = replace(self._job, open_mc=len(one.open) * self._job.value_mc)
+        placed = rank(bidders, job, self._setting.rng, self._rules)
         if not placed:  # all are blocked: nobody is asked in vain
             return Settled("unverified", -1, ())
         first = placed[0].bidder
-        others = reserve(bidders, first, self._job, self._setting.rng, self._rules)
+        others = reserve(bidders, first, job, self._setting.rng, self._rules)
+        one.open.append(bidders[first].agent)
         self._golds(one, agents, [first, *others], desk)
         return self._asked(one, [agents[first], *(agents[place] for place in others)], desk)
 
@@ -72,6 +79,7 @@ class Design:
             latency_ms=0,
             standing=one.book.standing(name),
             imported=one.book.imported(name),
+            open_mc=one.open.count(name) * self._job.value_mc,
         )
 
     def _golds(
@@ -190,6 +198,7 @@ class _Buyer:
         self.book = Book(rules)
         self.alarm = Alarm(rules)
         self.inviter = inviter
+        self.open: deque[str] = deque(maxlen=OPEN_TASKS)  # who is first at each
         self.task = 0
 
     def learn(self, agent: str, kind: Kind) -> None:
