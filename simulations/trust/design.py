@@ -1,10 +1,11 @@
 """This design as a policy of the market: the modules that a node uses, and nothing beside.
 
-A buyer has ten tasks out at a time, its newest ones, so that the share of them that one agent
-may have is in force.  A buyer's book, whom it ranks first, which golds are due, what it accepts and what it learns of
+A buyer's book, whom it ranks first, which golds are due, what it accepts and what it learns of
 that are those of ``meshnode.domain.trust``; here they are only called in the order in which a
-broker does.  Receipts are not made: an honest buyer's testimony is what it saw, a cheat's is
-what it makes up, signed by its own; and an edge is worth what the testimony says.
+broker does.  A buyer has ten tasks out at a time, its newest ones, so that the share of them
+that one agent may have is in force.  Receipts are not made: an honest buyer's testimony is what
+it saw, a cheat's is what it makes up, signed by its own; and an edge is worth what the
+testimony says.
 """
 
 from collections import deque
