@@ -50,13 +50,14 @@ def test_agreement_taken_for_verification_lets_the_cartel_in() -> None:
     assert went("assured", terms=many, rules=credulous).tally.error > 0.025
 
 
-def test_import_without_a_bound_lets_spies_praise_liars_in() -> None:
+def test_import_without_a_bound_lets_the_camouflaged_praise_one_another_in() -> None:
     unbounded = replace(
         RULES, rater_max=1e6, import_max=1e6, rater_credible=0.0, reference_rank=1_000
     )
-    spies = msgspec.structs.replace(TERMS, attack=ATTACKS["D: spies"], rounds=80)
-    assert went(terms=spies).worst < 0.12
-    assert went(terms=spies, rules=unbounded).worst > 0.25
+    hidden = ATTACKS["C: camouflaged collective"]
+    terms = msgspec.structs.replace(TERMS, attack=hidden, rounds=80)
+    assert went(terms=terms).worst < 0.12
+    assert went(terms=terms, rules=unbounded).worst > 0.25
 
 
 def test_one_who_turned_is_stopped_at_the_exposure_cap() -> None:
