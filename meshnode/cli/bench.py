@@ -27,12 +27,14 @@ _NAMES: Final = (
     "simulation",
     "startup",
     "survive",
+    "trust",
 )
 #: Benches that an option is for.
 _OPTIONS: Final = {
     "agents": ("plan",),
     "requests": ("plan",),
     "verbose": ("plan",),
+    "html": ("trust",),
     "peers": ("session", "contract", "artifact", "broker"),
     "profile": ("session", "artifact"),
 }
@@ -49,6 +51,7 @@ def _benches() -> Mapping[str, _Bench]:
         simulation,
         startup,
         survive,
+        trust,
     )
 
     return {
@@ -61,14 +64,12 @@ def _benches() -> Mapping[str, _Bench]:
         "simulation": simulation.run,
         "startup": startup.run,
         "survive": survive.run,
+        "trust": trust.run,
     }
 
 
 def bench(
-    name: Annotated[
-        str,
-        typer.Argument(help=f"Which: {', '.join(_NAMES)}."),
-    ],
+    name: Annotated[str, typer.Argument(help=f"Which: {', '.join(_NAMES)}.")],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="At most a minute, fewer measurements.")
@@ -95,6 +96,9 @@ def bench(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="plan: tell each request that went wrong.")
     ] = False,
+    html: Annotated[
+        str, typer.Option(metavar="FILE", help="trust: leave a page with its curves in FILE.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Measure this installation, and hold the figures against their goals.
@@ -108,6 +112,7 @@ def bench(
     plan      whether goals in plain words become the right graphs
     simulation  a thousand nodes for an hour, a market of ten thousand, many seeds
     survive   what is lost when nodes are killed at random, and at every crash point
+    trust     who can be believed in a market of cheats, beside EigenTrust and others
 
     What users would pick instead is measured in the same run, in turns with ours: on a
     machine that others use, ratios hold and milliseconds don't.  Those packages go into
@@ -119,17 +124,14 @@ def bench(
       meshnode bench artifact --json
       meshnode bench plan --verbose
       meshnode bench plan --requests requests.jsonl --agents agents.json --json
+      meshnode bench trust --quick --html trust.html
 
     A file of requests has lines {"request": "…", "capabilities": ["…"], "edges":
     [["from", "to"]]}, one of agents is a list of {"capability", "description",
     "examples", "input_schema", "output_schema"}.
     """
-    more = (
-        ("requests", requests),
-        ("agents", agents),
-        ("verbose", verbose),
-        ("profile", profile),
-    )
+    files = (("requests", requests), ("agents", agents), ("profile", profile), ("html", html))
+    more: tuple[tuple[str, str | bool], ...] = (*files, ("verbose", verbose))
     given: _Given = {option: value for option, value in more if value}
     if not peers:
         given["peers"] = False
