@@ -67,6 +67,10 @@ class Book:
         """Return the chance that an agent's next answer is right."""
         return credibility(self.standing(agent), self.imported(agent), self.rules)
 
+    def own_credibility(self, agent: str) -> float:
+        """Return the same by this node's own evidence: whether an agent may be a rater."""
+        return credibility(self.standing(agent), NOTHING, self.rules)
+
     def is_blocked(self, agent: str) -> bool:
         """Tell whether an agent gets no paid work."""
         return is_blocked(self.standing(agent), self.imported(agent), self.rules)

@@ -6,8 +6,9 @@ its *testimony*.  Rater k has the weight
 
     ω = flow / reference · [C_k ≥ 0.75] · clip((agreement − 0.3) / 0.5, 0, 1)
 
-(:mod:`~meshnode.domain.trust.graph`), with agreement 1 − 2 · mean |q_k − q_me| over the
-agents that both know, 0.8 where those are fewer than two.  Of one agent j this node takes
+(:mod:`~meshnode.domain.trust.graph`), with C_k from this node's own evidence and agreement
+1 − 2 · mean |q_k − q_me| over the agents that both know, 0.8 where those are fewer than two.
+Of one agent j this node takes
 
     A = Σ ω · a_kj,   B = Σ ω · b_kj      with a_kj + b_kj ≤ 3 (the inviter's: 12)
 
@@ -167,7 +168,9 @@ def rater_weights(
 
     Args:
         flows: From this node.
-        credible: Rater -> its credibility at its own work, as this node sees it.
+        credible: Rater -> its credibility at its own work, by this node's own evidence alone:
+            where what is imported counts too, a group that praises itself becomes credible
+            by that, and is heard the more.
         agreements: Rater -> :func:`agreement`.
         rules: See there.
     """

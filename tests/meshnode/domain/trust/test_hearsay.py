@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshnode.domain.trust.book import Book
 from meshnode.domain.trust.credibility import Imported
 from meshnode.domain.trust.evidence import Evidence, Standing, fold
 from meshnode.domain.trust.graph import TrustGraph, edge_units, flows
@@ -144,6 +145,20 @@ def test_a_rater_counts_if_it_is_trusted_credible_and_sees_things_as_this_node()
     assert rater_weights(flow, credible, {"a": 0.8, "b": 0.8, "c": 0.8}) == {"a": 1.0}
     assert rater_weights(flow, credible, {"a": 0.55}) == {"a": pytest.approx(0.5)}
     assert rater_weights(flow, credible, {"a": 0.3}) == {}
+
+
+def test_praise_of_each_other_makes_nobody_a_rater() -> None:
+    """However often what they say is weighed anew: they are credible by own evidence only."""
+    group = [f"s{at}" for at in range(9)]
+    said = {one: {two: Tally(50 * UNIT_MU, 0) for two in group} for one in group}
+    book = Book.of((one, Evidence("gold_passed")) for one in group)
+    flow = flows(graph_of({"me": dict.fromkeys(group, 1.0)}), "me")
+    for _ in range(3):
+        own = {one: book.own_credibility(one) for one in group}
+        weights = rater_weights(flow, own, dict.fromkeys(group, 0.8))
+        book.take(imported(said, weights, before=flow.before))
+    for one in group:
+        assert book.credibility(one) == book.own_credibility(one) < RULES.rater_credible
 
 
 def test_agreement_is_measured_on_what_both_know() -> None:

@@ -17,6 +17,7 @@ from meshnode.domain.trust.acceptance import (
 )
 from meshnode.domain.trust.posterior import Voter, posterior_without, posteriors
 from meshnode.domain.trust.rules import RULES, Rules
+from tests.meshnode.domain.purity import outside_calls
 
 #: Agreement of anybody believed less makes an answer less probable: ρ / (1 + ρ).
 CREDIBLE = RULES.rho / (1 + RULES.rho)
@@ -217,6 +218,17 @@ def test_where_nobody_is_strong_the_first_answer_is_handed_back() -> None:
 def test_a_deterministic_check_decides_by_itself() -> None:
     assert checked(passed=True) == Decision("verified", 0, 1.0, taken=True)
     assert not checked(passed=False).taken
+
+
+def test_a_decision_reads_nothing_of_the_world() -> None:
+    groups = [group(0.9, 0.8), group(0.7, prefix="w")]
+    reserve = group(0.9, 0.9, prefix="r")
+
+    def act() -> None:
+        for theta in (0.5, 0.9, 0.99):
+            lessons(groups, decide(groups, reserve, Terms(theta)))
+
+    assert outside_calls(act) == []
 
 
 # --- what is learned ---
