@@ -269,6 +269,8 @@ class Contractor:
 
     def _check_terms(self, body: AwardBody, award: Award, broker: str) -> None:
         """Hold an award against the proposal or standing offer that this node signed."""
+        if not award.lease_ms:
+            raise _TermsError("terms", "an award without a lease comes in a letter")
         terms = self._terms(body, award)
         if (terms.h.issuer, terms.h.audience) != (self._signer.peer, broker):
             raise _TermsError("terms", "the proposal is not this node's to this broker")
