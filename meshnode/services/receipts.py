@@ -5,6 +5,7 @@ is due is for afterwards: a restart, a peer that was away.  What was acknowledge
 taken off it now and then; sent once more, an acceptance is answered the same.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -44,6 +45,16 @@ def receipt_time(key: str, *, now_ms: int) -> Put:
     return Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")
 
 
+#: Takes an award's hash, in hex, its contractor and the acceptance; tells whether the
+#: acceptance is on its way, and no longer due.
+ByLetter = Callable[[str, str, bytes], Awaitable[bool]]
+
+
+async def _never(_: str, __: str, ___: bytes) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
+
+
 class Receipts:
     """Delivers the broker's halves of receipts."""
 
@@ -56,6 +67,11 @@ class Receipts:
         self._look = trio.Event()
         self._stir = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._by_letter: ByLetter = _never
+
+    def send_by(self, letter: ByLetter) -> None:
+        """Have ``letter`` take what can't be delivered now, if it may go so."""
+        self._by_letter = letter
 
     def deliver(self, award: bytes, peer: str, acceptance: bytes) -> None:
         """Deliver an acceptance that was just written down; later, if it can't be now."""
@@ -134,6 +150,7 @@ class Receipts:
             await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
         except (Unreachable, StreamLost, RequestTimeout, Busy) as exc:
             self._context.emit("acceptance.undelivered", peer=peer, why=str(exc))
+            await self._by_letter(key, peer, acceptance)
             return
         except RequestFailed as exc:
             self._context.emit("acceptance.refused", peer=peer, why=str(exc))
