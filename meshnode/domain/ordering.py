@@ -21,6 +21,8 @@ UNANSWERED: Final = "order.unanswered"
 _UNREACHED: Final = frozenset(
     {"cfp.unanswered", "transport.unreachable", "peer.lost", "request.timeout"}
 )
+#: So long a broker that was restarted looks around, milliseconds.
+_LOOK_MS: Final = 5_000
 #: With less time than this left, no letter is worth it, milliseconds.
 _LEAST_MS: Final = 60_000
 
@@ -47,7 +49,7 @@ def choices(
     untried = bool(offered) and not (failures and failures[-1].code in _UNREACHED)
     if untried or any(candidate.alive for candidate in offered):
         return []
-    if now_ms < since_ms(state, unit, view) + patience_ms:
+    if now_ms < awaited_ms(state, unit, view, patience_ms=patience_ms):
         return []
     late = plan.deadline_ms - now_ms < _LEAST_MS
     if late or Failures.of(unit).tries >= task.attempts_max:
@@ -60,9 +62,13 @@ def choices(
     ]
 
 
-def since_ms(state: JobState, unit: Unit, view: View) -> int:
-    """Return since when ``unit`` could have been done if anybody had been there."""
+def awaited_ms(state: JobState, unit: Unit, view: View, *, patience_ms: int) -> int:
+    """Return until when ``unit`` waits for nodes that are away, Unix time.
+
+    A broker that was restarted looks around before it lets anything go by letter.
+    """
     producers = state.producers[unit.subtask]
     ends = [state.units[name].ended_ms for one in producers for name in state.expanded[one]]
     ready_ms = unit.started_ms or max([state.planned_ms, *ends])
-    return max(view.since_ms, ready_ms)
+    looks = state.required_plan.by_letter_ms > 0
+    return max(ready_ms + patience_ms, view.since_ms + _LOOK_MS if looks else 0)

@@ -30,7 +30,7 @@ from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
 from meshnode.domain.matching import Candidate, first, has_room, proposed, rank, untroubled
-from meshnode.domain.ordering import choices
+from meshnode.domain.ordering import awaited_ms, choices
 from meshnode.domain.patches import patches_max
 from meshnode.domain.priorities import by_urgency, patience_ms
 from meshnode.domain.replanning import LOOK_MS, can_be_patched, patch
@@ -301,8 +301,8 @@ class _Planner:
         if self._order(unit):
             return True
         counts = Failures.of(unit)
-        patient = self.now_ms < unit.started_ms + self._patience_ms
-        if counts.are_enough(task.attempts_max, patient=patient):
+        until_ms = awaited_ms(self.state, unit, self.view, patience_ms=self._patience_ms)
+        if counts.are_enough(task.attempts_max, patient=self.now_ms < until_ms):
             last = failures[-1]
             end = End(
                 last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"

@@ -12,10 +12,11 @@ from meshnode.node import Node
 from meshnode.services.job_terms import Terms
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.correspondence import keeping
-from tests.meshnode.services.worlds import TextAgent, until
+from tests.meshnode.services.worlds import TextAgent, inputs, shouting, until
 
-#: By letter after no more than is waited for anybody, and with an hour for it.
-TERMS: Final = Terms(deadline_s=3 * 3600, patience_s=20, by_letter_s=3600)
+#: What an order has, seconds, after no more than is waited for anybody.
+TIME_S: Final = 900
+TERMS: Final = Terms(deadline_s=3 * TIME_S, patience_s=20, by_letter_s=TIME_S)
 
 
 def taking(**limits: Any) -> NodeConfig:
@@ -52,3 +53,11 @@ async def deposited(mesh: SimMesh, count: int = 1, *, for_: str = "bob") -> None
 async def ended(node: Node, job: str, *, within_s: float = 20_000) -> JobState:
     with trio.fail_after(within_s):
         return await node.wait(job)
+
+
+async def ordered(mesh: SimMesh, *words: str, terms: Terms = TERMS) -> str:
+    """Have Ada order while Bob is away, and wait until a mailbox has all of it."""
+    graph = shouting(len(words), **({"batch_items_max": 1} if len(words) > 1 else {}))
+    job = await mesh.node("ada").submit(graph, inputs(*words), terms)
+    await deposited(mesh, len(words))
+    return job
