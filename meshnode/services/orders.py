@@ -162,7 +162,7 @@ class Orders:
         left_ms = award.h.expires_ms - self._context.clock.now_ms()
         if left_ms <= 1_000:  # noqa: PLR2004 - a letter's shortest life
             text = f"there was no time left to order it from {attempt.peer}"
-            return _failure(unit, attempt, UNANSWERED, text)
+            return _failure(unit, attempt, "order.too_late", text)
         enclosed: list[bytes] = []
         for artifact, part in artifacts(award.inputs).items():
             data = await self._artifacts.local(artifact, size=part.size)

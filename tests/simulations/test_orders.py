@@ -17,7 +17,9 @@ from typing import Final
 import pytest
 import trio
 
+from meshnode.domain.facts import Failed, from_event
 from meshnode.domain.job import JobState
+from meshnode.domain.ordering import UNANSWERED
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, Output
@@ -28,6 +30,9 @@ from meshnode.services.crash_points import (
     read_crash_point,
 )
 from meshnode.services.job_terms import Terms
+from meshnode.services.journals import JobJournal
+from protocol.limits import SKEW_MS_MAX
+from protocol.messages import Award, read_message
 from simulations.mesh import CONFIG, Down, SimMesh
 from simulations.weather import Weather
 from simulations.world import World, run
@@ -140,6 +145,16 @@ async def calm(mesh: SimMesh, jobs: list[str]) -> None:
             await trio.sleep(10)
 
 
+def check_times(journal: JobJournal, network: str) -> None:
+    """Hold against each order that was given up when that was."""
+    for event in journal.events():
+        fact = from_event(event)
+        if isinstance(fact, Failed) and fact.code == UNANSWERED:
+            attempt = journal.state.units[fact.unit].attempts[fact.attempt]
+            award = read_message(attempt.award, Award, network=network)
+            assert event.at_ms >= award.h.deadline_ms + SKEW_MS_MAX
+
+
 def count(state: JobState, watch: Watch, ways: Counter[str]) -> Counter[str]:
     """Count what became of a job; return who was paid what for it."""
     assert state.done is not None, state.job
@@ -176,7 +191,9 @@ def play(seed: int) -> Counter[str]:
         ada, paid = mesh.node("ada"), Counter[str]()
         watch.name_of = {mesh.peer(name): name for name in WORKERS}
         for job in jobs:
-            paid += count((await ada.journal(job)).state, watch, ways)
+            journal = await ada.journal(job)
+            check_times(journal, mesh.network_id)
+            paid += count(journal.state, watch, ways)
         for name in WORKERS:
             peer = mesh.peer(name)
             assert ada.ledger.balances.due_mc(peer) == -paid[peer], name

@@ -195,6 +195,29 @@ def test_an_order_is_not_begun_when_it_has_expired() -> None:
     play(story)
 
 
+def test_an_order_that_was_kept_in_time_is_not_begun_later_either() -> None:
+    agent = TextAgent()
+
+    async def story(mesh: SimMesh) -> None:
+        await three(mesh, [agent])
+        mesh.crash("bob")
+        await ordered(mesh, "x")
+        begun_s = trio.current_time()
+        died = trio.Event()
+        mesh.crash_at("bob", read_crash_point("after:order.kept"), died.set)
+        await mesh.restart("bob")
+        await died.wait()
+        mesh.crash("ada")
+        # Its agent has 60 s, and half a minute more: until then it could have been done.
+        await trio.sleep(begun_s + TIME_S - 60 - trio.current_time())
+        bob = await mesh.restart("bob")
+        await until(lambda: bool(told(bob, "contract.refused")), within_s=30)
+        assert told(bob, "contract.refused")[0]["reason"] == "deadline"
+        assert agent.calls == []
+
+    play(story)
+
+
 def test_work_that_is_begun_ends_with_the_time_of_the_order() -> None:
     agent = TextAgent(never, timeout_s=800.0)
 
@@ -225,6 +248,7 @@ def test_a_broker_that_comes_back_late_takes_what_was_done_in_time() -> None:
         mesh.crash("ada")
         await mesh.restart("bob")
         await deposited(mesh, for_="ada")
+        mesh.crash("bob")
         await trio.sleep(1.5 * TIME_S)
         ada = await mesh.restart("ada")
         state = await ended(ada, job)

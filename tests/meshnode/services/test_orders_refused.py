@@ -311,7 +311,7 @@ def test_nobody_orders_or_calls_off_in_anothers_name() -> None:
         off = Cancel(h=signer.header(bob.peer, Topic()), award=digest(award), reason="owner")
         assert await sent(eve, bob.peer, CALLED_OFF, signer.sign(off)) == "delivered"
         await trio.sleep(5)
-        assert agent.running == 1, "it isn't hers"
+        assert (agent.running, agent.calls) == (1, ["x"]), "it isn't hers"
         state = await ended(mesh.node("ada"), job)
         assert state.done is not None
         assert state.done.state == "completed"
