@@ -33,7 +33,7 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.directory import open_directory
+from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
 from meshnode.services.invites import InviteRow, Invites, is_local
@@ -43,9 +43,10 @@ from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
-from meshnode.services.mailroom import open_mailroom
+from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
+from meshnode.services.node_ports import Ports
 from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
@@ -123,12 +124,7 @@ class Node:
             self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
         )
         self.advice = Advice(self.sessions, config, emit=emit)
-        self.directory = open_directory(
-            context,
-            sessions=self.sessions,
-            directory=ports.directory,
-            capabilities=self.host.capabilities,
-        )
+        self.directory = self._directory(context)
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
         self.artifacts.judge_with(self.sessions.offset_ms)
@@ -141,13 +137,7 @@ class Node:
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
-        self.mailroom = open_mailroom(
-            context,
-            sessions=self.sessions,
-            door=self.door,
-            directory=self.directory,
-            members=self.members,
-        )
+        self.mailroom = self._mailroom(context)
         self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = self.mailroom
         self.contractor = self._contractor(context)
         self.ordering = open_ordering(
@@ -162,7 +152,6 @@ class Node:
         )
         self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
         self.receipts = Receipts(context, sessions=self.sessions)
-        use_letters(self.ordering, market=self.market, receipts=self.receipts)
         self.successions = open_successions(
             context,
             sessions=self.sessions,
@@ -214,7 +203,25 @@ class Node:
             addresses=self.directory.addresses_of,
         )
 
+    def _mailroom(self, context: Context) -> Mailroom:
+        return open_mailroom(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            directory=self.directory,
+            members=self.members,
+        )
+
+    def _directory(self, context: Context) -> DirectoryService:
+        return open_directory(
+            context,
+            sessions=self.sessions,
+            directory=self._ports.directory,
+            capabilities=self.host.capabilities,
+        )
+
     def _broker(self, context: Context) -> Broker:
+        use_letters(self.ordering, market=self.market, receipts=self.receipts)
         tools = Tools(
             market=self.market,
             awards=Awards(

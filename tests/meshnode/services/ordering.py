@@ -1,4 +1,4 @@
-"""A broker, a contractor and a mailbox of which two are never up at once, in virtual time."""
+"""A broker, a contractor and a mailbox that are never all up, in a MockClock's time."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""What owners say holds for orders, and whoever forges one, or its outcome, gets nothing."""
+"""What owners say holds for orders, and whoever forges one, or its outcome, gets nothing.
+
+Time passes on a MockClock.
+"""
 
 from dataclasses import replace
 from typing import Any
