@@ -46,7 +46,6 @@ from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
-from meshnode.services.node_ports import Ports
 from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
