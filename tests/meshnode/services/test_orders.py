@@ -9,6 +9,9 @@ from dataclasses import replace
 import pytest
 import trio
 
+from meshnode.domain.explaining import explain
+from meshnode.domain.explaining_words import in_words
+from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import InputInvalid
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.crash_points import read_crash_point
@@ -74,6 +77,10 @@ def test_a_broker_and_a_contractor_that_are_never_up_at_once_finish_a_job(
         await settled(mesh, 2 * len(words), len(words))
         assert sorted(agent.calls) == words, "each once"
         assert await mesh.node("bob").inbox.rows() == [], "no letter for its owner"
+        journal = await ada.journal(job)
+        explained = in_words(explain(job, journal.events(), now_ms=ada.clock.now_ms()))
+        assert "ordered by letter" in str(explained)
+        assert verify_provenance(await journal.export()).state == "completed"
 
     play(story)
 
