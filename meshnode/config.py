@@ -30,6 +30,7 @@ from meshnode.config_tables import (
     LedgerConfig,
     LogConfig,
     MailboxConfig,
+    OrdersConfig,
     QuotaConfig,
     StandbyConfig,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "LogConfig",
     "MailboxConfig",
     "NodeConfig",
+    "OrdersConfig",
     "QuotaConfig",
     "StandbyConfig",
     "parse_config",
@@ -95,6 +97,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: LedgerConfig = LedgerConfig()
     inbox: InboxConfig = InboxConfig()
     mailbox: MailboxConfig = MailboxConfig()
+    orders: OrdersConfig = OrdersConfig()
     standby: StandbyConfig = StandbyConfig()
 
     @property
@@ -347,7 +350,13 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "directory.provide_interval_s": config.directory.provide_interval_s,
         "directory.neighbours_max": config.directory.neighbours_max,
     }
-    for table in ("host", "inbox", "mailbox", "standby"):  # all that they hold must be positive
+    for table in (
+        "host",
+        "inbox",
+        "mailbox",
+        "orders",
+        "standby",
+    ):  # all that they hold must be positive
         settings = getattr(config, table)
         for name in settings.__struct_fields__:
             if not isinstance(value := getattr(settings, name), bool):

@@ -198,6 +198,20 @@ class MailboxConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_s: float = 604_800.0
 
 
+class OrdersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Work that others order by letter, for when this node is back.
+
+    Attributes:
+        enabled: Do such work, and tell the mesh.
+        waiting_max: Orders kept that aren't done.
+        peer_waiting_max: Of those, from one node.
+    """
+
+    enabled: bool = False
+    waiting_max: int = 256
+    peer_waiting_max: int = 32
+
+
 class StandbyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Standing by for others' jobs, to go on with them when their brokers are gone.
 

@@ -33,10 +33,9 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.directory import DirectoryService
+from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
-from meshnode.services.features import features_of
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.job_terms import Terms
@@ -44,9 +43,10 @@ from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
 from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
-from meshnode.services.mailroom import open_mailroom
+from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.membership import Members
+from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -123,7 +123,7 @@ class Node:
             self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
         )
         self.advice = Advice(self.sessions, config, emit=emit)
-        self.directory = self._directory_service()
+        self.directory = self._directory(context)
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
         self.artifacts.judge_with(self.sessions.offset_ms)
@@ -136,14 +136,16 @@ class Node:
             context, members=self.members, served=self.tallies, artifacts=self.artifacts
         )
         self.invites = Invites(context, sessions=self.sessions, members=self.members)
-        self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = open_mailroom(
-            context,
-            sessions=self.sessions,
-            door=self.door,
-            directory=self.directory,
-            members=self.members,
-        )
+        self.mailroom = self._mailroom(context)
+        self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = self.mailroom
         self.contractor = self._contractor(context)
+        self.ordering = open_ordering(
+            context,
+            self.mailroom,
+            artifacts=self.artifacts,
+            contractor=self.contractor,
+            on_news=self.directory.on_news,
+        )
         self.market = Market(
             context, sessions=self.sessions, finder=self.directory, host=self.host
         )
@@ -201,10 +203,33 @@ class Node:
             addresses=self.directory.addresses_of,
         )
 
+    def _mailroom(self, context: Context) -> Mailroom:
+        return open_mailroom(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            directory=self.directory,
+            members=self.members,
+        )
+
+    def _directory(self, context: Context) -> DirectoryService:
+        return open_directory(
+            context,
+            sessions=self.sessions,
+            directory=self._ports.directory,
+            capabilities=self.host.capabilities,
+        )
+
     def _broker(self, context: Context) -> Broker:
+        use_letters(self.ordering, market=self.market, receipts=self.receipts)
         tools = Tools(
             market=self.market,
-            awards=Awards(context, sessions=self.sessions, market=self.market),
+            awards=Awards(
+                context,
+                sessions=self.sessions,
+                market=self.market,
+                orders=self.ordering.orders,
+            ),
             contracts=Contracts(
                 context, market=self.market, artifacts=self.artifacts, ledger=self.ledger
             ),
@@ -228,23 +253,6 @@ class Node:
             ledger=self.ledger,
             port=self._ports.settlement or settlement_of(self.config),
             paid=self.market.paid,
-        )
-
-    def _directory_service(self) -> DirectoryService:
-        config, ports = self.config, self._ports
-        return DirectoryService(
-            identity=ports.identity,
-            network=config.network,
-            config=config.directory,
-            clock=ports.clock,
-            sessions=self.sessions,
-            directory=ports.directory,
-            rng=ports.rng,
-            emit=self.events.emit,
-            addresses=ports.transport.addresses,
-            capabilities=self.host.capabilities,
-            store=ports.store,
-            features=features_of(config),
         )
 
     @property
@@ -278,6 +286,7 @@ class Node:
             async with trio.open_nursery() as nursery:
                 await self.tallies.load()
                 await self.ledger.load()
+                await self.ordering.book.load()
                 await self.settlements.load()
                 await self.door.load()  # before anybody can ask
                 await self.successions.load()
@@ -294,10 +303,8 @@ class Node:
                     self.contractor.run,
                     self.market.run,
                     self.receipts.run,
-                    self.outbox.run,
-                    self.depositing.run,
-                    self.collecting.run,
-                    *([self.mailbox.run] if self.mailbox is not None else []),
+                    *self.mailroom.services(),
+                    self.ordering.run,
                     self.successions.run,
                     self.broker.run,
                     self.retention.run,

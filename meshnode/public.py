@@ -88,6 +88,8 @@ class SubmitTerms(TypedDict, total=False):
         depth_max: Brokers below each other, this node among them.
         patience_s: So long is a node waited for when all that could do a sub-task are away;
             20 unless said otherwise.
+        by_letter_s: What nobody is there for within that goes by letter to a node that takes
+            orders so, and has so long for it; 0, unless said otherwise, for never.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -102,6 +104,7 @@ class SubmitTerms(TypedDict, total=False):
     fan_out_max: int
     depth_max: int
     patience_s: float
+    by_letter_s: float
     files: Sequence[str | PathLike[str]]
 
 
@@ -419,6 +422,7 @@ class Node:
             fan_out_max=said.get("fan_out_max", _PLAIN.fan_out_max),
             depth_max=said.get("depth_max", _PLAIN.depth_max),
             patience_s=said.get("patience_s", _PLAIN.patience_s),
+            by_letter_s=said.get("by_letter_s", _PLAIN.by_letter_s),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -91,6 +91,10 @@ SEALED_SIZE_MAX: Final = 100 * 1024  # bytes of a sealed letter, the sender's ch
 DEPOSITS_MAX: Final = 32  # deposits or acknowledgements that one request names
 COLLECTED_BYTES_MAX: Final = 200 * 1024  # sealed letters in one answer
 
+# orders (92-orders.md)
+ORDER_LIFETIME_MS_MAX: Final = 7 * 24 * 3_600_000  # issued to deadline
+ENCLOSED_MAX: Final = 64  # artifacts in one order
+
 # charters and epochs (85-failover.md)
 CHARTER_SIZE_MAX: Final = 4 * 1024  # bytes of its envelope
 GRANT_SIZE_MAX: Final = 1024  # bytes of its envelope

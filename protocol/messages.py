@@ -245,7 +245,7 @@ class Award(Message, frozen=True, kw_only=True):
         items: Calls of the agent; 1 for a single call.
         price_cap_mc: Most that may be charged for all items.
         timeout_ms: From the start of the run to its end.
-        lease_ms: Without a renewal for this long, stop.
+        lease_ms: Without a renewal for this long, stop; 0 for an order, which has none.
         result_key: X25519 key to seal the output to, or empty.
         lengths: JSON Pointers into the output whose list length the result must tell.
         readers: PeerIds that may be given tickets for the output.
@@ -441,7 +441,9 @@ def _check(message: Message) -> None:
     _need(len(header.id) == MESSAGE_ID_SIZE, "id has not 16 bytes")
     lifetime_ms = header.expires_ms - header.issued_ms
     _need(lifetime_ms > 0, "it expires before it is issued")
-    if isinstance(message, Cfp | Proposal | StandingOffer | Award):
+    if isinstance(message, Award) and not message.lease_ms:  # an order: orders.py has the rest
+        _need(lifetime_ms <= limits.ORDER_LIFETIME_MS_MAX, "it lives longer than 7 days")
+    elif isinstance(message, Cfp | Proposal | StandingOffer | Award):
         _need(lifetime_ms <= limits.LIFETIME_MS_MAX, "it lives longer than 10 minutes")
     _need(0 <= header.hops <= limits.HOPS_MAX, "hops is out of range")
     _need(_is_hash_or_empty(header.charter), "charter is no hash")
@@ -473,7 +475,7 @@ def _check_award(award: Award) -> None:
     _need(_is_hash_or_empty(award.cfp), "cfp is no hash")
     _need(_is_hash_or_empty(award.result_key), "result key has not 32 bytes")
     _need(award.items >= 1, "items")
-    _need(award.timeout_ms > 0 and award.lease_ms > 0, "timeout or lease")
+    _need(award.timeout_ms > 0, "timeout")
     _need(len(award.inputs) <= limits.BINDINGS_MAX, "too many inputs")
     for binding in award.inputs.values():
         _need(len(binding.parts) <= limits.PARTS_MAX, "too many parts")

@@ -84,8 +84,11 @@ Replans = Annotated[
         help="So often may a sub-task that can't be done go on another way.",
     ),
 ]
-#: What the four options below are called in the API.
-_BOUNDS: Final = ("subtasks_max", "fan_out_max", "depth_max", "patience_s")
+#: What the options of a job are called in the API, in the order of `given` in :func:`ask`.
+_TERMS: Final = (
+    *("idempotency_key", "budget_mc", "deadline_s", "hedges_pct", "standbys", "replans_max"),
+    *("subtasks_max", "fan_out_max", "depth_max", "patience_s", "by_letter_s"),
+)
 HandOn = Annotated[
     int | None,
     typer.Option(
@@ -111,6 +114,14 @@ Patience = Annotated[
         metavar="S", min=0, help="So long is a node waited for that is away; 20 s unless said."
     ),
 ]
+ByLetter = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        min=0,
+        help="Then it goes by letter to one that takes orders so, which has so long for it.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -133,6 +144,7 @@ def ask(
     fan_out: FanOut = None,
     depth: Depth = None,
     patience: Patience = None,
+    by_letter: ByLetter = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -173,15 +185,10 @@ def ask(
     value = None if graph is None else graph_to_value(read_graph(graph))
     inputs = read_inputs(file or (), input_ or ())
     wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
-    terms = {
-        "idempotency_key": key,
-        "budget_mc": budget,
-        "deadline_s": deadline,
-        "hedges_pct": hedges,
-        "standbys": read_standbys(standbys) if standbys else None,
-        "replans_max": replans,
-    }
-    terms |= dict(zip(_BOUNDS, (hand_on, fan_out, depth, patience), strict=True))
+    heirs = read_standbys(standbys) if standbys else None
+    bounds = (hand_on, fan_out, depth, patience, by_letter)
+    given = (key, budget, deadline, hedges, heirs, replans, *bounds)
+    terms = dict(zip(_TERMS, given, strict=True))
     folder = None if out is None else make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)
     ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)

@@ -6,6 +6,7 @@ Each raises with what is wrong; which event it was, the caller knows.
 
 from typing import TypeVar
 
+from meshnode.domain.audit_terms import Bound, result_beyond
 from meshnode.domain.bindings import (
     Holder,
     artifacts,
@@ -38,7 +39,6 @@ from protocol.errors import BadSignature, Malformed, WrongAudience
 from protocol.graph import Source, SubTask
 from protocol.journal import Event, Head, Segment
 from protocol.keys import digest
-from protocol.limits import SKEW_MS_MAX
 from protocol.messages import (
     HASH_SIZE,
     Award,
@@ -70,7 +70,7 @@ class Audit:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.state = JobState(segment.job)
-        self.awards: dict[tuple[str, int], tuple[Award, Proposal | StandingOffer]] = {}
+        self.awards: dict[tuple[str, int], tuple[Award, Bound | None]] = {}
         self.envelopes: set[bytes] = set()
         self._message_ids: dict[tuple[str, bytes], bytes] = {}
 
@@ -230,8 +230,9 @@ class Audit:
             == (award.agent, award.price_cap_mc, award.lease_ms),
             "the award says something else than the event",
         )
+        asked = (award.agent, award.capability)
         _need(
-            (award.agent, award.capability) == (terms.agent, terms.capability),
+            terms is None or asked == (terms.agent, terms.capability),
             "the award is for another agent or capability than was offered",
         )
         _need(
@@ -242,7 +243,8 @@ class Audit:
             (award.items, award.each) == (unit.calls, task.each),
             "the award has other items than the batch",
         )
-        _need(award.price_cap_mc >= terms.price_mc * award.items, "the cap is below the price")
+        dear = terms is not None and award.price_cap_mc < terms.price_mc * award.items
+        _need(not dear, "the cap is below the price")
         plan = self.state.required_plan
         _need(award.h.deadline_ms <= plan.deadline_ms, "it runs past the job's deadline")
         _need(len(fact.schema) == HASH_SIZE, "no hash of an output schema")
@@ -273,9 +275,12 @@ class Audit:
                 f"the times of {row.peer[:60]} don't add up",
             )
 
-    def _terms(self, fact: Awarded, attempt: Attempt, award: Award) -> Proposal | StandingOffer:
-        """Return the proposal or standing offer that ``award`` binds."""
+    def _terms(self, fact: Awarded, attempt: Attempt, award: Award) -> Bound | None:
+        """Return the proposal or standing offer that ``award`` binds; an order binds none."""
         broker = self.segment.writer
+        if attempt.by_letter:
+            _need(not (fact.proposal or fact.hedge or award.cfp), "an order binds an offer")
+            return None
         _need(award.proposal == digest(fact.proposal), "the award binds another proposal")
         if not attempt.called:
             _need(not award.cfp, "the award names a CFP that was never sent")
@@ -338,8 +343,8 @@ class Audit:
             "the result says something else than the event",
         )
         _need(set(award.lengths) <= set(result.lengths), "lengths that were asked are missing")
-        _need(result.price_mc <= terms.price_mc * award.items, "it costs more than was offered")
-        _need(_in_time(award, terms, result, receipt), "the offer had lapsed when it was taken")
+        trouble = "" if terms is None else result_beyond(award, terms, result, receipt)
+        _need(not trouble, trouble)
 
     def _failed(self, fact: Failed) -> None:
         blamed = self._attempt(fact.unit, fact.attempt).peer
@@ -473,20 +478,6 @@ class Audit:
 
 def _answers(query: str, name: str) -> bool:
     return CapabilityName.parse(query).covers(CapabilityName.parse(name))
-
-
-def _in_time(
-    award: Award, terms: Proposal | StandingOffer, result: Result, receipt: Receipt
-) -> bool:
-    """Tell whether the terms held when the award was made.
-
-    Clocks of two nodes may be any distance apart, so either the broker's word (when it
-    signed the award) or the contractor's own (when it says it got it) will do.
-    """
-    got_ms = result.h.issued_ms - receipt.latency_ms
-    first_ms = terms.h.issued_ms - SKEW_MS_MAX
-    last_ms = terms.h.expires_ms + SKEW_MS_MAX
-    return any(first_ms <= at_ms < last_ms for at_ms in (award.h.issued_ms, got_ms))
 
 
 def _need(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as an assertion

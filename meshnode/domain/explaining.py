@@ -168,6 +168,7 @@ class _Walk:
             case Awarded():
                 told.awarded_ms, part.state = self._at_ms, "running"
                 told.peer, told.agent = fact.peer, fact.agent
+                told.by_letter = attempt.by_letter
                 told.choice = chosen(fact.ranked, fact.considered)
             case Delivered():
                 told.delivered_ms, part.state = self._at_ms, "checking"

@@ -201,6 +201,8 @@ def _state(part: Part, job: str) -> str:
 def _try(told: Try) -> Iterator[str]:
     if told.called:
         yield from _called(told)
+    if told.by_letter:
+        yield f"Nobody was there for it, so it was ordered by letter of {_peer(told.peer)}."
     if told.choice is not None:
         yield from _choice(told.choice)
     if told.awarded_ms:

@@ -51,6 +51,7 @@ class Try(msgspec.Struct, kw_only=True):
     Attributes:
         number: 0 first.
         hedge: It was begun while the one before it was out, and slow.
+        by_letter: It was ordered of a node that was away.
         begun_ms: When it was called or awarded, Unix time; likewise what follows.
         called: Who was asked for a proposal.
         offers: Who proposed, for how many millicredits a call, and in what time.
@@ -73,6 +74,7 @@ class Try(msgspec.Struct, kw_only=True):
     number: int
     begun_ms: int
     hedge: bool = False
+    by_letter: bool = False
     called: list[str] = []
     offers: list[tuple[str, int, int]] = []
     refusals: list[tuple[str, str, str]] = []

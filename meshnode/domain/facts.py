@@ -80,6 +80,8 @@ class Planned(Fact, frozen=True, kw_only=True):
         fan_out: Of these, what one award is given at most.
         under: Hash of the award that it is a part of, or empty.
         patience_ms: So long is a node waited for when all that could do a sub-task are away.
+        by_letter_ms: After that it is ordered by letter of one that takes such orders, which
+            has so long for it; 0 for never.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -101,6 +103,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     fan_out: int = 0
     under: bytes = b""
     patience_ms: int = 0
+    by_letter_ms: int = 0
 
 
 class Elected(Fact, frozen=True, kw_only=True):
@@ -252,10 +255,11 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
         peer: To whom.
         agent: Which of its agents.
         award: Envelope.
-        proposal: Envelope of the proposal or standing offer that it binds.
+        proposal: Envelope of the proposal or standing offer that it binds; empty for one that
+            goes by letter.
         schema: Hash of the output schema that the result is held against.
         price_cap_mc: Reserved for it.
-        lease_ms: As in the award.
+        lease_ms: As in the award: 0 for one that goes by letter.
         ranked: The best candidates as the decision saw them, best first.
         considered: Candidates that it chose among, these and others; 0 in older journals.
         hedge: The attempt before it is still out, and slow: the first good result counts.

@@ -49,7 +49,14 @@ def due_ms(unit: Unit, attempt: Attempt, slow_ms: float) -> int:
     out = attempt.contract is ContractState.AWARDED and attempt.delivered is None
     # Whose text is coming is at work, however much it has to say.
     speaking = attempt.offset > 0
-    if not slow_ms or not out or speaking or any(each.hedge for each in unit.attempts):
+    slow_way = attempt.by_letter  # and its contractor can't be told that another was faster
+    if (
+        not slow_ms
+        or not out
+        or speaking
+        or slow_way
+        or any(each.hedge for each in unit.attempts)
+    ):
         return 0
     return attempt.at_ms + ceil(slow_ms * unit.calls)
 

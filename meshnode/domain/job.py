@@ -100,6 +100,11 @@ class Attempt:
     subtasks: int = 0
 
     @property
+    def by_letter(self) -> bool:
+        """Whether it was ordered of a node that was away."""
+        return bool(self.award) and not self.lease_ms
+
+    @property
     def open(self) -> bool:
         """Whether something may still come of it."""
         return self.error is None and self.paid_mc is None

@@ -27,6 +27,8 @@ class View:
         slow_ms: Capability query -> after how long a call is slow, as far as was seen.
         declared: Capability query -> agent id -> what its record declares; for the queries
             of a job that has a sub-task in trouble.
+        by_letter: Capability query -> who is away and does such work if it is ordered by
+            letter; for a job that may order so.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
@@ -36,6 +38,7 @@ class View:
     credit: Mapping[str, int] = field(default_factory=dict)
     slow_ms: Mapping[str, float] = field(default_factory=dict)
     declared: Mapping[str, Mapping[str, Capability]] = field(default_factory=dict)
+    by_letter: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Call:
 class MakeAward:
     """Award a unit; binds the envelope ``proposal``, ``ranked`` are the best ``considered``.
 
-    A hedge is another award of a unit beside one that is out.
+    A hedge is another award of a unit beside one that is out; what goes by letter binds none.
     """
 
     unit: str
@@ -82,6 +85,7 @@ class MakeAward:
     considered: int = 0
     hedge: bool = False
     subtasks: int = 0
+    by_letter: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,14 +29,8 @@ from meshnode.domain.batches import cut
 from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
-from meshnode.domain.matching import (
-    Candidate,
-    first,
-    has_room,
-    proposed,
-    rank,
-    untroubled,
-)
+from meshnode.domain.matching import Candidate, first, has_room, proposed, rank, untroubled
+from meshnode.domain.ordering import awaited_ms, choices
 from meshnode.domain.patches import patches_max
 from meshnode.domain.priorities import by_urgency, patience_ms
 from meshnode.domain.replanning import LOOK_MS, can_be_patched, patch
@@ -193,7 +187,8 @@ class _Planner:
         if again is not None or not task.each:
             self.out.append(Expand(task.id, tuple(again.sizes) if again else (SINGLE,)))
             return
-        made = cut(self.state, task, self.view.candidates.get(task.capability, ()))
+        offered = self.view.candidates.get(task.capability, ())
+        made = cut(self.state, task, offered or self.view.by_letter.get(task.capability, ()))
         if made is None:
             self._provider_missing(task)
         else:
@@ -303,9 +298,11 @@ class _Planner:
             last = failures[-1]
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
+        if self._order(unit):
+            return True
         counts = Failures.of(unit)
-        patient = self.now_ms < unit.started_ms + self._patience_ms
-        if counts.are_enough(task.attempts_max, patient=patient):
+        until_ms = awaited_ms(self.state, unit, self.view, patience_ms=self._patience_ms)
+        if counts.are_enough(task.attempts_max, patient=self.now_ms < until_ms):
             last = failures[-1]
             end = End(
                 last.code, f"sub-task {unit.name} failed {len(failures)} times: {last.text}"
@@ -321,6 +318,14 @@ class _Planner:
                 self._wake(unit.ended_ms + pause)
                 return False
         return self._choose(task, unit)
+
+    def _order(self, unit: Unit) -> bool:
+        """Send a unit by letter, if nobody is there for it and that may be."""
+        waits = {"now_ms": self.now_ms, "patience_ms": self._patience_ms}
+        away = choices(self.state, unit, self.view, **waits)
+        if ranked := self._affordable(unit, away):
+            self._award(unit, len(unit.attempts), ranked[0][0], b"", ranked)
+        return bool(ranked)
 
     def _choose(self, task: SubTask, unit: Unit) -> bool:
         fresh_unit = not unit.attempts
@@ -404,7 +409,9 @@ class _Planner:
         hedge: bool = False,
     ) -> None:
         cap_mc = candidate.price_mc * unit.calls
-        subtasks = bounds.grant(self.state, unit.subtask, self.free_subtasks)
+        subtasks = 0  # nothing that goes by letter is handed on
+        if proposal:
+            subtasks = bounds.grant(self.state, unit.subtask, self.free_subtasks)
         self.free_subtasks -= subtasks + bounds.own_awards(self.state)
         self.free_mc -= cap_mc
         if candidate.peer in self.credit:
@@ -421,6 +428,7 @@ class _Planner:
                 considered=len(ranked),
                 hedge=hedge,
                 subtasks=subtasks,
+                by_letter=not proposal,
             )
         )
 

@@ -26,6 +26,7 @@ _SUBMIT: Final = (
     *("graph", "inputs", "budget_mc", "deadline_s", "idempotency_key", "asked"),
     *("hedges_pct", "replans_max", "standbys", "depth_max", "fan_out_max", "subtasks_max"),
     "patience_s",
+    "by_letter_s",
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -90,6 +91,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         depth_max=_whole(table.get("depth_max", plain.depth_max), "depth_max"),
         fan_out_max=_whole(table.get("fan_out_max", plain.fan_out_max), "fan_out_max"),
         patience_s=_number(table.get("patience_s", plain.patience_s), "patience_s"),
+        by_letter_s=_number(table.get("by_letter_s", plain.by_letter_s), "by_letter_s"),
         subtasks_max=_whole(table.get("subtasks_max", plain.subtasks_max), "subtasks_max"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)

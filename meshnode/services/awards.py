@@ -42,13 +42,14 @@ from meshnode.services.context import Context
 from meshnode.services.contracts import topic
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
+from meshnode.services.orders import Orders
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
 from meshnode.services.token_streams import Piece, TokenStream
 from protocol.codec import decode_as, encode
 from protocol.declines import Decline
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.keys import digest
-from protocol.limits import EVENTS_MAX
+from protocol.limits import EVENTS_MAX, ORDER_LIFETIME_MS_MAX
 from protocol.messages import (
     Award,
     Cancel,
@@ -79,7 +80,10 @@ _DECLINE_S: Final = 5.0
 class Awards:
     """Contracts of every job of this broker, as conversations."""
 
-    def __init__(self, context: Context, *, sessions: Sessions, market: Market) -> None:
+    def __init__(
+        self, context: Context, *, sessions: Sessions, market: Market, orders: Orders
+    ) -> None:
+        self._orders = orders
         self._context = context
         self._signer = context.signer
         self._sessions = sessions
@@ -159,6 +163,9 @@ class Awards:
         None says that the job ends early, or another was faster: the award isn't sent again,
         whoever cancels it sees to its end.
         """
+        if attempt.by_letter:
+            come = await self._orders.attend(journal, unit, attempt)
+            return self._came(unit, attempt, come) if isinstance(come, bytes) else come
         try:
             return await self._attend(journal, unit, attempt)
         finally:
@@ -292,10 +299,27 @@ class Awards:
                     # Only a checkpoint: the award goes on without it.
                     self._context.emit("award.checkpoint_lost", job=journal.job, why=str(exc))
 
+    def _came(self, unit: Unit, attempt: Attempt, raw: bytes) -> Delivered | Failed:
+        """Read an answer that came in a letter."""
+        try:
+            return self._outcome(unit, attempt, raw)
+        except RemoteProtocolError as exc:
+            self._market.failed(attempt.peer, unreachable=False)
+            return _failure(unit, attempt, "peer.protocol", str(exc))
+
     def _outcome(
-        self, unit: Unit, attempt: Attempt, raw: bytes, *, ahead: int, sent_s: float
+        self,
+        unit: Unit,
+        attempt: Attempt,
+        raw: bytes,
+        *,
+        ahead: int = 0,
+        sent_s: float | None = None,
     ) -> Delivered | Failed:
-        """Read an answer to an award, sent then behind ``ahead`` others of this broker."""
+        """Read an answer to an award, sent then behind ``ahead`` others of this broker.
+
+        What took its time in letters says nothing of how long work waits there.
+        """
         network = self._context.network
         body = decode_as(raw, RESULT_BODY)
         if body.refuse:
@@ -326,9 +350,10 @@ class Awards:
             below = sum(row.awards for row in receipt.below)
             return msgspec.structs.replace(failed, below=below)
         run_ms = result.metering.run_ms
-        self._market.finished(
-            f"{attempt.peer}/{attempt.agent}", sent_s=sent_s, run_ms=run_ms, ahead=ahead
-        )
+        if sent_s is not None:
+            self._market.finished(
+                f"{attempt.peer}/{attempt.agent}", sent_s=sent_s, run_ms=run_ms, ahead=ahead
+            )
         return Delivered(
             unit=unit.name,
             attempt=attempt.number,
@@ -358,14 +383,20 @@ class Awards:
     async def cancel(self, state: JobState, name: str, attempt: Attempt, reason: str) -> None:
         """Cancel an award; returns when acknowledged, or when that has taken too long.
 
-        Then its contractor is gone or deaf, and stops by itself when its lease lapses.
+        Then its contractor is gone or deaf, and stops by itself when its lease lapses, or an
+        order's time is over.
         """
+        by_letter = {"lifetime_ms": ORDER_LIFETIME_MS_MAX} if attempt.by_letter else {}
+        about = topic(state, state.units[name], 0)
         cancel = Cancel(
-            h=self._signer.header(attempt.peer, topic(state, state.units[name], 0)),
+            h=self._signer.header(attempt.peer, about, **by_letter),
             award=digest(attempt.award),
             reason=reason[:60],
         )
         envelope = self._signer.sign(cancel)
+        if by_letter:
+            await self._orders.call_off(attempt, envelope)
+            return
         limit_s = trio.current_time() + _CANCEL_S
         while (left_s := limit_s - trio.current_time()) > 0:
             try:

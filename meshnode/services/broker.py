@@ -6,12 +6,7 @@ from typing import Final
 
 import trio
 
-from meshnode.domain.facts import (
-    Cancelled,
-    Elected,
-    InputRef,
-    Planned,
-)
+from meshnode.domain.facts import Cancelled, Elected, InputRef, Planned
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
@@ -205,7 +200,8 @@ class Broker:
         """Check and plan a job, make it durable, begin it."""
         check_shape(graph)
         lengths = check_inputs(graph, inputs)
-        check_types(graph, await self._offered(graph), inputs)
+        offered = await self._offered(graph, away=terms.by_letter_s > 0)
+        check_types(graph, offered, inputs)
         job = self._context.entropy.token(_JOB_ID_BYTES).hex()
         refs, writes = await self._keep(job, inputs, lengths)
         elected = await self._elected(job, terms)
@@ -227,6 +223,7 @@ class Broker:
             fan_out=terms.fan_out_max,
             under=terms.under,
             patience_ms=int(terms.patience_s * 1000),
+            by_letter_ms=int(terms.by_letter_s * 1000),
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
@@ -261,26 +258,25 @@ class Broker:
             raise MeshError("this node is closing and takes no more jobs")
         check_terms(terms)
 
-    async def _offered(self, graph: TaskGraph) -> dict[str, Sequence[Capability]]:
+    async def _offered(
+        self, graph: TaskGraph, *, away: bool
+    ) -> dict[str, Sequence[Capability]]:
         """Return what is on offer for each sub-task; look further for what isn't known."""
+        search = self._tools.market.search
         queries = sorted({task.capability for task in graph.subtasks})
         found: dict[str, Sequence[Capability]] = {}
 
         async def look(query: str) -> None:
-            found[query] = await self._tools.market.search(query, timeout_s=SEARCH_S)
+            found[query] = await search(query, timeout_s=SEARCH_S, away=away)
 
         async with trio.open_nursery() as nursery:
             for query in queries:
                 nursery.start_soon(look, query)
         for query in queries:
             if not found[query]:
-                near = self._tools.market.nearest(query)
-                raise NoProvider(
-                    f"nobody reachable offers {query}",
-                    hint=f"on offer are: {', '.join(near)}"
-                    if near
-                    else "no agent is known yet",
-                )
+                near = ", ".join(self._tools.market.nearest(query))
+                hint = f"on offer are: {near}" if near else "no agent is known yet"
+                raise NoProvider(f"nobody reachable offers {query}", hint=hint)
         return {task.id: found[task.capability] for task in graph.subtasks}
 
     async def _keep(
@@ -431,8 +427,9 @@ class Broker:
             fan_out_max=plan.fan_out,
             patience_s=plan.patience_ms / 1000,
         )
-        if deadline_s is not None:
-            terms = replace(terms, deadline_s=deadline_s)
+        deadline_s = terms.deadline_s if deadline_s is None else deadline_s
+        by_letter_s = min(plan.by_letter_ms / 1000, deadline_s)
+        terms = replace(terms, deadline_s=deadline_s, by_letter_s=by_letter_s)
         return await self.submit(left.graph, left.inputs, terms, caller=_RESUME)
 
     async def _resumed(self, job: str, before: str, budget_mc: int) -> str:

@@ -14,7 +14,7 @@ from meshnode.services.admission import Admission
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
 from meshnode.services.inbox import Inbox
-from meshnode.services.mail import COLLECT, FEATURE, WAITING
+from meshnode.services.mail import COLLECT, FEATURE, WAITING, LetterUnfit
 from meshnode.services.mailboxes import Mailboxes
 from meshnode.services.membership import Members
 from meshnode.services.sessions import Incoming, Sessions
@@ -153,6 +153,8 @@ class Collecting:
         try:
             now_ms = self._context.clock.now_ms()
             await self._inbox.take(envelope, letter, sender_now_ms=now_ms, by=mailbox)
+        except LetterUnfit as exc:
+            return self._inbox.refuse(sender, name, sealed=sealed, reason=exc.reason)
         except Stale:
             return self._inbox.refuse(sender, name, sealed=sealed, reason="letter.stale")
         except (Busy, StoreError) as exc:  # it stays where it is

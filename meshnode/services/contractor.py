@@ -13,10 +13,11 @@ from typing import Final
 import trio
 
 from meshnode.domain.admission import No
-from meshnode.errors import Busy, MeshError, StoreError
+from meshnode.errors import Busy, StoreError
 from meshnode.services.admission import Admission
 from meshnode.services.agents import AgentHost
 from meshnode.services.award_records import AwardRecords
+from meshnode.services.award_terms import AwardTerms
 from meshnode.services.bodies import (
     ACCEPTANCE,
     AWARD,
@@ -47,12 +48,9 @@ from protocol.messages import (
     Award,
     Cancel,
     Header,
-    Proposal,
-    StandingOffer,
     read_message,
 )
 from protocol.receipts import Acceptance, check_receipt
-from protocol.signing import peek
 from protocol.timely import check_timely
 
 #: Cancels that came before their awards and are remembered.
@@ -90,6 +88,7 @@ class Contractor:
         self._served = served
         self._ledger = ledger
         self._letters = Letters(context, sessions=sessions)
+        self._terms = AwardTerms(context, host=host, letters=self._letters)
         self._records = AwardRecords(context, ledger=ledger)
         self._bench = Workbench(
             context, executor=executor, records=self._records, served=served, ledger=ledger
@@ -239,6 +238,64 @@ class Contractor:
         self._emit("contract.awarded", peer=peer, job=award.h.job, unit=award.h.subtask)
         return b""
 
+    # --- what is ordered by letter ---
+
+    async def commission(self, envelope: bytes, award: Award) -> No | None:
+        """Begin what was ordered, unless it was begun before; return why not, if that is so.
+
+        Its sender was let in, and what it takes is at hand.
+
+        Raises:
+            StoreError: The disk doesn't take it: it is not taken.
+            Busy: This node is not running.
+        """
+        await self._recovered.wait()
+        name = digest(envelope)
+        async with self._claimed(name):
+            known = name in self._bench.running
+            if known or await self._records.answer(name) is not None:
+                return None
+            if (no := await self._unwilling_to(award, name)) is not None:
+                return no
+            execution = self._execution(envelope, award, now_ms=self._clock.now_ms())
+            await self._bench.take(execution, AwardBody(envelope, b""))
+        header = award.h
+        self._emit("contract.awarded", peer=header.issuer, job=header.job, unit=header.subtask)
+        return None
+
+    async def _unwilling_to(self, award: Award, name: bytes) -> No | None:
+        """Return why an order isn't begun now, if that is so."""
+        peer = award.h.issuer
+        if (no := self._terms.broken_by_order(award)) is not None:
+            return no
+        if (peer, name) in self._unwanted:
+            return No("cancelled", "it was called off before")
+        try:
+            await self._records.check_epoch(award, b"")
+        except Stale as exc:
+            return No("terms", str(exc))
+        return self._no_room(award, peer)
+
+    async def answer(self, name: bytes) -> bytes | None:
+        """Return what came of an award once nothing works on it; None if nothing did.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        await self._recovered.wait()
+        execution = self._bench.running.get(name)
+        if execution is not None:
+            await execution.done.wait()
+        return await self._records.answer(name)
+
+    def call_off(self, peer: str, award: bytes, reason: str) -> None:
+        """Stop an award of ``peer``, or don't begin it."""
+        execution = self._bench.running.get(award)
+        if execution is None:
+            self._remember_unwanted(peer, award)
+        elif execution.broker == peer:
+            execution.stop("cancelled", reason)
+
     async def _unwilling(
         self, body: AwardBody, award: Award, name: bytes, peer: str
     ) -> No | None:
@@ -247,10 +304,8 @@ class Contractor:
         What changes by taking others is looked at last: nothing may come between that
         and the taking.
         """
-        try:
-            self._check_terms(body, award, peer)
-        except _TermsError as exc:
-            return No(exc.reason, str(exc))
+        if (no := self._terms.broken(body, award, peer)) is not None:
+            return no
         if (no := self._no_room(award, peer)) is not None:
             return no  # and nothing is written for it
         try:
@@ -266,41 +321,6 @@ class Contractor:
         if no is None:
             no = self._bench.unpaid(peer, award.price_cap_mc)
         return FULL if no is None and self._bench.is_full(peer) else no
-
-    def _check_terms(self, body: AwardBody, award: Award, broker: str) -> None:
-        """Hold an award against the proposal or standing offer that this node signed."""
-        terms = self._terms(body, award)
-        if (terms.h.issuer, terms.h.audience) != (self._signer.peer, broker):
-            raise _TermsError("terms", "the proposal is not this node's to this broker")
-        if self._clock.now_ms() >= terms.h.expires_ms:
-            raise _TermsError("offer_expired", "the proposal has expired")
-        if (terms.agent, terms.capability) != (award.agent, award.capability):
-            raise _TermsError("terms", "agent or capability differ from the proposal")
-        if not award.each and award.items != 1:
-            raise _TermsError("terms", "a single call has one item")
-        if award.price_cap_mc < terms.price_mc * award.items:
-            raise _TermsError("price", "the price cap is below the proposal")
-        if award.agent not in self._host.specs():
-            raise _TermsError("not_offered", f"there is no agent {award.agent!r} any more")
-        if award.h.deadline_ms <= self._letters.peer_now_ms(broker):
-            raise _TermsError("deadline", "its deadline has passed")
-
-    def _terms(self, body: AwardBody, award: Award) -> Proposal | StandingOffer:
-        """Return what ``award`` binds, signature checked."""
-        network = self._signer.network
-        if digest(body.proposal) != award.proposal:
-            raise _TermsError("terms", "it binds another proposal than the one that is with it")
-        if peek(body.proposal).t == Proposal.TYPE:
-            proposal = read_message(body.proposal, Proposal, network=network)
-            if proposal.cfp != award.cfp:
-                raise _TermsError("terms", "it binds another CFP than the proposal")
-            if award.items > proposal.items:
-                raise _TermsError("terms", f"{award.items} items are more than were called for")
-            return proposal
-        offer = read_message(body.proposal, StandingOffer, network=network)
-        if award.items > offer.items_max or award.cfp:
-            raise _TermsError("terms", f"{award.items} items are more than was offered")
-        return offer
 
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
         """Stream progress to the broker until the result is there."""
@@ -338,41 +358,53 @@ class Contractor:
             await execution.done.wait()
         else:
             # It may still be on its way, or be read right now by the task that took it in.
-            self._unwanted[incoming.peer, cancel.award] = None
-            if len(self._unwanted) > _UNWANTED_MAX:
-                del self._unwanted[next(iter(self._unwanted))]
+            self._remember_unwanted(incoming.peer, cancel.award)
         self._emit(
             "award.stopped", award=cancel.award.hex(), job=cancel.h.job, unit=cancel.h.subtask
         )
         return b""
 
+    def _remember_unwanted(self, peer: str, award: bytes) -> None:
+        self._unwanted[peer, award] = None
+        if len(self._unwanted) > _UNWANTED_MAX:
+            del self._unwanted[next(iter(self._unwanted))]
+
     async def _on_acceptance(self, incoming: Incoming) -> bytes:
         acceptance = self._letters.read(incoming, Acceptance)
-        key = acceptance.award.hex()
+        await self.accepted(incoming.body, acceptance)
+        return b""
+
+    async def accepted(self, envelope: bytes, acceptance: Acceptance) -> None:
+        """Keep a broker's half of a receipt, which it sent; the same again changes nothing.
+
+        Raises:
+            RemoteProtocolError: It fits nothing here, or isn't its to give.
+            StoreError: It can't be written down.
+        """
+        peer, key = acceptance.h.issuer, acceptance.award.hex()
         finished = await self._records.finished(acceptance.award)
         if finished is None:
             raise Malformed("there is no such result here")
         award, result = finished[0].award, finished[1]
         awarded, *_ = check_receipt(
-            award, result.result, result.receipt, incoming.body, network=self._signer.network
+            award, result.result, result.receipt, envelope, network=self._signer.network
         )
         if acceptance.h.issuer != awarded.h.issuer:
             await self._need_broker(awarded, acceptance)
-        row = ReceiptRow(award, result.result, result.receipt, incoming.body)
+        row = ReceiptRow(award, result.result, result.receipt, envelope)
         async with self._claimed(acceptance.award):
             there = await self._store.read(RECEIPTS, key)
             if there is None:
                 await self._keep_receipt(row, acceptance, awarded.capability)
                 self._emit(
                     "contract.accepted",
-                    peer=incoming.peer,
+                    peer=peer,
                     verdict=acceptance.verdict,
                     paid_mc=acceptance.paid_mc,
                 )
-            elif decode_as(there, RECEIPT_ROW).acceptance != incoming.body:
-                self._emit("contract.equivocation", peer=incoming.peer, award=key)
+            elif decode_as(there, RECEIPT_ROW).acceptance != envelope:
+                self._emit("contract.equivocation", peer=peer, award=key)
                 raise Stale("another acceptance of this award was signed before")
-        return b""
 
     async def _need_broker(self, award: Award, acceptance: Acceptance) -> None:
         """Let pass an acceptance by a broker of its job that was shown, whoever is it now.
@@ -416,11 +448,3 @@ class Contractor:
     async def receipts(self) -> Sequence[ReceiptRow]:
         """Return the receipts of work done here."""
         return [decode_as(raw, RECEIPT_ROW) for _, raw in await self._store.scan(RECEIPTS)]
-
-
-class _TermsError(MeshError):
-    """An award that isn't within what was proposed."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason

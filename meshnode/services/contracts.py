@@ -39,6 +39,7 @@ from meshnode.services.ledger import Ledger
 from meshnode.services.market import Market
 from meshnode.services.receipts import DUE, receipt_writes
 from meshnode.services.signer import Topic
+from protocol.codec import encode
 from protocol.graph import Source
 from protocol.keys import digest
 from protocol.limits import LIFETIME_MS_MAX
@@ -131,12 +132,32 @@ class Contracts:
         Raises:
             NoProvider: The candidate's record has gone meanwhile.
         """
-        unit = state.units[step.unit]
-        task = state.tasks[unit.subtask]
         candidate = step.candidate
         known = self._market.capability(candidate.peer, candidate.agent, candidate.capability)
         if known is None:
             raise NoProvider(f"{candidate.peer} no longer offers {candidate.capability}")
+        award = self._order(state, step) if step.by_letter else self._plain(state, step)
+        schema = digest(known.output_schema)
+        fact = Awarded(
+            unit=step.unit,
+            attempt=step.attempt,
+            peer=candidate.peer,
+            agent=candidate.agent,
+            award=self._signer.sign(award),
+            proposal=step.proposal,
+            schema=schema,
+            price_cap_mc=step.price_cap_mc,
+            lease_ms=award.lease_ms,
+            ranked=list(step.ranked),
+            considered=step.considered,
+            hedge=step.hedge,
+            subtasks=step.subtasks,
+        )
+        return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
+
+    def _plain(self, state: JobState, step: MakeAward) -> Award:
+        """Return the award of a unit to a node that is there, unsigned."""
+        unit, candidate = state.units[step.unit], step.candidate
         bindings = put_inline(
             bind(state, unit, self._holder(unit)),
             self._artifacts.in_memory,
@@ -149,14 +170,14 @@ class Contracts:
         current = unit.attempt(step.attempt)
         cfp = current.called.get(candidate.peer, b"") if current else b""
         lease_ms = int(self._context.config.host.lease_s * 1000)
-        award = Award(
+        return Award(
             h=self._signer.header(candidate.peer, about, lifetime_ms=LIFETIME_MS_MAX),
             cfp=digest(cfp) if cfp else b"",
             proposal=digest(step.proposal),
             agent=candidate.agent,
             capability=candidate.capability,
             inputs=bindings,
-            each=list(task.each),
+            each=list(state.tasks[unit.subtask].each),
             items=unit.calls,
             price_cap_mc=step.price_cap_mc,
             timeout_ms=self._timeout_ms(state, unit, candidate.peer, candidate.agent),
@@ -170,23 +191,36 @@ class Contracts:
                 if part.holder != candidate.peer
             ],
         )
-        schema = digest(known.output_schema)
-        fact = Awarded(
-            unit=step.unit,
-            attempt=step.attempt,
-            peer=candidate.peer,
-            agent=candidate.agent,
-            award=self._signer.sign(award),
-            proposal=step.proposal,
-            schema=schema,
-            price_cap_mc=step.price_cap_mc,
-            lease_ms=lease_ms,
-            ranked=list(step.ranked),
-            considered=step.considered,
-            hedge=step.hedge,
-            subtasks=step.subtasks,
+
+    def _order(self, state: JobState, step: MakeAward) -> Award:
+        """Return the award of a unit to a node that is away, unsigned.
+
+        It is held by time alone, has its inputs from here, and hands nothing on.
+        """
+        unit, candidate = state.units[step.unit], step.candidate
+        plan, now_ms = state.required_plan, self._context.clock.now_ms()
+        left_ms = min(plan.by_letter_ms, plan.deadline_ms - now_ms)
+        timeout_ms = self._timeout_ms(state, unit, candidate.peer, candidate.agent)
+        begin_ms = left_ms - min(timeout_ms, left_ms // 2)
+        about = replace(
+            topic(state, unit, step.price_cap_mc), deadline_ms=now_ms + left_ms, hops=0
         )
-        return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
+        record = self._market.record(candidate.peer, candidate.capability)
+        copies = bind(state, unit, Holder(self._context.peer, only=True))
+        return Award(
+            h=self._signer.header(candidate.peer, about, lifetime_ms=begin_ms),
+            cfp=b"",
+            proposal=digest(b"" if record is None else encode(record)),
+            agent=candidate.agent,
+            capability=candidate.capability,
+            inputs=put_inline(copies, self._artifacts.in_memory, reader=candidate.peer),
+            each=list(state.tasks[unit.subtask].each),
+            items=unit.calls,
+            price_cap_mc=step.price_cap_mc,
+            timeout_ms=timeout_ms,
+            lease_ms=0,
+            lengths=_lengths_wanted(state, unit),
+        )
 
     def charge(
         self, state: JobState, attempt: Attempt, delivered: Delivered, verdict: Verified

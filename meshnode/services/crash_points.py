@@ -36,6 +36,7 @@ _SIDES: Final = ("before", "after")
 _PUT: Final = {
     "artifact": "artifact.kept",
     "award": "award.taken",
+    "commission": "order.kept",
     "inbox_letter": "letter.kept",
     "job": "job.row",
     "mailbox_sealed": "letter.deposited",
@@ -46,6 +47,7 @@ _PUT: Final = {
 #: What is deleted from a table -> its label.
 _DELETED: Final = {
     "acceptance_due": "acceptance.settled",
+    "commission": "order.answered",
     "mailbox_sealed": "letter.collected",
     "outbox_due": "letter.settled",
 }
@@ -57,14 +59,16 @@ _ROWS: Final = sorted([*_PUT.values(), *_DELETED.values()])
 #: on its broker or a contractor.
 JOB_LABELS: Final = (
     *(f"job.{kind}" for kind in KINDS if kind != Elected.KIND),
-    *(label for label in _ROWS if not label.startswith("letter.")),
+    *(label for label in _ROWS if not label.startswith(("letter.", "order."))),
 )
 #: What a commit may hold that a letter needs, at its sender, its reader or a mailbox.
 LETTER_LABELS: Final = tuple(label for label in _ROWS if label.startswith("letter."))
+#: What a commit may hold that an order needs at its contractor, beside both of those.
+ORDER_LABELS: Final = tuple(label for label in _ROWS if label.startswith("order."))
 #: What a commit may hold that a job with standbys needs beside that.
 STANDBY_LABELS: Final = (f"job.{Elected.KIND}",)
 #: All that a commit may hold.
-LABELS: Final = (*JOB_LABELS, *STANDBY_LABELS, *LETTER_LABELS)
+LABELS: Final = (*JOB_LABELS, *STANDBY_LABELS, *LETTER_LABELS, *ORDER_LABELS)
 
 
 class _Kind(msgspec.Struct):

@@ -67,7 +67,8 @@ class Depositing:
         self._done: dict[str, dict[bytes, None]] = {}  # mailbox -> what it may forget
         self._due: dict[str, None] = {}  # mailboxes to be told so
         self._stir = trio.Event()
-        outbox.detour_by(self.go_round, self._ended)
+        outbox.detour_by(self.go_round)
+        outbox.on_end(self._ended)
         sessions.on_change(self._session_changed)
 
     async def go_round(self, route: Route) -> None:

@@ -20,7 +20,9 @@ from meshnode.domain.catalogue import Catalogue, Outcome
 from meshnode.domain.claims import says_news
 from meshnode.errors import ConfigError, StoreError, Unreachable
 from meshnode.ports import Directory, Emit, Started, Store, WallClock
+from meshnode.services.context import Context
 from meshnode.services.exchange import Exchange
+from meshnode.services.features import features_of
 from meshnode.services.records import Intake, OwnRecord, names_of, validate_record
 from meshnode.services.rendezvous import EVERYBODY, Rendezvous
 from meshnode.services.sessions import Sessions
@@ -356,6 +358,30 @@ class DirectoryService:
             self._catalogue.revive(peer)
         else:
             self._lost.set()
+
+
+def open_directory(
+    context: Context,
+    *,
+    sessions: Sessions,
+    directory: Directory | None,
+    capabilities: Callable[[], Sequence[Capability]],
+) -> DirectoryService:
+    """Return a node's, with what its owner lets it be for others."""
+    return DirectoryService(
+        identity=context.signer.identity,
+        network=context.network,
+        config=context.config.directory,
+        clock=context.clock,
+        sessions=sessions,
+        directory=directory,
+        rng=context.rng,
+        emit=context.emit,
+        addresses=context.transport.addresses,
+        capabilities=capabilities,
+        store=context.store,
+        features=features_of(context.config),
+    )
 
 
 def _listed(feature: str) -> str:

@@ -74,6 +74,8 @@ class Execution:
         self.scope = trio.CancelScope()
         self.stopped: tuple[str, str] | None = None
         self._lease_s = max(_LEASE_S_MIN, min(award.lease_ms / 1000, lease_s_max))
+        if not award.lease_ms:  # an order: its deadline ends it
+            self._lease_s = math.inf
         self._watchers = 0
         self._let_lease_run()
         self._tail = ""

@@ -6,10 +6,11 @@ import trio
 
 from meshnode.domain.bindings import artifacts, assemble, list_lengths
 from meshnode.domain.values import canonical, sendable
-from meshnode.errors import AgentTimeout, InputInvalid, MeshError
+from meshnode.errors import AgentTimeout, ArtifactTooLarge, InputInvalid, MeshError
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
+from meshnode.services.bodies import TERMS_BYTES_MAX
 from meshnode.services.checkpoints import Checkpoints, ended
 from meshnode.services.context import Context
 from meshnode.services.delegation import Delegations, unaccounted
@@ -19,12 +20,16 @@ from meshnode.services.served import Served
 from meshnode.services.signer import Topic
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.keys import digest
-from protocol.limits import INLINE_SIZE_MAX
+from protocol.limits import INLINE_SIZE_MAX, LETTER_BODY_SIZE_MAX
 from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
 from protocol.receipts import Receipt
 
 #: Inputs of one award, all artifacts together.
 _INPUTS_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+#: The output of what was ordered by letter, which has to fit into one beside the result.
+ORDERED_BYTES_MAX: Final = LETTER_BODY_SIZE_MAX - 2 * TERMS_BYTES_MAX
 
 
 class Executor:
@@ -234,6 +239,10 @@ class Executor:
         values = [output.value for output in outputs]
         value: JsonValue = values if award.each else values[0]
         data = canonical(value)
+        if not award.lease_ms and len(data) > ORDERED_BYTES_MAX:
+            raise ArtifactTooLarge(
+                len(data), ORDERED_BYTES_MAX, hint="no letter holds the output"
+            )
         ref, execution.keeps = await self._artifacts.prepare(
             data, job=award.h.job, broker=award.h.issuer, charter=award.h.charter
         )

@@ -27,15 +27,17 @@ from meshnode.services.mail import (
     ROWS_MAX,
     SEEN,
     SEEN_ROW,
+    Carrier,
     InboxRow,
     LetterRefused,
+    LetterUnfit,
     SeenRow,
 )
 from meshnode.services.sessions import Incoming, Sessions
 from meshnode.services.signer import Topic
 from protocol import limits
 from protocol.codec import decode_as, encode
-from protocol.errors import Malformed, Stale
+from protocol.errors import Malformed, RemoteProtocolError, Stale
 from protocol.keys import digest
 from protocol.mail import Letter, LetterAck, check_letter_time, read_letter, sign_ack
 
@@ -66,10 +68,15 @@ class Inbox:
         self._senders = Shares(
             count_max=config.sender_letters_max, bytes_max=config.sender_bytes_max
         )
+        self._carriers: dict[str, Carrier] = {}
         self._counted = False
         self._swept_s = -_SWEEP_S
         self._turn = trio.Lock()  # one letter is taken at a time, or limits would be passed
         sessions.handle(LETTER, door.limited(self._on_letter, LETTER))
+
+    def carry(self, kind: str, carrier: Carrier) -> None:
+        """Give letters of that kind to ``carrier``, and not to this node's owner."""
+        self._carriers[kind] = carrier
 
     # --- letters that come ---
 
@@ -82,8 +89,12 @@ class Inbox:
         check_letter_time(letter, audience=self._context.peer, now_ms=now_ms)
         if await self._door.stranger(incoming.peer) is not None:
             raise LetterRefused("this node takes letters from members of its mesh only")
-        await self.take(incoming.body, letter, sender_now_ms=now_ms)
-        return self.acknowledge(letter, digest(incoming.body))
+        name = digest(incoming.body)
+        try:
+            await self.take(incoming.body, letter, sender_now_ms=now_ms)
+        except LetterUnfit as exc:
+            return self.refuse(letter.h.issuer, name, sealed=b"", reason=exc.reason)
+        return self.acknowledge(letter, name)
 
     async def take(
         self, envelope: bytes, letter: Letter, *, sender_now_ms: int, by: str = ""
@@ -98,6 +109,7 @@ class Inbox:
 
         Raises:
             Stale: Another letter came under its id.
+            LetterUnfit: It is for no person, and nothing can be done with it.
             Busy: There is no room for it.
             StoreError: It can't be written down.
         """
@@ -110,14 +122,29 @@ class Inbox:
                     raise Stale("another letter came under this id")
                 self._context.emit("letter.repeated", letter=name.hex(), peer=letter.h.issuer)
                 return False
-            await self._count()
-            self._make_sure_of_room(letter.h.issuer, len(envelope))
             until_ms = _remembered_until_ms(letter, self._context.clock.now_ms(), sender_now_ms)
-            await self._keep(
-                name, envelope, letter, by, Put(SEEN, key, encode(SeenRow(name, until_ms)))
-            )
+            seen_row = Put(SEEN, key, encode(SeenRow(name, until_ms)))
+            if (carrier := self._carriers.get(letter.kind)) is not None:
+                await self._hand_on(letter, carrier, seen_row)
+            else:
+                await self._count()
+                self._make_sure_of_room(letter.h.issuer, len(envelope))
+                await self._keep(name, envelope, letter, by, seen_row)
         self._context.emit("letter.kept", letter=name.hex(), peer=letter.h.issuer, by=by)
         return True
+
+    async def _hand_on(self, letter: Letter, carrier: Carrier, seen: Put) -> None:
+        """Have a letter's carrier read it, and commit what follows with that it came."""
+        try:
+            writes = await carrier.read(letter)
+        except RemoteProtocolError as exc:
+            self._context.emit("letter.unfit", peer=letter.h.issuer, why=str(exc))
+            raise LetterUnfit("order.malformed", str(exc)) from exc
+        except LetterUnfit as exc:
+            self._context.emit("letter.unfit", peer=letter.h.issuer, why=str(exc))
+            raise
+        await self._context.store.commit(*writes, seen, *await self._past_ids())
+        carrier.kept(letter)
 
     async def _keep(
         self, name: bytes, envelope: bytes, letter: Letter, by: str, seen: Put

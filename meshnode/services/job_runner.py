@@ -362,7 +362,8 @@ class JobRunner:
             await self._right.until_safe(self._journal.state.seq)
         begun_s = trio.current_time()
         fact = await self._awards.attend(self._journal, unit, attempt)
-        if isinstance(fact, Delivered) and self._market.was_up_at(attempt.at_ms):
+        timed = not attempt.by_letter and self._market.was_up_at(attempt.at_ms)
+        if isinstance(fact, Delivered) and timed:
             query = self._journal.state.tasks[unit.subtask].capability
             took_ms = round((trio.current_time() - begun_s) * 1000)
             self._market.took(query, took_ms=took_ms, calls=unit.calls)

@@ -38,6 +38,8 @@ class Terms:
         subtasks_max: The same of all the job's awards together; 0 lets nobody hand
             anything on.
         patience_s: So long is a node waited for when all that could do a sub-task are away.
+        by_letter_s: What nobody is there for within that goes by letter to a node that takes
+            orders so, and has so long for it; 0 for never.
         under: Hash of the award that the job is a part of: its own awards count too then.
     """
 
@@ -55,6 +57,7 @@ class Terms:
     fan_out_max: int = 8
     subtasks_max: int = 0
     patience_s: float = 20.0
+    by_letter_s: float = 0.0
     under: bytes = b""
 
 
@@ -72,6 +75,7 @@ def check_terms(terms: Terms) -> None:
         )
     if not 0 <= terms.patience_s <= _DEADLINE_S_MAX:
         raise InputInvalid(f"a patience of {terms.patience_s:g} s", hint="up to 7 days")
+    _check_letters(terms)
     if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
         raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
     if not 0 <= terms.replans_max <= REPLANS_MAX:
@@ -86,3 +90,16 @@ def check_terms(terms: Terms) -> None:
     ):
         if not 0 <= value <= BATCHES_MAX:
             raise InputInvalid(f"{name} of {value}", hint=f"0 to {BATCHES_MAX}")
+
+
+def _check_letters(terms: Terms) -> None:
+    if not 0 <= terms.by_letter_s <= terms.deadline_s:
+        raise InputInvalid(
+            f"{terms.by_letter_s:g} s for what goes by letter",
+            hint=f"up to the deadline, {terms.deadline_s:g} s",
+        )
+    if terms.by_letter_s and terms.standbys:
+        raise InputInvalid(
+            "a job with standbys gives nothing by letter",
+            hint="what comes back could be read by this node only: leave one of them out",
+        )

@@ -5,14 +5,16 @@ stands, and are listed; the letters themselves are in tables of their own, which
 written once.
 """
 
-from collections.abc import Iterable
-from typing import Final, Literal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from meshnode.errors import MeshError
+from meshnode.ports import Write
 from protocol.codec import Count
 from protocol.keys import digest
+from protocol.mail import Letter
 
 LETTER: Final = "letter"
 DEPOSIT: Final = "mail.deposit"
@@ -147,6 +149,38 @@ def ranked(recipient: str, mailboxes: Iterable[str]) -> list[str]:
     another one.
     """
     return sorted(mailboxes, key=lambda peer: digest(f"{recipient}\0{peer}".encode()))
+
+
+#: What the record of a node says that does work ordered by letter.
+ORDERS_FEATURE: Final = "orders"
+
+
+class LetterUnfit(MeshError):
+    """A letter that is for no person, and that this node can do nothing with.
+
+    Attributes:
+        reason: Stable code, for its sender.
+    """
+
+    code = "letter.unfit"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Carrier(NamedTuple):
+    """What is done with the letters of one kind, which no owner sees.
+
+    Attributes:
+        read: Return what is committed with that the letter came.  Raises LetterUnfit, or a
+            RemoteProtocolError, if nothing can be done with it; Busy and StoreError if it
+            should come again.
+        kept: Is told when that was committed; must not block.
+    """
+
+    read: Callable[[Letter], Awaitable[Sequence[Write]]]
+    kept: Callable[[Letter], None]
 
 
 class LetterRefused(MeshError):

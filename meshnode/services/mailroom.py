@@ -1,5 +1,6 @@
 """What letters need, wired together; the mailbox, if its owner wants one."""
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from meshnode.services.admission import Admission
@@ -22,6 +23,11 @@ class Mailroom(NamedTuple):
     depositing: Depositing
     collecting: Collecting
     mailbox: Mailbox | None
+
+    def services(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return what is to be run."""
+        kept = [] if self.mailbox is None else [self.mailbox.run]
+        return [self.outbox.run, self.depositing.run, self.collecting.run, *kept]
 
 
 def open_mailroom(

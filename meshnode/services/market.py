@@ -5,7 +5,7 @@ fetched ahead of need and kept while they hold; what failed lately is remembered
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Protocol
@@ -53,6 +53,7 @@ _NEAREST_MAX: Final = 5
 _TEXT_MAX: Final = 300
 
 Provider = tuple[NodeRecord, Capability]
+ProvidersOf = Callable[[str], Sequence[Provider]]
 
 
 class Finder(Protocol):
@@ -109,6 +110,11 @@ class Market:
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
         self._since_ms = 0
+        self._book: ProvidersOf = lambda _: ()
+
+    def write_to(self, book: ProvidersOf) -> None:
+        """Know from ``book`` who does work that is ordered by letter, there or not."""
+        self._book = book
 
     async def run(self) -> None:
         """Fetch offers and search in the background, until cancelled."""
@@ -150,6 +156,21 @@ class Market:
             return found
         return [replace(one, asked=True) if one.peer in asked else one for one in found]
 
+    def away(self, query: str) -> list[Candidate]:
+        """Return who does ``query`` if it is ordered by letter, and isn't there now."""
+        there = {self._context.peer, *self._sessions.connected()}
+        now = self._context.clock.now_ms(), trio.current_time()
+        return [
+            self._candidate(record.peer, capability, frozenset(), now)
+            for record, capability in self._book(query)
+            if record.peer not in there and self._bar(record) is None
+        ]
+
+    def record(self, peer: str, capability: str) -> NodeRecord | None:
+        """Return the record by which ``peer`` takes orders for ``capability``."""
+        found = (record for record, _ in self._book(capability) if record.peer == peer)
+        return next(found, None)
+
     def providers(self, query: str) -> list[Capability]:
         """Return the capabilities on offer for ``query``, this node's included."""
         found = [c for r, c in self._finder.providers(query) if r.peer != self._context.peer]
@@ -168,16 +189,22 @@ class Market:
         if peer == self._context.peer:
             own = [c for c in self._host.capabilities() if c.agent == agent]
             return own[0] if own else None
-        for record, capability in self._finder.providers(name):
+        for record, capability in (*self._finder.providers(name), *self._book(name)):
             if record.peer == peer and capability.agent == agent:
                 return capability
         return None
 
-    async def search(self, query: str, *, timeout_s: float) -> list[Capability]:
-        """Return the capabilities on offer for ``query``, looking further if none is known."""
+    async def search(
+        self, query: str, *, timeout_s: float, away: bool = False
+    ) -> list[Capability]:
+        """Return the capabilities on offer for ``query``, looking further if none is known.
+
+        With ``away``, else those that were on offer by nodes that take orders by letter.
+        """
         if not self.providers(query):
             await self._finder.search(query, timeout_s=timeout_s)
-        return self.providers(query)
+        kept = self._book(query) if away else ()
+        return self.providers(query) or [capability for _, capability in kept]
 
     def nearest(self, query: str) -> list[str]:
         """Return up to five capability names on offer, the most alike first."""

@@ -16,9 +16,16 @@ from typing import Final
 import msgspec
 import trio
 
-from meshnode.errors import Busy, InputInvalid, MeshError, NotFound, StreamLost, Unreachable
+from meshnode.errors import Busy, MeshError, NotFound, StreamLost, Unreachable
 from meshnode.ports import Delete, Put, Write
 from meshnode.services.context import Context
+from meshnode.services.letter_writing import (
+    Draft,
+    Keep,
+    check_draft,
+    nothing_else,
+    written,
+)
 from meshnode.services.mail import (
     LETTER,
     OUTBOX,
@@ -31,22 +38,16 @@ from meshnode.services.mail import (
     State,
 )
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
-from meshnode.services.signer import Topic
-from protocol import limits
 from protocol.codec import decode_as, encode
 from protocol.errors import (
     ErrorCode,
-    LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
 )
-from protocol.keys import digest
-from protocol.mail import Letter, LetterAck, read_ack, sign_letter
-from protocol.messages import Label
+from protocol.mail import LetterAck, read_ack
 
 #: A letter is given up after this, unless its owner says otherwise, seconds.
 LIFETIME_S: Final = 7 * 86_400.0
-LIFETIME_S_MAX: Final = limits.LETTER_LIFETIME_MS_MAX / 1000
 _TIMEOUT_S: Final = 10.0
 #: Pauses between tries: the first, and the longest, seconds; each is drawn around.
 _PAUSE_S: Final = 1.0
@@ -105,22 +106,23 @@ class Outbox:
         self._routes: dict[str, Route] = {}
         self._ended: dict[str, None] = {}  # the oldest first
         self._detour: Detour | None = None
-        self._on_end: OnEnd | None = None
+        self._on_end: list[OnEnd] = []
         self._news = trio.Event()
         self._loaded = trio.Event()
         self._trying = 0
         self._turn = trio.Lock()  # what is written of a letter is written while it is here
         sessions.on_change(self._session_changed)
 
-    def detour_by(self, detour: Detour, on_end: OnEnd | None = None) -> None:
+    def detour_by(self, detour: Detour) -> None:
         """Have ``detour`` done for each recipient that can't be reached.
 
-        Args:
-            detour: Another way; raises nothing but StoreError.
-            on_end: Is told of each letter that waits no longer.
+        It is another way, and raises nothing but StoreError.
         """
         self._detour = detour
-        self._on_end = on_end
+
+    def on_end(self, told: OnEnd) -> None:
+        """Tell ``told`` of each letter that waits no longer."""
+        self._on_end.append(told)
 
     @property
     def waiting(self) -> int:
@@ -145,7 +147,17 @@ class Outbox:
             Busy: As many letters wait as may.
             StoreError: It can't be written down.
         """
-        _check(body, subject, lifetime_s)
+        return await self.post(Draft(peer, body, kind, lifetime_s, subject))
+
+    async def post(self, draft: Draft, keep: Keep = nothing_else) -> str:
+        """Take a letter, and commit with it what ``keep`` makes of its name; see :meth:`write`.
+
+        Raises:
+            InputInvalid: As for :meth:`write`.
+            Busy: Likewise.
+            StoreError: Likewise.
+        """
+        check_draft(draft)
         await self._loaded.wait()
         if self.waiting >= self._letters_max:
             raise Busy(
@@ -153,30 +165,15 @@ class Outbox:
                 retry_after_ms=60_000,
                 text=f"{self.waiting} letters wait to be delivered, as many as may",
             )
-        signer = self._context.signer
-        topic = Topic(label=Label(secrecy=3))
-        header = signer.header(peer, topic, lifetime_ms=round(lifetime_s * 1000))
-        letter = Letter(h=header, kind=kind, subject=subject, body=body, answers=b"")
-        try:
-            envelope = sign_letter(signer.identity, letter)
-        except LocalProtocolError as exc:
-            raise InputInvalid(str(exc), hint="check the kind, such as text/plain") from exc
-        name = digest(envelope).hex()
-        row = OutboxRow(
-            peer=peer,
-            kind=kind,
-            subject=subject,
-            size=len(envelope),
-            sent_ms=header.issued_ms,
-            expires_ms=header.expires_ms,
-        )
+        name, envelope, row = written(self._context.signer, draft)
         with trio.CancelScope(shield=True):  # half way nobody would know whether it is sent
             await self._context.store.commit(
                 Put(OUTBOX, name, encode(row)),
                 Put(OUTBOX_LETTERS, name, envelope),
                 Put(OUTBOX_DUE, name, b""),
+                *keep(name),
             )
-        self._context.emit("letter.written", letter=name, peer=peer)
+        self._context.emit("letter.written", letter=name, peer=draft.peer)
         self._enlist(name, row)
         return name
 
@@ -221,8 +218,8 @@ class Outbox:
         self._context.emit("letter.deleted", letter=name)
 
     def _tell_end(self, row: OutboxRow) -> None:
-        if self._on_end is not None:
-            self._on_end(row)
+        for told in self._on_end:
+            told(row)
 
     # --- what services do ---
 
@@ -480,20 +477,3 @@ def _code(exc: RequestFailed) -> str:
 def _gone(name: str) -> list[Write]:
     tables = (OUTBOX, OUTBOX_LETTERS, OUTBOX_DUE, OUTBOX_SEALED)
     return [Delete(table, name) for table in tables]
-
-
-def _check(body: bytes, subject: str, lifetime_s: float) -> None:
-    """Refuse what can't be a letter, in words for its owner."""
-    if len(body) > limits.LETTER_BODY_SIZE_MAX:
-        raise InputInvalid(
-            f"a letter of {len(body)} bytes", hint=f"at most {limits.LETTER_BODY_SIZE_MAX}"
-        )
-    if len(subject) > limits.LETTER_SUBJECT_SIZE_MAX or not subject.isprintable():
-        raise InputInvalid(
-            "a subject is one line",
-            hint=f"of at most {limits.LETTER_SUBJECT_SIZE_MAX} characters",
-        )
-    if not 1 <= lifetime_s <= LIFETIME_S_MAX:
-        raise InputInvalid(
-            f"a letter that expires in {lifetime_s:g} s", hint="1 second to 30 days"
-        )

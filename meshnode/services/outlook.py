@@ -24,6 +24,9 @@ class Outlook:
         queries = {task.capability for task in state.tasks.values()}
         if self._seen is None or not queries <= set(self._seen.candidates):
             self._seen = self._market.view(queries)
+            if state.required_plan.by_letter_ms:
+                away = {query: self._market.away(query) for query in sorted(queries)}
+                self._seen = replace(self._seen, by_letter=away)
         else:  # who offers what is not looked up again for what follows in one turn
             self._seen = replace(self._seen, load=self._market.load())
         others = looked_for(state, self._seen)

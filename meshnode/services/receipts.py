@@ -5,7 +5,8 @@ is due is for afterwards: a restart, a peer that was away.  What was acknowledge
 taken off it now and then; sent once more, an acceptance is answered the same.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
@@ -18,9 +19,6 @@ from protocol.codec import decode_as, encode
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.messages import Header, read_message
 from protocol.receipts import Acceptance
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
@@ -47,6 +45,16 @@ def receipt_time(key: str, *, now_ms: int) -> Put:
     return Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")
 
 
+#: Takes an award's hash, in hex, its contractor and the acceptance; tells whether the
+#: acceptance is on its way, and no longer due.
+ByLetter = Callable[[str, str, bytes], Awaitable[bool]]
+
+
+async def _never(_: str, __: str, ___: bytes) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
+
+
 class Receipts:
     """Delivers the broker's halves of receipts.
 
@@ -65,6 +73,11 @@ class Receipts:
         self._stir = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.proof: Callable[[Header], Awaitable[bytes]] = _no_proof
+        self._by_letter: ByLetter = _never
+
+    def send_by(self, letter: ByLetter) -> None:
+        """Have ``letter`` take what can't be delivered now, if it may go so."""
+        self._by_letter = letter
 
     def deliver(self, award: bytes, peer: str, acceptance: bytes) -> None:
         """Deliver an acceptance that was just written down; later, if it can't be now."""
@@ -143,6 +156,7 @@ class Receipts:
             await self._tell(peer, acceptance)
         except (Unreachable, StreamLost, RequestTimeout, Busy) as exc:
             self._context.emit("acceptance.undelivered", peer=peer, why=str(exc))
+            await self._by_letter(key, peer, acceptance)
             return
         except RequestFailed as exc:
             self._context.emit("acceptance.refused", peer=peer, why=str(exc))

@@ -367,7 +367,7 @@ def test_the_limit_passes_and_one_more_is_refused(what: str) -> None:
 WRONG: list[tuple[type[Message], dict[str, Any]]] = [
     (Award, {"items": 0}),
     (Award, {"timeout_ms": 0}),
-    (Award, {"lease_ms": 0}),
+    (Award, {"lease_ms": -1}),
     (Award, {"each": ["ghost"]}),
     (Award, bound(INLINE, INLINE, gather=False)),
     (Award, bound(gather=False)),

@@ -23,6 +23,7 @@ from protocol import (
     mailbox,
     membership,
     messages,
+    orders,
     records,
     shipping,
     timely,
@@ -205,6 +206,17 @@ def read_mail(data: bytes, inputs: dict[str, Any]) -> Any:
             return len(mailbox.read_body(data, BODIES[kind]).__struct_fields__)
 
 
+def read_orders(data: bytes, inputs: dict[str, Any]) -> Any:
+    network, reader = inputs["network"], identity(inputs["reader"])
+    if inputs["type"] == "order":
+        order, award = orders.read_order(data, network=network)
+        orders.check_order_time(award, audience=reader.peer, now_ms=inputs["now_ms"])
+        return {"subtask": award.h.subtask, "enclosed": len(order.enclosed)}
+    answer = orders.read_outcome(data, network=network)
+    state = "refused" if answer.result is None else answer.result.state
+    return {"award": answer.award.hex(), "state": state}
+
+
 def read_charter(data: bytes, inputs: dict[str, Any]) -> Any:
     won = charter.read_certificate(data, **inputs)
     told = won.chartered.charter
@@ -236,6 +248,7 @@ READERS: dict[str, Read] = {
     "artifacts": read_artifact,
     "journal": read_journal,
     "mail": read_mail,
+    "orders": read_orders,
     "charter": read_charter,
     "shipping": read_shipping,
 }

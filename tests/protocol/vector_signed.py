@@ -98,6 +98,11 @@ def _records_against_the_rules(
     )
 
 
+def _over(award: Any) -> Any:
+    over_ms = NOW_MS + limits.ORDER_LIFETIME_MS_MAX + 1
+    return changed(award, lease_ms=0, h=changed(award.h, expires_ms=over_ms))
+
+
 #: Fields of a header that may not be left out.
 HEADED = (
     "label",
@@ -163,7 +168,8 @@ def contract_cases() -> Iterator[Case]:
     for why, data in (
         ("an award without items", sent(changed(award, items=0))),
         ("an award that binds no proposal", sent(changed(award, proposal=b""))),
-        ("an award without a lease", sent(changed(award, lease_ms=0))),
+        ("an award that has no time", sent(changed(award, timeout_ms=0))),
+        ("an order that lives over 7 days", sent(_over(award))),
         ("an award that maps over no input", sent(changed(award, each=["ghost"]))),
     ):
         yield why, reading, data, MALFORMED

@@ -269,7 +269,7 @@ def test_others_have_their_turn_while_what_is_left_is_found_out() -> None:
         a, job = await failed_at_last(mesh)
         state = (await a.journal(job)).state
         units = len(state.outputs("again"))
-        assert units > 1
+        assert units > 2
         turns = 0
 
         async def other() -> None:
@@ -282,6 +282,6 @@ def test_others_have_their_turn_while_what_is_left_is_found_out() -> None:
             nursery.start_soon(other)
             await left_of(state, a.artifacts)
             nursery.cancel_scope.cancel()
-        assert turns >= units
+        assert turns >= units - 1, "each has its turn after the other, whoever is first"
 
     play(story)
