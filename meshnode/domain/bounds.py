@@ -21,7 +21,7 @@ from protocol.signing import peek
 
 if TYPE_CHECKING:
     from meshnode.domain.facts import Awarded
-    from meshnode.domain.job import Attempt, JobState
+    from meshnode.domain.job import Attempt, JobState, Unit
     from protocol.messages import Award
 
 #: Codes of failures of awards that were never begun: nothing can have been done below.
@@ -76,17 +76,19 @@ def left(state: "JobState") -> int:
     return state.required_plan.subtasks - state.subtasks_used - reserved(state)
 
 
-def grant(state: "JobState", subtask: str, free: int) -> int:
-    """Return how many sub-tasks the next award of ``subtask`` may give, of ``free``.
+def grant(state: "JobState", unit: "Unit", free: int) -> int:
+    """Return how many sub-tasks the next award of ``unit`` may give, of ``free``.
 
-    What the job's own units still need of them stays: one for each that isn't out.  The rest
-    is shared among the units of a map, or those awarded last would have none.
+    What the job's own units still need of them stays: one for each that isn't out, and one
+    for this award, be it the unit's second.  The rest is shared among the units of a map, or
+    those awarded last would have none.
     """
     plan = state.required_plan
     if plan.hops <= 1:
         return 0
-    free -= _waiting(state) if plan.under else 0
-    share = max(1, free // max(1, len(state.fresh.get(subtask, ()))))
+    if plan.under:
+        free -= _waiting(state) + (not _is_waiting(unit))
+    share = max(1, free // max(1, len(state.fresh.get(unit.subtask, ()))))
     return max(0, min(plan.fan_out, free, share))
 
 
@@ -99,8 +101,12 @@ def _waiting(state: "JobState") -> int:
             continue
         count += len(state.fresh[subtask])
         for unit in state.begun[subtask].values():
-            count += not any(attempt.award for attempt in unit.tried())
+            count += _is_waiting(unit)
     return count
+
+
+def _is_waiting(unit: "Unit") -> bool:
+    return not any(attempt.award for attempt in unit.tried())
 
 
 def out_of_awards(state: "JobState") -> tuple[str, str]:

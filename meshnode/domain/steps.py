@@ -411,7 +411,7 @@ class _Planner:
         cap_mc = candidate.price_mc * unit.calls
         subtasks = 0  # nothing that goes by letter is handed on
         if proposal:
-            subtasks = bounds.grant(self.state, unit.subtask, self.free_subtasks)
+            subtasks = bounds.grant(self.state, unit, self.free_subtasks)
         self.free_subtasks -= subtasks + bounds.own_awards(self.state)
         self.free_mc -= cap_mc
         if candidate.peer in self.credit:

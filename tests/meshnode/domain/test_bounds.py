@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from meshnode.domain import attempts
@@ -58,6 +58,7 @@ class Purse:
 
 
 @settings(max_examples=60)
+@example(15170, 3, 1, True)  # a hedge, with one sub-task left
 @given(st.integers(0, 2**32), st.integers(0, 60), st.integers(0, 9), st.booleans())
 def test_no_job_promises_more_than_it_has_and_what_comes_back_is_promised_again(
     seed: int,
