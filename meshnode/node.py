@@ -98,17 +98,7 @@ class Node:
         self._ports = ports
         self.events = Events(ports.clock)
         emit = self.events.emit
-        signer = Signer(ports.identity, config.network, ports.clock, ports.entropy)
-        context = Context(
-            signer=signer,
-            transport=ports.transport,
-            store=ports.store,
-            clock=ports.clock,
-            entropy=ports.entropy,
-            rng=ports.rng,
-            config=config,
-            emit=emit,
-        )
+        context = self._context()
         #: What a drain waits for, for a person; empty unless the node is closing.
         self.draining = ""
         self.host = AgentHost(
@@ -164,6 +154,19 @@ class Node:
         self.contractor.hand_on_to(self.broker)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
+
+    def _context(self) -> Context:
+        ports = self._ports
+        return Context(
+            signer=Signer(ports.identity, self.config.network, ports.clock, ports.entropy),
+            transport=ports.transport,
+            store=ports.store,
+            clock=ports.clock,
+            entropy=ports.entropy,
+            rng=ports.rng,
+            config=self.config,
+            emit=self.events.emit,
+        )
 
     def _sessions(self) -> Sessions:
         return Sessions(

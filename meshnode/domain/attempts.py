@@ -41,6 +41,9 @@ BARRED_GRACE_MS: Final = 3_000
 _TOLD_MAX: Final = 3
 
 _BUSY: Final = "node.busy"
+_AWAY: Final = "transport.unreachable"
+#: Of attempts for which nobody was there: that mends itself, or another is looked for soon.
+_GONE: Final = frozenset({_AWAY, "cfp.unanswered"})
 _TOO_LARGE: Final = "artifact.too_large"
 #: Failures after which the same peer isn't asked for this unit again.
 DISQUALIFYING: Final = frozenset(
@@ -61,7 +64,7 @@ INPUTS_GONE: Final = "check.inputs_gone"
 _BROKERS_OWN: Final = frozenset({INPUTS_GONE, _TOO_LARGE})
 UNCHECKED_MAX: Final = 2
 #: Failures of awards that nobody took.
-UNTRIED: Final = frozenset({_BUSY, "transport.unreachable", elections.CHANGED, *CODES.values()})
+UNTRIED: Final = frozenset({_BUSY, _AWAY, elections.CHANGED, *CODES.values()})
 #: Attempts that may come to nothing because the contractor could not have an input, beside
 #: the tries: a link that is bad for some seconds must not use those up.  With the pauses
 #: they last about half a minute.
@@ -155,7 +158,9 @@ class Failures:
             return pause_ms(self.tries + self.unfetched, tried=True, share=share)
         if self.idle > IDLE_MAX:
             return AWAY_PAUSE_MS + int(AWAY_PAUSE_MS * _SPREAD * share)
-        return pause_ms(self.tries, tried=is_try(last), share=share, idle=self.idle)
+        gone = last.error is not None and last.error.code in _GONE
+        idle = 0 if gone else self.idle
+        return pause_ms(self.tries, tried=is_try(last), share=share, idle=idle)
 
 
 def inputs_were_lost(unit: Unit) -> bool:

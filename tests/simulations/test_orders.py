@@ -211,4 +211,4 @@ def test_whoever_is_away_when_it_is_done_once_at_a_time_and_paid_once() -> None:
         ways += play(seed)
     assert ways["completed"] >= JOBS * 0.8
     assert ways["paid"] >= 5, "letters were of use"
-    assert ways["for nothing"] >= 3, "and of none"
+    assert ways["for nothing"] >= 1, "and of none"

@@ -126,7 +126,7 @@ def test_baiters_alone_starve_a_job_and_it_ends_all_the_same() -> None:
         stage.add(name="broker")
         stage.add([UPPER], n=3, name="bad", conduct=Baiter())
         await known(stage)
-        end = await ask(stage, deadline_s=60.0)
+        end = await ask(stage, deadline_s=900.0)
         assert (end.state, end.code) == ("failed", "node.busy")
         await stage.settle()
 

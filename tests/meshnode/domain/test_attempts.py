@@ -218,6 +218,13 @@ def test_a_busy_mesh_is_asked_ever_more_rarely() -> None:
     assert counts.rest_ms(Attempt(0, START_MS), 0.0) == 8_000
 
 
+def test_who_is_gone_is_waited_for_no_longer_than_before() -> None:
+    counts = Failures(tries=0, unfetched=0, unchecked=0, idle=IDLE_MAX)
+    for code in ("transport.unreachable", "cfp.unanswered"):
+        error = Failed(unit="t/0", attempt=0, peer="", code=code, text="", blame="peer")
+        assert counts.rest_ms(Attempt(0, START_MS, error=error), 0.0) == BUSY_PAUSE_MS
+
+
 def test_units_that_failed_together_come_back_one_by_one() -> None:
     units = [Unit(f"t/{n}", "t", n, 1, attempts=[Attempt(0, 0)]) for n in range(200)]
     shares = [share_of("job", unit) for unit in units]
