@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-# Processes of the first test pass; the second starts meshes of processes, one at a time.
+# Processes of each test pass; the second starts meshes of processes, those of a file one at
+# a time.
 TEST_WORKERS ?= 2
 
 # What is played at night, and how: virtual minutes, seeds, processes (0: one on each core).
@@ -33,7 +34,7 @@ setup-tests: ## the same, and what only tests need: js-libp2p, from npm
 test: setup-tests ## run the whole test suite
 	@status=0; \
 	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist worksteal --ignore tests/e2e || status=$$?; \
-	$(BIN)/pytest -q tests/e2e || status=$$?; \
+	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile tests/e2e || status=$$?; \
 	exit $$status
 
 .PHONY: check
