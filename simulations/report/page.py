@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
 from typing import Final
 
 from simulations.outcome import Dot, Outcome, Story, Window, quantile
 from simulations.report import curves, network
+from simulations.report.document import document
 from simulations.report.markup import Markup, joined, tag
 from simulations.report.numbers import exact, moment, percent, short, span
 from simulations.report.plot import Mark, plot
@@ -20,9 +20,6 @@ _TROUBLES_MAX: Final = 50
 _STORY_SEEDS_MAX: Final = 6
 _BUSIEST: Final = 10
 _DIGEST_SHOWN: Final = 12
-_CSP: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
 
 _PLOTS: Final[tuple[tuple[str, curves.Measure, float | None, Callable[[float], str]], ...]] = (
     ("Jobs that completed", curves.completed_share, 1.0, percent),
@@ -52,17 +49,7 @@ def page(scenario: Scenario, outcomes: Sequence[Outcome], *, made_by: str) -> st
         _jobs(outcomes),
         _seeds(outcomes),
     )
-    style = files("simulations.report").joinpath("page.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_CSP),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{scenario.name}: {_seed_count(outcomes)}"),
-        tag("style", Markup(style)),
-    )
-    body = tag("body", tag("main", sections))
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    return document(f"{scenario.name}: {_seed_count(outcomes)}", sections)
 
 
 # --- what was played ---------------------------------------------------------------------

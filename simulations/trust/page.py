@@ -1,18 +1,15 @@
 """The curves of every policy side by side, as one page that opens from the disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Final, NamedTuple
 
 from simulations.report.chart import Series, chart, legend
+from simulations.report.document import document
 from simulations.report.markup import Markup, joined, tag
 from simulations.report.numbers import short
 from simulations.trust import cells, spread
 from simulations.trust.market import NOTICE_ROUNDS, SETTLED_ROUND, WINDOW_ROUNDS, Course
 
-_CSP: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
 _ALL_PCT: Final = 100.0
 _CURVES: Final[tuple[tuple[str, spread.Measure], ...]] = (
     ("Wrong among the accepted, %", spread.wrong_pct),
@@ -53,28 +50,15 @@ def page(played: Courses, size: cells.Size, lines: Sequence[Line], *, made_by: s
         lines: The figures.
         made_by: Commit.
     """
-    style = files("simulations.report").joinpath("page.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_CSP),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", "Trust in a market of cheats"),
-        tag("style", Markup(style)),
+    return document(
+        "Trust in a market of cheats",
+        _head(size, lines, made_by),
+        _collusion(played, size),
+        _published(played, size),
+        _over_time(played),
+        _beside(played),
+        _lines(lines),
     )
-    body = tag(
-        "body",
-        tag(
-            "main",
-            _head(size, lines, made_by),
-            _collusion(played, size),
-            _published(played, size),
-            _over_time(played),
-            _beside(played),
-            _lines(lines),
-        ),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _head(size: cells.Size, lines: Sequence[Line], made_by: str) -> Markup:

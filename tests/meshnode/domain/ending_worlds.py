@@ -15,6 +15,7 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from meshnode.domain.failover import Asked, Mandate, Position, Promise, Rules, Seat
+from tests.meshnode.domain.walks import walk_through
 
 _ELECTED, _WORK, _END = range(3)
 #: Every lease has lapsed by then.
@@ -78,18 +79,8 @@ class Endings:
         return self._said
 
     def worlds(self) -> Iterator[World]:
-        """Each world once; the walk doesn't go on from one that breaks a claim."""
-        start = World(tuple(Member() for _ in self._names))
-        todo, known = [start], {start}
-        while todo:
-            world = todo.pop()
-            yield world
-            if world.broken:
-                continue
-            for after in self._steps(world):
-                if after not in known:
-                    known.add(after)
-                    todo.append(after)
+        """Each world once, with those that break a claim."""
+        return walk_through(World(tuple(Member() for _ in self._names)), self._steps)
 
     def _steps(self, world: World) -> Iterator[World]:
         for place, member in enumerate(world.members):

@@ -29,6 +29,7 @@ from meshnode.domain.failover import (
     admits,
     follows,
 )
+from tests.meshnode.domain.walks import walk_through
 
 MEMBERS = ("A", "B", "C")
 CHARTER = b"charter"
@@ -103,17 +104,8 @@ class Walk:
         return self._after(World(seats, asks=1), 0, self._stand(seats[0]))
 
     def worlds(self, start: World) -> Iterator[World]:
-        """Each world once; the walk doesn't go on from one that breaks a claim."""
-        todo, known = [start], {start}
-        while todo:
-            world = todo.pop()
-            yield world
-            if world.broken:
-                continue
-            for after in self.steps(world):
-                if after not in known:
-                    known.add(after)
-                    todo.append(after)
+        """Each world once, with those that break a claim."""
+        return walk_through(start, self.steps)
 
     def steps(self, world: World) -> Iterator[World]:
         """What may happen next."""
