@@ -7,6 +7,7 @@ import subprocess
 import sys
 from math import inf
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import trio
@@ -219,3 +220,51 @@ def test_what_was_pinned_is_as_before_after_a_run() -> None:
         world.run(fails_after_a_while, seed=1)
     after = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r, gc.isenabled()
     assert after == before
+
+
+class Ring:
+    """Garbage that only the collector sees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def jumps_a_while(_here: World) -> None:
+    for _ in range(30):
+        await trio.sleep(1)
+
+
+def test_what_a_world_leaves_is_collected_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(world, "_GC_JUMPS", (20, 10**6, 10**9))
+    left: list[ref[Ring]] = []
+    found: list[Ring | None] = []
+
+    async def leaves(here: World) -> None:
+        await jumps_a_while(here)
+        left.append(ref(Ring()))
+
+    async def looks(_: World) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(left[0]())
+
+    gc.disable()  # or it might be collected in between
+    world.run(leaves, seed=1)
+    world.run(looks, seed=1)
+    gc.enable()
+    assert found == [None]
+
+
+def test_what_was_there_before_a_world_is_collected_some_worlds_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(world, "_GC_JUMPS", (20, 10**6, 10**9))
+    monkeypatch.setattr(world, "_THAW_EACH", 2)
+    ring = Ring()
+    before = ref(ring)
+    world.run(jumps_a_while, seed=1)
+    del ring
+    for _ in range(3):
+        world.run(jumps_a_while, seed=1)
+    assert before() is None
