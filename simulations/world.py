@@ -279,11 +279,8 @@ def standing_still() -> Iterator[None]:
         names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"] = before
 
 
-#: Collectors of this process's last worlds.  What was there before each of them stays out
-#: of the collector's sight until so many have been: to look through all of a large process
-#: after each world took longer than what the world had left.
+#: The collector of this process's last world, if there was one.
 _WORLDS: Final[list["Collector"]] = []
-_THAW_EACH: Final = 16
 
 
 class Collector:
@@ -321,16 +318,14 @@ def _collecting_at_fixed_times() -> Iterator[Collector]:
     enabled = gc.isenabled()
     gc.disable()
     collector = Collector()
-    if _WORLDS and _WORLDS[-1].left_much:
-        if len(_WORLDS) >= _THAW_EACH:
-            gc.unfreeze()
-            _WORLDS.clear()
+    if _WORLDS and _WORLDS.pop().left_much:
         gc.collect()  # or what is left of world after world would be frozen, and stay
     _WORLDS.append(collector)
     gc.freeze()  # what was there before is not looked at: its amount differs
     try:
         yield collector
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()
 

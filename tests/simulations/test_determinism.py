@@ -254,17 +254,3 @@ def test_what_a_world_leaves_is_collected_before_the_next(
     world.run(looks, seed=1)
     gc.enable()
     assert found == [None]
-
-
-def test_what_was_there_before_a_world_is_collected_some_worlds_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(world, "_GC_JUMPS", (20, 10**6, 10**9))
-    monkeypatch.setattr(world, "_THAW_EACH", 2)
-    ring = Ring()
-    before = ref(ring)
-    world.run(jumps_a_while, seed=1)
-    del ring
-    for _ in range(3):
-        world.run(jumps_a_while, seed=1)
-    assert before() is None
