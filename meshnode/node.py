@@ -50,6 +50,7 @@ from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
+from meshnode.services.reputation import Reputation
 from meshnode.services.retention import Retention
 from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
@@ -120,6 +121,7 @@ class Node:
         self.tallies = Served(context)
         self.ledger = Ledger(context)
         self.members = Members(context, sessions=self.sessions)
+        self.reputation = Reputation(context, members=self.members)
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)
         self.door = Admission(
@@ -296,6 +298,7 @@ class Node:
                 await nursery.start(self.sessions.run)
                 await self.members.load()
                 await self.acquaintances.load()
+                await self.reputation.load()
                 for service in (
                     self.members.run,
                     self.acquaintances.run,
@@ -306,6 +309,7 @@ class Node:
                     self.contractor.run,
                     self.market.run,
                     self.receipts.run,
+                    self.reputation.run,
                     *self.mailroom.services(),
                     self.ordering.run,
                     self.successions.run,

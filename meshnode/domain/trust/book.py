@@ -4,7 +4,7 @@ The list of evidence is the caller's to keep; what is here is the fold of it, so
 filled again from the list says the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from meshnode.domain.trust.credibility import (
@@ -22,11 +22,23 @@ from meshnode.domain.trust.rules import RULES, Rules
 _NOBODY: Final = Standing()
 
 
-class Book:
-    """See the module; agents by their ids."""
+def _unknown(_: str) -> Standing:
+    return _NOBODY
 
-    def __init__(self, rules: Rules = RULES) -> None:
+
+class Book:
+    """See the module; agents by their ids.
+
+    Attributes:
+        rules: See there.
+        newcomer: How an agent stands of whom nothing was seen: to look at, not to change.
+    """
+
+    def __init__(
+        self, rules: Rules = RULES, newcomer: Callable[[str], Standing] = _unknown
+    ) -> None:
         self.rules = rules
+        self.newcomer = newcomer
         self._standings: dict[str, Standing] = {}
         self._imported: Mapping[str, Imported] = {}
 
@@ -46,13 +58,18 @@ class Book:
         standing.learn(event, self.rules)
         return standing
 
+    def put(self, agent: str, standing: Standing) -> None:
+        """Replace how an agent stands, where the caller folds its evidence."""
+        self._standings[agent] = standing
+
     def take(self, imported: Mapping[str, Imported]) -> None:
         """Replace what others say of the agents."""
         self._imported = imported
 
     def standing(self, agent: str) -> Standing:
         """Return how an agent stands by this node's evidence: to look at, not to change."""
-        return self._standings.get(agent, _NOBODY)
+        standing = self._standings.get(agent)
+        return self.newcomer(agent) if standing is None else standing
 
     @property
     def standings(self) -> Mapping[str, Standing]:

@@ -15,7 +15,7 @@ learned, with a half-life of 30 of them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Standing:
         day = event.at_ms // DAY_MS
         if day > self.day:
             if self.events and day > self.day + 1:
-                self._fade(day - self.day - 1, rules)
+                self.fade(day - self.day - 1, rules)
             self.day = day
         self.events += 1
         effect = rules.effects.get(event.kind)
@@ -128,23 +128,17 @@ class Standing:
         idle = now_ms // DAY_MS - self.day - 1
         if idle <= 0 or not self.events:
             return self
-        seen = Standing(
-            good_mu=self.good_mu,
-            bad_mu=self.bad_mu,
-            prior_mu=self.prior_mu,
-            weak_mu=self.weak_mu,
-            up_mu=self.up_mu,
-            down_mu=self.down_mu,
-            owed=self.owed,
-            exposed=self.exposed,
-            day=self.day + idle,
-            events=self.events,
-            equivocated=self.equivocated,
-        )
-        seen._fade(idle, rules)
+        seen = self.copy()
+        seen.day += idle
+        seen.fade(idle, rules)
         return seen
 
-    def _fade(self, idle_days: int, rules: Rules) -> None:
+    def copy(self) -> "Standing":
+        """Return one that may be changed by itself."""
+        return replace(self)
+
+    def fade(self, idle_days: int, rules: Rules) -> None:
+        """Let days pass on which nothing was learned."""
         self.good_mu = rules.faded(self.good_mu, idle_days)
         self.bad_mu = rules.faded(self.bad_mu, idle_days)
         self.weak_mu = rules.faded(self.weak_mu, idle_days)

@@ -1,0 +1,292 @@
+"""What this node has seen of agents, kept: the evidence behind every credibility.
+
+A fact of a job and what it teaches are one commit, so that neither is there without the
+other::
+
+    noted = [reputation.note("text.shout@1", f"{peer}/{name}", "agreed", source=award)]
+    await store.commit(fact, *(write for one in noted for write in one.writes))
+    reputation.learned(*noted)
+
+:meth:`~Reputation.note` gives the evidence its place in the list of that agent, in memory, so
+several may be noted for one commit, and several commits be under way.  What was noted counts
+from :meth:`~Reputation.learned` on, and is always folded in the order of the list, whichever
+commit returns first: a node that starts again stands where it stood, to the bit.  Where the
+commit was refused, :meth:`~Reputation.dropped` gives the place up; what its caller forgot, or
+was cancelled in, is looked up in the store a little later.
+
+``book(capability)`` is what a broker reckons with: standings, what others say, and how those
+begin of whom nothing was seen.  It is always the same object.  ``standing``, ``imported`` and
+``credibility`` look into it.  Standings are as of today: idle days have faded them.
+
+Who is a *member* of this node's mesh, where only members may call it, begins with 5 units, and
+so does this node itself; who invited it, or was invited by its owner, with 8.  That is the
+first event of the agent's list, written down with the first thing that is learned of it; until
+then it only looks so.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from meshnode.config import ANYONE
+from meshnode.domain.trust.book import Book
+from meshnode.domain.trust.credibility import Imported
+from meshnode.domain.trust.evidence import Evidence, Standing, fold
+from meshnode.domain.trust.rules import DAY_MS, RULES, Kind, Rules
+from meshnode.errors import StoreError
+from meshnode.ports import Put
+from meshnode.services.context import Context
+from meshnode.services.evidence_rows import EVIDENCE, ROWS_MAX, Row, list_key, read_rows
+from meshnode.services.invites import OPEN_NAME
+from meshnode.services.membership import Members
+
+#: What was noted and neither learned nor dropped is looked up after this, seconds.
+_FORGOTTEN_S: Final = 120.0
+
+_STARTS: Final[tuple[Kind, ...]] = ("member", "vouched")
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Evidence on its way into the store.
+
+    Attributes:
+        rows: Of one agent; more than one where its list begins with them.
+        writes: What keeps them.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def writes(self) -> tuple[Put, ...]:
+        """Return what keeps them."""
+        return tuple(row.write for row in self.rows)
+
+
+@dataclass(slots=True)
+class _List:
+    """The evidence of one agent in one capability.
+
+    Attributes:
+        folded: All of it up to the first that is under way.
+        number: Of the next.
+        after: What follows in it by number: under way (None), or learned.
+        begun: How it began is in it, or on its way.
+    """
+
+    folded: Standing = field(default_factory=Standing)
+    number: int = 0
+    after: dict[int, Evidence | None] = field(default_factory=dict)
+    begun: bool = False
+
+    def take(self, row: Row, rules: Rules) -> None:
+        """Fold in a row that is in the store, none being under way."""
+        self.folded.learn(row.event, rules)
+        self.number = row.number + 1
+        self.begun = self.begun or row.event.kind in _STARTS
+
+    def place(self, event: Evidence) -> int:
+        """Return the number of an event that is under way from now on."""
+        number, self.number = self.number, self.number + 1
+        self.after[number] = None
+        self.begun = self.begun or event.kind in _STARTS
+        return number
+
+    def settle(self, row: Row, rules: Rules, *, kept: bool) -> None:
+        """Take in what became of an event that was under way."""
+        if row.number not in self.after or self.after[row.number] is not None:
+            return
+        if kept:
+            self.after[row.number] = row.event
+        else:
+            del self.after[row.number]
+            self.begun = self.begun and row.event.kind not in _STARTS
+        for number, event in list(self.after.items()):
+            if event is None:
+                break
+            self.folded.learn(event, rules)
+            del self.after[number]
+
+    def standing(self, rules: Rules) -> Standing:
+        """Return how the agent stands by what was learned."""
+        ahead = [event for event in self.after.values() if event is not None]
+        if not ahead:
+            return self.folded
+        standing = self.folded.copy()
+        for event in ahead:
+            standing.learn(event, rules)
+        return standing
+
+
+class Reputation:
+    """See the module.  :meth:`load` first, then :meth:`run`."""
+
+    def __init__(self, context: Context, *, members: Members, rules: Rules = RULES) -> None:
+        self.rules = rules
+        self._own = context.peer
+        self._store = context.store
+        self._clock = context.clock
+        self._emit = context.emit
+        self._members = members
+        self._private = ANYONE not in context.config.access.admitted
+        self._newcomers: dict[Kind | None, Standing] = {
+            None: Standing(),
+            **{kind: fold([Evidence(kind)], rules) for kind in _STARTS},
+        }
+        self._books: dict[str, Book] = {}
+        self._days: dict[str, int] = {}  # capability -> day that its book is of
+        self._lists: dict[str, dict[str, _List]] = {}
+        self._under_way: dict[tuple[str, str, int], tuple[Row, float]] = {}
+
+    # --- looking ---
+
+    def book(self, capability: str) -> Book:
+        """Return what is known of the agents of a capability, as of today."""
+        book = self._books.get(capability)
+        if book is None:
+            book = self._books[capability] = Book(self.rules, self._newcomer)
+        today = self._clock.now_ms() // DAY_MS
+        if self._days.get(capability) != today:
+            self._days[capability] = today
+            for agent in self._lists.get(capability, ()):
+                self._show(capability, agent)
+        return book
+
+    def standing(self, capability: str, agent: str) -> Standing:
+        """Return how an agent stands by this node's evidence: to look at, not to change."""
+        return self.book(capability).standing(agent)
+
+    def imported(self, capability: str, agent: str) -> Imported:
+        """Return what others say of an agent."""
+        return self.book(capability).imported(agent)
+
+    def credibility(self, capability: str, agent: str) -> float:
+        """Return the chance that an agent's next answer is right."""
+        return self.book(capability).credibility(agent)
+
+    def known(self) -> list[tuple[str, str]]:
+        """Return capability and agent of every list of evidence, sorted."""
+        return sorted(
+            (capability, agent)
+            for capability, lists in self._lists.items()
+            for agent, known in lists.items()
+            if known.standing(self.rules).events
+        )
+
+    async def events(self, capability: str, agent: str) -> list[Evidence]:
+        """Return an agent's list, as the store has it.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        prefix = list_key(capability, agent)
+        found = await self._store.scan(EVIDENCE, prefix, count_max=ROWS_MAX)
+        return [row.event for row in read_rows(found)]
+
+    # --- learning ---
+
+    def note(
+        self,
+        capability: str,
+        agent: str,
+        kind: Kind,
+        *,
+        source: bytes = b"",
+        at_ms: int | None = None,
+    ) -> Noted:
+        """Return evidence with its place in an agent's list, to be committed.
+
+        Args:
+            capability: Full name.
+            agent: ``peer/name``.
+            kind: What was learned.
+            source: Hash of what is behind it, such as the award; empty for nothing.
+            at_ms: When, Unix time; now if it isn't said.
+        """
+        now_ms = self._clock.now_ms() if at_ms is None else at_ms
+        known = self._lists.setdefault(capability, {}).setdefault(agent, _List())
+        events = [Evidence(kind, now_ms, source)]
+        if not known.begun and (start := self._start(agent)) is not None:
+            events.insert(0, Evidence(start, now_ms))
+        rows = tuple(Row(capability, agent, known.place(event), event) for event in events)
+        for row in rows:
+            self._under_way[row[:3]] = row, trio.current_time()
+        return Noted(rows)
+
+    def learned(self, *noted: Noted) -> None:
+        """Take in what was noted, once its writes are committed."""
+        self._settle(noted, kept=True)
+
+    def dropped(self, *noted: Noted) -> None:
+        """Give up what was noted, once it is certain that its writes were not committed."""
+        self._settle(noted, kept=False)
+
+    def _settle(self, noted: tuple[Noted, ...], *, kept: bool) -> None:
+        for row in (row for one in noted for row in one.rows):
+            if self._under_way.pop(row[:3], None) is not None:
+                known = self._lists[row.capability][row.agent]
+                known.settle(row, self.rules, kept=kept)
+        for capability, agent in dict.fromkeys(row[:2] for one in noted for row in one.rows):
+            self._show(capability, agent)
+
+    # --- living ---
+
+    async def load(self) -> None:
+        """Take up what the rows say.
+
+        Raises:
+            StoreError: They can't be read.
+        """
+        for row in read_rows(await self._store.scan(EVIDENCE, count_max=ROWS_MAX)):
+            lists = self._lists.setdefault(row.capability, {})
+            known = lists.get(row.agent)
+            if known is None:
+                known = lists[row.agent] = _List()
+            known.take(row, self.rules)
+
+    async def run(self) -> None:
+        """Look up what nobody said the fate of, until cancelled."""
+        while True:
+            await trio.sleep(_FORGOTTEN_S)
+            try:
+                await self._look_up()
+            except StoreError as exc:
+                self._emit("evidence.unread", why=str(exc))
+
+    async def _look_up(self) -> None:
+        """Learn or drop what was noted long ago: its commit has ended by now."""
+        since_s = trio.current_time() - _FORGOTTEN_S
+        for row, noted_s in list(self._under_way.values()):
+            if noted_s <= since_s:
+                there = await self._store.read(EVIDENCE, row.write.key)
+                self._settle((Noted((row,)),), kept=there is not None)
+
+    # --- pieces ---
+
+    def _show(self, capability: str, agent: str) -> None:
+        """Have the book say how an agent stands today."""
+        known = self._lists[capability][agent]
+        standing = known.standing(self.rules).at(self._clock.now_ms(), self.rules)
+        if not known.begun and (start := self._start(agent)) is not None:
+            standing = standing.copy()
+            standing.learn(Evidence(start), self.rules)
+        self.book(capability).put(agent, standing)
+
+    def _newcomer(self, agent: str) -> Standing:
+        """Return how an agent stands of whom nothing was seen."""
+        return self._newcomers[self._start(agent)]
+
+    def _start(self, agent: str) -> Kind | None:
+        """Return how an agent begins, by what its node is to this one."""
+        peer = agent.partition("/")[0]
+        match self._members.standing(peer):
+            case "inviter":
+                return "vouched"
+            case "invited" if self._members.name_of(peer) != OPEN_NAME:
+                return "vouched"
+            case "self":
+                return "member"
+            case "member" | "invited" if self._private:
+                return "member"
+        return None
