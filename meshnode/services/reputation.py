@@ -37,7 +37,18 @@ from meshnode.domain.trust.rules import DAY_MS, RULES, Kind, Rules
 from meshnode.errors import StoreError
 from meshnode.ports import Put
 from meshnode.services.context import Context
-from meshnode.services.evidence_rows import EVIDENCE, ROWS_MAX, Row, list_key, read_rows
+from meshnode.services.evidence_rows import (
+    EVIDENCE,
+    LONG_ROWS,
+    ROWS_MAX,
+    Begun,
+    Kept,
+    Row,
+    cut,
+    read_begun,
+    read_list,
+    read_rows,
+)
 from meshnode.services.invites import OPEN_NAME
 from meshnode.services.membership import Members
 
@@ -73,22 +84,32 @@ class _List:
         number: Of the next.
         after: What follows in it by number: under way (None), or learned.
         begun: How it began is in it, or on its way.
+        rows: It has so many in the store, about.
     """
 
     folded: Standing = field(default_factory=Standing)
     number: int = 0
     after: dict[int, Evidence | None] = field(default_factory=dict)
     begun: bool = False
+    rows: int = 0
+
+    def go_on(self, begun: Begun) -> None:
+        """Take up the beginning of a list."""
+        self.folded = begun.carried.standing.copy()
+        self.number = begun.number
+        self.begun = not begun.carried.counts.keys().isdisjoint(_STARTS)
 
     def take(self, row: Row, rules: Rules) -> None:
         """Fold in a row that is in the store, none being under way."""
         self.folded.learn(row.event, rules)
         self.number = row.number + 1
+        self.rows += 1
         self.begun = self.begun or row.event.kind in _STARTS
 
     def place(self, event: Evidence) -> int:
         """Return the number of an event that is under way from now on."""
         number, self.number = self.number, self.number + 1
+        self.rows += 1
         self.after[number] = None
         self.begun = self.begun or event.kind in _STARTS
         return number
@@ -174,15 +195,13 @@ class Reputation:
             if known.standing(self.rules).events
         )
 
-    async def events(self, capability: str, agent: str) -> list[Evidence]:
-        """Return an agent's list, as the store has it.
+    async def kept(self, capability: str, agent: str) -> Kept:
+        """Return an agent's evidence, as the store has it.
 
         Raises:
             StoreError: It can't be read.
         """
-        prefix = list_key(capability, agent)
-        found = await self._store.scan(EVIDENCE, prefix, count_max=ROWS_MAX)
-        return [row.event for row in read_rows(found)]
+        return await read_list(self._store, capability, agent)
 
     # --- learning ---
 
@@ -205,7 +224,7 @@ class Reputation:
             at_ms: When, Unix time; now if it isn't said.
         """
         now_ms = self._clock.now_ms() if at_ms is None else at_ms
-        known = self._lists.setdefault(capability, {}).setdefault(agent, _List())
+        known = self._list(capability, agent)
         events = [Evidence(kind, now_ms, source)]
         if not known.begun and (start := self._start(agent)) is not None:
             events.insert(0, Evidence(start, now_ms))
@@ -238,19 +257,18 @@ class Reputation:
         Raises:
             StoreError: They can't be read.
         """
+        for (capability, agent), begun in (await read_begun(self._store)).items():
+            self._list(capability, agent).go_on(begun)
         for row in read_rows(await self._store.scan(EVIDENCE, count_max=ROWS_MAX)):
-            lists = self._lists.setdefault(row.capability, {})
-            known = lists.get(row.agent)
-            if known is None:
-                known = lists[row.agent] = _List()
-            known.take(row, self.rules)
+            self._list(row.capability, row.agent).take(row, self.rules)
 
     async def run(self) -> None:
-        """Look up what nobody said the fate of, until cancelled."""
+        """Look up what nobody said the fate of, and cut long lists, until cancelled."""
         while True:
             await trio.sleep(_FORGOTTEN_S)
             try:
                 await self._look_up()
+                await self._cut()
             except StoreError as exc:
                 self._emit("evidence.unread", why=str(exc))
 
@@ -262,7 +280,20 @@ class Reputation:
                 there = await self._store.read(EVIDENCE, row.write.key)
                 self._settle((Noted((row,)),), kept=there is not None)
 
+    async def _cut(self) -> None:
+        """Keep the beginnings of long lists as what they came to."""
+        for capability, lists in self._lists.items():
+            for agent, known in list(lists.items()):
+                if known.rows > LONG_ROWS:
+                    kept = await self.kept(capability, agent)
+                    writes = cut(kept, before=next(iter(known.after), None), rules=self.rules)
+                    await self._store.commit(*writes)
+                    known.rows -= max(0, len(writes) - 1)
+
     # --- pieces ---
+
+    def _list(self, capability: str, agent: str) -> _List:
+        return self._lists.setdefault(capability, {}).setdefault(agent, _List())
 
     def _show(self, capability: str, agent: str) -> None:
         """Have the book say how an agent stands today."""

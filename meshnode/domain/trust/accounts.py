@@ -57,6 +57,24 @@ class Part(msgspec.Struct, frozen=True):
     bad_mu: int
 
 
+class Carried(msgspec.Struct, frozen=True, kw_only=True):
+    """What the beginning of a list came to, where that isn't kept piece by piece for ever.
+
+    To go on from it gives the bits that the whole list gives.
+
+    Attributes:
+        standing: Its fold.
+        counts: How often there was each kind.
+        good: What is left of each kind, for; millionths of a unit.
+        bad: Against.
+    """
+
+    standing: Standing
+    counts: dict[Kind, int]
+    good: dict[Kind, float]
+    bad: dict[Kind, float]
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an agent, and from what.
 
@@ -86,6 +104,7 @@ def account_of(
     imported: Imported = NOTHING,
     *,
     now_ms: int,
+    carried: Carried | None = None,
     rules: Rules = RULES,
 ) -> Account:
     """Return the account of an agent.
@@ -95,9 +114,10 @@ def account_of(
         heard: What each rater adds.
         imported: All of it, within its limit.
         now_ms: As of when, Unix time.
+        carried: What came before the events.
         rules: See there.
     """
-    tracked = _Tracked(rules)
+    tracked = _Tracked(rules, carried)
     for event in events:
         tracked.learn(event)
     standing = tracked.standing.at(now_ms, rules)
@@ -113,15 +133,31 @@ def account_of(
     )
 
 
+def carry(
+    events: Iterable[Evidence], carried: Carried | None = None, rules: Rules = RULES
+) -> Carried:
+    """Return what events came to, with what came before them."""
+    tracked = _Tracked(rules, carried)
+    for event in events:
+        tracked.learn(event)
+    return tracked.carried()
+
+
 class _Tracked:
     """The fold again, kind by kind."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, carried: Carried | None) -> None:
         self._rules = rules
-        self.standing = Standing()
-        self._counts: dict[Kind, int] = {}
-        self._good: dict[Kind, float] = {}
-        self._bad: dict[Kind, float] = {}
+        self.standing = carried.standing.copy() if carried else Standing()
+        self._counts: dict[Kind, int] = dict(carried.counts) if carried else {}
+        self._good: dict[Kind, float] = dict(carried.good) if carried else {}
+        self._bad: dict[Kind, float] = dict(carried.bad) if carried else {}
+
+    def carried(self) -> Carried:
+        """Return what to go on from."""
+        return Carried(
+            standing=self.standing, counts=self._counts, good=self._good, bad=self._bad
+        )
 
     def learn(self, event: Evidence) -> None:
         """Fold in the next event: what is new beyond what was kept is of its kind."""

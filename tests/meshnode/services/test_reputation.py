@@ -11,10 +11,12 @@ import pytest
 import trio
 
 from meshnode.config import MEMBERS, AccessConfig, NodeConfig
+from meshnode.domain.trust.accounts import account_of, carry
 from meshnode.domain.trust.credibility import credibility
-from meshnode.domain.trust.evidence import Standing, fold
+from meshnode.domain.trust.evidence import Evidence, Standing, fold
 from meshnode.domain.trust.rules import DAY_MS, Kind
 from meshnode.node import Node
+from meshnode.services import evidence_rows, reputation
 from meshnode.services.membership import Edge
 from simulations.mesh import CONFIG, SimMesh
 from tests.meshnode.services.worlds import play, start
@@ -41,7 +43,13 @@ async def learn(node: Node, *kinds: Kind, agent: str = AGENT, at_ms: int | None 
 
 async def kept(node: Node, agent: str = AGENT) -> Standing:
     """Return how an agent stands by what is in the store, folded anew."""
-    return fold(await node.reputation.events(SHOUT, agent))
+    found = await node.reputation.kept(SHOUT, agent)
+    return carry((row.event for row in found.rows), found.carried).standing
+
+
+async def events(node: Node, agent: str = AGENT) -> list[Evidence]:
+    """Return what is in the store of an agent, row by row."""
+    return [row.event for row in (await node.reputation.kept(SHOUT, agent)).rows]
 
 
 def test_a_restart_changes_no_bit_of_what_is_known() -> None:
@@ -202,12 +210,47 @@ def test_who_turns_out_to_be_a_member_is_credited_with_that_once(
         await learn(node, "served", "agreed")
         monkeypatch.setattr(node.members, "standing", lambda _: "member")
         await learn(node, "served", "agreed", "agreed")
-        told = [event.kind for event in await node.reputation.events(SHOUT, AGENT)]
+        told = [event.kind for event in await events(node)]
         assert told == ["served", "agreed", "member", "served", "agreed", "agreed"]
         mesh.crash("a")
         node = await mesh.restart("a")
         monkeypatch.setattr(node.members, "standing", lambda _: "member")
         await learn(node, "agreed")
         assert (await kept(node)).events == 7
+
+    play(story)
+
+
+def test_a_long_list_is_cut_and_says_the_same_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evidence_rows, "LONG_ROWS", 12)
+    monkeypatch.setattr(reputation, "LONG_ROWS", 12)
+    monkeypatch.setattr(evidence_rows, "KEPT_ROWS", 5)
+
+    async def story(mesh: SimMesh) -> None:
+        (node,) = await start(mesh, a=[])
+        chance, all_of_it = Random(2), []
+        for _ in range(4):
+            for _ in range(11):
+                await learn(node, chance.choice(TAUGHT))
+                all_of_it.append((await events(node))[-1])
+            under_way = node.reputation.note(SHOUT, AGENT, "agreed")
+            await trio.sleep(130)
+            assert len(await events(node)) <= 12
+            await node._ports.store.commit(*under_way.writes)
+            node.reputation.learned(under_way)
+            all_of_it.append(under_way.rows[0].event)
+        now_ms = node.clock.now_ms()
+        found = await node.reputation.kept(SHOUT, AGENT)
+        assert len(found.rows) < 20 < len(all_of_it)
+        assert node.reputation.standing(SHOUT, AGENT) == fold(all_of_it) == await kept(node)
+        told = account_of(
+            (row.event for row in found.rows), now_ms=now_ms, carried=found.carried
+        )
+        assert told == account_of(all_of_it, now_ms=now_ms)
+        mesh.crash("a")
+        node = await mesh.restart("a")
+        assert node.reputation.standing(SHOUT, AGENT) == fold(all_of_it)
 
     play(story)

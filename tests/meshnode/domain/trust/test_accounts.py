@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.domain.trust.accounts import account_of, told
+from meshnode.domain.trust.accounts import account_of, carry, told
 from meshnode.domain.trust.credibility import Imported, credibility
 from meshnode.domain.trust.evidence import Evidence, fold
 from meshnode.domain.trust.hearsay import Share
@@ -34,6 +34,19 @@ def test_the_parts_add_up_to_the_number(past: list[Evidence], day: int) -> None:
     ):
         assert abs(total - sum(parts)) <= ROUNDING_MU
     assert sum(part.count for part in account.parts) == len(past)
+
+
+@given(histories, st.data())
+def test_where_the_beginning_is_carried_it_is_the_same(
+    past: list[Evidence], data: st.DataObject
+) -> None:
+    now_ms = 900 * DAY_MS
+    first = data.draw(st.integers(0, len(past)))
+    second = data.draw(st.integers(first, len(past)))
+    carried = carry(past[first:second], carry(past[:first]))
+    assert carried == carry(past[:second])
+    rest = account_of(past[second:], now_ms=now_ms, carried=carried)
+    assert rest == account_of(past, now_ms=now_ms)
 
 
 def test_it_can_be_told() -> None:
