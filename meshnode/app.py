@@ -33,6 +33,7 @@ from meshnode.gateway.api_inbox import inbox_routes
 from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_members import member_routes
 from meshnode.gateway.api_owner import owner_routes
+from meshnode.gateway.api_reputation import reputation_routes
 from meshnode.gateway.auth import (
     LOOPBACK_HOSTS,
     GateRules,
@@ -232,7 +233,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     api = api_routes(node, clock, wrapped=partial(load_agents, home))
     mcp = McpDoor(bare_app(api, node.events.emit))
     api += [*member_routes(node, clock), *owner_routes(node)]
-    api += [*ledger_routes(node), *inbox_routes(node)]
+    api += [*ledger_routes(node), *inbox_routes(node), *reputation_routes(node)]
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

@@ -52,6 +52,7 @@ async def _known(node: Node) -> list[str]:
     known |= {record.peer for record in node.known()}
     known |= {edge.peer for edge in node.members.edges()}
     known |= {*node.acquaintances.met}
+    known |= {agent.partition("/")[0] for _, agent in node.reputation.known()}
     known |= {row.sender for _, row in await node.inbox.rows()}
     known |= {row.peer for _, row in await node.outbox.rows()}
     return sorted(known)

@@ -189,6 +189,11 @@ class Receipts:
                 self._context.emit("succeed.unheard", peer=peer, job=said.h.job, why=str(late))
             await self._sessions.request(peer, ACCEPTANCE, acceptance, timeout_s=_TIMEOUT_S)
 
+    async def row(self, award: bytes) -> ReceiptRow | None:
+        """Return the finished contract of the award of that hash, if this node keeps it."""
+        raw = await self._context.store.read(RECEIPTS, award.hex())
+        return None if raw is None else decode_as(raw, RECEIPT_ROW)
+
     async def rows(self) -> list[ReceiptRow]:
         """Return every finished contract that this node keeps, as broker or contractor."""
         found = await self._context.store.scan(RECEIPTS)

@@ -30,6 +30,7 @@ from typing import Final
 import trio
 
 from meshnode.config import ANYONE
+from meshnode.domain.trust.accounts import Account, account_of
 from meshnode.domain.trust.book import Book
 from meshnode.domain.trust.credibility import Imported
 from meshnode.domain.trust.evidence import Evidence, Standing, fold
@@ -203,6 +204,29 @@ class Reputation:
         """
         return await read_list(self._store, capability, agent)
 
+    async def account(self, capability: str, agent: str) -> tuple[Account, list[Evidence]]:
+        """Return what an agent's credibility is made of, by the store, and what is kept of it.
+
+        The number is the book's to the bit, unless something is being learned just now.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        kept, now_ms = await self.kept(capability, agent), self._clock.now_ms()
+        events = [row.event for row in kept.rows]
+        known = self._lists.get(capability, {}).get(agent)
+        begins: list[Evidence] = []
+        if (known is None or not known.begun) and (start := self._start(agent)) is not None:
+            begins.append(Evidence(start, now_ms))
+        account = account_of(
+            [*events, *begins],
+            imported=self.imported(capability, agent),
+            now_ms=now_ms,
+            carried=kept.carried,
+            rules=self.rules,
+        )
+        return account, events
+
     # --- learning ---
 
     def note(
@@ -298,11 +322,11 @@ class Reputation:
     def _show(self, capability: str, agent: str) -> None:
         """Have the book say how an agent stands today."""
         known = self._lists[capability][agent]
-        standing = known.standing(self.rules).at(self._clock.now_ms(), self.rules)
+        standing, now_ms = known.standing(self.rules), self._clock.now_ms()
         if not known.begun and (start := self._start(agent)) is not None:
             standing = standing.copy()
-            standing.learn(Evidence(start), self.rules)
-        self.book(capability).put(agent, standing)
+            standing.learn(Evidence(start, now_ms), self.rules)
+        self.book(capability).put(agent, standing.at(now_ms, self.rules))
 
     def _newcomer(self, agent: str) -> Standing:
         """Return how an agent stands of whom nothing was seen."""

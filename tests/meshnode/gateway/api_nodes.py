@@ -16,6 +16,7 @@ from meshnode.gateway.api import api_routes
 from meshnode.gateway.api_inbox import inbox_routes
 from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_owner import owner_routes
+from meshnode.gateway.api_reputation import reputation_routes
 from meshnode.gateway.auth import GateRules, build_app
 from meshnode.gateway.openai import openai_routes
 from meshnode.node import Node, Ports
@@ -151,6 +152,7 @@ async def open_desk() -> AsyncIterator[Desk]:
             *openai_routes(desk, SimClock()),
             *owner_routes(desk),
             *ledger_routes(desk),
+            *reputation_routes(desk),
             *inbox_routes(desk),
         ]
         app = build_app(routes, rules, desk.events.emit)

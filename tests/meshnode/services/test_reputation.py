@@ -184,6 +184,8 @@ def test_who_was_let_in_begins_with_what_that_is_worth(
         assert credibility(await kept(node)) == pytest.approx(begins)
         await learn(node, "served")
         assert (await kept(node)).events == 2 + (begins > 0.4)
+        account, _ = await book.account(SHOUT, AGENT)
+        assert account.credibility == book.credibility(SHOUT, AGENT)
         assert node.reputation.standing(SHOUT, AGENT) == await kept(node)
 
     play(story)
