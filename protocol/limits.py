@@ -95,6 +95,13 @@ COLLECTED_BYTES_MAX: Final = 200 * 1024  # sealed letters in one answer
 ORDER_LIFETIME_MS_MAX: Final = 7 * 24 * 3_600_000  # issued to deadline
 ENCLOSED_MAX: Final = 64  # artifacts in one order
 
+# reputation (95-reputation.md)
+HALF_SIZE_MAX: Final = 10 * 1024  # bytes of one half of a receipt that is told others
+TOLD_MAX: Final = 64  # finished contracts in one answer
+TOLD_BYTES_MAX: Final = 200 * 1024  # both halves of all of them
+CURSOR_SIZE_MAX: Final = 128  # characters of where the next answer goes on
+PROOFS_MAX: Final = 8  # proofs of equivocation in one request
+
 # charters and epochs (85-failover.md)
 CHARTER_SIZE_MAX: Final = 4 * 1024  # bytes of its envelope
 GRANT_SIZE_MAX: Final = 1024  # bytes of its envelope

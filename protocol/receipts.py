@@ -140,6 +140,39 @@ def check_receipt(
     return awarded, delivered, claimed, accepted
 
 
+def check_halves(
+    receipt: bytes, acceptance: bytes, *, network: str
+) -> tuple[Receipt, Acceptance]:
+    """Return both halves of a receipt, proved to be about one award and to fit together.
+
+    Neither award nor result need be shown for that, and with them nothing of what the work
+    was about: both sides have signed the award's hash, and the contractor that of its
+    result.  What they agreed on beforehand isn't looked at here.
+
+    Args:
+        receipt: The contractor's half, its envelope.
+        acceptance: The broker's: of the one that the first half is meant for.
+        network: Network id.
+
+    Raises:
+        Malformed: A hash, name or amount doesn't fit the other half.
+        WrongAudience: One of them is meant for a third party.
+        RemoteProtocolError: An envelope is forged or of another type.
+    """
+    claimed = read_message(receipt, Receipt, network=network)
+    accepted = read_message(acceptance, Acceptance, network=network)
+    if (claimed.h.issuer, claimed.h.audience) != (accepted.h.audience, accepted.h.issuer):
+        raise WrongAudience("a half is meant for somebody else than the other's signer")
+    if claimed.award != accepted.award or _work(claimed) != _work(accepted):
+        raise Malformed("the halves are about different work")
+    if accepted.receipt != digest(receipt):
+        raise Malformed("the broker's half binds another receipt")
+    paid_mc = 0 if accepted.verdict == "rejected" else claimed.cost_mc
+    if accepted.paid_mc != paid_mc:
+        raise Malformed("paid is neither the charge nor, when rejected, nothing")
+    return claimed, accepted
+
+
 def beyond(awarded: Award, below: Sequence[Spent]) -> str:
     """Return what ``below`` has more of than ``awarded`` allows, or nothing.
 

@@ -15,6 +15,7 @@ from tests.protocol import vector_graphs as graphs
 from tests.protocol import vector_mail as mail
 from tests.protocol import vector_members as members
 from tests.protocol import vector_orders as orders
+from tests.protocol import vector_reputation as reputation
 from tests.protocol import vector_signed as signed
 from tests.protocol import vector_wire as wire
 
@@ -38,6 +39,7 @@ FILES: Final = {
     "journal": ("80-journal.md", signed.journal_cases),
     "mail": ("90-mail.md", mail.mail_cases),
     "orders": ("92-orders.md", orders.order_cases),
+    "reputation": ("95-reputation.md", reputation.reputation_cases),
     "charter": ("85-failover.md", charter.charter_cases),
     "shipping": ("86-shipping.md", charter.shipping_cases),
 }

@@ -25,6 +25,7 @@ from protocol import (
     messages,
     orders,
     records,
+    reputation,
     shipping,
     timely,
 )
@@ -167,6 +168,31 @@ def read_receipt(data: bytes, inputs: dict[str, Any]) -> Any:
     return {"cost_mc": claimed.cost_mc, "paid_mc": accepted.paid_mc}
 
 
+def read_reputation(data: bytes, inputs: dict[str, Any]) -> Any:
+    network = inputs["network"]
+    match inputs["body"]:
+        case "ask":
+            asked = reputation.read_body(data, reputation.Question)
+            return {"capability": asked.capability, "after": asked.after}
+        case "told":
+            body = reputation.read_body(data, reputation.Told)
+            by = identity(inputs["by"]).peer
+            told = [
+                reputation.check_told(
+                    one, by=by, capability=inputs["capability"], network=network
+                )
+                for one in body.contracts
+            ]
+            return {
+                "contracts": [[accepted.verdict, accepted.paid_mc] for _, accepted in told],
+                "next": body.next,
+                "more": body.more,
+            }
+        case _:
+            proofs = reputation.read_body(data, reputation.Proofs).proofs
+            return [reputation.culprit_of(proof, network=network) for proof in proofs]
+
+
 def read_artifact(data: bytes, _: dict[str, Any]) -> Any:
     return type(artifacts.decode_message(data)).__name__
 
@@ -249,6 +275,7 @@ READERS: dict[str, Read] = {
     "journal": read_journal,
     "mail": read_mail,
     "orders": read_orders,
+    "reputation": read_reputation,
     "charter": read_charter,
     "shipping": read_shipping,
 }

@@ -12,38 +12,25 @@ two brokers of one job say, one after the other: those are two issuers or two ep
 """
 
 from collections.abc import Iterable
-from typing import Final, Literal
 
-import msgspec
+from protocol.reputation import Contradiction, NoContradiction, Statement, culprit_of
 
-from protocol.errors import Malformed
-from protocol.messages import Header, read_message
-from protocol.receipts import Acceptance, Receipt
+#: A proof; read it with :func:`culprit_of`.
+Equivocation = Contradiction
 
-Statement = Literal["receipt", "acceptance"]
-_TYPES: Final[dict[Statement, type[Receipt] | type[Acceptance]]] = {
-    "receipt": Receipt,
-    "acceptance": Acceptance,
-}
-
-
-class Equivocation(msgspec.Struct, frozen=True):
-    """A proof; read it with :func:`culprit_of`.
-
-    Attributes:
-        statement: What was signed twice.
-        first: Envelope; the lesser of the two by its bytes, so that a pair is one proof.
-        second: Envelope.
-    """
-
-    statement: Statement
-    first: bytes
-    second: bytes
+__all__ = [
+    "Bans",
+    "Equivocation",
+    "NoContradiction",
+    "Statement",
+    "contradiction",
+    "culprit_of",
+]
 
 
 def contradiction(
     statement: Statement, one: bytes, other: bytes, *, network: str
-) -> Equivocation | None:
+) -> Contradiction | None:
     """Return the proof that two envelopes make, or None if they go together.
 
     Args:
@@ -56,45 +43,12 @@ def contradiction(
         RemoteProtocolError: One of them is forged or of another type: it proves nothing.
     """
     first, second = sorted((one, other))
-    proof = Equivocation(statement, first, second)
+    proof = Contradiction(statement, first, second)
     try:
         culprit_of(proof, network=network)
     except NoContradiction:
         return None
     return proof
-
-
-class NoContradiction(Malformed):
-    """Two statements that may both be made."""
-
-
-def culprit_of(proof: Equivocation, *, network: str) -> str:
-    """Return who signed both, proven.
-
-    Raises:
-        NoContradiction: The two go together.
-        RemoteProtocolError: One of them is forged or of another type.
-    """
-    if proof.first >= proof.second:
-        raise NoContradiction("it is one statement, or in the wrong order")
-    kind = _TYPES[proof.statement]
-    first = read_message(proof.first, kind, network=network)
-    second = read_message(proof.second, kind, network=network)
-    if _about(first.h, first.award) != _about(second.h, second.award):
-        raise NoContradiction("they are by two, or about two things")
-    if _said(first) == _said(second):
-        raise NoContradiction("they say the same")
-    return first.h.issuer
-
-
-def _about(header: Header, award: bytes) -> tuple[str, bytes, bytes, int]:
-    return header.issuer, award, header.charter, header.epoch
-
-
-def _said(statement: Receipt | Acceptance) -> tuple[object, ...]:
-    if isinstance(statement, Receipt):
-        return statement.result, statement.cost_mc, statement.capability, statement.agent
-    return statement.receipt, statement.verdict, statement.paid_mc
 
 
 class Bans:
@@ -103,13 +57,13 @@ class Bans:
     Filled again from the proofs it says the same.
     """
 
-    def __init__(self, proofs: Iterable[Equivocation] = (), *, network: str) -> None:
+    def __init__(self, proofs: Iterable[Contradiction] = (), *, network: str) -> None:
         self._network = network
-        self._proofs: dict[str, Equivocation] = {}
+        self._proofs: dict[str, Contradiction] = {}
         for proof in proofs:
             self.add(proof)
 
-    def add(self, proof: Equivocation) -> str:
+    def add(self, proof: Contradiction) -> str:
         """Ban whom a proof names; return who that is.
 
         Raises:
@@ -123,10 +77,10 @@ class Bans:
         """Tell whether a peer is banned."""
         return peer in self._proofs
 
-    def proof(self, peer: str) -> Equivocation | None:
+    def proof(self, peer: str) -> Contradiction | None:
         """Return by which proof a peer is banned."""
         return self._proofs.get(peer)
 
-    def proofs(self) -> list[Equivocation]:
+    def proofs(self) -> list[Contradiction]:
         """Return all of them, by peer: what is to be kept and told others."""
         return [self._proofs[peer] for peer in sorted(self._proofs)]

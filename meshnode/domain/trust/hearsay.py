@@ -27,7 +27,7 @@ from meshnode.domain.trust.credibility import Imported
 from meshnode.domain.trust.evidence import Evidence, Standing
 from meshnode.domain.trust.graph import Flows
 from meshnode.domain.trust.rules import RULES, UNIT_MU, Kind, Rules, mu
-from protocol.receipts import Verdict, check_receipt
+from protocol.receipts import Acceptance, Receipt, Verdict, check_receipt
 
 #: Agreement where two nodes have too little in common to tell.
 _AGREEMENT_GUESS: Final = 0.8
@@ -115,6 +115,23 @@ def deal_of(envelopes: Envelopes, *, network: str, supported: bool = False) -> D
         at_ms=accepted.h.issued_ms,
         both_signed=accepted.h.issuer == awarded.h.issuer,
         settled=supported if rejected else True,
+    )
+
+
+def told_deal(receipt: Receipt, acceptance: Acceptance) -> Deal:
+    """Return what the two halves of a receipt prove, once they are checked.
+
+    Both sides have signed the award's hash, which is what the award itself would show, and
+    the award has more in it than others may read.  What proves a rejection isn't among
+    them, so a rejection doesn't count.
+    """
+    return Deal(
+        buyer=acceptance.h.issuer,
+        agent=f"{receipt.h.issuer}/{receipt.agent}",
+        verdict=acceptance.verdict,
+        at_ms=acceptance.h.issued_ms,
+        both_signed=True,
+        settled=acceptance.verdict != "rejected",
     )
 
 
