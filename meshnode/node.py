@@ -36,6 +36,7 @@ from meshnode.services.contracts import Contracts
 from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
+from meshnode.services.gossip import open_gossip
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_runner import Tools
 from meshnode.services.job_terms import Terms
@@ -50,7 +51,6 @@ from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
-from meshnode.services.reputation import Reputation
 from meshnode.services.retention import Retention
 from meshnode.services.served import Served
 from meshnode.services.sessions import Sessions
@@ -121,7 +121,6 @@ class Node:
         self.tallies = Served(context)
         self.ledger = Ledger(context)
         self.members = Members(context, sessions=self.sessions)
-        self.reputation = Reputation(context, members=self.members)
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)
         self.door = Admission(
@@ -131,6 +130,14 @@ class Node:
         self.mailroom = self._mailroom(context)
         self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = self.mailroom
         self.contractor = self._contractor(context)
+        self.gossip = open_gossip(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            members=self.members,
+            contractor=self.contractor,
+        )
+        self.reputation = self.gossip.reputation
         self.ordering = open_ordering(
             context,
             self.mailroom,
@@ -298,7 +305,7 @@ class Node:
                 await nursery.start(self.sessions.run)
                 await self.members.load()
                 await self.acquaintances.load()
-                await self.reputation.load()
+                await self.gossip.load()
                 for service in (
                     self.members.run,
                     self.acquaintances.run,
@@ -309,7 +316,7 @@ class Node:
                     self.contractor.run,
                     self.market.run,
                     self.receipts.run,
-                    self.reputation.run,
+                    self.gossip.run,
                     *self.mailroom.services(),
                     self.ordering.run,
                     self.successions.run,

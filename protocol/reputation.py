@@ -105,18 +105,17 @@ def read_body(frame: bytes, kind: type[B]) -> B:
         TooLarge: A half has more bytes than may be, or all together have.
     """
     body: B = decode_as(frame, _DECODERS[kind])
-    match body:
-        case Question():
-            if not CapabilityName.parse(body.capability).major:
-                raise Malformed("a question is about one version of a capability")
-        case Told():
-            _bounded(len(body.contracts), limits.TOLD_MAX)
-            if body.more and not body.contracts:
-                raise Malformed("there are more, and none is told")
-            _sized([half for one in body.contracts for half in (one.receipt, one.acceptance)])
-        case Proofs():
-            _bounded(len(body.proofs), limits.PROOFS_MAX)
-            _sized([half for one in body.proofs for half in (one.first, one.second)])
+    if isinstance(body, Question):
+        if not CapabilityName.parse(body.capability).major:
+            raise Malformed("a question is about one version of a capability")
+    elif isinstance(body, Told):
+        _bounded(len(body.contracts), limits.TOLD_MAX)
+        if body.more and not body.contracts:
+            raise Malformed("there are more, and none is told")
+        _sized([half for one in body.contracts for half in (one.receipt, one.acceptance)])
+    else:
+        _bounded(len(body.proofs), limits.PROOFS_MAX)
+        _sized([half for one in body.proofs for half in (one.first, one.second)])
     return body
 
 
@@ -155,9 +154,8 @@ def culprit_of(proof: Contradiction, *, network: str) -> str:
     """
     if proof.first >= proof.second:
         raise NoContradiction("it is one statement, or in the wrong order")
-    kind = Receipt if proof.statement == "receipt" else Acceptance
-    first = read_message(proof.first, kind, network=network)
-    second = read_message(proof.second, kind, network=network)
+    first = _read(proof.statement, proof.first, network)
+    second = _read(proof.statement, proof.second, network)
     if _about(first) != _about(second):
         raise NoContradiction("they are by two, or about two things")
     if _said(first) == _said(second):
@@ -167,6 +165,12 @@ def culprit_of(proof: Contradiction, *, network: str) -> str:
 
 class NoContradiction(Malformed):
     """Two statements that may both be made."""
+
+
+def _read(statement: Statement, envelope: bytes, network: str) -> Receipt | Acceptance:
+    if statement == "receipt":
+        return read_message(envelope, Receipt, network=network)
+    return read_message(envelope, Acceptance, network=network)
 
 
 def _about(statement: Receipt | Acceptance) -> tuple[str, bytes, bytes, int]:

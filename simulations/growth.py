@@ -54,6 +54,12 @@ HISTORY: Final = frozenset(
         "artifact_job",
         "award",
         "balance",
+        "evidence",
+        "evidence_begun",
+        "heard",
+        "hearsay_cursor",
+        "hearsay_deal",
+        "hearsay_halves",
         "inbox",
         "inbox_letter",
         "inbox_seen",
@@ -70,6 +76,7 @@ HISTORY: Final = frozenset(
         "result",
         "served",
         "settlement",
+        "testimony",
     }
 )
 

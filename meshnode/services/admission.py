@@ -6,7 +6,7 @@ asking costs this node little.  The node's own business with itself always passe
 """
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -32,6 +32,10 @@ from meshnode.services.mail import ACKS, COLLECT, DEPOSIT, KEY, LETTER, WAITING
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
 from meshnode.services.sessions import Handler, Incoming
+from protocol.reputation import ASK, PROOFS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _OWNER: Final = "owner"
 _PAUSE: Final = "pause"
@@ -39,6 +43,10 @@ _PAUSE: Final = "pause"
 #: What a caller is told that the owner doesn't let call.
 STRANGER: Final = No(
     NOT_ALLOWED, "this node works for members of its mesh only: ask its owner for an invite"
+)
+#: What a caller is told that has signed two statements that contradict each other.
+BANNED: Final = No(
+    NOT_ALLOWED, "this node holds two statements of yours that contradict each other"
 )
 #: What a caller is told whose outputs there is no room for.
 NO_ROOM: Final = No(
@@ -61,6 +69,8 @@ _RATES: Final = {
     ACKS: (64, 2.0),
     KEY: (64, 2.0),
     WAITING: (64, 2.0),
+    ASK: (64, 1.0),
+    PROOFS: (16, 0.2),
 }
 #: How often full allowances are forgotten, seconds.
 _SWEEP_S: Final = 60.0
@@ -79,11 +89,16 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Admission:
-    """See the module.  :meth:`load` first."""
+    """See the module.  :meth:`load` first.
+
+    Attributes:
+        is_banned: Whether a peer is let do nothing here, whatever the owner says.
+    """
 
     def __init__(
         self, context: Context, *, members: Members, served: Served, artifacts: Artifacts
     ) -> None:
+        self.is_banned: Callable[[str], bool] = _nobody
         self._artifacts = artifacts
         self._own = context.peer
         self._clock = context.clock
@@ -178,6 +193,8 @@ class Admission:
         Raises:
             Busy: It didn't answer.
         """
+        if self.is_banned(peer):
+            return BANNED
         return None if await self._members.may_call(peer) else STRANGER
 
     def refusal(self, peer: str, calls: int) -> No | None:
@@ -219,3 +236,7 @@ class Admission:
             self._swept_s = now_s
             for allowance in self._allowances.values():
                 allowance.sweep(now_s=now_s)
+
+
+def _nobody(_: str) -> bool:
+    return False

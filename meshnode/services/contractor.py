@@ -6,7 +6,7 @@ open on a live session the lease holds; when it has been gone for the lease, the
 is stopped.  After a restart, unfinished awards are begun again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -64,7 +64,11 @@ _FORGET_S: Final = 600.0
 
 
 class Contractor:
-    """Work for others."""
+    """Work for others.
+
+    Attributes:
+        contradicted: Told of two acceptances of one award that aren't the same.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Contractor:
         executor: Executor,
         books: Books,
     ) -> None:
+        self.contradicted: Callable[[bytes, bytes], Awaitable[None]] = _unheard
         self._signer = context.signer
         self._store = context.store
         self._clock = context.clock
@@ -404,6 +409,7 @@ class Contractor:
                 )
             elif decode_as(there, RECEIPT_ROW).acceptance != envelope:
                 self._emit("contract.equivocation", peer=peer, award=key)
+                await self.contradicted(decode_as(there, RECEIPT_ROW).acceptance, envelope)
                 raise Stale("another acceptance of this award was signed before")
 
     async def _need_broker(self, award: Award, acceptance: Acceptance) -> None:
@@ -448,3 +454,7 @@ class Contractor:
     async def receipts(self) -> Sequence[ReceiptRow]:
         """Return the receipts of work done here."""
         return [decode_as(raw, RECEIPT_ROW) for _, raw in await self._store.scan(RECEIPTS)]
+
+
+async def _unheard(_: bytes, __: bytes) -> None:
+    await trio.lowlevel.checkpoint()

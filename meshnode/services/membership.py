@@ -249,21 +249,22 @@ class Members:
         """Have this node's chain renewed in time, until cancelled."""
         while True:
             self._met_inviter = trio.Event()
-            inviter = self._inviter()
+            inviter = self.inviter
             if inviter in self._sessions.connected():
                 await self._renew(inviter)
             with trio.move_on_after(_RENEW_S):
                 await self._met_inviter.wait()
 
-    def _inviter(self) -> str:
-        """Return who let this node in, also when its chain has lapsed since."""
+    @property
+    def inviter(self) -> str:
+        """Who let this node in, also when its chain has lapsed since; or empty."""
         if self._lineage.inviter:
             return self._lineage.inviter
         by = [edge for edge in self.edges() if edge.relation == "invited_by"]
         return by[-1].peer if by else ""
 
     def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
-        if opened and peer == self._inviter():
+        if opened and peer == self.inviter:
             self._met_inviter.set()
 
     async def _renew(self, inviter: str) -> None:

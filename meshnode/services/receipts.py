@@ -15,6 +15,7 @@ from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import ACCEPTANCE, RECEIPT_ROW, RECEIPTS, SUCCEED, ReceiptRow
 from meshnode.services.context import Context
 from meshnode.services.sessions import RequestFailed, RequestTimeout, Sessions
+from meshnode.services.testimony_rows import TESTIMONY, testimony_key
 from protocol.codec import decode_as, encode
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.messages import Header, read_message
@@ -22,7 +23,7 @@ from protocol.receipts import Acceptance
 
 #: Acceptances that the contractor hasn't acknowledged: award hash -> PeerId.
 DUE: Final = "acceptance_due"
-#: Which receipts are how old: ``Unix time in ms/award hash`` -> nothing.
+#: Which receipts are how old: ``Unix time in ms/award hash`` -> by which row it is told others.
 RECEIPT_TIMES: Final = "receipt_time"
 
 #: Rows that are looked at in one round, requests that are open at once, and acknowledged
@@ -37,12 +38,23 @@ _PAUSE_S: Final = 5.0
 def receipt_writes(award: bytes, row: ReceiptRow, *, now_ms: int) -> list[Write]:
     """Return what keeps the receipt of the award of that hash, until it is past its time."""
     key = award.hex()
-    return [Put(RECEIPTS, key, encode(row)), receipt_time(key, now_ms=now_ms)]
+    told = testimony_key(key, row, now_ms=now_ms)
+    writes: list[Write] = [
+        Put(RECEIPTS, key, encode(row)),
+        receipt_time(key, now_ms=now_ms, told=told),
+    ]
+    return [*writes, Put(TESTIMONY, told, b"")] if told else writes
 
 
-def receipt_time(key: str, *, now_ms: int) -> Put:
-    """Return what keeps that the receipt of that award, in hex, is of now."""
-    return Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", b"")
+def receipt_time(key: str, *, now_ms: int, told: str = "") -> Put:
+    """Return what keeps that the receipt of that award, in hex, is of now.
+
+    Args:
+        key: Hash of the award, in hex.
+        now_ms: Unix time.
+        told: Key of its row in :data:`~meshnode.services.testimony_rows.TESTIMONY`, or empty.
+    """
+    return Put(RECEIPT_TIMES, f"{now_ms:015}/{key}", told.encode())
 
 
 #: Takes an award's hash, in hex, its contractor and the acceptance; tells whether the

@@ -24,7 +24,8 @@ first event of the agent's list, written down with the first thing that is learn
 then it only looks so.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -50,11 +51,15 @@ from meshnode.services.evidence_rows import (
     read_list,
     read_rows,
 )
+from meshnode.services.hearsay_rows import HEARD, Heard, heard_write, read_heard
 from meshnode.services.invites import OPEN_NAME
 from meshnode.services.membership import Members
 
 #: What was noted and neither learned nor dropped is looked up after this, seconds.
 _FORGOTTEN_S: Final = 120.0
+
+#: A node of which nothing is known but that it has contradicted itself; never changed.
+_BANNED: Final = Standing(equivocated=True)
 
 _STARTS: Final[tuple[Kind, ...]] = ("member", "vouched")
 
@@ -156,6 +161,8 @@ class Reputation:
             None: Standing(),
             **{kind: fold([Evidence(kind)], rules) for kind in _STARTS},
         }
+        self._is_banned: Callable[[str], bool] = lambda _: False
+        self._heard: dict[str, Mapping[str, Heard]] = {}
         self._books: dict[str, Book] = {}
         self._days: dict[str, int] = {}  # capability -> day that its book is of
         self._lists: dict[str, dict[str, _List]] = {}
@@ -196,6 +203,67 @@ class Reputation:
             if known.standing(self.rules).events
         )
 
+    def capabilities(self) -> list[str]:
+        """Return the capabilities that there is evidence in, sorted."""
+        return sorted({capability for capability, _ in self.known()})
+
+    def peers(self) -> dict[str, Standing]:
+        """Return how nodes stand by the work of all their agents together, as of today.
+
+        Beside those that there is evidence of, who was invited, or invited, is among them.
+        """
+        sums: dict[str, Standing] = {}
+        for capability, agent in self.known():
+            one = self.book(capability).standing(agent)
+            mine = sums.setdefault(agent.partition("/")[0], Standing())
+            mine.good_mu += one.good_mu
+            mine.bad_mu += one.bad_mu
+            mine.prior_mu = max(mine.prior_mu, one.prior_mu)
+            mine.equivocated = mine.equivocated or one.equivocated
+        for edge in self._members.edges():
+            sums.setdefault(edge.peer, self._newcomer(edge.peer))
+        return sums
+
+    @property
+    def inviter(self) -> str:
+        """Who invited this node, or empty."""
+        return self._members.inviter
+
+    def heard_in(self) -> list[str]:
+        """Return the capabilities in which others say something that counts, sorted."""
+        return sorted(capability for capability, heard in self._heard.items() if heard)
+
+    async def hear(self, capability: str, heard: Mapping[str, Heard]) -> None:
+        """Replace what others say of the agents of a capability; durable on return.
+
+        Raises:
+            StoreError: It can't be written down; all stays as it was.
+        """
+        before = self._heard.get(capability, {})
+        changed = sorted(
+            agent for agent in {*before, *heard} if before.get(agent) != heard.get(agent)
+        )
+        await self._store.commit(
+            *(heard_write(capability, agent, heard.get(agent)) for agent in changed)
+        )
+        self._take_heard(capability, heard)
+
+    def _take_heard(self, capability: str, heard: Mapping[str, Heard]) -> None:
+        self._heard[capability] = heard
+        said = {agent: one.imported for agent, one in heard.items()}
+        self.book(capability).take(said)
+
+    def judge_by(self, is_banned: Callable[[str], bool]) -> None:
+        """Believe nothing of nodes that ``is_banned`` names: call :meth:`banned` with each."""
+        self._is_banned = is_banned
+
+    def banned(self, peer: str) -> None:
+        """Have all books know that a node is banned."""
+        for capability, lists in self._lists.items():
+            for agent in lists:
+                if agent.partition("/")[0] == peer:
+                    self._show(capability, agent)
+
     async def kept(self, capability: str, agent: str) -> Kept:
         """Return an agent's evidence, as the store has it.
 
@@ -218,9 +286,13 @@ class Reputation:
         begins: list[Evidence] = []
         if (known is None or not known.begun) and (start := self._start(agent)) is not None:
             begins.append(Evidence(start, now_ms))
+        if self._is_banned(agent.partition("/")[0]):
+            begins.append(Evidence("equivocated", now_ms))
+        heard = self._heard.get(capability, {}).get(agent, Heard())
         account = account_of(
             [*events, *begins],
-            imported=self.imported(capability, agent),
+            heard.shares,
+            heard.imported,
             now_ms=now_ms,
             carried=kept.carried,
             rules=self.rules,
@@ -285,6 +357,12 @@ class Reputation:
             self._list(capability, agent).go_on(begun)
         for row in read_rows(await self._store.scan(EVIDENCE, count_max=ROWS_MAX)):
             self._list(row.capability, row.agent).take(row, self.rules)
+        heard: dict[str, dict[str, Heard]] = {}
+        for key, raw in await self._store.scan(HEARD, count_max=ROWS_MAX):
+            capability, agent, one = read_heard(key, raw)
+            heard.setdefault(capability, {})[agent] = one
+        for capability, said in heard.items():
+            self._take_heard(capability, said)
 
     async def run(self) -> None:
         """Look up what nobody said the fate of, and cut long lists, until cancelled."""
@@ -326,10 +404,14 @@ class Reputation:
         if not known.begun and (start := self._start(agent)) is not None:
             standing = standing.copy()
             standing.learn(Evidence(start, now_ms), self.rules)
+        if self._is_banned(agent.partition("/")[0]):
+            standing = replace(standing, equivocated=True)
         self.book(capability).put(agent, standing.at(now_ms, self.rules))
 
     def _newcomer(self, agent: str) -> Standing:
         """Return how an agent stands of whom nothing was seen."""
+        if self._is_banned(agent.partition("/")[0]):
+            return _BANNED
         return self._newcomers[self._start(agent)]
 
     def _start(self, agent: str) -> Kind | None:

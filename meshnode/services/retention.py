@@ -16,6 +16,7 @@ from meshnode.services.broker import Broker
 from meshnode.services.context import Context
 from meshnode.services.ledger import POSTINGS, forget_rows
 from meshnode.services.receipts import RECEIPT_TIMES, receipt_time
+from meshnode.services.testimony_rows import TESTIMONY
 
 #: The first look is soon after the start: a laptop may never run for an hour.
 _FIRST_S: Final = 120.0
@@ -95,9 +96,10 @@ class Retention:
         gone = 0
         while True:
             rows = await self._store.scan(RECEIPT_TIMES, count_max=_ROWS_MAX)
-            old = [key for key, _ in rows if int(key.partition("/")[0]) < before_ms]
-            writes: list[Write] = [Delete(RECEIPT_TIMES, key) for key in old]
-            for award in (key.partition("/")[2] for key in old):
+            old = [row for row in rows if int(row[0].partition("/")[0]) < before_ms]
+            writes: list[Write] = [Delete(RECEIPT_TIMES, key) for key, _ in old]
+            writes += [Delete(TESTIMONY, told.decode()) for _, told in old if told]
+            for award in (key.partition("/")[2] for key, _ in old):
                 writes.append(Delete(RECEIPTS, award))
                 if (place := await self._store.read(POSTINGS, award)) is not None:
                     writes += forget_rows(award, place)

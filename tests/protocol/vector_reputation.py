@@ -24,7 +24,7 @@ from tests.protocol.vector_answers import (
 
 AUDIT: Final = "code.security_audit@1"
 DEAL: Final = samples.deal()
-REJECTED: Final = {"verdict": "rejected", "paid_mc": 0}
+REJECTED: Final[dict[str, Any]] = {"verdict": "rejected", "paid_mc": 0}
 
 
 def reputation_cases() -> Iterator[Case]:
