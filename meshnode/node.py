@@ -25,20 +25,17 @@ from meshnode.services.advice import Advice
 from meshnode.services.agents import AgentHost
 from meshnode.services.arrival import Arrival
 from meshnode.services.artifacts import Artifacts
-from meshnode.services.awards import PROGRESS, Awards
+from meshnode.services.awards import PROGRESS
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.broker import Broker
-from meshnode.services.charges import Charges
-from meshnode.services.checking import Checking
+from meshnode.services.brokering import Surroundings, open_broker
 from meshnode.services.context import Context
 from meshnode.services.contractor import Contractor
-from meshnode.services.contracts import Contracts
 from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
 from meshnode.services.gossip import open_gossip
 from meshnode.services.invites import InviteRow, Invites, is_local
-from meshnode.services.job_runner import Tools
 from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
@@ -146,7 +143,11 @@ class Node:
             on_news=self.directory.on_news,
         )
         self.market = Market(
-            context, sessions=self.sessions, finder=self.directory, host=self.host
+            context,
+            sessions=self.sessions,
+            finder=self.directory,
+            host=self.host,
+            blocked=self.reputation.is_blocked,
         )
         self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
         self.receipts = Receipts(context, sessions=self.sessions)
@@ -234,28 +235,20 @@ class Node:
 
     def _broker(self, context: Context) -> Broker:
         use_letters(self.ordering, market=self.market, receipts=self.receipts)
-        tools = Tools(
+        around = Surroundings(
+            sessions=self.sessions,
             market=self.market,
-            awards=Awards(
-                context,
-                sessions=self.sessions,
-                market=self.market,
-                orders=self.ordering.orders,
-            ),
-            contracts=Contracts(
-                context, market=self.market, artifacts=self.artifacts, ledger=self.ledger
-            ),
-            checking=Checking(
-                context,
-                artifacts=self.artifacts,
-                host=self.host,
-                sandbox=self._ports.sandbox,
-            ),
+            orders=self.ordering.orders,
+            artifacts=self.artifacts,
+            host=self.host,
+            ledger=self.ledger,
             receipts=self.receipts,
-            charges=Charges(context, receipts=self.receipts, ledger=self.ledger),
             successions=self.successions,
+            reputation=self.reputation,
+            sandbox=self._ports.sandbox,
+            embedder=self._ports.embedder,
         )
-        return Broker(context, artifacts=self.artifacts, tools=tools)
+        return open_broker(context, around)
 
     def _settlements(self, context: Context) -> Settlements:
         return Settlements(

@@ -90,6 +90,9 @@ class SubmitTerms(TypedDict, total=False):
             20 unless said otherwise.
         by_letter_s: What nobody is there for within that goes by letter to a node that takes
             orders so, and has so long for it; 0, unless said otherwise, for never.
+        assurance: How sure answers are to be that no check proves: ``economy`` (0.90),
+            ``assured`` (0.98), or a probability; others are asked until one is so probable.
+            Takes what comes, unless said otherwise.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -105,6 +108,7 @@ class SubmitTerms(TypedDict, total=False):
     depth_max: int
     patience_s: float
     by_letter_s: float
+    assurance: str | float
     files: Sequence[str | PathLike[str]]
 
 
@@ -423,6 +427,7 @@ class Node:
             depth_max=said.get("depth_max", _PLAIN.depth_max),
             patience_s=said.get("patience_s", _PLAIN.patience_s),
             by_letter_s=said.get("by_letter_s", _PLAIN.by_letter_s),
+            assurance=said.get("assurance", _PLAIN.assurance),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

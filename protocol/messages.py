@@ -73,7 +73,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         network: As in the envelope.
         job: Job id; empty in a standing offer.
         subtask: ``id/batch`` in the job's graph.
-        replica: 0 for the first execution, then one more for each replica.
+        replica: 0, or a number that tells apart the executions of one unit that are compared.
         label: Of the content.
         budget: What may be spent below.
         hops: Brokers that may still follow; 0 means that it may not be passed on.

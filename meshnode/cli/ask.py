@@ -87,7 +87,7 @@ Replans = Annotated[
 #: What the options of a job are called in the API, in the order of `given` in :func:`ask`.
 _TERMS: Final = (
     *("idempotency_key", "budget_mc", "deadline_s", "hedges_pct", "standbys", "replans_max"),
-    *("subtasks_max", "fan_out_max", "depth_max", "patience_s", "by_letter_s"),
+    *("subtasks_max", "fan_out_max", "depth_max", "patience_s", "by_letter_s", "assurance"),
 )
 HandOn = Annotated[
     int | None,
@@ -122,6 +122,13 @@ ByLetter = Annotated[
         help="Then it goes by letter to one that takes orders so, which has so long for it.",
     ),
 ]
+Assurance = Annotated[
+    str,
+    typer.Option(
+        metavar="economy|assured|P",
+        help="How sure answers are to be that no check proves: others are asked until then.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -145,6 +152,7 @@ def ask(
     depth: Depth = None,
     patience: Patience = None,
     by_letter: ByLetter = None,
+    assurance: Assurance = "",
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -178,18 +186,19 @@ def ask(
     """
     import trio
 
-    from meshnode.cli.job_files import make_folder, read_graph, read_inputs, read_standbys
+    from meshnode.cli import job_files
     from meshnode.domain.graph_files import graph_to_value
 
     _need_one(goal, graph, plan=plan)
-    value = None if graph is None else graph_to_value(read_graph(graph))
-    inputs = read_inputs(file or (), input_ or ())
+    value = None if graph is None else graph_to_value(job_files.read_graph(graph))
+    inputs = job_files.read_inputs(file or (), input_ or ())
     wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
-    heirs = read_standbys(standbys) if standbys else None
-    bounds = (hand_on, fan_out, depth, patience, by_letter)
+    heirs = job_files.read_standbys(standbys) if standbys else None
+    sure = job_files.read_assurance(assurance) if assurance else None
+    bounds = (hand_on, fan_out, depth, patience, by_letter, sure)
     given = (key, budget, deadline, hedges, heirs, replans, *bounds)
     terms = dict(zip(_TERMS, given, strict=True))
-    folder = None if out is None else make_folder(out)
+    folder = None if out is None else job_files.make_folder(out)
     shown = Shown(plan=plan, as_json=as_json)
     ended = trio.run(_ask, Where(home, url, token_file), wanted, terms, shown)
     if ended is not None:

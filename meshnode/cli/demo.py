@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.live import Live
 
 from meshnode.cli.demo_files import Folder, own_repository, read_folder
-from meshnode.cli.demo_mesh import LocalMesh, Member, local_mesh
-from meshnode.cli.demo_view import account, live
+from meshnode.cli.demo_mesh import LIAR, LocalMesh, Member, local_mesh
+from meshnode.cli.demo_view import account, dealings, live
 from meshnode.domain.graph_files import graph_to_value, parse_graph
 from meshnode.domain.provenance import Provenance, verify_provenance
 from meshnode.errors import MeshError, NoProvider
@@ -52,6 +52,7 @@ class Options:
         out: Folder for report and provenance.
         as_json: Lines for programs instead of a picture.
         kill_broker: Kill the node that takes the job, in the middle of it.
+        liar: Have one more node that lies, and do the review twice.
     """
 
     path: Path | None
@@ -59,6 +60,7 @@ class Options:
     out: Path
     as_json: bool
     kill_broker: bool = False
+    liar: bool = False
 
 
 @dataclass(slots=True)
@@ -148,7 +150,11 @@ async def _run(options: Options) -> dict[str, Any]:
         show.live = None if options.as_json else picture
         standbys = _STANDBYS if options.kill_broker else 0
         async with local_mesh(
-            Path(home), nodes=options.nodes, told=show.member, standbys=standbys
+            Path(home),
+            nodes=options.nodes,
+            told=show.member,
+            standbys=standbys,
+            liar=options.liar,
         ) as mesh:
             result = await _review(mesh, graph, folder, show, options)
         show.draw()
@@ -168,6 +174,8 @@ async def _review(
             "deadline_s": _DEADLINE_S,
             "idempotency_key": "demo",
         }
+        if options.liar:
+            body["assurance"] = "economy"
         if options.kill_broker:
             body["standbys"] = [member.peer for member in mesh.standbys(_STANDBYS)]
         job = (await _call(client, "POST", "/api/jobs", body)).json()["job"]
@@ -184,11 +192,19 @@ async def _review(
             error = status.get("error") or {}
             raise MeshError(f"the job {status['state']}: {error.get('message', 'no reason')}")
         outputs = (await _call(client, "GET", f"/api/jobs/{job}/outputs")).json()
+        caught = {}
+        if options.liar:
+            again = {**body, "idempotency_key": "demo again"}
+            second = (await _call(client, "POST", "/api/jobs", again)).json()["job"]
+            await _follow(client, second, mesh, show)
+            caught = {"liar": await _of_liar(client, mesh, [job, second])}
+            show.say("liar", **caught["liar"])
     made = _Made(outputs["report"], provenance, verify_provenance(provenance))
     account_of_it = account(made.proved, mesh.name_of, folder.left_out)
     result = _keep(options.out, made, account_of_it)
     return {
         **result,
+        **caught,
         "brokers": [mesh.name_of(peer) for peer in made.proved.brokers],
         "elapsed_s": round(show.elapsed_s, 2),
         "first_result_s": round(show.first_result_s or show.elapsed_s, 2),
@@ -221,6 +237,24 @@ async def _discovered(client: httpx.AsyncClient, mesh: LocalMesh, graph: TaskGra
     for task in graph.subtasks:
         if task.capability not in offered:
             raise NoProvider(f"after {_DISCOVERY_S:g} s nobody offers {task.capability}")
+
+
+async def _of_liar(
+    client: httpx.AsyncClient, mesh: LocalMesh, jobs: list[str]
+) -> dict[str, Any]:
+    """Return what became of the node that lied: in each job, and what is thought of it."""
+    (peer,) = [member.peer for member in mesh.members if member.name == LIAR]
+    rows = []
+    for job in jobs:
+        lines = (await _call(client, "GET", f"/api/jobs/{job}/events")).text.splitlines()
+        rows.append(dealings(peer, [json.loads(line) for line in lines if line]))
+    known = (await _call(client, "GET", "/api/reputation")).json()["agents"]
+    its = [
+        {name: row[name] for name in ("capability", "credibility", "state")}
+        for row in known
+        if row["agent"].startswith(f"{peer}/")
+    ]
+    return {"jobs": rows, "reputation": its}
 
 
 async def _client(member: Member) -> httpx.AsyncClient:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import trio
 
+from meshnode.cli.demo_liar import FUNCTIONS
 from meshnode.errors import MeshError
 
 #: Which specialists the nodes host, in turn; the first of a mesh of N nodes get theirs.
@@ -29,6 +30,9 @@ ROLES: Final[tuple[tuple[str, ...], ...]] = (
 )
 #: The desk hosts a linter to recompute what others deliver, so that lint can be verified.
 DESK: Final = ("lint",)
+#: Name of the node that lies, if there is one, and what about.
+LIAR: Final = "liar"
+LIES: Final = ("audit", "lint")
 #: Seed, desk, and three specialists have every capability among them.
 NODES_MIN: Final = 5
 
@@ -84,7 +88,12 @@ class LocalMesh:
 
 @asynccontextmanager
 async def local_mesh(
-    home: Path, *, nodes: int, told: Callable[[Member], None], standbys: int = 0
+    home: Path,
+    *,
+    nodes: int,
+    told: Callable[[Member], None],
+    standbys: int = 0,
+    liar: bool = False,
 ) -> AsyncIterator[LocalMesh]:
     """Run a mesh of ``nodes`` processes under ``home`` for as long as the context lasts.
 
@@ -93,6 +102,7 @@ async def local_mesh(
         nodes: Processes in all, at least 5.
         told: Called with each member when it is ready.
         standbys: So many of the specialists' nodes stand by for others' jobs.
+        liar: One more node is there, whose agents make their answers up.
 
     Raises:
         MeshError: A process did not come up; says what it said.
@@ -133,7 +143,11 @@ async def local_mesh(
                 hosted = ROLES[(number - 1) % len(ROLES)]
                 args = ["up", *join, *_with(hosted)]
                 nursery.start_soon(start, number, f"node-{number}", args, hosted)
-            nursery.start_soon(start, nodes - 1, "desk", ["up", *join, *_with(DESK)], DESK)
+            if liar:
+                lies = [part for name in FUNCTIONS for part in ("--function", name)]
+                nursery.start_soon(start, nodes - 1, LIAR, ["up", *join, *lies], LIES)
+            desk = nodes if liar else nodes - 1
+            nursery.start_soon(start, desk, "desk", ["up", *join, *_with(DESK)], DESK)
         yield LocalMesh([members[number] for number in sorted(members)])
     finally:
         with trio.CancelScope(shield=True):

@@ -1,6 +1,6 @@
 """What the demo shows: the graph filling in live, and the report's account of who did what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -84,3 +84,28 @@ def account(
         lines += ["", "Left out:", ""]
         lines += [f"- `{path}`: {why}" for path, why in left_out]
     return "\n".join(lines) + "\n"
+
+
+def dealings(peer: str, lines: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return what a node got and made of a job, by the job's events."""
+    found = {"awarded": 0, "refused": 0, "outvoted": 0, "taken": 0, "paid_mc": 0}
+    its: set[tuple[str, int]] = set()
+    for line in lines:
+        key = (line.get("unit", ""), line.get("attempt", -1))
+        match line.get("kind"):
+            case "awarded" if line["peer"] == peer:
+                its.add(key)
+                found["awarded"] += 1
+            case "verified" if key in its:
+                found["refused"] += line["verdict"] == "rejected"
+            case "judged":
+                found["outvoted"] += sum(
+                    vote["agent"].startswith(f"{peer}/") and vote.get("verdict") == "rejected"
+                    for vote in line.get("votes", ())
+                )
+            case "charged" if key in its:
+                found["paid_mc"] += line["paid_mc"]
+                found["taken"] += line["paid_mc"] > 0
+            case _:
+                pass
+    return found

@@ -132,6 +132,14 @@ def keep(folder: Path, job: Mapping[str, Any], outputs: object, provenance: byte
     return journal
 
 
+def read_assurance(text: str) -> str | float:
+    """Return how sure answers are to be: a probability, or its name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def read_standbys(text: str) -> int | list[str]:
     """Return how many standbys are wanted, or which: a number, or PeerIds between commas."""
     if text.isdecimal():

@@ -89,6 +89,16 @@ def _verified(line: Line) -> str:
     return f"checked: {line['verdict']}{by}{why}"
 
 
+def _judged(line: Line) -> str:
+    wanted = line.get("wanted", 0)
+    if not line.get("votes"):
+        return f"is asked of {count_of(wanted, 'node')}, to be sure"
+    sure = f"right at {line.get('posterior_ppm', 0) / 10_000:.1f} %"
+    if not line.get("outcome"):
+        return f"{sure}: not sure enough, another is asked"
+    return f"judged: {line['outcome']}, {sure}, by {count_of(len(line['votes']), 'answer')}"
+
+
 def _failed(line: Line) -> str:
     why = plain(line["text"] or line["code"], size_max=_TEXT_MAX)
     return f"failed, {plain(line['code'])}: {why}; {BLAMED.get(line['blame'], '')}"
@@ -125,6 +135,7 @@ _TOLD: Final[Mapping[str, Callable[[Line], str]]] = {
     "progressed": _progressed,
     "delivered": _delivered,
     "verified": _verified,
+    "judged": _judged,
     "charged": lambda line: f"paid {line['paid_mc']} mc",
     "failed": _failed,
     "cancelled": _cancelled,

@@ -65,6 +65,7 @@ class Progress:
             "expanded": self._expanded,
             "progressed": self._progressed,
             "verified": self._verified,
+            "judged": self._judged,
             "done": self._done,
         }
         if kind in known:
@@ -104,7 +105,7 @@ class Progress:
             case "charged" if batch.verdict == "rejected":
                 batch.state, batch.items_done = "waiting", 0
             case "charged":
-                batch.cost_mc = line["paid_mc"]
+                batch.cost_mc += line["paid_mc"]  # of each of several answers
                 batch.node = batch.nodes.get(line["attempt"], batch.node)
             case "failed":
                 batch.items_done = 0
@@ -123,6 +124,11 @@ class Progress:
         batch = self._batch(line)
         if batch is not None:
             batch.verdict = line["verdict"]
+
+    def _judged(self, line: Mapping[str, Any]) -> None:
+        batch = self._batch(line)
+        if batch is not None and line.get("outcome"):
+            batch.verdict = line["outcome"]
 
     def _done(self, line: Mapping[str, Any]) -> None:
         self.ended = line["state"]

@@ -13,10 +13,12 @@ from typing import Final
 
 from meshnode.domain import admission, elections, ledger
 from meshnode.domain.facts import Failed
-from meshnode.domain.job import Attempt, Unit
 from meshnode.domain.matching import Candidate
+from meshnode.domain.units import Attempt, Unit
 from protocol.graph import SubTask
 
+#: Why this broker gives somebody no work, of its own account.
+NOT_BELIEVED: Final = "not_believed"
 #: Reason of a refusal -> code of the failure it makes.
 CODES: Final = {
     admission.NOT_ALLOWED: "access.not_allowed",
@@ -40,6 +42,7 @@ BARRED_GRACE_MS: Final = 3_000
 #: Refusals of those who are told, of all that refuse.
 _TOLD_MAX: Final = 3
 
+_NOT_BELIEVED: Final = "trust.blocked"
 _BUSY: Final = "node.busy"
 _AWAY: Final = "transport.unreachable"
 #: Of attempts for which nobody was there: that mends itself, or another is looked for soon.
@@ -105,6 +108,12 @@ def is_try(attempt: Attempt) -> bool:
         and error.blame != "artifact"
         and not is_brokers_own(error)
     )
+
+
+def is_no_show(failure: Failed) -> bool:
+    """Tell whether a contractor didn't do what it was awarded, rather than wouldn't."""
+    refused = failure.code in UNTRIED and failure.code != _AWAY
+    return bool(failure.peer) and failure.blame == "peer" and not refused
 
 
 def is_brokers_own(failure: Failed) -> bool:
@@ -238,7 +247,9 @@ def unaffordable(unit: Unit, candidates: Sequence[Candidate], free_mc: int) -> t
     return ledger.exhausted(unit.name, within)
 
 
-def refused_by_all(task: SubTask, barred: Sequence[Barred]) -> tuple[str, str]:
+def refused_by_all(
+    task: SubTask, barred: Sequence[Barred], failures: Sequence[Failed] = ()
+) -> tuple[str, str]:
     """Return code and text for a sub-task that all who offer what it needs refuse to do."""
     who = f"the nodes that offer {task.capability} (sub-task {task.id!r})"
     if all(each.reason == admission.NOT_ALLOWED for each in barred):
@@ -246,11 +257,20 @@ def refused_by_all(task: SubTask, barred: Sequence[Barred]) -> tuple[str, str]:
             f"{who} work for members of their mesh only: ask the owner of {barred[0].peer}"
             " for an invite (`meshnode invite`), then `meshnode up --join INVITE`"
         )
+    if failures and any(each.reason == NOT_BELIEVED for each in barred):
+        last = failures[-1]  # what they did wrong here tells more than that it was too often
+        return last.code, f"all who offer {task.capability} failed, the last: {last.text}"
+    if all(each.reason == NOT_BELIEVED for each in barred):
+        return _NOT_BELIEVED, (
+            f"{who} were wrong too often to be given work: {', '.join(b.peer for b in barred)};"
+            " see `meshnode reputation`"
+        )
     # Whoever is back first matters most; who can't be waited for comes last.
     order = sorted(barred, key=lambda each: (not each.back_ms, each.back_ms, each.peer))
     said = "; ".join(
         f"{each.peer[-8:]}: {each.text or each.reason}" for each in order[:_TOLD_MAX]
     )
     more = f"; and {len(order) - _TOLD_MAX} more" if len(order) > _TOLD_MAX else ""
-    first = next(each for each in order if each.reason != admission.NOT_ALLOWED)
-    return CODES[first.reason], f"{who} take nothing on now: {said}{more}"
+    own = {admission.NOT_ALLOWED, NOT_BELIEVED}
+    first = next((each for each in order if each.reason not in own), order[0])
+    return CODES.get(first.reason, _NOT_BELIEVED), f"{who} take nothing on now: {said}{more}"

@@ -26,6 +26,7 @@ from meshnode.domain.facts import (
     Elected,
     Expanded,
     Failed,
+    Judged,
     Planned,
     Proposed,
     Replanned,
@@ -33,7 +34,9 @@ from meshnode.domain.facts import (
     from_event,
 )
 from meshnode.domain.hedges import hedges_max
-from meshnode.domain.job import SINGLE, Attempt, JobState, Unit, charge_key
+from meshnode.domain.job import JobState
+from meshnode.domain.replicas import check_judged
+from meshnode.domain.units import SINGLE, Attempt, Unit, charge_key
 from meshnode.domain.values import canonical, parse, pick
 from protocol.errors import BadSignature, Malformed, WrongAudience
 from protocol.graph import Source, SubTask
@@ -121,6 +124,8 @@ class Audit:
                 self._delivered(fact)
             case Verified():
                 self._verified(fact)
+            case Judged():
+                check_judged(self.state, fact)
             case Charged():
                 self._charged(fact)
             case Failed():
@@ -226,8 +231,8 @@ class Audit:
         self._need_work(award, unit)
         terms = self._terms(fact, attempt, award)
         _need(
-            (fact.agent, fact.price_cap_mc, fact.lease_ms)
-            == (award.agent, award.price_cap_mc, award.lease_ms),
+            (fact.agent, fact.price_cap_mc, fact.lease_ms, fact.replica)
+            == (award.agent, award.price_cap_mc, award.lease_ms, award.h.replica),
             "the award says something else than the event",
         )
         asked = (award.agent, award.capability)

@@ -12,7 +12,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from meshnode.domain.job import SINGLE, JobState, Unit
+from meshnode.domain.job import JobState
+from meshnode.domain.units import SINGLE, Unit
 from meshnode.domain.values import parse, pick, resolve_list
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue

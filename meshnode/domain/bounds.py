@@ -21,7 +21,8 @@ from protocol.signing import peek
 
 if TYPE_CHECKING:
     from meshnode.domain.facts import Awarded
-    from meshnode.domain.job import Attempt, JobState, Unit
+    from meshnode.domain.job import JobState
+    from meshnode.domain.units import Attempt, Unit
     from protocol.messages import Award
 
 #: Codes of failures of awards that were never begun: nothing can have been done below.

@@ -36,6 +36,7 @@ from meshnode.domain.facts import (
     Expanded,
     Fact,
     Failed,
+    Judged,
     Planned,
     Proposed,
     Ranked,
@@ -45,8 +46,9 @@ from meshnode.domain.facts import (
     from_event,
 )
 from meshnode.domain.hedges import SUPERSEDED
-from meshnode.domain.job import JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.matching import MS_PER_MC
+from meshnode.domain.units import Unit
 from protocol.journal import Event
 from protocol.messages import Metering
 from protocol.signing import peek
@@ -137,7 +139,9 @@ class _Walk:
             self._patches.append(self._patch(fact))
             return
         name = getattr(fact, "unit", "")
-        if name:
+        if isinstance(fact, Judged):
+            self._judge(self._parts[name], fact)
+        elif name:
             self._advance(self._parts[name], self._state.units[name], fact)
 
     def _patch(self, fact: Replanned) -> Patch:
@@ -150,6 +154,13 @@ class _Walk:
             after_ms=self._at_ms - self._state.planned_ms,
             kept=len(self._state.outputs(fact.subtask)),
         )
+
+    def _judge(self, part: Part, fact: Judged) -> None:
+        part.judged = fact
+        for vote in fact.votes if fact.outcome else ():
+            told, attempt = part.tries[vote.attempt], self._state.units[part.unit].attempts
+            if (found := attempt[vote.attempt].verdict) is not None:
+                told.verdict, told.check, told.detail = found.verdict, found.check, found.detail
 
     def _advance(self, part: Part, unit: Unit, fact: Fact) -> None:
         attempt = unit.attempts[getattr(fact, "attempt", -1)]

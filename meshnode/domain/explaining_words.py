@@ -20,7 +20,7 @@ from meshnode.domain.explanations import (
     Task,
     Try,
 )
-from meshnode.domain.facts import Ranked
+from meshnode.domain.facts import Judged, Ranked
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
 from meshnode.domain.wording import BLAMED, count_of, sentence
@@ -155,12 +155,42 @@ def _parts(told: Explanation) -> Iterator[str]:
             if before is not None and each.hedge:
                 out = _span(each.begun_ms - before.begun_ms)
                 yield f"  It was slow: after {out} another was given the same work too."
+            elif before is not None and part.judged is not None:
+                yield "  Another was asked too."
             elif before is not None:
                 pause_ms = each.begun_ms - before.ended_ms
                 yield f"  Attempt {number + 1} began {_span(pause_ms)} later."
             yield from (f"  {line}" for line in _try(each))
+        if part.judged is not None:
+            yield from (f"  {line}" for line in _judged(part.judged))
     if more := len(told.parts) - len(parts):
         yield f"And {count_of(more, 'unit')} more, which went without a failure or are alike."
+
+
+def _judged(judged: Judged) -> Iterator[str]:
+    """Tell how sure it is."""
+    if not judged.votes:
+        return
+    chance = f"{judged.posterior_ppm / 10_000:.1f} %"
+    votes = len(judged.votes)
+    groups: dict[int, list[str]] = {}
+    for vote in judged.votes:
+        named = f"{_peer(vote.agent)} ({vote.credibility_ppm / 10_000:.0f} %)"
+        groups.setdefault(vote.group, []).append(named)
+    said = "; ".join(_listed(group) for group in groups.values())
+    several = (
+        f"{count_of(votes, 'answer')}, {len(groups)} of them different"
+        if votes > 1
+        else "One answer"
+    )
+    end = {
+        "": f"another is asked for, until it is likely enough; so far it is right at {chance}",
+        "agreed": f"right at {chance}, which is enough",
+        "contested": f"none likely enough, the best at {chance}: all of them are kept",
+        "unverified": f"right at {chance}, and nobody else could make it surer",
+    }
+    yield f"{several}, by those who say the same, and how far each is believed: {said}."
+    yield f"It is {judged.outcome or 'open'}: {end[judged.outcome]}."
 
 
 def _most_telling(told: Explanation) -> list[Part]:
@@ -180,8 +210,10 @@ def _most_telling(told: Explanation) -> list[Part]:
 def _state(part: Part, job: str) -> str:
     match part.state:
         case "completed":
-            paid = (each for each in part.tries if each.paid_mc is not None)
-            (won,) = (each for each in paid if each.failure is None)
+            paid = [each for each in part.tries if each.paid_mc is not None]
+            good = [each for each in paid if each.failure is None]
+            chosen = part.judged.chosen if part.judged is not None else -1
+            won = next((each for each in good if each.number == chosen), good[0])
             return f"done by {_peer(won.peer)}'s {won.agent} for {won.paid_mc} mc"
         case "waiting" if job != "running":
             return "not begun when the job ended"

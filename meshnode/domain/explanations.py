@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from meshnode.domain.facts import Failed, Ranked
+from meshnode.domain.facts import Failed, Judged, Ranked
 from meshnode.domain.unit_states import UnitState
 
 #: What time goes into.
@@ -102,6 +102,7 @@ class Part(msgspec.Struct, kw_only=True):
         calls: Agent calls in it.
         state: How it stands.
         tries: Attempts at it.
+        judged: What was last made of its answers, where a job wants to be sure of them.
     """
 
     unit: str
@@ -109,6 +110,7 @@ class Part(msgspec.Struct, kw_only=True):
     calls: int
     state: UnitState = "waiting"
     tries: list[Try] = []
+    judged: Judged | None = None
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,8 @@ class Planned(Fact, frozen=True, kw_only=True):
         patience_ms: So long is a node waited for when all that could do a sub-task are away.
         by_letter_ms: After that it is ordered by letter of one that takes such orders, which
             has so long for it; 0 for never.
+        theta_ppm: An answer that no check proves is taken once it is so probable, and others
+            are asked until then; 0 takes what comes.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -104,6 +106,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     under: bytes = b""
     patience_ms: int = 0
     by_letter_ms: int = 0
+    theta_ppm: int = 0
 
 
 class Elected(Fact, frozen=True, kw_only=True):
@@ -264,6 +267,8 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
         considered: Candidates that it chose among, these and others; 0 in older journals.
         hedge: The attempt before it is still out, and slow: the first good result counts.
         subtasks: Awards that its contractor may make below it, reserved for it.
+        replica: Told apart by it from other answers to the same; drawn by chance, so that
+            nobody knows from it whether others are asked.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -281,6 +286,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     considered: int = 0
     hedge: bool = False
     subtasks: int = 0
+    replica: int = 0
 
 
 class Progressed(Fact, frozen=True, kw_only=True):
@@ -325,6 +331,52 @@ class Verified(Fact, frozen=True, kw_only=True):
     verdict: Verdict
     check: str
     detail: str = ""
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer to a unit, and how far who gave it was believed then.
+
+    Attributes:
+        attempt: Which.
+        agent: Whose, ``peer/name``.
+        credibility_ppm: Chance that it is right, before anybody is compared.
+        group: Answers that say the same have one number.
+        family: Of its model, as far as it was probed.
+        verdict: What is said of the answer, once nobody else is asked.
+    """
+
+    attempt: int
+    agent: str
+    credibility_ppm: int
+    group: int
+    family: str = ""
+    verdict: Verdict | Literal[""] = ""
+
+
+class Judged(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """It was reckoned how probable a unit's answers are, and what that asks for.
+
+    Attributes:
+        unit: Whose.
+        outcome: What is said of the unit's output; empty while another answer is wanted.
+        posterior_ppm: How probable the best answer is; 0 while there is none.
+        chosen: The attempt whose output the unit has, once nobody else is asked.
+        wanted: Answers that are wanted in all, while another is.
+        ask: Agents that are asked for them, in that order.
+        votes: The answers that there are.
+        why: What asked for more than was needed otherwise: ``spot`` (by chance), ``alarm``.
+    """
+
+    KIND: ClassVar[str] = "judged"
+
+    unit: str
+    outcome: Literal["", "agreed", "contested", "unverified"] = ""
+    posterior_ppm: int = 0
+    chosen: int = -1
+    wanted: int = 0
+    ask: list[str] = []
+    votes: list[Vote] = []
+    why: str = ""
 
 
 class Charged(Fact, frozen=True, kw_only=True):
@@ -401,6 +453,7 @@ KINDS: Final[dict[str, type[Fact]]] = {
         Progressed,
         Delivered,
         Verified,
+        Judged,
         Charged,
         Failed,
         Cancelled,

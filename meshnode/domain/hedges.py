@@ -16,8 +16,9 @@ from math import ceil
 from typing import Final
 
 from meshnode.domain.attempts import unfit
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
+from meshnode.domain.units import Attempt, Unit
 from protocol.contract import ContractState
 
 #: Why an attempt failed that another one outran.

@@ -25,6 +25,7 @@ from meshnode.domain.facts import (
     Expanded,
     Fact,
     Failed,
+    Judged,
     Planned,
     Progressed,
     Proposed,
@@ -34,132 +35,14 @@ from meshnode.domain.facts import (
     from_event,
 )
 from meshnode.domain.patches import patch_trouble
+from meshnode.domain.replicas import check_replica, is_beside, judge
+from meshnode.domain.units import Attempt, Unit
 from protocol.contract import ContractState, advance
 from protocol.errors import OutOfTurn
 from protocol.graph import SubTask, TaskGraph, decode_graph, edges, order
 from protocol.journal import Event
 
 Phase = Literal["waiting", "trying", "delivered", "done", "failed"]
-
-#: A single call's batch size: the agent is called once, with a value and not a list.
-SINGLE = -1
-
-
-def charge_key(job: str, unit: str, replica: int) -> str:
-    """Return what is charged once: the same for every attempt at the same work."""
-    return f"{job}/{unit}/{replica}"
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try at a unit: a contract with one contractor, from call to receipt.
-
-    Attributes:
-        number: 0 first.
-        contract: Where the contract stands.
-        called: PeerId -> CFP envelope.
-        proposals: PeerId -> proposal.
-        refusals: PeerId -> refusal.
-        peer: The contractor, once awarded.
-        agent: Its agent.
-        award: Envelope.
-        proposal: Envelope of what the award binds.
-        schema: Hash of the output schema.
-        lease_ms: As in the award.
-        at_ms: When it was called or awarded, whichever is later.
-        price_cap_mc: Reserved while it is open.
-        items_done: Progress.
-        offset: Characters that it had streamed at the last checkpoint.
-        delivered: The result, once there.
-        verdict: The check's outcome, once there.
-        error: Code and text, when failed.
-        hedge: It was begun while the one before it was out.
-        subtasks: Reserved for what is done below it, while it is open.
-    """
-
-    number: int
-    at_ms: int
-    contract: ContractState = ContractState.IDLE
-    called: dict[str, bytes] = field(default_factory=dict)
-    proposals: dict[str, Proposed] = field(default_factory=dict)
-    refusals: dict[str, Refused] = field(default_factory=dict)
-    peer: str = ""
-    agent: str = ""
-    award: bytes = b""
-    proposal: bytes = b""
-    schema: bytes = b""
-    lease_ms: int = 0
-    price_cap_mc: int = 0
-    items_done: int = 0
-    offset: int = 0
-    delivered: Delivered | None = None
-    verdict: Verified | None = None
-    paid_mc: int | None = None
-    error: Failed | None = None
-    hedge: bool = False
-    subtasks: int = 0
-
-    @property
-    def by_letter(self) -> bool:
-        """Whether it was ordered of a node that was away."""
-        return bool(self.award) and not self.lease_ms
-
-    @property
-    def open(self) -> bool:
-        """Whether something may still come of it."""
-        return self.error is None and self.paid_mc is None
-
-
-@dataclass(slots=True)
-class Unit:
-    """One batch of one sub-task.
-
-    Attributes:
-        name: ``subtask/batch``.
-        items: Items in it, or :data:`SINGLE`.
-        attempts: In order; the last one may be open, and with a hedge one before it too.
-        accepted: The attempt whose output counts, once there.
-        ended_ms: When it was accepted or given up.
-        since: Attempts before the plan was patched for it, which count no more.
-    """
-
-    name: str
-    subtask: str
-    batch: int
-    items: int
-    attempts: list[Attempt] = field(default_factory=list)
-    accepted: Attempt | None = None
-    started_ms: int = 0
-    ended_ms: int = 0
-    since: int = 0
-
-    @property
-    def current(self) -> Attempt | None:
-        """The latest attempt that an output may come of, or None."""
-        tried = self.tried() if self.accepted is None else []
-        return tried[-1] if tried else None
-
-    def tried(self) -> list[Attempt]:
-        """The open attempts: one, two with a hedge, and none before and after."""
-        return [attempt for attempt in self.attempts if attempt.open]
-
-    def attempt(self, number: int) -> Attempt | None:
-        """Return the open attempt of that number, if an output may still come of it."""
-        found = self.tried() if self.accepted is None else []
-        return next((attempt for attempt in found if attempt.number == number), None)
-
-    @property
-    def calls(self) -> int:
-        """Agent calls in it."""
-        return 1 if self.items == SINGLE else self.items
-
-    def counted(self) -> list[Attempt]:
-        """Return the attempts at what the plan says now."""
-        return self.attempts[self.since :]
-
-    def failures(self) -> list[Failed]:
-        """How those of them ended that came to nothing."""
-        return [a.error for a in self.counted() if a.error is not None]
 
 
 @dataclass(slots=True)
@@ -290,7 +173,9 @@ class JobState:
         if (self.plan is None) != (kind == Planned.KIND):
             raise OutOfTurn(kind, "unplanned" if self.plan is None else "planned")
 
-    def _take(self, fact: Fact, at_ms: int) -> None:
+    def _take(  # noqa: C901, PLR0912 - one arm for each kind
+        self, fact: Fact, at_ms: int
+    ) -> None:
         match fact:
             case Planned():
                 self.plan, self.planned_ms = fact, at_ms
@@ -305,6 +190,8 @@ class JobState:
                 self._expand(fact)
             case Called() | Awarded():
                 self._open(fact, at_ms)
+            case Judged():
+                judge(self._unit(fact), fact, at_ms)
             case Proposed() | Refused() | Progressed() | Delivered() | Verified() | Failed():
                 self._advance(fact, at_ms)
             case Charged():
@@ -348,10 +235,13 @@ class JobState:
     def _open(self, fact: Called | Awarded, at_ms: int) -> None:
         unit = self._unit(fact)
         hedge = isinstance(fact, Awarded) and fact.hedge
-        attempt = None if hedge else unit.current
+        beside = hedge or (isinstance(fact, Awarded) and is_beside(unit, fact))
+        attempt = None if beside else unit.current
         if isinstance(fact, Awarded) and hedge:
             self._check_hedge(unit, fact)
             self.hedges += 1
+        elif isinstance(fact, Awarded) and beside:
+            check_replica(self.required_plan, unit, fact)
         if attempt is None:
             if fact.attempt != len(unit.attempts) or unit.accepted is not None:
                 raise OutOfTurn(fact.KIND, f"attempt {len(unit.attempts)} of {unit.name}")
@@ -375,6 +265,7 @@ class JobState:
         attempt.award, attempt.lease_ms = fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
         attempt.proposal, attempt.subtasks = fact.proposal, fact.subtasks
+        attempt.replica = fact.replica
 
     def _check_hedge(self, unit: Unit, fact: Awarded) -> None:
         """A hedge runs beside one award that is out, and with another contractor."""
@@ -431,7 +322,8 @@ class JobState:
             raise OutOfTurn(fact.KIND, f"no such open attempt of {unit.name}")
         found[0].error = fact
         self._use(found[0])
-        del self.outrun[unit.name]
+        if not unit.tried():
+            del self.outrun[unit.name]
 
     def _use(self, attempt: Attempt) -> None:
         """Count what an attempt that is over has used of the sub-tasks that it was given."""
@@ -462,6 +354,8 @@ class JobState:
             raise OutOfTurn("charged", f"{fact.key} is charged already")
         self.charges[fact.key] = fact.paid_mc
         self.spent_mc += fact.paid_mc
+        if unit.judged is not None and unit.settled and unit.judged.chosen != attempt.number:
+            return  # it said the same as the one that is chosen, or nobody knows who is right
         unit.accepted = attempt
         del self.begun[unit.subtask][unit.name]
         if unit.tried():

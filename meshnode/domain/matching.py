@@ -92,15 +92,17 @@ def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     return load.get(candidate.agent_id, 0) < room
 
 
-def proposed(proposal: Proposed, calls: int, seen: Candidate | None) -> Candidate:
+def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Candidate:
     """Return the candidate that a proposal makes of an agent.
 
     Args:
         proposal: Its answer to a call; it counts in whatever it has to do before.
         calls: Agent calls in the unit.
-        seen: What was known of the agent before: that it failed lately is nothing that it
+        offered: What was known of agents before: that one failed lately is nothing that it
             would propose.
     """
+    agent = (proposal.peer, proposal.agent)
+    seen = next((one for one in offered if (one.peer, one.agent) == agent), None)
     return Candidate(
         peer=proposal.peer,
         agent=proposal.agent,

@@ -11,9 +11,10 @@ gone for good, and its heirs would wait for it in vain.
 from typing import Final
 
 from meshnode.domain.attempts import Failures, unfit
-from meshnode.domain.job import JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.step_kinds import View
+from meshnode.domain.units import Unit
 
 #: An order whose time is over, and nothing came of it.
 UNANSWERED: Final = "order.unanswered"

@@ -18,7 +18,7 @@ from typing import Literal
 
 from meshnode.domain.audit import Audit
 from meshnode.domain.facts import ArtifactRef
-from meshnode.domain.job import Unit
+from meshnode.domain.units import Unit
 from meshnode.errors import InputInvalid
 from protocol.errors import BadSignature, Malformed, RemoteProtocolError
 from protocol.journal import ReadSegment, read_export

@@ -12,7 +12,8 @@ from typing import cast
 import msgspec
 
 from meshnode.domain.facts import Again
-from meshnode.domain.job import SINGLE, JobState
+from meshnode.domain.job import JobState
+from meshnode.domain.units import SINGLE
 from meshnode.domain.values import pick
 from meshnode.ports import JsonValue
 from protocol.graph import Source, TaskGraph

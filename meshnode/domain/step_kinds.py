@@ -105,6 +105,14 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """Reckon how probable a unit's answers are; if ``last``, nobody else can be asked."""
+
+    unit: str
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """Sign the broker's half of the receipt."""
 
@@ -161,6 +169,7 @@ Step = (
     | MakeAward
     | Attend
     | Verify
+    | Judge
     | Charge
     | GiveUp
     | Stop

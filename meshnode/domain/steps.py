@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Final
 
 from meshnode.domain import bounds
+from meshnode.domain.asking import are_compared, asking, charge_order, in_order
 from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
@@ -26,13 +27,14 @@ from meshnode.domain.attempts import (
     unfit,
 )
 from meshnode.domain.batches import cut
-from meshnode.domain.facts import Proposed, Ranked
+from meshnode.domain.facts import Failed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
-from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
-from meshnode.domain.matching import Candidate, first, has_room, proposed, rank, untroubled
+from meshnode.domain.job import JobState
+from meshnode.domain.matching import Candidate, first, has_room, proposed, untroubled
 from meshnode.domain.ordering import awaited_ms, choices
 from meshnode.domain.patches import patches_max
 from meshnode.domain.priorities import by_urgency, patience_ms
+from meshnode.domain.purse import Purse
 from meshnode.domain.replanning import LOOK_MS, can_be_patched, patch
 from meshnode.domain.step_kinds import (
     Attend,
@@ -42,6 +44,7 @@ from meshnode.domain.step_kinds import (
     Expand,
     Finish,
     GiveUp,
+    Judge,
     MakeAward,
     Step,
     Stop,
@@ -49,6 +52,7 @@ from meshnode.domain.step_kinds import (
     View,
     Wake,
 )
+from meshnode.domain.units import SINGLE, Attempt, Unit
 from protocol.contract import ContractState
 from protocol.graph import SubTask
 from protocol.limits import EVENTS_MAX, FAN_OUT_MAX
@@ -108,10 +112,7 @@ class _Planner:
         self.state = state
         self.now_ms = now_ms
         self.view = view
-        self.load = dict(view.load)
-        self.credit = dict(view.credit)
-        self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
-        self.free_subtasks = bounds.left(state)
+        self.purse = Purse(state, view)
         self.out: list[Step] = []
         self.hedges = hedges_max(state) - state.hedges  # that are left
         self.patches = patches_max(state.required_plan) - len(state.patches)  # likewise
@@ -210,11 +211,17 @@ class _Planner:
             self._tried(unit, tried)
             if running >= FAN_OUT_MAX:
                 continue
-            if self._hedge(task, unit, tried[0]) if tried else self._begin(task, unit):
+            if self.state.required_plan.theta_ppm:
+                running += 0 if unit.settled else self._compare(task, unit, tried)
+            elif self._hedge(task, unit, tried[0]) if tried else self._begin(task, unit):
                 running += 1
 
     def _tried(self, unit: Unit, tried: Sequence[Attempt]) -> None:
         """See to what is open; of two results, the first good one is the unit's."""
+        if self.state.required_plan.theta_ppm:  # every one of them is one of its answers
+            for attempt in charge_order(unit):
+                self._attempt(unit, attempt)
+            return
         there = [attempt for attempt in tried if attempt.delivered is not None]
         checked = [attempt for attempt in there if attempt.verdict is not None]
         first = (checked or there)[:1]
@@ -229,7 +236,7 @@ class _Planner:
         """
         slow_ms = self.view.slow_ms.get(task.capability, 0.0)
         at_ms = due_ms(unit, attempt, slow_ms)
-        may_be = self.hedges > 0 and self.free_subtasks >= bounds.own_awards(self.state)
+        may_be = self.hedges > 0 and self.purse.has_award
         if not at_ms or not may_be or self.state.fresh[task.id]:
             return False
         if self.now_ms < at_ms:
@@ -237,8 +244,8 @@ class _Planner:
             return False
         offered = self.view.candidates.get(task.capability, ())
         until_ms = self.now_ms + OFFER_MARGIN_MS
-        ranked = self._affordable(
-            unit, second_choices(unit, offered, self.load, until_ms=until_ms)
+        ranked = self.purse.affordable(
+            unit, second_choices(unit, offered, self.purse.load, until_ms=until_ms)
         )
         if not ranked:
             return False
@@ -247,10 +254,33 @@ class _Planner:
         self.hedges -= 1
         return True
 
+    def _compare(self, task: SubTask, unit: Unit, tried: Sequence[Attempt]) -> int:
+        """Ask for the answers that a unit is to be judged by; return how many are asked for."""
+        offered = self.view.candidates.get(task.capability, ())
+        if not tried:
+            if unit.judged is not None or not offered:
+                return int(self._begin(task, unit))
+            self.out.append(Judge(unit.name))
+            return 1
+        until_ms = self.now_ms + OFFER_MARGIN_MS
+        asks = asking(
+            self.state, unit, self.view, self.purse, now_ms=self.now_ms, until_ms=until_ms
+        )
+        if asks.judge:
+            self.out.append(Judge(unit.name, last=asks.last))
+        if asks.wake_ms > self.now_ms:
+            self._wake(asks.wake_ms)
+        for number, candidate in enumerate(asks.candidates, start=len(unit.attempts)):
+            ranked = self.purse.affordable(unit, [candidate])
+            self._award(unit, number, candidate, candidate.offer, ranked)
+        return len(asks.candidates)
+
     def _attempt(self, unit: Unit, attempt: Attempt) -> None:
         """See to an open attempt."""
         if attempt.verdict is not None:
-            self.out.append(Charge(unit.name, attempt.number))
+            waits = are_compared(self.state, unit) and attempt in unit.answers()
+            if not waits:
+                self.out.append(Charge(unit.name, attempt.number))
         elif attempt.delivered is not None:
             self.out.append(Verify(unit.name, attempt.number))
         elif attempt.contract is ContractState.AWARDED:
@@ -266,13 +296,16 @@ class _Planner:
             self._wake(lapse_ms)
             return
         by_peer: dict[str, Candidate] = {}
+        offered = self.view.candidates.get(self.state.tasks[unit.subtask].capability, ())
         for proposal in attempt.proposals.values():
             if proposal.expires_ms <= self.now_ms:
                 continue
-            by_peer[proposal.peer] = proposed(proposal, unit.calls, self._seen(unit, proposal))
+            by_peer[proposal.peer] = proposed(proposal, unit.calls, offered)
         # Who is to show that it does well gets one unit, unless nobody else proposed.
-        fit = [c for c in by_peer.values() if has_room(c, self.load)] or [*by_peer.values()]
-        ranked = self._affordable(unit, fit)
+        fit = [c for c in by_peer.values() if has_room(c, self.purse.load)] or [
+            *by_peer.values()
+        ]
+        ranked = self.purse.affordable(unit, fit)
         if not ranked:
             code, text = no_proposal(attempt)
             self.out.append(GiveUp(unit.name, attempt.number, code, text))
@@ -282,14 +315,6 @@ class _Planner:
             self._award(
                 unit, attempt.number, best, attempt.proposals[best.peer].proposal, ranked
             )
-
-    def _seen(self, unit: Unit, proposal: Proposed) -> Candidate | None:
-        """Return what else is known of the agent that ``proposal`` is of."""
-        capability = self.state.tasks[unit.subtask].capability
-        for candidate in self.view.candidates.get(capability, ()):
-            if (candidate.peer, candidate.agent) == (proposal.peer, proposal.agent):
-                return candidate
-        return None
 
     def _begin(self, task: SubTask, unit: Unit) -> bool:
         """Start the next attempt, if one may start now; tell whether it does."""
@@ -323,7 +348,7 @@ class _Planner:
         """Send a unit by letter, if nobody is there for it and that may be."""
         waits = {"now_ms": self.now_ms, "patience_ms": self._patience_ms}
         away = choices(self.state, unit, self.view, **waits)
-        if ranked := self._affordable(unit, away):
+        if ranked := self.purse.affordable(unit, away):
             self._award(unit, len(unit.attempts), ranked[0][0], b"", ranked)
         return bool(ranked)
 
@@ -337,7 +362,7 @@ class _Planner:
         candidates = [c for c in known if c.peer not in out]
         if not candidates:
             if not known:
-                self._provider_missing(task)
+                self._provider_missing(task, unit.failures())
             elif not self._awaited(task):
                 last = unit.failures()[-1]
                 self.stuck = self.stuck or End(
@@ -350,12 +375,13 @@ class _Planner:
         if fresh := [c for c in candidates if c.peer not in failed]:
             candidates = fresh
         candidates = untroubled(candidates)  # before room: a good one is worth a wait
-        free = [c for c in candidates if has_room(c, self.load)]
+        free = [c for c in candidates if has_room(c, self.purse.load)]
         if not free:
             if fresh_unit:
                 self.full[task.capability] = unit.calls
             return False  # an event (a delivery) makes room
-        if fresh_unit and len(free) < len(candidates) and self._awaits_room(unit, candidates):
+        by_time = fresh_unit and unit.judged is None
+        if by_time and len(free) < len(candidates) and self._awaits_room(unit, candidates):
             return False
         return self._commit(unit, free)
 
@@ -364,25 +390,25 @@ class _Planner:
 
         Then ``unit`` waits for it, and has a place there before whoever is asked for next.
         """
-        within = self._within(unit, candidates)
+        within = self.purse.within(unit, candidates)
         if not within:
             return False
-        best = first(within, key=self._key(unit), calls=unit.calls, load=self.load)
-        until_ms = 0 if has_room(best, self.load) else patience_ms(self.state, best)
+        best = first(within, key=self.purse.key(unit), calls=unit.calls, load=self.purse.load)
+        until_ms = 0 if has_room(best, self.purse.load) else patience_ms(self.state, best)
         if until_ms <= self.now_ms:
             return False
-        self.load[best.agent_id] += 1
+        self.purse.fill(best)
         self._wake(until_ms)
         return True
 
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
         if not self._may_award():
             return False
-        ranked = self._affordable(unit, candidates)
+        ranked = in_order(unit, self.purse.affordable(unit, candidates))
         if not ranked:
-            if self.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
+            if self.purse.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
                 return False  # what is reserved may come back
-            self.out.append(End(*unaffordable(unit, candidates, self.free_mc)))
+            self.out.append(End(*unaffordable(unit, candidates, self.purse.free_mc)))
             return False
         best = ranked[0][0]
         number = len(unit.attempts)
@@ -395,7 +421,7 @@ class _Planner:
             return False
         called = tuple(candidate for candidate, _ in ranked[:CALLED_MAX])
         self.out.append(Call(unit.name, number, called))
-        self.load[best.agent_id] = self.load.get(best.agent_id, 0) + 1
+        self.purse.fill(best)
         return True
 
     def _award(
@@ -411,12 +437,8 @@ class _Planner:
         cap_mc = candidate.price_mc * unit.calls
         subtasks = 0  # nothing that goes by letter is handed on
         if proposal:
-            subtasks = bounds.grant(self.state, unit, self.free_subtasks)
-        self.free_subtasks -= subtasks + bounds.own_awards(self.state)
-        self.free_mc -= cap_mc
-        if candidate.peer in self.credit:
-            self.credit[candidate.peer] -= cap_mc
-        self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
+            subtasks = bounds.grant(self.state, unit, self.purse.free_subtasks)
+        self.purse.take(candidate, cap_mc=cap_mc, subtasks=subtasks)
         self.out.append(
             MakeAward(
                 unit.name,
@@ -434,28 +456,12 @@ class _Planner:
 
     def _may_award(self) -> bool:
         """Tell whether the award that the job is under, if it is, lets it make another."""
-        may_be = self.free_subtasks >= bounds.own_awards(self.state)
+        may_be = self.purse.has_award
         if not may_be and not bounds.reserved(self.state):  # none of which may come back
             self.out.append(End(*bounds.out_of_awards(self.state)))
         return may_be
 
-    def _affordable(
-        self, unit: Unit, candidates: Sequence[Candidate]
-    ) -> list[tuple[Candidate, Ranked]]:
-        within = self._within(unit, candidates)
-        return rank(within, key=self._key(unit), calls=unit.calls, load=self.load)
-
-    def _within(self, unit: Unit, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return who can be paid for ``unit``."""
-        return [c for c in candidates if c.price_mc * unit.calls <= self._payable_mc(c.peer)]
-
-    def _key(self, unit: Unit) -> str:
-        return f"{self.state.job}/{unit.name}"
-
-    def _payable_mc(self, peer: str) -> int:
-        return min(self.free_mc, self.credit.get(peer, self.free_mc))
-
-    def _provider_missing(self, task: SubTask) -> None:
+    def _provider_missing(self, task: SubTask, failures: Sequence[Failed] = ()) -> None:
         """Note when a capability has had no provider for too long."""
         since_ms = max(
             [self.state.planned_ms, self.view.since_ms, self.state.patched_ms.get(task.id, 0)]
@@ -473,7 +479,7 @@ class _Planner:
             self._wake(since_ms + grace_ms)
             return
         self.stuck = self.stuck or (
-            End(*refused_by_all(task, barred))
+            End(*refused_by_all(task, barred, failures))
             if barred
             else End(
                 "capability.not_offered",

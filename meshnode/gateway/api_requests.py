@@ -27,6 +27,7 @@ _SUBMIT: Final = (
     *("hedges_pct", "replans_max", "standbys", "depth_max", "fan_out_max", "subtasks_max"),
     "patience_s",
     "by_letter_s",
+    "assurance",
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -93,8 +94,15 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         patience_s=_number(table.get("patience_s", plain.patience_s), "patience_s"),
         by_letter_s=_number(table.get("by_letter_s", plain.by_letter_s), "by_letter_s"),
         subtasks_max=_whole(table.get("subtasks_max", plain.subtasks_max), "subtasks_max"),
+        assurance=_assurance(table.get("assurance", "")),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
+
+
+def _assurance(value: object) -> str | float:
+    if isinstance(value, str):
+        return value
+    return _number(value, "assurance")
 
 
 def _standbys(value: object) -> int | tuple[str, ...]:

@@ -17,8 +17,9 @@ from meshnode.domain.explaining import explain
 from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
 from meshnode.domain.graph_files import graph_to_value
-from meshnode.domain.job import JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.unit_states import UnitState
+from meshnode.domain.units import Unit
 from meshnode.domain.values import parse
 from meshnode.node import Happening, Plan
 from meshnode.ports import JsonValue
@@ -46,6 +47,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "progressed": ("unit", "attempt", "items_done", "offset"),
     "delivered": ("unit", "attempt", "output", "size", "price_mc", "run_ms"),
     "verified": ("unit", "attempt", "verdict", "check"),
+    "judged": ("unit", "outcome", "posterior_ppm", "chosen", "wanted", "votes", "why"),
     "charged": ("unit", "attempt", "paid_mc"),
     "failed": ("unit", "attempt", "peer", "code", "text", "blame"),
     "cancelled": ("reason", "text"),

@@ -8,7 +8,7 @@ event, and the job isn't put away before.
 import trio
 
 from meshnode.domain.facts import Charged
-from meshnode.domain.job import Attempt
+from meshnode.domain.units import Attempt
 from meshnode.services.charges import Charges
 from meshnode.services.journals import JobJournal
 from meshnode.services.receipts import Receipts

@@ -22,9 +22,10 @@ from meshnode.domain.facts import (
     Proposed,
     Refused,
 )
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
+from meshnode.domain.units import Attempt, Unit
 from meshnode.domain.wording import Blame
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
 from meshnode.services.bodies import (

@@ -224,6 +224,7 @@ class Broker:
             under=terms.under,
             patience_ms=int(terms.patience_s * 1000),
             by_letter_ms=int(terms.by_letter_s * 1000),
+            theta_ppm=terms.theta_ppm,
         )
         row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
         writes.append(Put(JOBS, job, encode(row)))
@@ -426,6 +427,7 @@ class Broker:
             subtasks_max=plan.subtasks,
             fan_out_max=plan.fan_out,
             patience_s=plan.patience_ms / 1000,
+            assurance=plan.theta_ppm / 1_000_000 if plan.theta_ppm else "",
         )
         deadline_s = terms.deadline_s if deadline_s is None else deadline_s
         by_letter_s = min(plan.by_letter_ms / 1000, deadline_s)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import trio
 
 from meshnode.domain.facts import Charged, from_event
-from meshnode.domain.job import Attempt
+from meshnode.domain.units import Attempt
 from meshnode.ports import Put
 from meshnode.services.bodies import RECEIPTS, ReceiptRow
 from meshnode.services.context import Context

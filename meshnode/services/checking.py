@@ -8,7 +8,8 @@ import trio
 from meshnode.domain.attempts import INPUTS_GONE
 from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
 from meshnode.domain.facts import ArtifactRef, Delivered
-from meshnode.domain.job import SINGLE, Attempt, JobState, Unit
+from meshnode.domain.job import JobState
+from meshnode.domain.units import SINGLE, Attempt, Unit
 from meshnode.domain.values import canonical
 from meshnode.domain.verification import (
     Finding,
@@ -156,6 +157,17 @@ class Checking:
             if len(self._schemas) > _SCHEMAS_MAX:
                 del self._schemas[next(iter(self._schemas))]
         return known
+
+    async def output(self, state: JobState, attempt: Attempt) -> bytes:
+        """Return what was delivered in an attempt.
+
+        Raises:
+            ArtifactError: It can't be had any more.
+        """
+        delivered = attempt.delivered
+        assert delivered is not None, "only answers are compared"
+        data, _ = await self._output(state, attempt, delivered)
+        return data
 
     async def _output(
         self, state: JobState, attempt: Attempt, delivered: Delivered

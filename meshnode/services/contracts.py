@@ -25,9 +25,10 @@ from meshnode.domain.facts import (
     Delivered,
     Verified,
 )
-from meshnode.domain.job import Attempt, JobState, Unit, charge_key
+from meshnode.domain.job import JobState
 from meshnode.domain.ledger import Posting
 from meshnode.domain.step_kinds import Call, MakeAward, Step, View
+from meshnode.domain.units import Attempt, Unit, charge_key
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import ArtifactError, NoProvider
 from meshnode.ports import JsonValue, Put, Write
@@ -35,6 +36,7 @@ from meshnode.services.artifacts import Artifacts
 from meshnode.services.bodies import ReceiptRow
 from meshnode.services.checking import SCHEMAS
 from meshnode.services.context import Context
+from meshnode.services.experience import Experience, Learned
 from meshnode.services.ledger import Ledger
 from meshnode.services.market import Market
 from meshnode.services.receipts import DUE, receipt_writes
@@ -50,19 +52,28 @@ from protocol.receipts import Acceptance
 _SLACK_MS: Final = 30_000
 #: A contractor that is away for this long never gets the broker's half of its receipt.
 _ACCEPTANCE_MS: Final = 7 * 24 * 3_600_000
+_REPLICA_BYTES: Final = 4
 
 
 class Contracts:
     """Makes this broker's side of contracts."""
 
     def __init__(
-        self, context: Context, *, market: Market, artifacts: Artifacts, ledger: Ledger
+        self,
+        context: Context,
+        *,
+        market: Market,
+        artifacts: Artifacts,
+        ledger: Ledger,
+        experience: Experience,
     ) -> None:
         self._context = context
         self._ledger = ledger
         self._signer = context.signer
         self._market = market
         self._artifacts = artifacts
+        self._experience = experience
+        self._learning: dict[bytes, Learned] = {}  # award -> what its charge teaches
 
     async def slices(
         self, state: JobState, subtask: str, sizes: Sequence[int]
@@ -136,7 +147,9 @@ class Contracts:
         known = self._market.capability(candidate.peer, candidate.agent, candidate.capability)
         if known is None:
             raise NoProvider(f"{candidate.peer} no longer offers {candidate.capability}")
-        award = self._order(state, step) if step.by_letter else self._plain(state, step)
+        replica = self._replica() if state.required_plan.theta_ppm else 0
+        make = self._order if step.by_letter else self._plain
+        award = make(state, step, replica)
         schema = digest(known.output_schema)
         fact = Awarded(
             unit=step.unit,
@@ -152,10 +165,15 @@ class Contracts:
             considered=step.considered,
             hedge=step.hedge,
             subtasks=step.subtasks,
+            replica=replica,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 
-    def _plain(self, state: JobState, step: MakeAward) -> Award:
+    def _replica(self) -> int:
+        """Return a number that says nothing of how many others there are."""
+        return 1 + int.from_bytes(self._context.entropy.token(_REPLICA_BYTES), "big")
+
+    def _plain(self, state: JobState, step: MakeAward, replica: int) -> Award:
         """Return the award of a unit to a node that is there, unsigned."""
         unit, candidate = state.units[step.unit], step.candidate
         bindings = put_inline(
@@ -165,6 +183,7 @@ class Contracts:
         )
         about = replace(
             topic(state, unit, 0),
+            replica=replica,
             budget=Budget(cost_mc=step.price_cap_mc, subtasks=step.subtasks),
         )
         current = unit.attempt(step.attempt)
@@ -192,7 +211,7 @@ class Contracts:
             ],
         )
 
-    def _order(self, state: JobState, step: MakeAward) -> Award:
+    def _order(self, state: JobState, step: MakeAward, replica: int) -> Award:
         """Return the award of a unit to a node that is away, unsigned.
 
         It is held by time alone, has its inputs from here, and hands nothing on.
@@ -203,7 +222,10 @@ class Contracts:
         timeout_ms = self._timeout_ms(state, unit, candidate.peer, candidate.agent)
         begin_ms = left_ms - min(timeout_ms, left_ms // 2)
         about = replace(
-            topic(state, unit, step.price_cap_mc), deadline_ms=now_ms + left_ms, hops=0
+            topic(state, unit, step.price_cap_mc),
+            replica=replica,
+            deadline_ms=now_ms + left_ms,
+            hops=0,
         )
         record = self._market.record(candidate.peer, candidate.capability)
         copies = bind(state, unit, Holder(self._context.peer, only=True))
@@ -233,7 +255,7 @@ class Contracts:
             Acceptance(
                 h=self._signer.header(
                     attempt.peer,
-                    topic(state, state.units[name], 0),
+                    replace(topic(state, state.units[name], 0), replica=attempt.replica),
                     lifetime_ms=_ACCEPTANCE_MS,
                 ),
                 award=award,
@@ -244,23 +266,26 @@ class Contracts:
             )
         )
         fact = Charged(
-            key=charge_key(state.job, name, 0),
+            key=charge_key(state.job, name, attempt.replica),
             unit=name,
             attempt=attempt.number,
             paid_mc=paid_mc,
             acceptance=acceptance,
         )
         row = ReceiptRow(attempt.award, delivered.result, delivered.receipt, acceptance)
+        learned = self._learning[award] = self._experience.of_charge(state, attempt, verdict)
         if state.elected is not None:
-            return fact, []  # written down when it can't be lost: see Charges
+            return fact, learned.writes  # the rest when it can't be lost: see Charges
         return fact, [
+            *learned.writes,
             *receipt_writes(award, row, now_ms=self._context.clock.now_ms()),
             Put(DUE, award.hex(), attempt.peer.encode()),
             *self._ledger.writes(self._posting(state, attempt, fact)),
         ]
 
     def charged(self, state: JobState, attempt: Attempt, fact: Charged) -> None:
-        """Take a charge that was recorded into what is owed."""
+        """Take a charge that was recorded into what is owed, and what is known of who."""
+        self._experience.took(self._learning.pop(digest(attempt.award), Learned()))
         if state.elected is None:
             self._ledger.committed(self._posting(state, attempt, fact))
 

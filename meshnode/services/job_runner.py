@@ -21,10 +21,10 @@ from meshnode.domain.facts import (
     Done,
     Expanded,
     Fact,
+    Failed,
     Verified,
 )
-from meshnode.domain.hedges import SUPERSEDED
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.step_kinds import (
     Attend,
     Call,
@@ -33,6 +33,7 @@ from meshnode.domain.step_kinds import (
     Expand,
     Finish,
     GiveUp,
+    Judge,
     MakeAward,
     Replan,
     Step,
@@ -41,6 +42,7 @@ from meshnode.domain.step_kinds import (
     Wake,
 )
 from meshnode.domain.steps import next_steps
+from meshnode.domain.units import Attempt, Unit
 from meshnode.errors import (
     ArtifactError,
     ArtifactTooLarge,
@@ -53,16 +55,20 @@ from meshnode.errors import (
 from meshnode.ports import Write
 from meshnode.services.acceptances import Acceptances
 from meshnode.services.awards import Awards
+from meshnode.services.calling import collect
 from meshnode.services.charges import Charges
 from meshnode.services.checking import Checking, InputsGone
 from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
+from meshnode.services.experience import Experience, Learned
 from meshnode.services.journals import JobJournal
+from meshnode.services.judging import Judging
 from meshnode.services.market import Market
 from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
 from meshnode.services.rights import Right
 from meshnode.services.step_facts import failed, replanned
+from meshnode.services.stopping import stop
 from meshnode.services.successions import Successions
 from protocol.errors import ProtocolError
 
@@ -70,13 +76,12 @@ from protocol.errors import ProtocolError
 _POLL_S: Final = 1.0
 #: Pause after a step that failed for a reason of this node's own, seconds.
 _MISHAP_S: Final = 1.0
-#: A job waits so long for a slow contractor to hear that another was faster, seconds.
-_SUPERSEDE_S: Final = 2.0
 
 _Key = tuple[str, str, int]
-_Work = Callable[[], Awaitable[None]]
+_Task = Callable[[], Awaitable[None]]
 
 #: Steps that become facts at once; the others are work that takes time.
+Work = Attend | Verify | Judge | Stop
 Decision = Expand | Replan | Call | MakeAward | Charge | GiveUp | End | Finish
 
 
@@ -91,6 +96,8 @@ class Tools:
     receipts: Receipts
     charges: Charges
     successions: Successions
+    experience: Experience
+    judging: Judging
 
 
 @dataclass(eq=False, slots=True)
@@ -122,7 +129,8 @@ class JobRunner:
         self._awards = tools.awards
         self._contracts = tools.contracts
         self._checking = tools.checking
-        self._receipts = tools.receipts
+        self._experience = tools.experience
+        self._judging = tools.judging
         self._acceptances = Acceptances(journal, tools.receipts, tools.charges, right)
         self._busy: set[_Key] = set()
         self._settlements: list[_Settlement] = []
@@ -158,7 +166,7 @@ class JobRunner:
 
         There is nothing to do if it is for ``settling`` and another turn took that in.
         """
-        work: list[Attend | Verify | Stop] = []
+        work: list[Work] = []
         taken: list[_Settlement] = []
         outlook = Outlook(self._market)
         wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
@@ -179,7 +187,7 @@ class JobRunner:
             for step in self._steps(state, outlook):
                 if isinstance(step, Wake):
                     wake_ms = min(wake_ms, step.at_ms)
-                elif isinstance(step, Attend | Verify | Stop):
+                elif isinstance(step, Work):
                     work.append(step)
                 else:
                     await self._decide(step, facts, writes)
@@ -287,7 +295,7 @@ class JobRunner:
         for fact in facts:
             if isinstance(fact, Called):
                 key = ("call", fact.unit, fact.attempt)
-                self._spawn(key, partial(self._collect, fact))
+                self._spawn(key, partial(collect, self._journal, self._awards, fact))
             elif isinstance(fact, Awarded):
                 attempt = self._journal.state.units[fact.unit].attempts[fact.attempt]
                 if len(attempt.proposals) > 1:
@@ -306,22 +314,28 @@ class JobRunner:
 
     # --- work: steps that take time ---
 
-    def _start(self, step: Attend | Verify | Stop) -> None:
+    def _start(self, step: Work) -> None:
         match step:
             case Attend():
                 self._spawn(("attend", step.unit, step.attempt), lambda: self._attend(step))
             case Verify():
                 self._spawn(("verify", step.unit, step.attempt), lambda: self._verify(step))
+            case Judge():
+                judged = self._journal.state.units[step.unit].judgements
+                self._spawn(("judge", step.unit, judged), lambda: self._judge(step))
             case Stop():
-                self._spawn(("stop", step.unit, step.attempt), lambda: self._stop(step))
+                self._spawn(
+                    ("stop", step.unit, step.attempt),
+                    partial(stop, self._journal, self._awards, step),
+                )
 
-    def _spawn(self, key: _Key, work: _Work) -> None:
+    def _spawn(self, key: _Key, work: _Task) -> None:
         if key in self._busy or self._nursery is None:
             return
         self._busy.add(key)
         self._nursery.start_soon(self._carry, key, work)
 
-    async def _carry(self, key: _Key, work: _Work) -> None:
+    async def _carry(self, key: _Key, work: _Task) -> None:
         """Do ``work``; a mishap of this node's own is told and tried again, not lost."""
         try:
             await work()
@@ -337,21 +351,6 @@ class JobRunner:
 
     async def _decline(self, fact: Awarded) -> None:
         await self._awards.decline(self._journal.state, fact)
-
-    async def _collect(self, fact: Called) -> None:
-        """Send the CFPs and record each answer as it comes."""
-        async with trio.open_nursery() as nursery:
-            for peer in sorted(fact.cfps):
-                nursery.start_soon(self._collect_one, fact, peer)
-
-    async def _collect_one(self, fact: Called, peer: str) -> None:
-        answer = await self._awards.ask(fact, peer)
-
-        def is_wanted() -> bool:
-            attempt = self._open_attempt(fact.unit, fact.attempt)
-            return attempt is not None and not attempt.award
-
-        await self._journal.record(answer, still=is_wanted)
 
     async def _attend(self, step: Attend) -> None:
         unit = self._journal.state.units[step.unit]
@@ -371,9 +370,28 @@ class JobRunner:
             isinstance(fact, Delivered) and await self._settle(step, unit, attempt, fact)
         ):
             return
-        await self._journal.record(
-            fact, still=lambda: self._is_open(step, attempt) and not attempt.delivered
+        learned = Learned()
+        if isinstance(fact, Failed):
+            learned = self._experience.of_failure(attempt, fact)
+        await self._record(
+            fact, learned, lambda: self._is_open(step, attempt) and not attempt.delivered
         )
+
+    async def _record(self, fact: Fact, learned: Learned, still: Callable[[], bool]) -> None:
+        """Write down a fact and what it teaches, if it still holds then."""
+        added = await self._journal.record(fact, writes=learned.writes, still=still)
+        (self._experience.took if added else self._experience.dropped)(learned)
+
+    async def _judge(self, step: Judge) -> None:
+        unit = self._journal.state.units[step.unit]
+        count, answers = unit.judgements, [one.number for one in unit.answers()]
+        judged, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
+
+        def holds() -> bool:
+            same = answers == [one.number for one in unit.answers()]
+            return same and count == unit.judgements and self._journal.state.cancelled is None
+
+        await self._record(judged, learned, holds)
 
     async def _settle(
         self, step: Attend, unit: Unit, attempt: Attempt, delivered: Delivered
@@ -389,10 +407,14 @@ class JobRunner:
             verified, keeps = await self._check(unit, attempt, delivered)
         except (ArtifactError, OutputInvalid):
             return False
-        charged, rows = self._contracts.charge(state, attempt, delivered, verified)
+        facts: list[Fact] = [delivered, verified]
+        if not (state.required_plan.theta_ppm and verified.verdict == "unverified"):
+            charged, rows = self._contracts.charge(state, attempt, delivered, verified)
+            facts.append(charged)
+            keeps = [*keeps, *rows]
         settlement = _Settlement(
-            [delivered, verified, charged],
-            [*keeps, *rows],
+            facts,
+            keeps,
             lambda: (
                 self._is_open(step, attempt)
                 and not attempt.delivered
@@ -450,41 +472,6 @@ class JobRunner:
         await self._journal.record(
             failed(step, code=exc.code, text=str(exc), peer=peer, blame_peer=not own),
             still=lambda: self._is_open(step, attempt),
-        )
-
-    async def _stop(self, step: Stop) -> None:
-        """Cancel an award that is out; the attempt closes when it is acknowledged or lapses."""
-        unit = self._journal.state.units[step.unit]
-        if unit.accepted is not None:
-            await self._supersede(step, unit)
-            return
-        attempt = self._open_attempt(step.unit, step.attempt)
-        if attempt is None:
-            return
-        if attempt.award and attempt.delivered is None:
-            reason = self._journal.state.cancelled
-            await self._awards.cancel(
-                self._journal.state, step.unit, attempt, reason.reason if reason else "owner"
-            )
-        await self._journal.record(
-            failed(step, code="job.cancelled", text="the job ended early", peer=attempt.peer),
-            still=lambda: self._is_open(step, attempt),
-        )
-
-    async def _supersede(self, step: Stop, unit: Unit) -> None:
-        """Cancel an award that another was faster than: nothing is paid for it."""
-        attempt = unit.attempts[step.attempt]
-        # A slow one may be deaf, and the job goes on: then its lease runs out.
-        with trio.move_on_after(_SUPERSEDE_S):
-            await self._awards.cancel(self._journal.state, step.unit, attempt, "superseded")
-        await self._journal.record(
-            failed(
-                step,
-                code=SUPERSEDED,
-                text="another contractor was faster",
-                peer=attempt.peer,
-            ),
-            still=lambda: attempt.open,
         )
 
     def _is_open(self, step: Attend | Verify | Stop, attempt: Attempt) -> bool:

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from meshnode.domain.facts import Again
+from meshnode.domain.trust.acceptance import theta_of
 from meshnode.errors import InputInvalid
 from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX
 
 _DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _KEY_SIZE_MAX: Final = 200
+#: Less sure than a coin nobody wants to be.
+_THETA_MIN: Final = 0.5
+_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ class Terms:
         by_letter_s: What nobody is there for within that goes by letter to a node that takes
             orders so, and has so long for it; 0 for never.
         under: Hash of the award that the job is a part of: its own awards count too then.
+        assurance: How sure answers are to be that no check proves: ``economy`` (0.90),
+            ``assured`` (0.98), or a probability below 1; others are asked until one is.
+            Empty takes what comes.
     """
 
     budget_mc: int = 1_000_000
@@ -59,6 +66,27 @@ class Terms:
     patience_s: float = 20.0
     by_letter_s: float = 0.0
     under: bytes = b""
+    assurance: str | float = ""
+
+    @property
+    def theta_ppm(self) -> int:
+        """The least probability of an answer that is taken, millionths; 0 for any.
+
+        Raises:
+            InputInvalid: The assurance is none.
+        """
+        if self.assurance in ("", "none"):
+            return 0
+        try:
+            theta = theta_of(self.assurance)
+        except ValueError:
+            theta = 0.0
+        if not _THETA_MIN <= theta < 1.0:
+            raise InputInvalid(
+                f"an assurance of {self.assurance!r}",
+                hint="economy, assured, none, or a probability from 0.5 on, below 1",
+            )
+        return round(theta * _MILLION)
 
 
 def check_terms(terms: Terms) -> None:
@@ -76,6 +104,7 @@ def check_terms(terms: Terms) -> None:
     if not 0 <= terms.patience_s <= _DEADLINE_S_MAX:
         raise InputInvalid(f"a patience of {terms.patience_s:g} s", hint="up to 7 days")
     _check_letters(terms)
+    terms.theta_ppm  # noqa: B018 - refuses
     if not 0 <= terms.hedges_pct <= 100:  # noqa: PLR2004 - per cent
         raise InputInvalid(f"hedges of {terms.hedges_pct} %", hint="0 to 100")
     if not 0 <= terms.replans_max <= REPLANS_MAX:

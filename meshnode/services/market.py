@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import trio
 from msgspec.structs import replace
 
-from meshnode.domain.attempts import CODES, Barred
+from meshnode.domain.attempts import CODES, NOT_BELIEVED, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
 from meshnode.domain.hedges import Paces
 from meshnode.domain.ledger import CREDIT
@@ -51,9 +51,12 @@ _APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
 #: Of what a refusal says, characters.
 _TEXT_MAX: Final = 300
+_NOT_BELIEVED: Final = "was wrong too often (see `meshnode reputation`)"
 
 Provider = tuple[NodeRecord, Capability]
 ProvidersOf = Callable[[str], Sequence[Provider]]
+#: Takes a full capability name and an agent's id; tells whether it gets no work.
+IsBlocked = Callable[[str, str], bool]
 
 
 class Finder(Protocol):
@@ -92,7 +95,13 @@ class Market:
     """Candidates, offers and load."""
 
     def __init__(
-        self, context: Context, *, sessions: Sessions, finder: Finder, host: AgentHost
+        self,
+        context: Context,
+        *,
+        sessions: Sessions,
+        finder: Finder,
+        host: AgentHost,
+        blocked: IsBlocked = lambda _, __: False,
     ) -> None:
         self._context = context
         self._sessions = sessions
@@ -111,6 +120,7 @@ class Market:
         self._news = trio.Event()
         self._since_ms = 0
         self._book: ProvidersOf = lambda _: ()
+        self._is_blocked = blocked
 
     def write_to(self, book: ProvidersOf) -> None:
         """Know from ``book`` who does work that is ordered by letter, there or not."""
@@ -151,6 +161,7 @@ class Market:
             for capability in self._host.capabilities()
             if matches(query, capability.name)
         ]
+        found = [one for one in found if not self._is_blocked(one.capability, one.agent_id)]
         asked = self._prepare(query, found)
         if not asked:
             return found
@@ -305,10 +316,19 @@ class Market:
             self._tell()
 
     def barred(self, query: str) -> list[Barred]:
-        """Return who offers ``query`` and won't do it for this node now."""
-        records = {record.peer: record for record, _ in self._finder.providers(query)}
+        """Return who offers ``query`` and gets none of it now, by whoever's wish."""
+        offers = self._finder.providers(query)
+        records = {record.peer: record for record, _ in offers}
         bars = (self._bar(record) for _, record in sorted(records.items()))
-        return [bar.barred for bar in bars if bar is not None]
+        blocked = {
+            record.peer
+            for record, capability in offers
+            if self._is_blocked(capability.name, f"{record.peer}/{capability.agent}")
+        }
+        return [
+            *(bar.barred for bar in bars if bar is not None and bar.barred.peer not in blocked),
+            *(Barred(peer, NOT_BELIEVED, _NOT_BELIEVED) for peer in sorted(blocked)),
+        ]
 
     def _bar(self, record: NodeRecord) -> _Bar | None:
         bar = self._barred.get(record.peer)
@@ -370,7 +390,9 @@ class Market:
         if self._nursery is None:
             return asked
         now_s = trio.current_time()
-        if not found and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
+        # Who is known and gone says nothing of others who aren't known.
+        helpless = all(one.troubled for one in found)
+        if helpless and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
             self._searched_s[query] = now_s
             self._nursery.start_soon(self._search, query)
         now_ms = self._context.clock.now_ms()

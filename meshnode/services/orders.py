@@ -16,8 +16,8 @@ import trio
 
 from meshnode.domain.bindings import artifacts
 from meshnode.domain.facts import Failed
-from meshnode.domain.job import Attempt, Unit
 from meshnode.domain.ordering import UNANSWERED
+from meshnode.domain.units import Attempt, Unit
 from meshnode.domain.wording import Blame
 from meshnode.errors import MeshError, NotFound, StoreError
 from meshnode.ports import Delete, Put, Write

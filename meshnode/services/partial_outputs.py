@@ -10,7 +10,8 @@ from typing import Final
 
 import trio
 
-from meshnode.domain.job import SINGLE, JobState
+from meshnode.domain.job import JobState
+from meshnode.domain.units import SINGLE
 from meshnode.domain.values import parse
 from meshnode.errors import NotFound
 from meshnode.ports import JsonValue

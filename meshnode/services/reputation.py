@@ -194,6 +194,12 @@ class Reputation:
         """Return the chance that an agent's next answer is right."""
         return self.book(capability).credibility(agent)
 
+    def is_blocked(self, capability: str, agent: str) -> bool:
+        """Tell whether an agent gets no paid work: it did wrong, and isn't believed."""
+        if agent not in self._lists.get(capability, ()):
+            return False  # who is new has done nothing yet
+        return self.book(capability).is_blocked(agent)
+
     def known(self) -> list[tuple[str, str]]:
         """Return capability and agent of every list of evidence, sorted."""
         return sorted(

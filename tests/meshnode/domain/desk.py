@@ -5,8 +5,9 @@ import msgspec
 from meshnode.domain.attempts import inputs_were_lost
 from meshnode.domain.bindings import Holder, artifacts, bind
 from meshnode.domain.facts import Awarded, Charged
-from meshnode.domain.job import JobState, charge_key
+from meshnode.domain.job import JobState
 from meshnode.domain.step_kinds import Call, Charge, MakeAward
+from meshnode.domain.units import charge_key
 from protocol.keys import digest
 from protocol.messages import Award, Budget, Cfp, Header, Ticket
 from protocol.receipts import Acceptance
@@ -70,6 +71,9 @@ class Desk:
             if (source := other.inputs[name]).kind == "task" and source.name == task.id
         }
         h = self.about(state, candidate.peer, step.unit, now_ms)
+        # Drawn by chance where answers are compared; any that is new does here.
+        replica = 1_000 + step.attempt if state.required_plan.theta_ppm else 0
+        h = msgspec.structs.replace(h, replica=replica)
         award = Award(
             h=msgspec.structs.replace(h, budget=Budget(subtasks=step.subtasks)),
             cfp=digest(cfp) if cfp else b"",
@@ -109,6 +113,7 @@ class Desk:
             considered=step.considered,
             hedge=step.hedge,
             subtasks=step.subtasks,
+            replica=replica,
         )
 
     def charge(self, state: JobState, step: Charge, now_ms: int) -> Charged:
@@ -119,8 +124,9 @@ class Desk:
         assert delivered is not None
         assert found is not None
         paid_mc = 0 if found.verdict == "rejected" else delivered.price_mc
+        h = self.about(state, attempt.peer, name, now_ms)
         acceptance = Acceptance(
-            h=self.about(state, attempt.peer, name, now_ms),
+            h=msgspec.structs.replace(h, replica=attempt.replica),
             award=digest(attempt.award),
             receipt=digest(delivered.receipt),
             verdict=found.verdict,
@@ -128,7 +134,7 @@ class Desk:
             paid_mc=paid_mc,
         )
         return Charged(
-            key=charge_key(state.job, name, 0),
+            key=charge_key(state.job, name, attempt.replica),
             unit=name,
             attempt=attempt.number,
             paid_mc=paid_mc,

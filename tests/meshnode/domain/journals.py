@@ -27,6 +27,7 @@ from meshnode.domain.facts import (
     Fact,
     Failed,
     InputRef,
+    Judged,
     Planned,
     Proposed,
     Refused,
@@ -35,7 +36,8 @@ from meshnode.domain.facts import (
     to_event,
 )
 from meshnode.domain.graphs import check_inputs
-from meshnode.domain.job import SINGLE, Attempt, JobState, fold
+from meshnode.domain.job import JobState, fold
+from meshnode.domain.judging import Bench, begin, go_on, stake
 from meshnode.domain.matching import matches
 from meshnode.domain.step_kinds import (
     Attend,
@@ -45,6 +47,7 @@ from meshnode.domain.step_kinds import (
     Expand,
     Finish,
     GiveUp,
+    Judge,
     MakeAward,
     Replan,
     Step,
@@ -54,6 +57,9 @@ from meshnode.domain.step_kinds import (
     Wake,
 )
 from meshnode.domain.steps import next_steps
+from meshnode.domain.trust.allocation import Bidder, Job
+from meshnode.domain.trust.evidence import Standing
+from meshnode.domain.units import SINGLE, Attempt
 from meshnode.domain.values import canonical, parse
 from meshnode.domain.verification import check_output, read_output
 from meshnode.errors import InputInvalid
@@ -90,6 +96,8 @@ class Run:
         blobs: Every artifact of the mesh.
         stopped: Awards that were cancelled, by hash.
         slow_ms: After how long a call is slow, by capability query.
+        standings: What the broker knows of agents, by id.
+        chance: What its judgements draw from.
     """
 
     def __init__(
@@ -103,7 +111,10 @@ class Run:
         job: str = "job-1",
         hedges_pct: int = 0,
         replans_max: int = 0,
+        theta_ppm: int = 0,
     ) -> None:
+        self.standings: dict[str, Standing] = {}
+        self.chance = Random(f"{job} {theta_ppm}")
         self.contractors = {contractor.peer: contractor for contractor in contractors}
         self.pen = Pen("broker")
         self.desk = Desk(self.pen)
@@ -137,6 +148,7 @@ class Run:
             epoch=0,
             hedges_pct=hedges_pct,
             replans_max=replans_max,
+            theta_ppm=theta_ppm,
         )
 
     @property
@@ -259,6 +271,11 @@ class Run:
                 if key not in self.busy:
                     self.busy.add(key)
                     self._begin(step)
+            case Judge():
+                key = ("Judge", step.unit, self.state.units[step.unit].judgements)
+                if key not in self.busy:
+                    self.busy.add(key)
+                    self.later(2, partial(self._judge, step))
             case Charge():
                 self.record(self.desk.charge(self.state, step, self.now_ms))
             case GiveUp():
@@ -333,9 +350,9 @@ class Run:
     def _attend(self, step: Attend, attempt: Attempt) -> None:
         contractor = self.contractors[attempt.peer]
         task = self.state.tasks[self.state.units[step.unit].subtask]
-        answer = contractor.do(
-            attempt.award, self.blobs, self.now_ms, checked=bool(task.checks)
-        )
+        # Where nothing would find a lie out, there is none, or all that follows would differ.
+        found_out = bool(task.checks) or self.planned.theta_ppm > 0
+        answer = contractor.do(attempt.award, self.blobs, self.now_ms, checked=found_out)
         self.blobs[digest(answer.output)] = answer.output
 
         def arrive() -> None:
@@ -397,6 +414,43 @@ class Run:
                 detail=finding.detail,
             )
         )
+
+    def _judge(self, step: Judge) -> None:
+        """As the service does, without an embedder."""
+        unit = self.state.units[step.unit]
+        if unit.settled or unit.accepted is not None or self.state.cancelled is not None:
+            return
+        self.busy.discard(("Judge", step.unit, unit.judgements))
+        capability = self.state.tasks[unit.subtask].capability
+        known = self.view().candidates[capability]
+        tried = {attempt.peer for attempt in unit.attempts}
+        offered = [] if step.last else [one for one in known if one.peer not in tried]
+        if unit.judged is not None:
+            offered = [one for one in offered if one.offer]
+        answers = unit.answers()
+        if not offered and not answers:
+            self.record(Judged(unit=unit.name, wanted=1))
+            return
+        theta_ppm = self.state.required_plan.theta_ppm
+        job = Job(10, 10, theta_ppm / 1_000_000)
+        if known:
+            job = stake(known, calls=unit.calls, theta_ppm=theta_ppm, out=0)
+        bidders = [self._bidder(one.agent_id) for one in offered]
+        bench = Bench(bidders, job, self.chance)
+        if not answers:
+            checked = bool(self.state.tasks[unit.subtask].checks)
+            self.record(begin(unit.name, bench, checked=checked))
+            return
+        outputs = [attempt.delivered.output for attempt in answers if attempt.delivered]
+        groups: dict[bytes, list[int]] = {}
+        for place, output in enumerate(outputs):
+            groups.setdefault(output, []).append(place)
+        voters = [self._bidder(f"{attempt.peer}/{attempt.agent}") for attempt in answers]
+        self.record(go_on(unit, list(groups.values()), voters, bench)[0])
+
+    def _bidder(self, agent: str) -> Bidder:
+        standing = self.standings.get(agent, Standing())
+        return Bidder(agent, price_mc=1, latency_ms=10, standing=standing)
 
     def _close(self, step: Stop) -> None:
         unit = self.state.units[step.unit]

@@ -18,7 +18,10 @@ from meshnode.domain.facts import (
     Replanned,
 )
 from meshnode.domain.matching import matches
+from meshnode.domain.replicas import ANSWERS_MAX
 from meshnode.domain.steps import CALLED_MAX
+from meshnode.domain.trust.evidence import Standing
+from meshnode.domain.trust.rules import UNIT_MU
 from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph, decode_graph
 from protocol.journal import Event
@@ -43,6 +46,7 @@ class Invariants:
         self.peers: dict[tuple[str, int], str] = {}
         self.hedges = 0
         self.hedges_pct = 0
+        self.theta_ppm = 0
         self.spent_mc = 0
         self.keys: set[str] = set()
         self.accepted: set[str] = set()
@@ -61,6 +65,7 @@ class Invariants:
             case Planned():
                 self.budget_mc, self.deadline_ms = fact.budget_mc, fact.deadline_ms
                 self.hedges_pct = fact.hedges_pct
+                self.theta_ppm = fact.theta_ppm
                 self.replans_max = fact.replans_max
                 graph = decode_graph(fact.graph)
                 self.needs = {task.id: task.capability for task in graph.subtasks}
@@ -130,17 +135,26 @@ class Invariants:
         else:
             if fact.hedge:
                 self._hedged(fact, beside)
+            elif self.theta_ppm:
+                self._compared(fact, beside)
             else:
                 assert not beside, "awarded twice at once"
             self.open[key] = "awarded"
             self.caps_mc[key] = fact.price_cap_mc
             self.peers[key] = fact.peer
         assert fact.unit not in self.accepted
-        assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
+        alone = not (self.theta_ppm and beside)
+        if alone:
+            assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
         most = task.attempts_max + UNFETCHED_MAX + IDLE_MAX
         assert fact.attempt <= most * (1 + len(self.replans))
         running = [unit for unit, _ in self.open if unit.split("/")[0] == subtask]
         assert len(running) <= FAN_OUT_MAX, "fan-out"
+
+    def _compared(self, fact: Awarded, beside: list[tuple[str, int]]) -> None:
+        assert len(beside) < ANSWERS_MAX, "too many answers"
+        assert {self.open[each] for each in beside} <= {"awarded"}, "asked while called for"
+        assert fact.peer not in {self.peers[each] for each in beside}, "two of one agent"
 
     def _hedged(self, fact: Awarded, beside: list[tuple[str, int]]) -> None:
         (other,) = beside
@@ -163,7 +177,8 @@ class Invariants:
         assert fact.key not in self.keys, "charged twice"
         self.keys.add(fact.key)
         self.spent_mc += fact.paid_mc
-        self.accepted.add(fact.unit)
+        if run.state.units[fact.unit].accepted is not None:
+            self.accepted.add(fact.unit)
 
 
 def with_others(rng: Random, graph: TaskGraph) -> TaskGraph:
@@ -197,7 +212,9 @@ def random_traits(rng: Random, capability: str) -> Traits:
     )
 
 
-def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
+def random_run(
+    seed: int, *, theta_ppm: int = 0
+) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
     rng = Random(seed)
     graph = with_others(rng, random_graph(rng, unequal=rng.random() < 0.2))
     inputs = random_inputs(rng)
@@ -213,7 +230,13 @@ def random_run(seed: int) -> tuple[Run, TaskGraph, Mapping[str, JsonValue]]:
         limit_ms=rng.choice((3_000, 60_000, 600_000)),
         hedges_pct=rng.choice((0, 10, 100)),
         replans_max=rng.choice((0, 1, 3)),
+        theta_ppm=theta_ppm,
     )
+    if theta_ppm:  # some are well known, and not all of them for good
+        for peer in run.contractors:
+            known = rng.choice((0, 2, 8, 30)) * UNIT_MU
+            bad = rng.choice((0, 0, 0, 1)) * UNIT_MU
+            run.standings[f"{peer}/agent"] = Standing(good_mu=known, bad_mu=bad, events=1)
     run.slow_ms = {query: rng.choice((1.0, 20.0, 300.0)) for query in QUERIES}
     run.watch = Invariants()
     kill = rng.choice((0, 0, 5, 13))

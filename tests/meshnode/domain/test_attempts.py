@@ -19,9 +19,10 @@ from meshnode.domain.attempts import (
     share_of,
 )
 from meshnode.domain.facts import Called, Expanded, Fact, Failed, Refused
-from meshnode.domain.job import Attempt, JobState, Unit
+from meshnode.domain.job import JobState
 from meshnode.domain.step_kinds import Call, End, GiveUp, View, Wake
 from meshnode.domain.steps import next_steps
+from meshnode.domain.units import Attempt, Unit
 from protocol.graph import Source, SubTask
 from tests.meshnode.domain.exports import START_MS
 from tests.meshnode.domain.journals import Run

@@ -31,7 +31,7 @@ from meshnode.domain.facts import (
     Verified,
 )
 from meshnode.domain.graphs import check_inputs
-from meshnode.domain.job import SINGLE, Unit, charge_key
+from meshnode.domain.units import SINGLE, Unit, charge_key
 from meshnode.domain.values import canonical, parse, resolve_list
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue

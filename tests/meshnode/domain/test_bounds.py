@@ -9,8 +9,9 @@ from meshnode.domain import attempts
 from meshnode.domain.bounds import left, rolled_up, spent, was_begun
 from meshnode.domain.costs import BELOW_BYTES_MAX, BELOW_ROWS_MAX, costs_of
 from meshnode.domain.facts import Awarded, Charged, Delivered, Fact, Failed
-from meshnode.domain.job import Attempt, JobState
+from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
+from meshnode.domain.units import Attempt
 from meshnode.services.bodies import TERMS_BYTES_MAX
 from protocol.journal import Event
 from protocol.keys import Identity

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from meshnode.domain import hedges, steps
 from meshnode.domain.facts import Fact
 from meshnode.domain.hedges import SEEN_MIN, Paces, due_ms, hedges_max, second_choices
-from meshnode.domain.job import Unit
 from meshnode.domain.matching import Candidate
 from meshnode.domain.provenance import verify_provenance
 from meshnode.domain.step_kinds import Attend, Charge, MakeAward, Stop, View, Wake
 from meshnode.domain.steps import next_steps
+from meshnode.domain.units import Unit
 from protocol.errors import Malformed, OutOfTurn
 from tests.meshnode.domain.random_runs import random_run
 from tests.meshnode.domain.test_fold import (

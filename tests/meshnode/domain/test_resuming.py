@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from meshnode.domain.facts import Again, Cancelled
 from meshnode.domain.graphs import check_inputs, check_shape
-from meshnode.domain.job import SINGLE
 from meshnode.domain.resuming import begun, joined, remainder
+from meshnode.domain.units import SINGLE
 from meshnode.ports import JsonValue
 from protocol.graph import Source, TaskGraph, edges, order
 from tests.meshnode.domain.random_graphs import evaluate, random_graph, random_inputs

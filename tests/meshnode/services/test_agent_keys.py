@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import trio
 
-from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.units import Attempt, Unit
 from meshnode.errors import AgentError
 from meshnode.ports import AgentCall, Chunk, Output
 from protocol.graph import Check

@@ -3,6 +3,7 @@
 import trio
 
 from meshnode.domain.circuits import FAILURES_MAX, OPEN_S, CircuitState
+from meshnode.services.market import Provider
 from simulations.agents import ECHO, Act, Temper
 from simulations.stage import Stage
 from simulations.world import World, run
@@ -47,6 +48,35 @@ def test_one_unit_goes_to_see_and_closes_the_circuit() -> None:
         took_s = sorted(end_s - began_s for end_s in ends)
         assert took_s[0] < 2 <= took_s[1], "the others waited for what came of the first"
         assert took_s[3] - took_s[1] < 1, "and went all at once then"
+
+    run(story, seed=1)
+
+
+def test_others_are_looked_for_while_all_who_are_known_are_in_trouble() -> None:
+    async def story(world: World) -> None:
+        mesh = Stage(world)
+        (maker,) = mesh.add([Act(ECHO, Temper())], n=1, name="maker")
+        mesh.add(n=1, name="broker")
+        await mesh.ready()
+        node, searched = mesh.node("broker0"), []
+
+        async def search(capability: str, *, timeout_s: float) -> list[Provider]:
+            searched.append((capability, timeout_s))
+            await trio.lowlevel.checkpoint()
+            return []
+
+        vars(node.directory)["search"] = search
+        await trio.sleep(5)
+        assert offered(mesh) == [(False, False)]
+        await trio.sleep(5)
+        assert not searched, "who is known will do"
+        node.market.failed(mesh.mesh.peer(maker), unreachable=True)
+        assert offered(mesh) == [(True, False)]
+        await trio.sleep(1)
+        assert [capability for capability, _ in searched] == ["text.echo@1"]
+        assert offered(mesh)
+        await trio.sleep(1)
+        assert len(searched) == 1, "now and then, not at each look"
 
     run(story, seed=1)
 

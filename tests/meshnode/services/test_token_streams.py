@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.domain.job import Attempt, Unit
+from meshnode.domain.units import Attempt, Unit
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.token_streams import KEPT_CHARS_MAX, Piece, TokenStream
 from protocol.errors import Malformed

@@ -1,0 +1,149 @@
+"""What a broker makes of several answers to one thing, and whom it believes.
+
+A unit of a job that wants to be sure is judged before it is awarded, and whenever its answers
+are there (:mod:`meshnode.domain.judging`).  Here is what that needs of the node: what it knows
+of the agents, what the answers say and which of them say the same.
+"""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from meshnode.domain.facts import Judged
+from meshnode.domain.job import JobState
+from meshnode.domain.judging import Bench, begin, go_on, stake
+from meshnode.domain.matching import Candidate
+from meshnode.domain.trust.allocation import Bidder
+from meshnode.domain.units import SINGLE, Attempt, Unit
+from meshnode.domain.verification import read_output
+from meshnode.ports import Embedder, JsonValue
+from meshnode.services.agreement import agreeing
+from meshnode.services.checking import Checking
+from meshnode.services.context import Context
+from meshnode.services.experience import Experience, Learned, capability_of
+from meshnode.services.market import Market
+
+
+class Judging:
+    """See the module."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        experience: Experience,
+        market: Market,
+        checking: Checking,
+        embedder: Embedder | None = None,
+        family: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        """Judge by ``experience``; ``family`` says of which model family an agent is."""
+        self._context = context
+        self._experience = experience
+        self._reputation = experience.reputation
+        self._market = market
+        self._checking = checking
+        self._embedder = embedder
+        self._family = family
+
+    # --- judging ---
+
+    async def judge(self, state: JobState, unit: Unit, *, last: bool) -> tuple[Judged, Learned]:
+        """Return a judgement of ``unit``, and what it teaches.
+
+        Args:
+            state: Of its job.
+            unit: It isn't settled.
+            last: Nobody else can be asked.
+
+        Raises:
+            ArtifactError: An answer can't be had any more.
+        """
+        task = state.tasks[unit.subtask]
+        answers = unit.answers()
+        offered = [] if last else self._offered(unit, task.capability)
+        if not answers:
+            await trio.lowlevel.checkpoint()
+            if not offered:
+                return Judged(unit=unit.name, wanted=1), Learned()
+            bench = self._bench(state, unit, offered, offered)
+            return begin(unit.name, bench, checked=bool(task.checks)), Learned()
+        values = [await self._value(state, unit, attempt) for attempt in answers]
+        groups = await agreeing(values, task.like, self._embedder, emit=self._context.emit)
+        voters = [self._voter(attempt) for attempt in answers]
+        known = offered or self._market.candidates(task.capability)
+        bench = self._bench(state, unit, offered, known)
+        judged, lessons = go_on(unit, groups, voters, bench)
+        sources = {voter.agent: attempt for voter, attempt in zip(voters, answers, strict=True)}
+        if judged.outcome:
+            self._experience.judged(task.capability)
+        return judged, self._experience.of(
+            (sources[lesson.agent], lesson.kind) for lesson in lessons
+        )
+
+    def _offered(self, unit: Unit, query: str) -> list[Candidate]:
+        """Return who else could be asked: after the first answer, who has an offer out."""
+        tried = {attempt.peer for attempt in unit.attempts}
+        found = [
+            one
+            for one in self._market.candidates(query)
+            if one.peer not in tried and one.items_max >= unit.calls and not one.troubled
+        ]
+        if unit.judged is not None:
+            found = [one for one in found if one.offer or one.asked]
+        return sorted(found, key=lambda one: one.agent_id)
+
+    def _bench(
+        self,
+        state: JobState,
+        unit: Unit,
+        offered: Sequence[Candidate],
+        known: Sequence[Candidate],
+    ) -> Bench:
+        load = self._market.load()
+        capability = state.tasks[unit.subtask].capability
+        job = stake(
+            known,
+            calls=unit.calls,
+            theta_ppm=state.required_plan.theta_ppm,
+            out=sum(load.values()),
+        )
+        return Bench(
+            bidders=[
+                self._bidder(one, unit, open_mc=load.get(one.agent_id, 0) * job.value_mc)
+                for one in offered
+            ],
+            job=job,
+            rng=self._context.rng,
+            alarmed=self._experience.is_alarmed(capability),
+            rules=self._reputation.rules,
+        )
+
+    def _bidder(self, one: Candidate, unit: Unit, *, open_mc: int) -> Bidder:
+        return Bidder(
+            agent=one.agent_id,
+            price_mc=one.price_mc * unit.calls,
+            latency_ms=one.latency_ms * unit.calls + one.queue_ms,
+            standing=self._reputation.standing(one.capability, one.agent_id),
+            imported=self._reputation.imported(one.capability, one.agent_id),
+            open_mc=open_mc,
+            family=self._family(one.agent_id),
+        )
+
+    def _voter(self, attempt: Attempt) -> Bidder:
+        """Return who gave an answer."""
+        agent = f"{attempt.peer}/{attempt.agent}"
+        capability = capability_of(attempt)
+        return Bidder(
+            agent=agent,
+            price_mc=0,
+            latency_ms=0,
+            standing=self._reputation.standing(capability, agent),
+            imported=self._reputation.imported(capability, agent),
+            family=self._family(agent),
+        )
+
+    async def _value(self, state: JobState, unit: Unit, attempt: Attempt) -> JsonValue:
+        data = await self._checking.output(state, attempt)
+        outputs = read_output(data, calls=unit.calls, single=unit.items == SINGLE)
+        return outputs[0] if unit.items == SINGLE else outputs
