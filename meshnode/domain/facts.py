@@ -84,6 +84,10 @@ class Planned(Fact, frozen=True, kw_only=True):
             has so long for it; 0 for never.
         theta_ppm: An answer that no check proves is taken once it is so probable, and others
             are asked until then; 0 takes what comes.
+        only: Agents, ``peer/name``, that may do its sub-tasks; anyone if none is named.
+        expected: The right outputs of its sub-task's calls as RFC 8785 JSON, where this node
+            knows them: then it is a gold task.
+        lends_golds: What is proven of it may be asked of others to see whether they know it.
     """
 
     KIND: ClassVar[str] = "planned"
@@ -107,6 +111,9 @@ class Planned(Fact, frozen=True, kw_only=True):
     patience_ms: int = 0
     by_letter_ms: int = 0
     theta_ppm: int = 0
+    only: list[str] = []
+    expected: list[bytes] = []
+    lends_golds: bool = False
 
 
 class Elected(Fact, frozen=True, kw_only=True):

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+import msgspec
 import trio
 
-from meshnode.domain.facts import Cancelled, Elected, InputRef, Planned
+from meshnode.domain.facts import Cancelled, Elected, InputRef
 from meshnode.domain.graphs import check_inputs, check_shape, check_types
 from meshnode.domain.job import JobState
 from meshnode.domain.values import canonical, parse
@@ -29,7 +30,7 @@ from meshnode.services.handovers import Handovers
 from meshnode.services.job_keys import KEYS, Key, content_of, read_key, same_job
 from meshnode.services.job_rows import JOB_ROW, JOBS, JobRow, closed
 from meshnode.services.job_runner import JobRunner, Tools
-from meshnode.services.job_terms import Terms, check_terms
+from meshnode.services.job_terms import Terms, check_terms, planned
 from meshnode.services.journal_openings import open_journal
 from meshnode.services.journals import JobJournal
 from meshnode.services.partial_outputs import partial_outputs
@@ -205,34 +206,23 @@ class Broker:
         job = self._context.entropy.token(_JOB_ID_BYTES).hex()
         refs, writes = await self._keep(job, inputs, lengths)
         elected = await self._elected(job, terms)
-        planned = Planned(
+        plan = planned(
+            terms,
             owner=self._context.peer,
             graph=encode_graph(graph),
             inputs=refs,
-            budget_mc=terms.budget_mc,
-            deadline_ms=self._context.clock.now_ms() + int(terms.deadline_s * 1000),
-            idempotency_key=terms.idempotency_key,
-            epoch=0 if elected is None else elected.epoch,
-            traceparent=terms.traceparent,
-            resumes=terms.resumes,
-            again=dict(terms.again),
-            hedges_pct=terms.hedges_pct,
-            replans_max=terms.replans_max,
-            hops=terms.depth_max,
-            subtasks=terms.subtasks_max,
-            fan_out=terms.fan_out_max,
-            under=terms.under,
-            patience_ms=int(terms.patience_s * 1000),
-            by_letter_ms=int(terms.by_letter_s * 1000),
-            theta_ppm=terms.theta_ppm,
+            now_ms=self._context.clock.now_ms(),
         )
-        row = JobRow(done=False, name=graph.name, planned_ms=self._context.clock.now_ms())
+        if elected is not None:
+            plan = msgspec.structs.replace(plan, epoch=elected.epoch)
+        now_ms, gold = self._context.clock.now_ms(), bool(terms.expected)
+        row = JobRow(done=False, name=graph.name, planned_ms=now_ms, gold=gold)
         writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
             writes.append(Put(KEYS, named.key, f"{job}/{named.content}".encode()))
         try:
             journal = await JobJournal.create(
-                self._context, job, planned, *writes, elected=elected
+                self._context, job, plan, *writes, elected=elected
             )
         except BaseException:
             await self._tools.successions.abandon(job)
@@ -403,6 +393,8 @@ class Broker:
         if journal.done.state == "completed":
             raise JobEnded(f"job {job} is completed", hint="it has its outputs")
         plan = journal.state.required_plan
+        if plan.expected:  # nobody is asked the same one twice
+            raise JobEnded(f"job {job} was a gold task", hint="it is over, however it ended")
         budget_mc = plan.budget_mc if budget_mc is None else budget_mc
         known = await self._context.store.read(KEYS, f"{_RESUME}/{job}")
         if known is not None:  # whether its inputs are still kept or not
@@ -428,6 +420,8 @@ class Broker:
             fan_out_max=plan.fan_out,
             patience_s=plan.patience_ms / 1000,
             assurance=plan.theta_ppm / 1_000_000 if plan.theta_ppm else "",
+            lends_golds=plan.lends_golds,
+            only=tuple(plan.only),
         )
         deadline_s = terms.deadline_s if deadline_s is None else deadline_s
         by_letter_s = min(plan.by_letter_ms / 1000, deadline_s)

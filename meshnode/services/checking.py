@@ -14,6 +14,7 @@ from meshnode.domain.values import canonical
 from meshnode.domain.verification import (
     Finding,
     check_output,
+    held_against,
     needs_inputs,
     read_output,
     trials,
@@ -109,6 +110,9 @@ class Checking:
             recomputed=recomputed,
             tried=await self._tried(checks, outputs, inputs),
         )
+        if expected := state.required_plan.expected:
+            like = state.tasks[unit.subtask].like
+            finding = held_against(finding, outputs, expected, like)
         return finding, keeps
 
     async def _tried(

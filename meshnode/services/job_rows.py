@@ -22,6 +22,7 @@ class JobRow(msgspec.Struct, frozen=True):
         state: How it ended; empty while it runs, or if an older version wrote the row.
         spent_mc: What it has cost; 0 until it has ended.
         ended_ms: When it ended; 0 until then.
+        gold: It was given to see whether an agent knows the answer.
     """
 
     done: bool
@@ -30,6 +31,7 @@ class JobRow(msgspec.Struct, frozen=True):
     state: str = ""
     spent_mc: int = 0
     ended_ms: int = 0
+    gold: bool = False
 
 
 JOB_ROW: Final = msgspec.msgpack.Decoder(JobRow)
@@ -45,5 +47,6 @@ def closed(journal: JobJournal) -> Put:
         state=state.done.state if state.done else "",
         spent_mc=state.spent_mc,
         ended_ms=state.ended_ms,
+        gold=state.plan is not None and bool(state.plan.expected),
     )
     return Put(JOBS, journal.job, encode(row))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from meshnode.domain.facts import Again
+from meshnode.domain.facts import Again, InputRef, Planned
 from meshnode.domain.trust.acceptance import theta_of
 from meshnode.errors import InputInvalid
 from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX
@@ -48,6 +48,11 @@ class Terms:
         assurance: How sure answers are to be that no check proves: ``economy`` (0.90),
             ``assured`` (0.98), or a probability below 1; others are asked until one is.
             Empty takes what comes.
+        lends_golds: What is proven of it may be given to other agents later, to see whether
+            they know it (:mod:`meshnode.services.golds`): they see its inputs then.
+        only: Agents, ``peer/name``, that may do it; anyone if none is named.  They aren't
+            told.
+        expected: The right outputs of its sub-task's calls, canonical; of a gold task.
     """
 
     budget_mc: int = 1_000_000
@@ -67,6 +72,9 @@ class Terms:
     by_letter_s: float = 0.0
     under: bytes = b""
     assurance: str | float = ""
+    lends_golds: bool = False
+    only: tuple[str, ...] = ()
+    expected: tuple[bytes, ...] = ()
 
     @property
     def theta_ppm(self) -> int:
@@ -87,6 +95,44 @@ class Terms:
                 hint="economy, assured, none, or a probability from 0.5 on, below 1",
             )
         return round(theta * _MILLION)
+
+
+def planned(
+    terms: Terms, *, owner: str, graph: bytes, inputs: dict[str, InputRef], now_ms: int
+) -> Planned:
+    """Return the first event of a job on ``terms``; its epoch is 0.
+
+    Args:
+        terms: See there.
+        owner: PeerId.
+        graph: Encoded.
+        inputs: By name.
+        now_ms: Unix time.
+    """
+    return Planned(
+        owner=owner,
+        graph=graph,
+        inputs=inputs,
+        budget_mc=terms.budget_mc,
+        deadline_ms=now_ms + int(terms.deadline_s * 1000),
+        idempotency_key=terms.idempotency_key,
+        epoch=0,
+        traceparent=terms.traceparent,
+        resumes=terms.resumes,
+        again=dict(terms.again),
+        hedges_pct=terms.hedges_pct,
+        replans_max=terms.replans_max,
+        hops=terms.depth_max,
+        subtasks=terms.subtasks_max,
+        fan_out=terms.fan_out_max,
+        under=terms.under,
+        patience_ms=int(terms.patience_s * 1000),
+        by_letter_ms=int(terms.by_letter_s * 1000),
+        only=list(terms.only),
+        expected=list(terms.expected),
+        lends_golds=terms.lends_golds,
+        theta_ppm=terms.theta_ppm,
+    )
 
 
 def check_terms(terms: Terms) -> None:

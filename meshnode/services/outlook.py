@@ -2,8 +2,12 @@
 
 Looked up once for a turn, in which several facts may follow from each other.  While a
 sub-task is in trouble it is looked up too who could do it instead, and what they declare.
+
+Of a job that names agents (``Planned.only``) no others are seen: so whatever decides chooses
+among them, and nothing that is sent says so.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from meshnode.domain.job import JobState
@@ -27,11 +31,15 @@ class Outlook:
             if state.required_plan.by_letter_ms:
                 away = {query: self._market.away(query) for query in sorted(queries)}
                 self._seen = replace(self._seen, by_letter=away)
+            if state.required_plan.only:
+                self._seen = pinned(self._seen, frozenset(state.required_plan.only))
         else:  # who offers what is not looked up again for what follows in one turn
             self._seen = replace(self._seen, load=self._market.load())
         others = looked_for(state, self._seen)
         if not set(others) <= set(self._seen.declared):
             self._seen = self._widened(self._seen, queries, others)
+            if state.required_plan.only:
+                self._seen = pinned(self._seen, frozenset(state.required_plan.only))
         return self._seen
 
     def _widened(self, seen: View, queries: set[str], others: list[str]) -> View:
@@ -43,3 +51,24 @@ class Outlook:
                 query: self._market.declared(query) for query in sorted({*queries, *others})
             },
         )
+
+
+def pinned(view: View, only: Collection[str]) -> View:
+    """Return what is left of ``view`` if ``only`` these agents, ``peer/name``, may work."""
+    peers = {agent.partition("/")[0] for agent in only}
+    return replace(
+        view,
+        candidates={
+            query: [one for one in found if one.agent_id in only]
+            for query, found in view.candidates.items()
+        },
+        by_letter={
+            query: [one for one in found if one.agent_id in only]
+            for query, found in view.by_letter.items()
+        },
+        barred={
+            query: found
+            for query, bars in view.barred.items()
+            if (found := [bar for bar in bars if bar.peer in peers])
+        },
+    )
