@@ -34,6 +34,7 @@ from meshnode.services.contractor import Contractor
 from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
+from meshnode.services.golds import Golds, open_golds
 from meshnode.services.gossip import open_gossip
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
@@ -162,6 +163,7 @@ class Node:
         self.receipts.proof = self.successions.proof
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
+        self.golds = self._golds(context)
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
@@ -250,6 +252,15 @@ class Node:
         )
         return open_broker(context, around)
 
+    def _golds(self, context: Context) -> Golds:
+        return open_golds(
+            context,
+            broker=self.broker,
+            market=self.market,
+            reputation=self.reputation,
+            artifacts=self.artifacts,
+        )
+
     def _settlements(self, context: Context) -> Settlements:
         return Settlements(
             context,
@@ -314,6 +325,7 @@ class Node:
                     self.ordering.run,
                     self.successions.run,
                     self.broker.run,
+                    self.golds.run,
                     self.retention.run,
                     self.settlements.run,
                 ):

@@ -1,6 +1,6 @@
 """The broker: takes jobs, keeps them going, through restarts, and hands out their results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -69,6 +69,8 @@ class Broker:
         self._nursery: trio.Nursery | None = None
         self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
+        #: Told of each job's state when it has ended.
+        self.on_end: Callable[[JobState], None] = lambda _: None
         tools.successions.work_for(
             Handovers(
                 context,
@@ -142,6 +144,7 @@ class Broker:
     async def _close(self, journal: JobJournal) -> None:
         await self._tools.charges.close(journal)
         await self._context.store.commit(closed(journal))
+        self.on_end(journal.state)
         self._put_away(journal.job)
 
     # --- taking jobs ---

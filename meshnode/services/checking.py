@@ -8,6 +8,7 @@ import trio
 from meshnode.domain.attempts import INPUTS_GONE
 from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
 from meshnode.domain.facts import ArtifactRef, Delivered
+from meshnode.domain.gold_tasks import expected_of
 from meshnode.domain.job import JobState
 from meshnode.domain.units import SINGLE, Attempt, Unit
 from meshnode.domain.values import canonical
@@ -110,9 +111,9 @@ class Checking:
             recomputed=recomputed,
             tried=await self._tried(checks, outputs, inputs),
         )
-        if expected := state.required_plan.expected:
+        if state.required_plan.expected:
             like = state.tasks[unit.subtask].like
-            finding = held_against(finding, outputs, expected, like)
+            finding = held_against(finding, outputs, expected_of(state, unit.name), like)
         return finding, keeps
 
     async def _tried(

@@ -9,6 +9,7 @@ to the best known candidate: an *introduction*.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from meshnode.domain.trust.book import Book
 from meshnode.domain.trust.credibility import (
     Imported,
     credibility,
@@ -76,6 +77,33 @@ def introduction(
         if chance > best and not is_blocked(standing, imported, rules):
             best, found = chance, place
     return found
+
+
+def golds_due(
+    book: Book, ranked: Sequence[str], rng: "Random", *, alarmed: bool = False
+) -> list[str]:
+    """Return which of the agents that a task would be given to get a gold.
+
+    The first two are looked at, and where nobody is strong the most credible of all.
+
+    Args:
+        book: Of the capability.
+        ranked: Ids, in the order of preference.
+        rng: Chance.
+        alarmed: See :class:`Alarm`.
+    """
+    known = [(book.standing(agent), book.imported(agent)) for agent in ranked]
+    due: list[str] = []
+    for place, agent in enumerate(ranked[:2]):
+        standing, imported = known[place]
+        if gold_is_due(
+            standing, imported, rng, second=place == 1, alarmed=alarmed, rules=book.rules
+        ):
+            due.append(agent)
+    introduced = introduction(known, book.rules)
+    if introduced is not None and ranked[introduced] not in due:
+        due.append(ranked[introduced])
+    return due
 
 
 class Alarm:
