@@ -29,6 +29,7 @@ from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
+from meshnode.gateway.api_golds import golds_routes
 from meshnode.gateway.api_inbox import inbox_routes
 from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_members import member_routes
@@ -234,6 +235,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     mcp = McpDoor(bare_app(api, node.events.emit))
     api += [*member_routes(node, clock), *owner_routes(node)]
     api += [*ledger_routes(node), *inbox_routes(node), *reputation_routes(node)]
+    api += golds_routes(node)
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

@@ -33,6 +33,7 @@ from meshnode.config_tables import (
     OrdersConfig,
     QuotaConfig,
     StandbyConfig,
+    TrustConfig,
 )
 from meshnode.errors import ConfigError
 from protocol.errors import Malformed
@@ -61,6 +62,7 @@ __all__ = [
     "OrdersConfig",
     "QuotaConfig",
     "StandbyConfig",
+    "TrustConfig",
     "parse_config",
 ]
 
@@ -99,6 +101,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mailbox: MailboxConfig = MailboxConfig()
     orders: OrdersConfig = OrdersConfig()
     standby: StandbyConfig = StandbyConfig()
+    trust: TrustConfig = TrustConfig()
 
     @property
     def invites(self) -> tuple[Invite, ...]:
@@ -371,6 +374,8 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "ledger.owing_max_mc": config.ledger.owing_max_mc,
         **{f"quota.{name}": v for name, v in msgspec.structs.asdict(config.quota).items()},
     }
-    for name, value in limits.items():
+    budgets = {f"trust.{k}": v for k, v in msgspec.structs.asdict(config.trust).items()}
+    for name, value in (limits | budgets).items():
         if not 0 <= value < math.inf:
-            raise ConfigError(f"{where}: {name} is {value}", hint="0 for no limit, or more")
+            means = "none" if name in budgets else "no limit"
+            raise ConfigError(f"{where}: {name} is {value}", hint=f"0 for {means}, or more")

@@ -224,6 +224,19 @@ class StandbyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jobs_max: int = 100
 
 
+class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this node finds out which agents of others are right.
+
+    Attributes:
+        golds_per_hour: Tasks whose answer it knows (`meshnode gold add`), given to known
+            agents while no work of yours waits for it; 0 gives none.
+        golds_mc_per_day: What those may cost in a day, all together, millicredits.
+    """
+
+    golds_per_hour: float = 0.0
+    golds_mc_per_day: int = 1_000
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the node tells of what happens in it.
 

@@ -34,7 +34,8 @@ from meshnode.services.contractor import Contractor
 from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
-from meshnode.services.golds import Golds, open_golds
+from meshnode.services.gold_probes import open_golds
+from meshnode.services.gold_store import Gold
 from meshnode.services.gossip import open_gossip
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
@@ -62,6 +63,7 @@ from protocol.records import NodeRecord
 #: What the gateway needs of the services: it reaches them through the node only.
 __all__ = [
     "Events",
+    "Gold",
     "Happening",
     "InboxRow",
     "InviteRow",
@@ -163,7 +165,13 @@ class Node:
         self.receipts.proof = self.successions.proof
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
-        self.golds = self._golds(context)
+        self.golds = open_golds(
+            context,
+            broker=self.broker,
+            market=self.market,
+            reputation=self.reputation,
+            artifacts=self.artifacts,
+        )
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
@@ -251,15 +259,6 @@ class Node:
             embedder=self._ports.embedder,
         )
         return open_broker(context, around)
-
-    def _golds(self, context: Context) -> Golds:
-        return open_golds(
-            context,
-            broker=self.broker,
-            market=self.market,
-            reputation=self.reputation,
-            artifacts=self.artifacts,
-        )
 
     def _settlements(self, context: Context) -> Settlements:
         return Settlements(

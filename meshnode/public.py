@@ -93,6 +93,8 @@ class SubmitTerms(TypedDict, total=False):
         assurance: How sure answers are to be that no check proves: ``economy`` (0.90),
             ``assured`` (0.98), or a probability; others are asked until one is so probable.
             Takes what comes, unless said otherwise.
+        lends_golds: What a check proves of it may be asked of other agents later, to see
+            whether they know it; they see its inputs then. Not unless said.
         files: Text files that a goal is about; a graph finds them in its input ``files``,
             each as ``{"path", "text"}``.
     """
@@ -109,6 +111,7 @@ class SubmitTerms(TypedDict, total=False):
     patience_s: float
     by_letter_s: float
     assurance: str | float
+    lends_golds: bool
     files: Sequence[str | PathLike[str]]
 
 
@@ -428,6 +431,7 @@ class Node:
             patience_s=said.get("patience_s", _PLAIN.patience_s),
             by_letter_s=said.get("by_letter_s", _PLAIN.by_letter_s),
             assurance=said.get("assurance", _PLAIN.assurance),
+            lends_golds=said.get("lends_golds", False),
         )
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)

@@ -20,6 +20,7 @@ from meshnode.cli import (
     bootstrap,
     config,
     down,
+    gold,
     inbox,
     invite,
     job_events,
@@ -93,6 +94,10 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",
         {"init": config.init, "check": config.check, "show": config.show},
+    ),
+    "gold": (
+        "Tasks whose answer you know, to see which agents do: add, list, remove.",
+        {"add": gold.add, "list": gold.list_, "remove": gold.remove},
     ),
     "inbox": (
         "Letters to and from other nodes' owners: show, send, sent, delete.",

@@ -88,6 +88,7 @@ Replans = Annotated[
 _TERMS: Final = (
     *("idempotency_key", "budget_mc", "deadline_s", "hedges_pct", "standbys", "replans_max"),
     *("subtasks_max", "fan_out_max", "depth_max", "patience_s", "by_letter_s", "assurance"),
+    "lends_golds",
 )
 HandOn = Annotated[
     int | None,
@@ -129,6 +130,14 @@ Assurance = Annotated[
         help="How sure answers are to be that no check proves: others are asked until then.",
     ),
 ]
+Lend = Annotated[
+    bool | None,
+    typer.Option(
+        "--lend-golds",
+        help="What a check proves may be asked of other agents, to see whether they know it.",
+        show_default=False,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep outputs and signed provenance there."),
@@ -153,6 +162,7 @@ def ask(
     patience: Patience = None,
     by_letter: ByLetter = None,
     assurance: Assurance = "",
+    lend: Lend = None,
     out: Out = None,
     plan: Plan = False,
     partial: Partial = False,
@@ -195,7 +205,7 @@ def ask(
     wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
     heirs = job_files.read_standbys(standbys) if standbys else None
     sure = job_files.read_assurance(assurance) if assurance else None
-    bounds = (hand_on, fan_out, depth, patience, by_letter, sure)
+    bounds = (hand_on, fan_out, depth, patience, by_letter, sure, lend)
     given = (key, budget, deadline, hedges, heirs, replans, *bounds)
     terms = dict(zip(_TERMS, given, strict=True))
     folder = None if out is None else job_files.make_folder(out)

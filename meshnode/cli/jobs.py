@@ -25,7 +25,9 @@ def list_(
     token_file: TokenFile = "",
     as_json: Json = False,
 ) -> None:
-    """List the node's jobs, the newest first.
+    """List the node's jobs, the newest first; a gold task has a mark.
+
+    Such a job asks an agent what this node knows, and looks like any other to it.
 
     Examples:
       meshnode jobs list
@@ -37,8 +39,9 @@ def list_(
         say_json({"jobs": jobs})
         return
     rows = [
-        (job["job"], plain(job["name"], size_max=50), when(job["planned_ms"], utc=True),
-         job["state"], _cost(job["cost_mc"]), _took(job["elapsed_s"]))
+        (job["job"], plain(job["name"], size_max=50) + " (gold)" * job["gold"],
+         when(job["planned_ms"], utc=True), job["state"],
+         _cost(job["cost_mc"]), _took(job["elapsed_s"]))
         for job in jobs
     ]  # fmt: skip
     if rows:

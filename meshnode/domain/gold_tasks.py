@@ -23,8 +23,6 @@ from protocol.graph import Check, Likeness, Source, SubTask, TaskGraph
 from protocol.keys import digest
 from protocol.records import CapabilityName
 
-#: Name of a gold's graph: for its owner's list of jobs, nobody else sees it.
-GOLD: Final = "gold"
 #: Checks that ask nothing of the input that only a job's owner knows.
 _KEPT: Final = frozenset({"quoted", "recompute"})
 #: What an owner says of a source that anyone at work may read.
@@ -117,7 +115,7 @@ def gold_graph(
         like=like,
     )
     outputs = {"answer": Source(kind="task", name=dress.subtask)}
-    return TaskGraph(name=GOLD, subtasks=[task], outputs=outputs)
+    return TaskGraph(name=capability, subtasks=[task], outputs=outputs)
 
 
 def each_of(dress: Dress, fields: Collection[str]) -> list[str]:

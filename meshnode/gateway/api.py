@@ -14,7 +14,7 @@ what a peer or a journal did wrong never becomes this node's 500.
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
                                        idempotency_key, asked, hedges_pct, replans_max,
                                        standbys, depth_max, fan_out_max, subtasks_max,
-                                       patience_s, by_letter_s, assurance}
+                                       patience_s, by_letter_s, assurance, lends_golds}
                                        -> 201 {job}; ``standbys`` is a number or PeerIds;
                                        ``asked`` as the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs (100);
@@ -252,6 +252,7 @@ class _Api:
             {
                 "job": job,
                 "name": row.name,
+                "gold": row.gold,
                 "planned_ms": row.planned_ms,
                 "ended": row.done,
                 "state": row.state or ("ended" if row.done else "running"),

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final, cast
 
+import msgspec
+
 from meshnode.domain.graph_files import graph_of
 from meshnode.errors import InputInvalid
 from meshnode.gateway.auth import Refused
 from meshnode.node import Terms
 from meshnode.ports import JsonValue
-from protocol.graph import TaskGraph
+from protocol.graph import Likeness, TaskGraph
 from protocol.limits import NUMBER_MAX
 
 _SUBMIT: Final = (
@@ -28,6 +30,7 @@ _SUBMIT: Final = (
     "patience_s",
     "by_letter_s",
     "assurance",
+    "lends_golds",
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -95,6 +98,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         by_letter_s=_number(table.get("by_letter_s", plain.by_letter_s), "by_letter_s"),
         subtasks_max=_whole(table.get("subtasks_max", plain.subtasks_max), "subtasks_max"),
         assurance=_assurance(table.get("assurance", "")),
+        lends_golds=_yes(table.get("lends_golds", False), "lends_golds"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)
 
@@ -253,6 +257,36 @@ def read_payment(data: bytes) -> tuple[int, str]:
     return _whole(table["amount_mc"], "amount_mc"), _text(table.get("note", ""), "note")
 
 
+@dataclass(frozen=True, slots=True)
+class NewGolds:
+    """Tasks with their right answers, that the owner gives."""
+
+    capability: str
+    pairs: Sequence[tuple[JsonValue, JsonValue]]
+    like: Likeness
+
+
+def read_golds(data: bytes) -> NewGolds:
+    """Return the golds that the body ``data`` holds.
+
+    Raises:
+        BadRequest: Not JSON, an unknown or missing field, or one of the wrong type.
+    """
+    table = _read_object(data)
+    _known(table, ("capability", "golds", "like"), "field")
+    golds = table.get("golds")
+    if not isinstance(golds, list) or not all(
+        isinstance(gold, dict) and gold.keys() == {"inputs", "output"} for gold in golds
+    ):
+        raise BadRequest("'golds' should be a list", hint="of objects with inputs and output")
+    try:
+        like = msgspec.convert(table.get("like", {}), Likeness)
+    except msgspec.ValidationError as exc:
+        raise BadRequest(f"'like' is none: {exc}", hint='such as {"kind": "exact"}') from exc
+    pairs = [(gold["inputs"], gold["output"]) for gold in golds]
+    return NewGolds(_text(table.get("capability", ""), "capability"), pairs, like)
+
+
 def _is_file(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -360,6 +394,12 @@ def _known(table: Iterable[str], known: Sequence[str], what: str) -> None:
                 + (f" (did you mean {near[0]!r}?)" if near else ""),
                 hint=f"known are: {', '.join(known) or 'none'}",
             )
+
+
+def _yes(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} should be true or false, not {value!r:.60}", hint="no quotes")
+    return value
 
 
 def _whole(value: object, name: str) -> int:

@@ -9,7 +9,7 @@ That a node saw a gold is on the disk before the gold leaves, so no crash gives 
 came of it is evidence, in the commit in which that is noted here, so it is counted once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -22,7 +22,6 @@ from meshnode.domain.trust.golds import golds_due
 from meshnode.domain.trust.rules import Kind
 from meshnode.errors import GraphError, InputInvalid, MeshError, StoreError
 from meshnode.ports import Delete, JsonValue, Put, Write
-from meshnode.services.artifacts import Artifacts
 from meshnode.services.broker import Broker
 from meshnode.services.context import Context
 from meshnode.services.gold_lending import GoldLending
@@ -57,6 +56,7 @@ class Golds:
 
     Attributes:
         kept: The golds, and who has seen them.
+        beside: What runs beside it.
     """
 
     def __init__(
@@ -76,15 +76,17 @@ class Golds:
         self._market = market
         self._reputation = reputation
         self._lending = lending
+        self.beside: Sequence[Callable[[], Awaitable[None]]] = [lending.run]
         self._turn = trio.Lock()  # one choice at a time, or two would take the same gold
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """See to golds that are out, and forget what is past its time, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._lending.run)
             await self._pick_up(nursery)
             self._nursery = nursery
+            for service in self.beside:
+                nursery.start_soon(service)
             while True:
                 try:
                     await self.kept.forget_old()
@@ -315,17 +317,3 @@ class Golds:
             for name, row in rows.items()
             if f"{peer}/{name.partition('/')[2]}" not in rows
         ]
-
-
-def open_golds(
-    context: Context,
-    *,
-    broker: Broker,
-    market: Market,
-    reputation: Reputation,
-    artifacts: Artifacts,
-) -> Golds:
-    """Return a node's golds; its broker tells what becomes of usual jobs."""
-    lending = GoldLending(context, kept=GoldStore(context), artifacts=artifacts)
-    broker.on_end = lending.ended
-    return Golds(context, broker=broker, market=market, reputation=reputation, lending=lending)
