@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from os import PathLike, environ
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import trio
 from typing_extensions import Unpack
@@ -64,7 +64,6 @@ __all__ = [
     "agent",
 ]
 
-_PLAIN: Final = Terms()
 #: Between two looks for agents, seconds.
 _LOOK_S: Final = 0.25
 
@@ -113,6 +112,10 @@ class SubmitTerms(TypedDict, total=False):
     assurance: str | float
     lends_golds: bool
     files: Sequence[str | PathLike[str]]
+
+
+#: Those that are told to the broker as they are.
+_TERMS: Final = frozenset(SubmitTerms.__annotations__) - {"files"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,21 +421,10 @@ class Node:
             ConfigError: A file can't be read.
         """
         files, standbys = said.get("files", ()), said.get("standbys", 0)
-        terms = Terms(
-            budget_mc=said.get("budget_mc", _PLAIN.budget_mc),
-            deadline_s=said.get("deadline_s", _PLAIN.deadline_s),
-            idempotency_key=said.get("idempotency_key", ""),
-            hedges_pct=said.get("hedges_pct", _PLAIN.hedges_pct),
-            standbys=standbys if isinstance(standbys, int) else tuple(standbys),
-            replans_max=said.get("replans_max", _PLAIN.replans_max),
-            subtasks_max=said.get("subtasks_max", _PLAIN.subtasks_max),
-            fan_out_max=said.get("fan_out_max", _PLAIN.fan_out_max),
-            depth_max=said.get("depth_max", _PLAIN.depth_max),
-            patience_s=said.get("patience_s", _PLAIN.patience_s),
-            by_letter_s=said.get("by_letter_s", _PLAIN.by_letter_s),
-            assurance=said.get("assurance", _PLAIN.assurance),
-            lends_golds=said.get("lends_golds", False),
-        )
+        told: dict[str, Any] = {n: value for n, value in said.items() if n in _TERMS}
+        if not isinstance(standbys, int):
+            told["standbys"] = tuple(standbys)
+        terms = Terms(**told)
         if isinstance(work, str):
             plan = await self._plan(work, inputs, files)
             made, terms = plan.assembled, replace(terms, asked=plan.asked)

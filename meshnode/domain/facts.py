@@ -58,6 +58,22 @@ class Again(msgspec.Struct, frozen=True, kw_only=True):
     sizes: list[int]
 
 
+class GoldPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the plan of a gold task knows, and what is said so that it looks like another.
+
+    Attributes:
+        expected: The right outputs of its sub-task's calls, as RFC 8785 JSON.
+        numbered: Its awards have numbers of replicas, as where answers are compared.
+        verdict: Of a right answer, where no check of the graph has one.
+        check: What is said to be behind that.
+    """
+
+    expected: list[bytes]
+    numbered: bool = False
+    verdict: Verdict = "unverified"
+    check: str = ""
+
+
 class Planned(Fact, frozen=True, kw_only=True):
     """The job exists: its graph, inputs and bounds are fixed.
 
@@ -85,8 +101,7 @@ class Planned(Fact, frozen=True, kw_only=True):
         theta_ppm: An answer that no check proves is taken once it is so probable, and others
             are asked until then; 0 takes what comes.
         only: Agents, ``peer/name``, that may do its sub-tasks; anyone if none is named.
-        expected: The right outputs of its sub-task's calls as RFC 8785 JSON, where this node
-            knows them: then it is a gold task.
+        gold: What this node knows of the right answers; then it is a gold task.
         lends_golds: What is proven of it may be asked of others to see whether they know it.
     """
 
@@ -112,7 +127,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     by_letter_ms: int = 0
     theta_ppm: int = 0
     only: list[str] = []
-    expected: list[bytes] = []
+    gold: GoldPlan | None = None
     lends_golds: bool = False
 
 

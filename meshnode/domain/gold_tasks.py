@@ -17,10 +17,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from meshnode.domain.attempts import UNTRIED
+from meshnode.domain.attempts import is_no_show
+from meshnode.domain.facts import GoldPlan
 from meshnode.domain.job import JobState
+from meshnode.domain.verification import Finding
 from protocol.graph import Check, Likeness, Source, SubTask, TaskGraph
 from protocol.keys import digest
+from protocol.receipts import Verdict
 from protocol.records import CapabilityName
 
 #: Checks that ask nothing of the input that only a job's owner knows.
@@ -51,6 +54,9 @@ class Dress(msgspec.Struct, frozen=True, kw_only=True):
         subtasks: Likewise.
         fan_out: Likewise.
         traced: It had a trace context.
+        numbered: Its answers were to be compared.
+        verdict: What was said of the latest that was taken without a check.
+        check: What was said to be behind that.
     """
 
     subtask: str
@@ -64,6 +70,9 @@ class Dress(msgspec.Struct, frozen=True, kw_only=True):
     subtasks: int = 0
     fan_out: int = 8
     traced: bool = False
+    numbered: bool = False
+    verdict: Verdict = "unverified"
+    check: str = ""
 
 
 def plain_dress(capability: str) -> Dress:
@@ -79,6 +88,11 @@ def dresses(state: JobState) -> Iterator[tuple[str, Dress]]:
         if not any(attempt.award for unit in units for attempt in unit.attempts):
             continue
         task = state.tasks[name]
+        said: tuple[Verdict, str] = ("unverified", "")
+        for unit in units:
+            verdict = unit.accepted.verdict if unit.accepted is not None else None
+            if verdict is not None and verdict.verdict != "verified":
+                said = verdict.verdict, verdict.check
         yield (
             task.capability,
             Dress(
@@ -93,6 +107,9 @@ def dresses(state: JobState) -> Iterator[tuple[str, Dress]]:
                 subtasks=plan.subtasks,
                 fan_out=plan.fan_out,
                 traced=bool(plan.traceparent),
+                numbered=bool(plan.theta_ppm),
+                verdict=said[0],
+                check=said[1],
             ),
         )
 
@@ -123,10 +140,21 @@ def each_of(dress: Dress, fields: Collection[str]) -> list[str]:
     return dress.each if set(dress.each) <= set(fields) else []
 
 
-def expected_of(state: JobState, unit: str) -> list[bytes]:
+def usual_finding(gold: GoldPlan, finding: Finding) -> Finding:
+    """Return what would be said of a right answer, were it a usual task's.
+
+    Args:
+        gold: Of the plan.
+        finding: What the checks of the graph say: they are another task's, so what they refuse
+            in a right answer says nothing.
+    """
+    return finding if finding.verdict == "verified" else Finding(gold.verdict, gold.check)
+
+
+def expected_of(state: JobState, gold: GoldPlan, unit: str) -> list[bytes]:
     """Return the right outputs of the calls of a gold's unit."""
     first, count = _window(state, unit)
-    return state.required_plan.expected[first : first + count]
+    return gold.expected[first : first + count]
 
 
 def _window(state: JobState, unit: str) -> tuple[int, int]:
@@ -168,29 +196,11 @@ def answered(state: JobState) -> list[Answered]:
         if last.verdict is not None:
             outcome = "failed" if last.verdict.verdict == "rejected" else "passed"
         elif last.error is not None:
-            outcome = _came_of(last.error.code, last.error.blame, late=_ended_late(state))
+            outcome = "absent" if is_no_show(last.error) else ""
         first, count = _window(state, unit.name)
         agent = f"{last.peer}/{last.agent}"
         found.append(Answered(agent, outcome, digest(last.award), first, count))
     return found
-
-
-def _ended_late(state: JobState) -> bool:
-    return state.cancelled is not None and state.cancelled.reason == "deadline"
-
-
-def _came_of(code: str, blame: str, *, late: bool) -> Outcome:
-    """Return what an award that failed without a verdict shows of its contractor.
-
-    Who refuses an award, was never reached, or says that it can't have or use the input did
-    no wrong that could be told from having a reason.
-    """
-    if code == "agent.output_invalid":
-        return "failed"
-    if code == "job.cancelled":
-        return "absent" if late else ""
-    silent = blame != "peer" or code in UNTRIED or code == "input.invalid"
-    return "" if silent or code.startswith(("refused.", "bounds.")) else "absent"
 
 
 # --- what a job lends --------------------------------------------------------------------
@@ -224,7 +234,12 @@ def lent(state: JobState, owner: str) -> list[Lent]:
     if plan is None or graph is None or not plan.lends_golds or plan.owner != owner:
         return []
     # What is under an award is another's; what heirs stand by for, they have seen.
-    if plan.under or plan.expected or state.elected is not None or _is_restricted(graph):
+    if (
+        plan.under
+        or plan.gold is not None
+        or state.elected is not None
+        or _is_restricted(graph)
+    ):
         return []
     found: list[Lent] = []
     for unit in state.units.values():

@@ -50,24 +50,27 @@ def read_output(data: bytes, *, calls: int, single: bool) -> list[JsonValue]:
 
 
 def held_against(
-    finding: Finding, outputs: Sequence[JsonValue], expected: Sequence[bytes], like: Likeness
+    outputs: Sequence[JsonValue],
+    expected: Sequence[bytes],
+    like: Likeness,
+    *,
+    usual: Finding,
 ) -> Finding:
     """Return what is said of the answers to a gold task, whose right ones are known.
 
     A right one gets the verdict that it would get anywhere: who could read from its receipt
-    that it passed a gold would know for how long none is due.  The graph's checks are those of
-    another task, so what they refuse in a right answer says nothing.
+    that it passed a gold would know for how long none is due.
 
     Args:
-        finding: What the checks of the graph say.
         outputs: One for each call.
         expected: The right ones, RFC 8785 JSON.
         like: Of the sub-task.
+        usual: What is said of an answer that no check refuses.
     """
     for number, (output, right) in enumerate(zip(outputs, expected, strict=True)):
         if not equivalent(output, parse(right), like):
             return Finding("rejected", "expected", f"item {number} is not what was expected")
-    return finding if finding.verdict != "rejected" else Finding("unverified", "")
+    return usual
 
 
 def needs_inputs(check: Check) -> bool:

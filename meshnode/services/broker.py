@@ -69,6 +69,7 @@ class Broker:
         self._nursery: trio.Nursery | None = None
         self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
+        self.judging = tools.judging
         #: Told of each job's state when it has ended.
         self.on_end: Callable[[JobState], None] = lambda _: None
         tools.successions.work_for(
@@ -218,7 +219,7 @@ class Broker:
         )
         if elected is not None:
             plan = msgspec.structs.replace(plan, epoch=elected.epoch)
-        now_ms, gold = self._context.clock.now_ms(), bool(terms.expected)
+        now_ms, gold = self._context.clock.now_ms(), terms.gold is not None
         row = JobRow(done=False, name=graph.name, planned_ms=now_ms, gold=gold)
         writes.append(Put(JOBS, job, encode(row)))
         if named is not None:
@@ -396,7 +397,7 @@ class Broker:
         if journal.done.state == "completed":
             raise JobEnded(f"job {job} is completed", hint="it has its outputs")
         plan = journal.state.required_plan
-        if plan.expected:  # nobody is asked the same one twice
+        if plan.gold is not None:  # nobody is asked the same one twice
             raise JobEnded(f"job {job} was a gold task", hint="it is over, however it ended")
         budget_mc = plan.budget_mc if budget_mc is None else budget_mc
         known = await self._context.store.read(KEYS, f"{_RESUME}/{job}")

@@ -8,7 +8,7 @@ import trio
 from meshnode.domain.attempts import INPUTS_GONE
 from meshnode.domain.bindings import Holder, artifacts, assemble, bind_output, list_lengths
 from meshnode.domain.facts import ArtifactRef, Delivered
-from meshnode.domain.gold_tasks import expected_of
+from meshnode.domain.gold_tasks import expected_of, usual_finding
 from meshnode.domain.job import JobState
 from meshnode.domain.units import SINGLE, Attempt, Unit
 from meshnode.domain.values import canonical
@@ -111,9 +111,10 @@ class Checking:
             recomputed=recomputed,
             tried=await self._tried(checks, outputs, inputs),
         )
-        if state.required_plan.expected:
+        if (gold := state.required_plan.gold) is not None:
             like = state.tasks[unit.subtask].like
-            finding = held_against(finding, outputs, expected_of(state, unit.name), like)
+            right = expected_of(state, gold, unit.name)
+            finding = held_against(outputs, right, like, usual=usual_finding(gold, finding))
         return finding, keeps
 
     async def _tried(

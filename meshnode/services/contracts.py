@@ -147,7 +147,9 @@ class Contracts:
         known = self._market.capability(candidate.peer, candidate.agent, candidate.capability)
         if known is None:
             raise NoProvider(f"{candidate.peer} no longer offers {candidate.capability}")
-        replica = self._replica() if state.required_plan.theta_ppm else 0
+        plan = state.required_plan
+        numbered = plan.theta_ppm or (plan.gold is not None and plan.gold.numbered)
+        replica = self._replica() if numbered else 0
         make = self._order if step.by_letter else self._plain
         award = make(state, step, replica)
         schema = digest(known.output_schema)

@@ -65,10 +65,13 @@ class Experience:
     def of_charge(self, state: JobState, attempt: Attempt, verdict: Verified) -> Learned:
         """Return what it teaches that an answer was there, and what a check found of it.
 
-        What a judgement taught of it isn't taught again.
+        What a judgement taught of it isn't taught again.  Of a gold task it is known whether
+        the answer is right, whatever the verdict says to who gave it.
         """
         kinds: list[Kind] = ["served"]
-        if verdict.verdict == "verified":
+        if state.required_plan.gold is not None:
+            kinds.append("gold_failed" if verdict.verdict == "rejected" else "gold_passed")
+        elif verdict.verdict == "verified":
             kinds.append("check_passed")
         elif verdict.verdict == "rejected" and not state.units[verdict.unit].settled:
             kinds.append("check_failed")
@@ -93,7 +96,7 @@ class Experience:
 
     def _note(self, attempt: Attempt, kind: Kind) -> Noted:
         capability, agent = capability_of(attempt), f"{attempt.peer}/{attempt.agent}"
-        if kind == "check_failed":
+        if kind in {"check_failed", "gold_failed"}:
             self.proven_wrong(capability, agent)
         return self.reputation.note(capability, agent, kind, source=digest(attempt.award))
 

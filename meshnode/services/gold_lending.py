@@ -83,7 +83,7 @@ class GoldLending:
 
     async def _take(self, state: JobState) -> None:
         plan = state.plan
-        if plan is None or plan.expected:
+        if plan is None or plan.gold is not None:
             return
         if not plan.under and not plan.only:  # what is under an award looks otherwise
             await self._look(state)

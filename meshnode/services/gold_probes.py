@@ -63,7 +63,7 @@ class GoldProbes:
         left_mc = self._trust.golds_mc_per_day - await self._spent_mc()
         known = [
             one
-            for capability in await self._golds.kept.kinds()
+            for capability in sorted(self._golds.kept.kinds)
             for one in self._market.candidates(capability)
             if one.capability == capability and self._may(one, left_mc)
         ]
@@ -110,10 +110,11 @@ def open_golds(
     reputation: Reputation,
     artifacts: Artifacts,
 ) -> Golds:
-    """Return a node's golds; its broker tells what becomes of usual jobs."""
+    """Return a node's golds; its broker tells when tasks begin, and what becomes of jobs."""
     lending = GoldLending(context, kept=GoldStore(context), artifacts=artifacts)
     broker.on_end = lending.ended
     golds = Golds(context, broker=broker, market=market, reputation=reputation, lending=lending)
     probes = GoldProbes(context, golds=golds, market=market, reputation=reputation)
     golds.beside = [lending.run, probes.run]
+    broker.judging.on_begin = golds.begin
     return golds

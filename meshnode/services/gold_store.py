@@ -136,9 +136,14 @@ class Gold:
 
 
 class GoldStore:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        kinds: The capabilities that there are golds for.
+    """
 
     def __init__(self, context: Context) -> None:
+        self.kinds: frozenset[str] = frozenset()
         self._store = context.store
         self._clock = context.clock
         self._rng = context.rng
@@ -199,6 +204,7 @@ class GoldStore:
             for peer in seen
         ]
         await self._store.commit(*writes)
+        self.kinds |= {capability}
         return name
 
     async def _room(self, capability: str) -> list[Write]:
@@ -237,15 +243,20 @@ class GoldStore:
                     hint="see `meshnode gold list`",
                 )
         await self._store.commit(*(write for key in found for write in _removed(key)))
+        await self.load()
         return [key.partition("/")[2] for key in found]
 
     async def rows(self, capability: str = "") -> list[Gold]:
         """Return what is kept, of one capability or all, in the order of their names."""
         return [await self._whole(key, row) for key, row in await self._scan(capability)]
 
-    async def kinds(self) -> list[str]:
-        """Return the capabilities that there are golds for."""
-        return sorted({key.partition("/")[0] for key, _ in await self._scan("")})
+    async def load(self) -> None:
+        """Look what there is.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        self.kinds = frozenset(key.partition("/")[0] for key, _ in await self._scan(""))
 
     async def _scan(self, capability: str) -> list[tuple[str, GoldRow]]:
         begins = f"{capability}/" if capability else ""
@@ -329,6 +340,7 @@ class GoldStore:
                 writes.append(Delete(GIVEN, key))
         if writes:
             await self._store.commit(*writes)
+            await self.load()
         return len(old)
 
 

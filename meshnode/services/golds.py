@@ -6,20 +6,21 @@ that the contractor gets says which it is, before the answer or after a right on
 like any other.
 
 That a node saw a gold is on the disk before the gold leaves, so no crash gives it twice.  What
-came of it is evidence, in the commit in which that is noted here, so it is counted once.
+it teaches of the agent is learned with the charge, as of any task
+(:mod:`meshnode.services.experience`).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 from msgspec.structs import replace
 
-from meshnode.domain.gold_tasks import Answered, Dress, answered, each_of, gold_graph
+from meshnode.domain.facts import GoldPlan
+from meshnode.domain.gold_tasks import Dress, answered, each_of, gold_graph
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.trust.golds import golds_due
-from meshnode.domain.trust.rules import Kind
 from meshnode.errors import GraphError, InputInvalid, MeshError, StoreError
 from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.broker import Broker
@@ -29,13 +30,10 @@ from meshnode.services.gold_store import GIVEN, Came, GivenRow, Gold, GoldStore
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
 from meshnode.services.market import Market
-from meshnode.services.reputation import Noted, Reputation
+from meshnode.services.reputation import Reputation
 from protocol.codec import encode
 from protocol.messages import read_message
 from protocol.receipts import Receipt
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 #: Whose idempotency keys gold jobs have.
 _CALLER: Final = "gold"
@@ -44,11 +42,6 @@ _KEY_BYTES: Final = 12
 _SWEEP_S: Final = 3_600.0
 #: What the disk refused is tried again after this, seconds.
 _AGAIN_S: Final = 5.0
-_EVIDENCE: Final[dict[str, tuple[Kind, ...]]] = {
-    "passed": ("gold_passed", "served"),
-    "failed": ("gold_failed", "served"),
-    "absent": ("absent",),
-}
 
 
 class Golds:
@@ -83,6 +76,7 @@ class Golds:
     async def run(self) -> None:
         """See to golds that are out, and forget what is past its time, until cancelled."""
         async with trio.open_nursery() as nursery:
+            await self.kept.load()
             await self._pick_up(nursery)
             self._nursery = nursery
             for service in self.beside:
@@ -109,18 +103,26 @@ class Golds:
 
     # --- giving ---
 
-    def due(
-        self, capability: str, ranked: Sequence[str], *, alarmed: bool = False
-    ) -> list[str]:
-        """Return which agents get a gold now that a task is to be given to the first of them.
+    def begin(self, ranked: Sequence[Candidate], *, alarmed: bool = False) -> None:
+        """Give the golds that are due now that a task is to be given to the first of these.
 
         Args:
-            capability: Full name.
-            ranked: Ids, in the order of preference.
+            ranked: In the order of preference.
             alarmed: Believed agents were proven wrong lately.
         """
+        capability = ranked[0].capability if ranked else ""
+        if self._nursery is None or capability not in self.kept.kinds:
+            return
+        agents = [one.agent_id for one in ranked if one.capability == capability]
         book = self._reputation.book(capability)
-        return golds_due(book, ranked, self._context.rng, alarmed=alarmed)
+        for agent in golds_due(book, agents, self._context.rng, alarmed=alarmed):
+            self._nursery.start_soon(self._give, capability, agent)
+
+    async def _give(self, capability: str, agent: str) -> None:
+        try:
+            await self.give(capability, agent)
+        except StoreError as exc:  # the task goes on without
+            self._emit("gold.not_given", agent=agent, why=str(exc))
 
     def has_seen(self, capability: str) -> bool:
         """Tell whether a usual task for it was done lately, by which golds are dressed."""
@@ -229,7 +231,12 @@ class Golds:
             fan_out_max=dress.fan_out,
             subtasks_max=dress.subtasks,
             only=(agent,),
-            expected=tuple(gold.output for gold in chosen),
+            gold=GoldPlan(
+                expected=[gold.output for gold in chosen],
+                numbered=dress.numbered,
+                verdict=dress.verdict,
+                check=dress.check,
+            ),
         )
 
     async def _take_back(self, rows: dict[str, GivenRow], *, came: Came = "") -> None:
@@ -245,10 +252,10 @@ class Golds:
     # --- what comes of it ---
 
     async def _follow(self, job: str, rows: dict[str, GivenRow]) -> None:
-        """Wait for the end of a gold's job, and learn from it."""
+        """Wait for the end of a gold's job, and note it."""
         while True:
             try:
-                await self._learn(await self._broker.wait(job), rows)
+                await self._note(await self._broker.wait(job), rows)
             except StoreError as exc:
                 self._emit("gold.held_up", job=job, why=str(exc))
                 await trio.sleep(_AGAIN_S)
@@ -258,32 +265,28 @@ class Golds:
             else:
                 return
 
-    async def _learn(self, state: JobState, rows: dict[str, GivenRow]) -> None:
-        by_place = {row.place: (name, row) for name, row in rows.items()}
-        capability = next(iter(rows.values())).capability
-        noted: list[Noted] = []
-        writes: list[Write] = []
+    async def _note(self, state: JobState, rows: dict[str, GivenRow]) -> None:
+        """Note what came of each gold of a job, and tell.
+
+        What it teaches of the agent went into the commit of the charge, or of the failure
+        (:mod:`meshnode.services.experience`).
+        """
         units = answered(state)
         came_of = {
             place: unit.outcome
             for unit in units
             for place in range(unit.first, unit.first + unit.count)
         }
-        try:
-            for unit in units:
-                noted += self._notes(capability, unit)
-            for place, (name, row) in sorted(by_place.items()):
-                came: Came = came_of.get(place, "") or "nothing"
-                writes.append(Put(GIVEN, name, encode(replace(row, came=came))))
-                if came != "nothing":
-                    gold = name.partition("/")[2]
-                    writes += await self.kept.counted(capability, gold, came)
-            writes += self._seen_below(state, rows)
-            await self._store.commit(*(write for one in noted for write in one.writes), *writes)
-        except StoreError:
-            self._reputation.dropped(*noted)
-            raise
-        self._reputation.learned(*noted)
+        writes: list[Write] = []
+        for name, row in rows.items():
+            came: Came = came_of.get(row.place, "") or "nothing"
+            writes.append(Put(GIVEN, name, encode(replace(row, came=came))))
+            if came != "nothing":
+                gold = name.partition("/")[2]
+                writes += await self.kept.counted(row.capability, gold, came)
+        writes += self._seen_below(state, rows)
+        await self._store.commit(*writes)
+        capability = next(iter(rows.values())).capability
         for unit in units:
             if unit.outcome:
                 self._emit(
@@ -293,10 +296,6 @@ class Golds:
                     job=state.job,
                     credibility=round(self._reputation.credibility(capability, unit.agent), 3),
                 )
-
-    def _notes(self, capability: str, unit: Answered) -> "Iterable[Noted]":
-        for kind in _EVIDENCE.get(unit.outcome, ()):
-            yield self._reputation.note(capability, unit.agent, kind, source=unit.award)
 
     def _seen_below(self, state: JobState, rows: dict[str, GivenRow]) -> list[Write]:
         """Return what notes that those saw the golds to whom a contractor handed them on."""

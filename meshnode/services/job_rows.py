@@ -47,6 +47,6 @@ def closed(journal: JobJournal) -> Put:
         state=state.done.state if state.done else "",
         spent_mc=state.spent_mc,
         ended_ms=state.ended_ms,
-        gold=state.plan is not None and bool(state.plan.expected),
+        gold=state.plan is not None and state.plan.gold is not None,
     )
     return Put(JOBS, journal.job, encode(row))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from meshnode.domain.facts import Again, InputRef, Planned
+from meshnode.domain.facts import Again, GoldPlan, InputRef, Planned
 from meshnode.domain.trust.acceptance import theta_of
 from meshnode.errors import InputInvalid
 from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX
@@ -52,7 +52,7 @@ class Terms:
             they know it (:mod:`meshnode.services.golds`): they see its inputs then.
         only: Agents, ``peer/name``, that may do it; anyone if none is named.  They aren't
             told.
-        expected: The right outputs of its sub-task's calls, canonical; of a gold task.
+        gold: What is known of the right answers, of a gold task; None for any other.
     """
 
     budget_mc: int = 1_000_000
@@ -74,7 +74,7 @@ class Terms:
     assurance: str | float = ""
     lends_golds: bool = False
     only: tuple[str, ...] = ()
-    expected: tuple[bytes, ...] = ()
+    gold: GoldPlan | None = None
 
     @property
     def theta_ppm(self) -> int:
@@ -129,7 +129,7 @@ def planned(
         patience_ms=int(terms.patience_s * 1000),
         by_letter_ms=int(terms.by_letter_s * 1000),
         only=list(terms.only),
-        expected=list(terms.expected),
+        gold=terms.gold,
         lends_golds=terms.lends_golds,
         theta_ppm=terms.theta_ppm,
     )

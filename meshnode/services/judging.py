@@ -6,6 +6,7 @@ of the agents, what the answers say and which of them say the same.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -22,6 +23,17 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.experience import Experience, Learned, capability_of
 from meshnode.services.market import Market
+
+
+class OnBegin(Protocol):
+    """See :attr:`Judging.on_begin`."""
+
+    def __call__(self, ranked: Sequence[Candidate], *, alarmed: bool) -> None:
+        """Take note; does nothing that takes time."""
+
+
+def _nothing(ranked: Sequence[Candidate], *, alarmed: bool) -> None:
+    pass
 
 
 class Judging:
@@ -45,6 +57,8 @@ class Judging:
         self._checking = checking
         self._embedder = embedder
         self._family = family
+        #: Told who is about to be asked, the first choice first.
+        self.on_begin: OnBegin = _nothing
 
     # --- judging ---
 
@@ -67,7 +81,10 @@ class Judging:
             if not offered:
                 return Judged(unit=unit.name, wanted=1), Learned()
             bench = self._bench(state, unit, offered, offered)
-            return begin(unit.name, bench, checked=bool(task.checks)), Learned()
+            begun = begin(unit.name, bench, checked=bool(task.checks))
+            ids = {one.agent_id: one for one in offered}
+            self.on_begin([ids[agent] for agent in begun.ask], alarmed=bench.alarmed)
+            return begun, Learned()
         values = [await self._value(state, unit, attempt) for attempt in answers]
         groups = await agreeing(values, task.like, self._embedder, emit=self._context.emit)
         voters = [self._voter(attempt) for attempt in answers]

@@ -5,6 +5,7 @@ Ada's node asks; Bob's and Carl's do the work.  In virtual time (a MockClock's).
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -80,6 +81,7 @@ def shape(envelope: bytes, state: JobState) -> dict[str, Any]:
     h["expires_ms"] -= issued_ms
     h["deadline_ms"] = round((h["deadline_ms"] - state.planned_ms) / 1000)
     h["idempotency_key"] = h["idempotency_key"].replace(state.job, "JOB")
+    h["replica"] = bool(h["replica"])  # a number by chance, or none
     assert len(h["job"]) == len(state.job)
     h["job"] = "JOB"
     h["traceparent"] = re.sub("[0-9a-f]", "x", h["traceparent"])
@@ -215,26 +217,41 @@ LOOK = Terms(
 )
 
 
+async def believe(node: Node, other: Node) -> None:
+    """Let ``node`` have seen enough of ``other`` to take its word alone, and no chance left."""
+    for _ in range(40):
+        noted = node.reputation.note(SHOUT, agent(other), "gold_passed")
+        await node._ports.store.commit(*noted.writes)
+        node.reputation.learned(noted)
+
+
 async def no_offers(_: Incoming) -> bytes:
     await trio.lowlevel.checkpoint()
     return encode(OffersBody([]))
 
 
 @pytest.mark.parametrize(
-    ("words", "check", "way"),
-    [(["1"], [], "offer"), (["1"], [QUOTED], "call"), (["1", "2", "3"], [], "call")],
-    ids=["a call", "a checked call without an offer", "a map without an offer"],
+    ("words", "check", "way", "verdict"),
+    [
+        (["1"], [], "offer", "unverified"),
+        (["1"], [QUOTED], "call", "verified"),
+        (["1", "2", "3"], [], "call", "unverified"),
+        (["1"], [], "sure", "agreed"),
+    ],
+    ids=["a call", "a checked call without an offer", "a map without an offer", "a sure call"],
 )
 def test_nothing_that_is_sent_says_that_it_is_a_gold(
-    words: list[str], check: list[Check], way: str
+    words: list[str], check: list[Check], way: str, verdict: str
 ) -> None:
     async def story(mesh: SimMesh) -> None:
         a, b = await start(mesh, ada=[], bob=[TextAgent()])
         if way == "call":
             b.sessions.handle(OFFERS, no_offers)
-        await keep(a, "4", "5", "6")
         graph = shouting(len(words), timeout_ms=45_000, checks=check)
-        job = await a.submit(graph, inputs(*words), LOOK)
+        await believe(a, b)
+        await keep(a, "4", "5", "6")
+        assurance = "economy" if way == "sure" else ""
+        job = await a.submit(graph, inputs(*words), replace(LOOK, assurance=assurance))
         usual = await a.wait(job)
         assert usual.done is not None
         assert usual.done.state == "completed", usual.done
@@ -252,7 +269,7 @@ def test_nothing_that_is_sent_says_that_it_is_a_gold(
         assert len(took[0]) == len(took[1]) == len(words)
         for was_said, now_said in zip(*took, strict=True):
             first, second = shape(was_said, usual), shape(now_said, gold)
-            assert first["verdict"] == ("verified" if check else "unverified")
+            assert first["verdict"] == verdict
             assert {**first, "h": 0} == {**second, "h": 0}
 
     play(story)
@@ -268,6 +285,41 @@ def test_a_gold_that_nothing_like_it_went_before_looks_as_a_plain_task_does() ->
         usual = await a.wait(await a.submit(graph.build(), {}))
         (one,), (other,) = gold.units["shout/0"].attempts, usual.units["shout/0"].attempts
         assert shape(one.award, gold) == shape(other.award, usual)
+
+    play(story)
+
+
+def test_a_task_that_is_to_be_sure_brings_golds_with_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        worker = TextAgent()
+        a, b = await start(mesh, ada=[], bob=[worker])
+        await keep(a, "one", "two")
+        await a.wait(await a.submit(shouting(), inputs("three"), Terms()))
+        assert told(a, "gold.given") == [], "nothing that takes what comes"
+        job = await a.submit(shouting(), inputs("four"), Terms(assurance="economy"))
+        await a.wait(job)
+        await until(lambda: bool(told(a, "gold.passed")), within_s=60)
+        assert [event["agent"] for event in told(a, "gold.passed")] == [agent(b)]
+        rows = await a.broker.jobs()
+        assert {name for name, row in rows if row.gold} == {told(a, "gold.given")[0]["job"]}
+
+    play(story)
+
+
+def test_of_a_map_of_golds_each_is_judged_by_itself() -> None:
+    async def story(mesh: SimMesh) -> None:
+        async def weak(text: str, _: AgentCall) -> AsyncIterator[Chunk | Output]:
+            await trio.lowlevel.checkpoint()
+            yield Output({"text": "?" if text == "5" else text})
+
+        a, b = await start(mesh, ada=[], bob=[TextAgent(weak)])
+        await a.wait(await a.submit(shouting(3), inputs("1", "2", "3")))
+        await until(lambda: a.golds.has_seen(SHOUT))
+        await keep(a, "4", "5", "6")
+        await given(a, b)
+        golds = {str(g.inputs["text"]): g.row for g in await a.golds.kept.rows()}
+        assert {word: row.failed for word, row in golds.items()} == {"4": 0, "5": 1, "6": 0}
+        assert sum(row.given for row in golds.values()) == 3
 
     play(story)
 
