@@ -40,6 +40,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._records._taken": 512,
         "contractor._unwanted": 20_000,
         "directory._exchange._neighbours._told": 4_096,
+        "golds._lending._dresses": 256,
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
         "outbox._ended": 1_000,
         "tallies._open": 4_096,
@@ -55,6 +56,10 @@ HISTORY: Final = frozenset(
         "award",
         "balance",
         "evidence",
+        "gold",
+        "gold_body",
+        "gold_dress",
+        "gold_given",
         "evidence_begun",
         "heard",
         "hearsay_cursor",

@@ -271,6 +271,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "contractor._records._finished": ("award_records", "_REMEMBERED_MAX"),
         "contractor._records._taken": ("award_records", "_REMEMBERED_MAX"),
         "contractor._unwanted": ("contractor", "_UNWANTED_MAX"),
+        "golds._lending._dresses": ("gold_lending", "_DRESSES_MAX"),
         "outbox._ended": ("outbox", "_ENDED_MAX"),
         "tallies._open": ("served", "_OPEN_MAX"),
     }
