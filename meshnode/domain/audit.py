@@ -225,6 +225,9 @@ class Audit:
         if fact.hedge:
             most = hedges_max(self.state)
             _need(self.state.hedges <= most, f"more hedges than {most}")
+        only = self.state.required_plan.only
+        named = not only or f"{fact.peer}/{fact.agent}" in only
+        _need(named, "the award is for another agent than the plan names")
         task = self.state.tasks[unit.subtask]
         self._need_producers(task)
         award = self._read(fact.award, Award, self.segment.writer, fact.peer)

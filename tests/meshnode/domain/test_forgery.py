@@ -456,3 +456,18 @@ def test_a_broker_that_signs_a_lie_is_found_out(
 def test_what_the_forger_leaves_alone_holds(run: Run) -> None:
     events = [decode_event(body) for body in run.events]
     assert verify_provenance(forged(events)).state == "completed"
+
+
+def test_who_the_plan_does_not_name_may_not_be_awarded(run: Run) -> None:
+    awards = [decode_event(body) for body in run.events]
+    named = sorted(
+        {f"{e.data['peer']}/{e.data['agent']}" for e in awards if e.kind == "awarded"}
+    )
+    whole, _ = changed(run, "planned", put(only=named))
+    assert verify_provenance(whole).state == "completed"
+    for missing in named:
+        less, _ = changed(
+            run, "planned", put(only=[n for n in named if n != missing] or ["x/y"])
+        )
+        with pytest.raises(RemoteProtocolError, match="another agent than the plan names"):
+            verify_provenance(less)

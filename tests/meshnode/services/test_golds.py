@@ -14,6 +14,7 @@ import trio
 
 from meshnode.domain.graph_builder import TaskGraph as Graph
 from meshnode.domain.job import JobState
+from meshnode.domain.provenance import verify_provenance
 from meshnode.domain.values import canonical
 from meshnode.errors import InputInvalid, JobEnded, NotFound
 from meshnode.node import Node
@@ -264,6 +265,8 @@ def test_nothing_that_is_sent_says_that_it_is_a_gold(
             assert bool(was.called) == bool(now.called) == (way == "call")
             for peer in was.called:
                 assert shape(was.called[peer], usual) == shape(now.called[peer], gold)
+        export = await (await a.journal(gold.job)).export()
+        assert verify_provenance(export).state == "completed"
         await trio.sleep(5)  # the last halves of receipts are on their way
         took = [await acceptances(b, state) for state in (usual, gold)]
         assert len(took[0]) == len(took[1]) == len(words)
