@@ -12,6 +12,8 @@ import msgspec
 import pytest
 import trio
 
+from meshnode.domain.facts import Elected
+from meshnode.domain.gold_tasks import lent as lendable
 from meshnode.domain.graph_builder import TaskGraph as Graph
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
@@ -59,6 +61,12 @@ async def keep(node: Node, *words: str, capability: str = SHOUT) -> list[str]:
 
 def agent(node: Node) -> str:
     return f"{node.peer}/shout"
+
+
+async def learned(node: Node, of: Node) -> list[str]:
+    """Return what ``node`` has learned of ``of``, sorted."""
+    _, events = await node.reputation.account(SHOUT, agent(of))
+    return sorted(event.kind for event in events)
 
 
 async def given(node: Node, to: Node) -> JobState:
@@ -126,6 +134,7 @@ def test_who_knows_the_answer_passes_and_is_paid() -> None:
         assert state.spent_mc == 2
         standing = a.reputation.standing(SHOUT, agent(b))
         assert (standing.good_mu, standing.up_mu) == (1_000_000, 1_000_000)
+        assert await learned(a, b) == ["gold_passed", "served"]
         assert a.reputation.credibility(SHOUT, agent(b)) > before
         (gold,) = await a.golds.kept.rows()
         assert (gold.name, gold.row.given, gold.row.passed) == (name, 1, 1)
@@ -145,6 +154,7 @@ def test_a_liar_fails_is_not_paid_and_is_believed_less() -> None:
         assert [e["agent"] for e in told(a, "gold.failed")] == [agent(b)]
         standing = a.reputation.standing(SHOUT, agent(b))
         assert (standing.bad_mu, standing.good_mu, standing.owed) == (1_000_000, 0, 3)
+        assert await learned(a, b) == ["gold_failed", "served"]
         assert a.reputation.credibility(SHOUT, agent(b)) < before
         assert a.reputation.book(SHOUT).is_blocked(agent(b))
         # Who was caught knows this one now, and so do those whom it tells.
@@ -359,6 +369,17 @@ def test_a_job_becomes_a_gold_for_others_if_its_owner_lends_it() -> None:
         a, b, c = await start(mesh, ada=[], bob=[first], carl=[second])
         assert await lent(a, known("one"), Terms(lends_golds=True)) == [True]
         assert first.calls == ["one"]
+        ((job, _),) = await a.broker.jobs()
+        state = await a.wait(job)
+        plan = state.required_plan
+        assert len(lendable(state, a.peer)) == 1
+        assert lendable(state, b.peer) == [], "another's"
+        for change in ({"under": b"x" * 32}, {"lends_golds": False}):
+            state.plan = msgspec.structs.replace(plan, **change)
+            assert lendable(state, a.peer) == []
+        state.plan = plan
+        state.elected = Elected(epoch=1, broker=a.peer, charter=b"", certificate=b"")
+        assert lendable(state, a.peer) == [], "its heirs have seen it"
         assert await a.golds.give(SHOUT, agent(b)) == "", "it did that job"
         await given(a, c)
         assert second.calls == ["one"]
