@@ -6,7 +6,7 @@ of the agents, what the answers say and which of them say the same.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -34,6 +34,10 @@ class OnBegin(Protocol):
 
 def _nothing(ranked: Sequence[Candidate], *, alarmed: bool) -> None:
     pass
+
+
+#: Agents that have offers out for a unit, beside as many as it needs.
+_NEAR: Final = 4
 
 
 class Judging:
@@ -83,6 +87,9 @@ class Judging:
             bench = self._bench(state, unit, offered, offered)
             begun = begin(unit.name, bench, checked=bool(task.checks))
             ids = {one.agent_id: one for one in offered}
+            # Whoever is asked beside the first, or instead of it, must have an offer out.
+            near = [ids[agent] for agent in begun.ask[: begun.wanted + _NEAR]]
+            self._market.approach(task.capability, near)
             self.on_begin([ids[agent] for agent in begun.ask], alarmed=bench.alarmed)
             return begun, Learned()
         values = [await self._value(state, unit, attempt) for attempt in answers]

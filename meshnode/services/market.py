@@ -386,17 +386,23 @@ class Market:
 
     def _prepare(self, query: str, found: Sequence[Candidate]) -> set[str]:
         """Search, and fetch offers, for what the next decisions will want; return from whom."""
-        asked: set[str] = set()
         if self._nursery is None:
-            return asked
+            return set()
         now_s = trio.current_time()
         # Who is known and gone says nothing of others who aren't known.
         helpless = all(one.troubled for one in found)
         if helpless and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
             self._searched_s[query] = now_s
             self._nursery.start_soon(self._search, query)
-        now_ms = self._context.clock.now_ms()
-        for candidate in found[:_APPROACHED_MAX]:
+        return self.approach(query, found[:_APPROACHED_MAX])
+
+    def approach(self, query: str, candidates: Sequence[Candidate]) -> set[str]:
+        """Fetch offers of those who have none that holds for long; return from whom."""
+        asked: set[str] = set()
+        if self._nursery is None:
+            return asked
+        now_ms, now_s = self._context.clock.now_ms(), trio.current_time()
+        for candidate in candidates:
             fresh = candidate.offer_expires_ms > now_ms + _RENEW_MS
             asked_s = self._asked_s.get(candidate.peer, -_OFFERS_S)
             if not fresh and not candidate.troubled and now_s >= asked_s + _OFFERS_S:
