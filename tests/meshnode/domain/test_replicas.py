@@ -1,6 +1,6 @@
 """Jobs that compare answers, among random contractors that lie, fail, die and are dear."""
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from meshnode.domain.job import JobState
@@ -12,6 +12,8 @@ THETAS_PPM = (600_000, 900_000, 950_000, 980_000, 999_000)
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(THETAS_PPM))
+@example(778_169, 980_000)  # two that are dear together
+@example(471_816, 900_000)  # one that is slow when the others have settled it
 def test_whatever_becomes_of_the_answers_the_job_ends_and_its_journal_holds(
     seed: int, theta_ppm: int
 ) -> None:

@@ -16,7 +16,7 @@ from meshnode.errors import InputInvalid
 from meshnode.node import Node, Terms
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.job_terms import check_terms
-from protocol.graph import Check
+from protocol.graph import Check, Source, SubTask, TaskGraph
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
@@ -213,13 +213,58 @@ def test_one_that_never_answers_does_not_take_the_job_with_it() -> None:
     play(story)
 
 
+def test_all_who_are_out_when_it_must_do_are_told() -> None:
+    async def story(mesh: SimMesh) -> None:
+        deaf = {name: [TextAgent(never, price_mc=1)] for name in "fg"}
+        agents = {name: [TextAgent()] for name in "bcd"}
+        a, *others = await start(mesh, a=[], **agents, **deaf)
+        await until(lambda: len(a.known()) == 6)
+        await believe(a, others, golds=8)
+        state = await shout(a, "hi", assurance=0.9995, deadline_s=30.0)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done.text
+        tried = state.units["say/0"].attempts
+        ends = [attempt.error.code if attempt.error else "" for attempt in tried]
+        assert sorted(ends) == ["", "", "", "award.superseded", "award.superseded"]
+        await audited(a, state)
+
+    play(story)
+
+
+def calling(name: str, text: Source) -> SubTask:
+    return SubTask(id=name, capability="text.shout", inputs={"text": text}, each=[])
+
+
+def test_what_comes_after_is_not_starved_for_being_sure() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {name: [TextAgent(price_mc=2)] for name in "bcd"}
+        a, *others = await start(mesh, a=[], **agents)
+        await until(lambda: len(a.known()) == 4)
+        await believe(a, others, golds=8)
+        graph = TaskGraph(
+            name="two",
+            subtasks=[
+                calling("say", Source(kind="input", name="words", pointer="/0")),
+                calling("again", Source(kind="task", name="say", pointer="/text")),
+            ],
+            outputs={"said": Source(kind="task", name="again", pointer="/text")},
+        )
+        terms = Terms(assurance="economy", budget_mc=5)
+        state = await a.wait(await a.submit(graph, inputs("hi"), terms))
+        assert state.done is not None
+        assert state.done.state == "completed", state.done.text
+        assert len(state.units["say/0"].attempts) == 1
+
+    play(story)
+
+
 def test_a_check_that_passes_needs_no_other_answer() -> None:
     async def story(mesh: SimMesh) -> None:
         a, *others = await start(mesh, a=[], b=[TextAgent()], c=[TextAgent()])
         await until(lambda: len(a.known()) == 3)
         await believe(a, others, golds=8)
         check = Check(kind="expected", output="/text", value=b'"HI"')
-        job = await a.submit(shouting(checks=[check]), inputs("hi"), Terms(assurance="assured"))
+        job = await a.submit(shouting(checks=[check]), inputs("hi"), Terms(assurance="economy"))
         state = await a.wait(job)
         assert verdicts(state) == ["verified"]
         agent = f"{state.units['say/0'].attempts[0].peer}/shout"
