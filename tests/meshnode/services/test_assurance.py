@@ -250,7 +250,9 @@ def test_what_comes_after_is_not_starved_for_being_sure() -> None:
             outputs={"said": Source(kind="task", name="again", pointer="/text")},
         )
         terms = Terms(assurance="economy", budget_mc=5)
+        began_s = trio.current_time()
         state = await a.wait(await a.submit(graph, inputs("hi"), terms))
+        assert trio.current_time() - began_s < 30, "nobody is waited for who can't be paid"
         assert state.done is not None
         assert state.done.state == "completed", state.done.text
         assert len(state.units["say/0"].attempts) == 1
