@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from meshnode.bench.figures import Figure, Told, commit
+from meshnode.bench.trust_mesh import mesh_figures
 from meshnode.domain.trust.buyers import FIRST_MC
 from simulations.trust import cells, spread
 from simulations.trust.fraud import PRICE_MC, Refusal, play_refusal
@@ -62,6 +63,7 @@ def run(told: Told, *, quick: bool, html: str = "") -> list[Figure]:
         *_refusals(size),
         *_fresh(played),
         *_newcomers(played),
+        *mesh_figures(told, quick=quick),
     ]
     if html:
         lines = [_line(figure) for figure in figures]

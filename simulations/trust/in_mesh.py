@@ -55,14 +55,27 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Count:
-    """Calls of agents, for the tasks of a buyer that are counted."""
+    """Calls of agents, from when all buyers are at the tasks that are counted.
 
-    def __init__(self) -> None:
+    Attributes:
+        calls: So many.
+        at_it: Buyers that are; each waits for the others.
+    """
+
+    def __init__(self, buyers: int) -> None:
         self.calls = 0
-        self.counts = False
+        self.at_it = 0
+        self._buyers = buyers
+        self._all = trio.Event()
 
     def begin(self, _node: str, _key: str) -> None:
-        self.calls += self.counts
+        self.calls += self._all.is_set()
+
+    async def wait_for_all(self) -> None:
+        self.at_it += 1
+        if self.at_it == self._buyers:
+            self._all.set()
+        await self._all.wait()
 
 
 def play_in_mesh(terms: Terms, *, seed: int) -> Tally:
@@ -84,7 +97,7 @@ def play_in_mesh(terms: Terms, *, seed: int) -> Tally:
                 text = f"word {number * 7919 % 10_007} of {buyer}"
                 golds = stage.node(buyer).golds.kept
                 await golds.add(_CAPABILITY, {"text": text}, {"text": text.upper()})
-        count = _Count()
+        count = _Count(terms.buyers)
         stage.book.on_begin.append(count.begin)
         async with trio.open_nursery() as nursery:
             for buyer in buyers:
@@ -122,7 +135,8 @@ async def _buy(
         outputs={"said": Source(kind="task", name="say", pointer="/text")},
     )
     for number in range(terms.tasks):
-        count.counts = count.counts or number >= terms.tasks - terms.counted
+        if number == terms.tasks - terms.counted:
+            await count.wait_for_all()
         text = f"word {rng.randrange(10**9)}"
         job = await node.submit(
             graph, {"text": text}, JobTerms(assurance=terms.assurance, deadline_s=120.0)
