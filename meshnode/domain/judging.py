@@ -45,11 +45,13 @@ def stake(offered: Sequence[Candidate], *, calls: int, theta_ppm: int, out: int)
     (:data:`~meshnode.domain.matching.MS_PER_MC`); so a unit that costs nothing has a worth too.
 
     Args:
-        offered: Who could do it, one at least.
+        offered: Who could do it; where nobody is left, nothing is to be chosen by it.
         calls: Agent calls in it.
         theta_ppm: How sure its answer is to be.
         out: Units of this broker that are out.
     """
+    if not offered:
+        return Job(1, 1, theta_ppm / _MILLION)
     price_mc = round(median(one.price_mc * calls for one in offered))
     time_ms = median(finish_ms(one, calls, {}) for one in offered)
     value_mc = max(1, round(WORTH * (price_mc + time_ms / MS_PER_MC)))

@@ -7,7 +7,8 @@ import pytest
 from typing_extensions import override
 
 from meshnode.domain.facts import Awarded, Delivered, Judged, Planned, Verified, Vote
-from meshnode.domain.judging import ALARM, SPOT, Bench, begin, go_on
+from meshnode.domain.judging import ALARM, SPOT, Bench, begin, go_on, stake
+from meshnode.domain.matching import MS_PER_MC, Candidate
 from meshnode.domain.replicas import ANSWERS_MAX, check_judged, check_replica, judge
 from meshnode.domain.trust.allocation import Bidder, Job
 from meshnode.domain.trust.evidence import Evidence, Standing, fold
@@ -84,6 +85,23 @@ def test_one_that_is_known_well_is_asked_alone_unless_there_is_an_alarm() -> Non
 def test_where_nobody_is_strong_one_is_asked() -> None:
     assert begin("say/0", bench(bidders(0, 0, 1), 0.90), checked=False).wanted == 1
     assert begin("say/0", bench([], 0.90), checked=False) == Judged(unit="say/0", wanted=1)
+
+
+def test_a_unit_is_worth_ten_times_what_it_takes_at_the_middle_of_those_who_offer_it() -> None:
+    def offer(price_mc: int, latency_ms: int) -> Candidate:
+        return Candidate(
+            peer="p", agent="a", capability="c.d@1", price_mc=price_mc, latency_ms=latency_ms,
+            concurrency=1, offer=b"o", alive=True,
+        )  # fmt: skip
+
+    offered = [offer(10, 100), offer(20, 200), offer(90, 900)]
+    job = stake(offered, calls=2, theta_ppm=900_000, out=3)
+    assert (job.replica_mc, job.theta) == (40, 0.9)
+    assert job.value_mc == job.loss_mc == 10 * (40 + 400 / MS_PER_MC)
+    assert job.open_mc == 3 * job.value_mc
+    free = stake([offer(0, 100)], calls=1, theta_ppm=900_000, out=0)
+    assert free.value_mc == 10 * 100 / MS_PER_MC, "time has its worth where money has none"
+    assert stake([], calls=1, theta_ppm=900_000, out=1).theta == 0.9, "they have all gone"
 
 
 # --- what answers are worth ---

@@ -309,6 +309,22 @@ def test_a_broker_that_dies_among_answers_asks_and_pays_nobody_twice() -> None:
     play(story)
 
 
+def test_who_answered_and_is_gone_has_answered() -> None:
+    async def story(mesh: SimMesh) -> None:
+        async def last_words(text: str, _: AgentCall) -> AsyncIterator[Chunk | Output]:
+            await trio.lowlevel.checkpoint()
+            vars(a.market)["candidates"] = lambda _: []
+            yield Output({"text": text.upper()})
+
+        a, *_ = await start(mesh, a=[], b=[TextAgent(last_words)])
+        await until(lambda: len(a.known()) == 2)
+        state = await shout(a, "hi", assurance="economy")
+        assert verdicts(state) == ["unverified"]
+        assert await a.outputs(state.job) == {"said": "HI"}
+
+    play(story)
+
+
 def test_map_items_of_which_one_differs_are_told_apart_by_their_batch() -> None:
     async def sometimes(text: str, _: AgentCall) -> AsyncIterator[Chunk | Output]:
         await trio.lowlevel.checkpoint()
