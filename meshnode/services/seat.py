@@ -84,6 +84,18 @@ class Seat:
         self.changed.set()
         self.changed = trio.Event()
 
+    def known(self, here: Position, held: int) -> int:
+        """Return the newest epoch known to have had the end that another member has.
+
+        Where that is the end that is here, what is known here counts too.  Or one that knows
+        of a later broker would refuse it for ever, having nothing that the other hasn't.
+
+        Args:
+            here: How much of the journal the other has.
+            held: What it says itself; 0 for none.
+        """
+        return max(held, self.held) if self.ended and here == self.here else held
+
     def moved(self, position: Position, *, ended: bool) -> None:
         """Have so much of the journal, with the job's last event or without."""
         self.here = position

@@ -248,7 +248,7 @@ class Seats:
                 await self.admit(chartered)
                 seat = await self.take(ask.charter, chartered)
         here = Position(ask.segment, ask.count)
-        theirs = here.held_by(ask.held)
+        theirs = here.held_by(seat.known(here, ask.held))
         over = seat.over and (here == seat.here or theirs >= seat.position)
         # Whoever asks for a later epoch than the next one may have granted one: what is being
         # shipped as an earlier broker it wouldn't take in.

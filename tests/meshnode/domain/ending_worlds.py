@@ -5,6 +5,9 @@ is left out: any lease may have lapsed, so any member may be elected that enough
 may grant it to, and a broker may go on writing until it grants another.  Whoever doesn't
 hear, crashes or is cut off is one that takes no part in the next steps.
 
+That nobody waits for ever can't be seen in one step.  What is: who has an end is refused a
+later epoch by nobody that has the same one, since what refuses it then never changes.
+
 Bounded are epochs, and what a broker writes: that it was elected, something, and the end.
 """
 
@@ -57,7 +60,13 @@ class Endings:
     """All worlds of so many members and epochs."""
 
     def __init__(
-        self, count: int, *, epochs: int, holds: bool = True, parts: bool = True
+        self,
+        count: int,
+        *,
+        epochs: int,
+        holds: bool = True,
+        parts: bool = True,
+        shares: bool = True,
     ) -> None:
         """Begin.
 
@@ -66,6 +75,7 @@ class Endings:
             epochs: The highest.
             holds: Whether an end counts by the broker that it was had from.
             parts: Whether brokers write more than an end, and ship less than a segment.
+            shares: Whether an asker's end counts by what is known of it where it is asked.
         """
         self._names = tuple("ABCDEFG"[:count])
         self._rules = Rules(Mandate(self._names, 1, 2, 1))
@@ -73,6 +83,7 @@ class Endings:
         self._epochs = epochs
         self._holds = holds
         self._parts = parts
+        self._shares = shares
 
     @override
     def __str__(self) -> str:
@@ -102,12 +113,18 @@ class Endings:
         epoch = 1 + max(member.promised for member in members)
         if epoch > self._epochs:
             return
-        asked = Asked(epoch, self._names[place], 0, self._position(members[place]))
         willing = [
             number
             for number, member in enumerate(members)
-            if number != place and self._grants(number, member, asked)
+            if number != place and self._grants(number, member, epoch, members[place])
         ]
+        if members[place].has_ended and any(
+            number not in willing and member.story == members[place].story
+            for number, member in enumerate(members)
+            if number != place
+        ):
+            # It may have to tell the end to a third one, and the other is over.
+            yield world._replace(broken="who has the same end is refused for ever")
         winner = members[place]._replace(promised=epoch, acts=epoch, heard=epoch)
         if winner.has_ended:
             winner = winner._replace(held=epoch)
@@ -127,7 +144,10 @@ class Endings:
                 after.append(member._replace(promised=epoch, acts=0))
             yield World(tuple(sorted([*others, *after])), world.told, broken)
 
-    def _grants(self, number: int, member: Member, asked: Asked) -> bool:
+    def _grants(self, number: int, member: Member, epoch: int, asker: Member) -> bool:
+        if self._shares and asker.has_ended and asker.story == member.story:
+            asker = asker._replace(held=max(asker.held, member.held))
+        asked = Asked(epoch, self._names[number - 1], 0, self._position(asker))
         promise = Promise(member.promised, "", 0)
         seat = Seat(self._names[number], promise, self._position(member))
         return self._rules.may_grant(seat, asked, now_ms=_LATE_MS)

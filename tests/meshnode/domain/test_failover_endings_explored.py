@@ -24,7 +24,7 @@ AT_NIGHT = [
     [Endings(3, epochs=3), Endings(3, epochs=4, parts=False), *AT_NIGHT],
     ids=str,
 )
-def test_an_end_that_was_told_is_never_lost(walk: Endings) -> None:
+def test_an_end_that_was_told_is_never_lost_nor_refused(walk: Endings) -> None:
     worlds = list(walk.worlds())
     assert [world.broken for world in worlds if world.broken] == []
     assert any(world.told for world in worlds)
@@ -37,3 +37,10 @@ def test_the_walk_finds_an_end_that_counts_by_its_segment_only(count: int) -> No
     broken = next(world for world in walk.worlds() if world.broken)
     assert broken.broken == "an end that was told is lost"
     assert [epoch for epoch, _ in broken.told] == [1, 1]
+
+
+def test_the_walk_finds_a_member_that_refuses_who_has_its_very_end() -> None:
+    walk = Endings(3, epochs=4, shares=False, parts=False)
+    broken = [world for world in walk.worlds() if world.broken]
+    assert {world.broken for world in broken} == {"who has the same end is refused for ever"}
+    assert any(not world.told for world in broken)

@@ -14,7 +14,7 @@ from meshnode.node import Node, Terms
 from meshnode.services import shipping
 from meshnode.services.crash_points import read_crash_point
 from meshnode.services.handovers import Handovers
-from meshnode.services.seats import Seats
+from meshnode.services.seats import Seats, _nobody
 from meshnode.services.sessions import Incoming
 from protocol.charter import Answer
 from protocol.codec import encode
@@ -119,9 +119,9 @@ def test_an_end_that_no_majority_has_is_not_told_by_who_lost_the_job() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("dies", ["a", "c"])
+@pytest.mark.parametrize(("dies", "seed"), [("a", 1), ("a", 8), ("c", 1)])
 def test_an_end_that_two_of_five_have_is_not_told(
-    dies: str, monkeypatch: pytest.MonkeyPatch
+    dies: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shipping, "_TIMEOUT_S", 2.0)
 
@@ -158,7 +158,7 @@ def test_an_end_that_two_of_five_have_is_not_told(
             lambda: all(seat_of(mesh, n).over for n in ("a", "d", "e", "f")), within_s=60
         )
 
-    play(story)
+    play(story, seed=seed)
 
 
 def test_an_end_outlives_a_fork_that_nobody_else_has() -> None:
@@ -214,6 +214,27 @@ def test_whoever_is_left_of_five_that_know_the_end_tells_it() -> None:
         await mesh.restart("c")
         await until(lambda: seat_of(mesh, "c").over, within_s=100)
         assert seat_of(mesh, "c").ended
+
+    play(story)
+
+
+def test_who_is_over_grants_to_who_has_the_same_end_and_knows_less_of_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        owner, job = await begun(mesh)
+        await completes(owner, job)
+        await until(lambda: all(seat_of(mesh, name).over for name in ("a", "c", "d")))
+        # One wins a later epoch with the end, and has heard that all is over.
+        seats, knows = mesh.node("d").successions._seats, seat_of(mesh, "d")
+        seats.won = _nobody
+        seats._reopen(knows)
+        await until(lambda: knows.newest == (2, mesh.peer("d")), within_s=60)
+        await seats.end(knows)
+        mesh.crash("a")
+        asks = seat_of(mesh, "c")
+        assert asks.here == knows.here
+        assert asks.position < knows.position
+        mesh.node("c").successions._seats._reopen(asks)
+        await until(lambda: asks.over and knows.newest == (3, mesh.peer("c")), within_s=60)
 
     play(story)
 
