@@ -303,17 +303,14 @@ class Standbys:
             return False
         place = self._place(copy, ship)
         there = self._there(copy, place, ship)
+        if self._is_here(copy, place, ship):
+            copy.staged = (b"", [])
+            if _ends(ship.head):  # from its first event on, maybe: its broker can't know
+                await self._hold(seat, won)
+            return False  # all of it is here
         if place is None or ship.first != len(there):
             copy.staged = (b"", [])
             return False  # the answer says what is here
-        if (
-            not ship.events
-            and place < len(copy.shared)
-            and ship.head == copy.shared[place].head
-        ):
-            if _ends(ship.head):
-                await self._hold(seat, won)
-            return False  # all of it is here
         if copy.size + sum(map(len, ship.events)) > _JOURNAL_BYTES_MAX:
             raise Busy("the room for one job's journal")
         await self._artifacts.fetch(seat, ship)
@@ -352,6 +349,11 @@ class Standbys:
             if digest(segment.head) == parent:
                 return number + 1
         return None
+
+    def _is_here(self, copy: _Copy, place: int | None, ship: Ship) -> bool:
+        """Tell whether all that ``ship``'s head signs is on the disk."""
+        known = copy.shared[place : place + 1] if place is not None else []
+        return bool(ship.head) and [one.head for one in known] == [ship.head]
 
     def _there(self, copy: _Copy, place: int | None, ship: Ship) -> list[bytes]:
         """Return the events of the segment that are here, signed or not."""

@@ -235,6 +235,7 @@ def test_who_is_over_grants_to_who_has_the_same_end_and_knows_less_of_it() -> No
         assert asks.position < knows.position
         mesh.node("c").successions._seats._reopen(asks)
         await until(lambda: asks.over and knows.newest == (3, mesh.peer("c")), within_s=60)
+        await until(lambda: knows.held == 3)
 
     play(story)
 
