@@ -36,7 +36,7 @@ from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
 from meshnode.services.gold_probes import open_golds
 from meshnode.services.gold_store import Gold
-from meshnode.services.gossip import open_gossip
+from meshnode.services.gossip import Gossip, open_gossip
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
@@ -130,13 +130,7 @@ class Node:
         self.mailroom = self._mailroom(context)
         self.inbox, self.outbox, self.depositing, self.collecting, self.mailbox = self.mailroom
         self.contractor = self._contractor(context)
-        self.gossip = open_gossip(
-            context,
-            sessions=self.sessions,
-            door=self.door,
-            members=self.members,
-            contractor=self.contractor,
-        )
+        self.gossip = self._gossip(context)
         self.reputation = self.gossip.reputation
         self.ordering = open_ordering(
             context,
@@ -165,13 +159,7 @@ class Node:
         self.receipts.proof = self.successions.proof
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
-        self.golds = open_golds(
-            context,
-            broker=self.broker,
-            market=self.market,
-            reputation=self.reputation,
-            artifacts=self.artifacts,
-        )
+        self.golds = open_golds(context, self.broker, self._around())
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 
@@ -243,9 +231,21 @@ class Node:
             capabilities=self.host.capabilities,
         )
 
+    def _gossip(self, context: Context) -> Gossip:
+        return open_gossip(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            members=self.members,
+            contractor=self.contractor,
+        )
+
     def _broker(self, context: Context) -> Broker:
         use_letters(self.ordering, market=self.market, receipts=self.receipts)
-        around = Surroundings(
+        return open_broker(context, self._around())
+
+    def _around(self) -> Surroundings:
+        return Surroundings(
             sessions=self.sessions,
             market=self.market,
             orders=self.ordering.orders,
@@ -258,7 +258,6 @@ class Node:
             sandbox=self._ports.sandbox,
             embedder=self._ports.embedder,
         )
-        return open_broker(context, around)
 
     def _settlements(self, context: Context) -> Settlements:
         return Settlements(

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
+from meshnode.domain.plan_parts import Again, GoldPlan
 from meshnode.domain.wording import Blame
 from protocol.errors import Malformed
 from protocol.journal import Event
@@ -42,36 +43,6 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
 
     artifact: bytes
     size: int
-
-
-class Again(msgspec.Struct, frozen=True, kw_only=True):
-    """A sub-task that another job had begun with the same inputs, and this one does again.
-
-    It is cut in the same way, so that each item keeps its idempotency key.
-
-    Attributes:
-        job: Whose keys its items have.
-        sizes: Items of each batch; one batch of -1 is a single call.
-    """
-
-    job: str
-    sizes: list[int]
-
-
-class GoldPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the plan of a gold task knows, and what is said so that it looks like another.
-
-    Attributes:
-        expected: The right outputs of its sub-task's calls, as RFC 8785 JSON.
-        numbered: Its awards have numbers of replicas, as where answers are compared.
-        verdict: Of a right answer, where no check of the graph has one.
-        check: What is said to be behind that.
-    """
-
-    expected: list[bytes]
-    numbered: bool = False
-    verdict: Verdict = "unverified"
-    check: str = ""
 
 
 class Planned(Fact, frozen=True, kw_only=True):

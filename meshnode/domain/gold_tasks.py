@@ -18,8 +18,8 @@ from typing import Final, Literal
 import msgspec
 
 from meshnode.domain.attempts import is_no_show
-from meshnode.domain.facts import GoldPlan
 from meshnode.domain.job import JobState
+from meshnode.domain.plan_parts import GoldPlan
 from meshnode.domain.verification import Finding
 from protocol.graph import Check, Likeness, Source, SubTask, TaskGraph
 from protocol.keys import digest

@@ -11,8 +11,8 @@ from typing import cast
 
 import msgspec
 
-from meshnode.domain.facts import Again
 from meshnode.domain.job import JobState
+from meshnode.domain.plan_parts import Again
 from meshnode.domain.units import SINGLE
 from meshnode.domain.values import pick
 from meshnode.ports import JsonValue

@@ -14,8 +14,8 @@ from meshnode.domain.matching import Candidate
 from meshnode.domain.trust.credibility import known_units
 from meshnode.domain.trust.golds import must_clear
 from meshnode.errors import StoreError
-from meshnode.services.artifacts import Artifacts
 from meshnode.services.broker import Broker
+from meshnode.services.brokering import Surroundings
 from meshnode.services.context import Context
 from meshnode.services.gold_lending import GoldLending
 from meshnode.services.gold_store import MAPPED_MAX, GoldStore
@@ -102,16 +102,10 @@ class GoldProbes:
         return sum(row.cost_mc for _, row in given if row.unasked and row.at_ms > since_ms)
 
 
-def open_golds(
-    context: Context,
-    *,
-    broker: Broker,
-    market: Market,
-    reputation: Reputation,
-    artifacts: Artifacts,
-) -> Golds:
+def open_golds(context: Context, broker: Broker, around: Surroundings) -> Golds:
     """Return a node's golds; its broker tells when tasks begin, and what becomes of jobs."""
-    lending = GoldLending(context, kept=GoldStore(context), artifacts=artifacts)
+    market, reputation = around.market, around.reputation
+    lending = GoldLending(context, kept=GoldStore(context), artifacts=around.artifacts)
     broker.on_end = lending.ended
     golds = Golds(context, broker=broker, market=market, reputation=reputation, lending=lending)
     probes = GoldProbes(context, golds=golds, market=market, reputation=reputation)

@@ -16,10 +16,10 @@ from typing import Final
 import trio
 from msgspec.structs import replace
 
-from meshnode.domain.facts import GoldPlan
 from meshnode.domain.gold_tasks import Dress, answered, each_of, gold_graph
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
+from meshnode.domain.plan_parts import GoldPlan
 from meshnode.domain.trust.golds import golds_due
 from meshnode.errors import GraphError, InputInvalid, MeshError, StoreError
 from meshnode.ports import Delete, JsonValue, Put, Write

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from meshnode.domain.facts import Again, GoldPlan, InputRef, Planned
+from meshnode.domain.facts import InputRef, Planned
+from meshnode.domain.plan_parts import Again, GoldPlan
 from meshnode.domain.trust.acceptance import theta_of
 from meshnode.errors import InputInvalid
 from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import trio
 
-from meshnode.domain.facts import Again
 from meshnode.domain.job import JobState
+from meshnode.domain.plan_parts import Again
 from meshnode.domain.resuming import begun, drawn_from, finished_outputs, joined, remainder
 from meshnode.domain.values import parse
 from meshnode.errors import ArtifactError

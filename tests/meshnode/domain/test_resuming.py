@@ -6,8 +6,9 @@ import msgspec
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from meshnode.domain.facts import Again, Cancelled
+from meshnode.domain.facts import Cancelled
 from meshnode.domain.graphs import check_inputs, check_shape
+from meshnode.domain.plan_parts import Again
 from meshnode.domain.resuming import begun, joined, remainder
 from meshnode.domain.units import SINGLE
 from meshnode.ports import JsonValue

@@ -1,4 +1,7 @@
-"""Golds that nobody waits for: at the owner's pace, within his budget, to whoever needs it."""
+"""Golds that nobody waits for: at the owner's pace, within his budget, to whoever needs it.
+
+In virtual time (a MockClock's).
+"""
 
 from functools import partial
 
