@@ -108,6 +108,7 @@ class Node:
             input_bytes_max=config.host.input_bytes_max,
             run_s_max=config.host.run_s_max,
             emit=emit,
+            now_ms=ports.clock.now_ms,
         )
         self.sessions = self._sessions()
         self.joining = Joining(
@@ -146,7 +147,9 @@ class Node:
             host=self.host,
             blocked=self.reputation.is_blocked,
         )
-        self.planner = Planner(self.directory, embedder=ports.embedder, emit=emit)
+        self.planner = Planner(
+            self.directory, embedder=ports.embedder, emit=emit, clock=ports.clock
+        )
         self.receipts = Receipts(context, sessions=self.sessions)
         self.successions = open_successions(
             context,

@@ -297,10 +297,12 @@ class Measures:
         latency_ms: Median of one call, milliseconds.
         tokens_per_s: How fast a model writes one answer; 0 for what writes no tokens.
         context_tokens: What a model can hold; 0 where that isn't known.
+        at_ms: When, Unix time; 0 says as it is hosted.
     """
 
     samples: int = 0
     latency_ms: int = 0
+    at_ms: int = 0
     tokens_per_s: int = 0
     context_tokens: int = 0
 

@@ -35,10 +35,10 @@ from meshnode.domain.graph_builder import Place, TaskGraph
 from meshnode.domain.plan_graphs import FILES
 from meshnode.errors import CannotPlan, ConfigError, InputInvalid, JobFailed, MeshError
 from meshnode.gateway.api_views import (
-    agent_view,
     event_view,
     explanation_view,
     job_view,
+    known_agents,
     plan_view,
 )
 from meshnode.node import JobJournal, Plan, Terms
@@ -472,14 +472,7 @@ class Node:
         return found
 
     def _known(self, wanted: CapabilityName) -> list[dict[str, JsonValue]]:
-        core = self._core
-        alive = {core.peer, *core.sessions.connected()}
-        return [
-            agent_view(record, capability, alive=record.peer in alive)
-            for record in core.known()
-            for capability in record.capabilities
-            if not wanted.path or wanted.covers(CapabilityName.parse(capability.name))
-        ]
+        return known_agents(self._core, wanted)
 
 
 async def _read(path: str | PathLike[str] | None) -> NodeConfig:

@@ -39,6 +39,7 @@ EXAMPLES_MAX: Final = 4
 EXAMPLE_SIZE_MAX: Final = 2 * 1024
 ADDRESSES_MAX: Final = 16
 ADDRESS_SIZE_MAX: Final = 256
+CLAIM_LIFETIME_MS: Final = 7 * 24 * 3_600_000  # from when it was measured
 
 # task graphs (40-graphs.md)
 SUBTASKS_MAX: Final = 200

@@ -87,12 +87,17 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """Performance that the node measured itself; a claim that brokers spot-check.
 
+    It counts for a week from ``at_ms`` on (:meth:`holds`), by the reader's clock: who claims
+    it doesn't say for how long.
+
     Attributes:
         samples: Calls measured; 0 means that nothing is claimed.
         latency_ms: Median of one call, milliseconds.
-        at_ms: When, Unix time.
+        at_ms: When the newest of them was, Unix time; 0 means that nothing is claimed.
         tokens_per_s: How fast a model writes one answer; 0 for what writes no tokens.
         context_tokens: What a model can hold; 0 where that isn't known.
+        tried: Of the capability's examples, how many were run.
+        right: How many of those came out as they say.
     """
 
     samples: Count = 0
@@ -100,6 +105,16 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: Count = 0
     tokens_per_s: Count = 0
     context_tokens: Count = 0
+    tried: Count = 0
+    right: Count = 0
+
+    def holds(self, *, now_ms: int) -> bool:
+        """Tell whether anything is claimed that counts now: no future, and no lapsed one."""
+        return (
+            self.samples > 0
+            and 0 < self.at_ms <= now_ms + limits.SKEW_MS_MAX
+            and now_ms < self.at_ms + limits.CLAIM_LIFETIME_MS
+        )
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +276,11 @@ def _check_capability(capability: Capability) -> None:
     _need(
         min(call.concurrency, call.timeout_ms, call.input_bytes, call.output_bytes) > 0,
         f"{where}: a limit is not positive",
+    )
+    measured = capability.measured
+    _need(
+        measured.right <= measured.tried <= limits.EXAMPLES_MAX,
+        f"{where}: more examples came out right than there are",
     )
 
 

@@ -41,6 +41,8 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._unwanted": 20_000,
         "directory._exchange._neighbours._told": 4_096,
         "golds._lending._dresses": 256,
+        "market._watching._runs": 512,
+        "market._watching._seen": 512,
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
         "outbox._ended": 1_000,
         "tallies._open": 4_096,
@@ -82,6 +84,7 @@ HISTORY: Final = frozenset(
         "served",
         "settlement",
         "testimony",
+        "watched",
     }
 )
 

@@ -228,9 +228,8 @@ class _Refusal:
 class Boaster(Conduct, frozen=True, kw_only=True):
     """Offers and proposes to be quick, whatever it has measured: an overclaimer's host.
 
-    It gains the work that goes to the quick, for as long as its word is all that counts.  A
-    broker should go by how long that contractor took for it before.  Today it does not: it
-    believes each new offer.
+    It gains the work that goes to the quick, for as long as its word is all that counts: a
+    broker that had a few results of it goes by how long those took.
 
     Attributes:
         latency_ms: What it says that a call takes.

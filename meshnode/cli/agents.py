@@ -116,3 +116,11 @@ def _print(listed: list[dict[str, Any]]) -> None:
     titles = [*(["near"] if scored else []), "capability", "agent", "node", "alive"]
     titles += ["mc", "ms", "what it does"]
     console().print(table(titles, rows, right="near mc ms"))
+    for row in listed:
+        if row.get("seen", {}).get("text"):
+            console().print(seen_line(row["name"], row["peer"], row["seen"]), markup=False)
+
+
+def seen_line(agent: str, peer: str, seen: dict[str, Any]) -> str:
+    """Return what was seen of an agent beside what it claims, as a line."""
+    return f"{plain(agent, size_max=64)} at {short(peer)} {plain(seen['text'])}"

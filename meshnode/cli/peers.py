@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from meshnode.cli.agents import seen_line
 from meshnode.cli.asking import Where, answer_of
 from meshnode.cli.options import Home, Json, TokenFile, Url
 from meshnode.cli.printing import console, plain, say_json, short, table
@@ -31,6 +32,9 @@ def peers(
         out.print(table(titles, rows, right="rtt ms offers"))
     else:
         out.print("no peers")
+    for peer in told["peers"]:
+        for claim in peer.get("claims", []):
+            out.print(seen_line(claim["agent"], peer["peer"], claim), markup=False)
     by = f", invited by {short(told['inviter'])}" if told["inviter"] else ""
     mesh = f"member of the mesh of {short(told['founder'])}" if by else "founder of its mesh"
     out.print(f"this node: {mesh}{by}", markup=False)

@@ -103,9 +103,12 @@ def openai(
     if not no_measure:
         import msgspec
 
+        from meshnode.adapters.system import SystemClock
+
         found = _measured(file)
         file = msgspec.structs.replace(
             file,
+            measured_at_ms=SystemClock().now_ms(),
             measured_calls=found.calls,
             latency_ms=found.latency_ms,
             tokens_per_s=found.tokens_per_s,

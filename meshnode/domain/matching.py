@@ -37,6 +37,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         capability: The agent's full capability name.
         price_mc: For one call.
         latency_ms: Expected for one call; 0 when unknown.
+        watched: That is what was seen of it, and not what it says of itself.
         concurrency: Calls that it runs at once.
         offer: Envelope of a standing offer for this broker, or empty.
         offer_expires_ms: Until when the offer stands, by this node's clock.
@@ -63,6 +64,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     probe: bool = False
     asked: bool = False
     queue_ms: int = 0
+    watched: bool = False
 
     agent_id: str = ""
 
@@ -98,17 +100,19 @@ def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Ca
     Args:
         proposal: Its answer to a call; it counts in whatever it has to do before.
         calls: Agent calls in the unit.
-        offered: What was known of agents before: that one failed lately is nothing that it
-            would propose.
+        offered: What was known of agents before: that one failed lately, or that it is slow,
+            is nothing that it would propose.
     """
     agent = (proposal.peer, proposal.agent)
     seen = next((one for one in offered if (one.peer, one.agent) == agent), None)
+    slow_ms = seen.latency_ms if seen is not None and seen.watched else 0
     return Candidate(
         peer=proposal.peer,
         agent=proposal.agent,
         capability=proposal.capability,
         price_mc=proposal.price_mc,
-        latency_ms=max(1, proposal.eta_ms // calls),
+        latency_ms=max(1, proposal.eta_ms // calls, slow_ms),
+        watched=slow_ms > 0,
         concurrency=FAN_OUT_MAX,
         offer=proposal.proposal,
         alive=True,

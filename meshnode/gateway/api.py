@@ -68,9 +68,9 @@ from meshnode.gateway.api_streams import (
     telemetry_lines,
 )
 from meshnode.gateway.api_views import (
-    agent_view,
     explanation_view,
     job_view,
+    known_agents,
     plan_view,
     program_version,
 )
@@ -165,28 +165,18 @@ class _Api:
         if near := query.get("near", ""):
             return _answer({"agents": await self._nearest(near, wanted)})
         if not wanted and not probe:
-            told = [*self._agents(CapabilityName(""))]
+            told = [*known_agents(node, CapabilityName(""))]
             return _answer({"agents": [*told], "advice": node.advice.text()})
         name = _capability(wanted)
-        found = self._agents(name)
+        found = known_agents(node, name)
         if wanted and (probe or not found):
             await node.directory.search(wanted, timeout_s=SEARCH_S)
-            found = self._agents(name)
+            found = known_agents(node, name)
         if probe:
             answering = await node.reach(str(agent["peer"]) for agent in found)
-            found = [agent for agent in self._agents(name) if agent["peer"] in answering]
+            found = [agent for agent in known_agents(node, name) if agent["peer"] in answering]
         nearest: list[JsonValue] = [] if found else [*node.market.nearest(wanted)]
         return _answer({"agents": [*found], "nearest": nearest, "advice": node.advice.text()})
-
-    def _agents(self, query: CapabilityName) -> list[dict[str, JsonValue]]:
-        node = self._node
-        alive = {node.peer, *node.sessions.connected()}
-        return [
-            agent_view(record, capability, alive=record.peer in alive)
-            for record in node.known()
-            for capability in record.capabilities
-            if not query.path or query.covers(CapabilityName.parse(capability.name))
-        ]
 
     async def reload(self, request: Request) -> Response:
         """Host what the files in the home say now, and nothing else of the home."""
@@ -210,7 +200,7 @@ class _Api:
         query = _capability(wanted)
         found: list[JsonValue] = []
         for name, score in await self._node.planner.near(words):
-            agents = self._agents(CapabilityName.parse(name))
+            agents = known_agents(self._node, CapabilityName.parse(name))
             if not query.path or query.covers(CapabilityName.parse(name)):
                 found += [{**agent, "near": score} for agent in agents]
         return found

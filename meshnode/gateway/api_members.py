@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
 from meshnode.gateway.api_requests import read_new_invite, read_query
+from meshnode.gateway.api_views import watched_view
 from meshnode.node import InviteRow, Node, is_local
 from meshnode.ports import JsonValue, WallClock
 
@@ -126,6 +127,11 @@ class _Members:
                     "round_trip_ms": node.sessions.round_trip_ms(peer) if up else None,
                     "clock_ms": node.sessions.offset_ms(peer) if up else None,
                     "capabilities": len(offers),
+                    "claims": [
+                        {"agent": offer.agent, **watched_view(seen)}
+                        for offer in offers
+                        if (seen := node.market.watched(peer, offer)).n
+                    ],
                 }
             )
         lineage = node.members.lineage

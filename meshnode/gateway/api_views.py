@@ -21,11 +21,12 @@ from meshnode.domain.job import JobState
 from meshnode.domain.unit_states import UnitState
 from meshnode.domain.units import Unit
 from meshnode.domain.values import parse
-from meshnode.node import Happening, Plan
+from meshnode.domain.watching import Watched, told
+from meshnode.node import Happening, Node, Plan
 from meshnode.ports import JsonValue
 from protocol.graph import decode_graph
 from protocol.journal import Event
-from protocol.records import Capability, NodeRecord
+from protocol.records import Capability, CapabilityName, Measured, NodeRecord
 from protocol.signing import peek
 
 View = dict[str, JsonValue]
@@ -77,8 +78,28 @@ def program_version() -> str:
 # --- agents -----------------------------------------------------------------------
 
 
-def agent_view(record: NodeRecord, capability: Capability, *, alive: bool) -> View:
-    """Return what is known of one agent: its record's word, and whether it is there."""
+def known_agents(node: Node, query: CapabilityName) -> list[View]:
+    """Return the agents that ``node`` knows to offer ``query``; all if it names nothing."""
+    alive = {node.peer, *node.sessions.connected()}
+    return [
+        agent_view(
+            record,
+            capability,
+            node.market.watched(record.peer, capability),
+            alive=record.peer in alive,
+            now_ms=node.clock.now_ms(),
+        )
+        for record in node.known()
+        for capability in record.capabilities
+        if not query.path or query.covers(CapabilityName.parse(capability.name))
+    ]
+
+
+def agent_view(
+    record: NodeRecord, capability: Capability, seen: Watched, *, alive: bool, now_ms: int
+) -> View:
+    """Return what is known of one agent: its record's word, what was seen, if it is there."""
+    claim = capability.measured if capability.measured.holds(now_ms=now_ms) else Measured()
     return {
         "agent": f"{record.peer}/{capability.agent}",
         "peer": record.peer,
@@ -95,11 +116,27 @@ def agent_view(record: NodeRecord, capability: Capability, *, alive: bool) -> Vi
             for sample in capability.examples
         ],
         "alive": alive,
-        "latency_ms": capability.measured.latency_ms,
-        "samples": capability.measured.samples,
-        "tokens_per_s": capability.measured.tokens_per_s,
-        "context_tokens": capability.measured.context_tokens,
+        "latency_ms": claim.latency_ms,
+        "samples": claim.samples,
+        "tokens_per_s": claim.tokens_per_s,
+        "context_tokens": claim.context_tokens,
+        "measured_ms": claim.at_ms,
+        "examples_tried": claim.tried,
+        "examples_right": claim.right,
+        "seen": watched_view(seen),
         "concurrency": capability.limits.concurrency,
+    }
+
+
+def watched_view(seen: Watched) -> View:
+    """Return how long an agent took for this node, beside what it claims."""
+    return {
+        "n": seen.n,
+        "latency_ms": seen.seen_ms,
+        "run_ms": seen.said_ms,
+        "claimed_ms": seen.claimed_ms,
+        "overclaims": seen.overclaims,
+        "text": told(seen),
     }
 
 

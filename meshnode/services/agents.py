@@ -23,6 +23,7 @@ from meshnode.errors import (
     OutputInvalid,
 )
 from meshnode.ports import Agent, AgentCall, AgentSpec, Emit, JsonValue, Output
+from protocol.limits import CLAIM_LIFETIME_MS
 from protocol.records import CallLimits, Capability, CapabilityName, Measured, Sample
 
 #: An agent that was told to stop and hasn't after this long is reported, seconds.
@@ -48,6 +49,9 @@ class _Hosted:
     waiting: int = 0
     calls: int = 0
     latency_ms: float = 0.0
+    at_ms: int = 0  # of the newest call that was measured
+    tried: int = 0
+    right: int = 0
 
     def __post_init__(self) -> None:
         """Begin with what was measured before; the agent's own calls wear it away."""
@@ -69,6 +73,7 @@ class AgentHost:
         emit: Telemetry.
         input_bytes_max: Largest input of one call, whatever an agent says.
         run_s_max: Longest run of one call, whatever an agent says.
+        now_ms: Unix time, for when something was measured.
 
     Raises:
         InputInvalid: Two agents share a name, or a schema or capability name is unusable.
@@ -82,8 +87,10 @@ class AgentHost:
         emit: Emit,
         input_bytes_max: int = 2**63,
         run_s_max: float = math.inf,
+        now_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._emit = emit
+        self._now_ms = now_ms
         self._input_bytes_max = input_bytes_max
         self._run_s_max = run_s_max
         self._total = trio.CapacityLimiter(calls_max)
@@ -114,6 +121,8 @@ class AgentHost:
         )
         check_schema(hosted.input_schema, where=f"agent {spec.name!r}, input schema")
         check_schema(hosted.output_schema, where=f"agent {spec.name!r}, output schema")
+        if hosted.calls:
+            hosted.at_ms = spec.measures.at_ms or self._now_ms()
         self._hosted[spec.name] = hosted
 
     async def remove(self, name: str) -> None:
@@ -140,8 +149,10 @@ class AgentHost:
         return self._find(name).output_schema
 
     def latency_ms(self, name: str) -> int:
-        """Return the running mean of one call; 0 if none was ever measured."""
-        return int(self._find(name).latency_ms)
+        """Return the running mean of one call; 0 if none was measured lately."""
+        hosted = self._find(name)
+        lapsed = self._now_ms() >= hosted.at_ms + CLAIM_LIFETIME_MS
+        return 0 if lapsed else int(hosted.latency_ms)
 
     def free(self, name: str) -> int:
         """Return how many calls could start at once."""
@@ -175,8 +186,11 @@ class AgentHost:
             measured=Measured(
                 samples=hosted.calls,
                 latency_ms=int(hosted.latency_ms),
+                at_ms=hosted.at_ms,
                 tokens_per_s=spec.measures.tokens_per_s,
                 context_tokens=spec.measures.context_tokens,
+                tried=hosted.tried,
+                right=hosted.right,
             ),
             model_family=spec.model_family,
             deterministic=spec.deterministic,
@@ -251,6 +265,7 @@ class AgentHost:
         self._check_output(hosted, output)
         elapsed_ms = (trio.current_time() - begun_s) * 1000
         hosted.calls += 1
+        hosted.at_ms = self._now_ms()
         weight = _NEWEST if hosted.calls > 1 else 1.0
         hosted.latency_ms += weight * (elapsed_ms - hosted.latency_ms)
         return output

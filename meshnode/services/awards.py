@@ -353,7 +353,7 @@ class Awards:
         run_ms = result.metering.run_ms
         if sent_s is not None:
             self._market.finished(
-                f"{attempt.peer}/{attempt.agent}", sent_s=sent_s, run_ms=run_ms, ahead=ahead
+                award, sent_s=sent_s, run_ms=run_ms, ahead=ahead, calls=unit.calls
             )
         return Delivered(
             unit=unit.name,

@@ -20,15 +20,17 @@ from meshnode.domain.ledger import CREDIT
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.queues import Queues
 from meshnode.domain.step_kinds import View
+from meshnode.domain.watching import Run, Watched, per_call
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
 from meshnode.services.sessions import Sessions
+from meshnode.services.watching import Watching
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.limits import CAPABILITIES_MAX
-from protocol.messages import Refuse, StandingOffer, read_message
+from protocol.messages import Award, Refuse, StandingOffer, read_message
 from protocol.records import Capability, NodeRecord
 from protocol.timely import check_timely
 
@@ -109,6 +111,7 @@ class Market:
         self._host = host
         self._queues = Queues()
         self._paces = Paces()
+        self._watching = Watching(context)
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
@@ -131,7 +134,7 @@ class Market:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._since_ms = self._context.clock.now_ms()
-            await trio.sleep_forever()
+            await self._watching.run()
 
     # --- the view ---
 
@@ -231,14 +234,14 @@ class Market:
         offer = self._offers.get((peer, capability.agent))
         if offer is not None and offer.expires_ms <= now_ms:
             offer = None
-        latency_ms = offer.offer.latency_ms if offer else capability.measured.latency_ms
+        seen_ms = self._watching.expected_ms(f"{peer}/{capability.agent}")
         circuit = self._circuits.state(peer, now_s=now_s)
         return Candidate(
             peer=peer,
             agent=capability.agent,
             capability=capability.name,
             price_mc=offer.offer.price_mc if offer else capability.price_mc,
-            latency_ms=latency_ms,
+            latency_ms=seen_ms or _claimed_ms(capability, offer, now_ms),
             concurrency=capability.limits.concurrency,
             offer=offer.envelope if offer else b"",
             offer_expires_ms=offer.expires_ms if offer else 0,
@@ -248,7 +251,14 @@ class Market:
             probe=circuit is CircuitState.HALF_OPEN,
             asked=now_s < self._asking_s.get(peer, 0.0),
             queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),
+            watched=seen_ms > 0,
         )
+
+    def watched(self, peer: str, capability: Capability) -> Watched:
+        """Return how long an agent took for this broker, beside what it claims now."""
+        offer, now_ms = self._offers.get((peer, capability.agent)), self._context.clock.now_ms()
+        claimed_ms = _claimed_ms(capability, offer, now_ms)
+        return self._watching.of(f"{peer}/{capability.agent}", claimed_ms)
 
     # --- load and trouble ---
 
@@ -339,23 +349,40 @@ class Market:
         del self._barred[record.peer]
         return None
 
-    def finished(self, agent: str, *, sent_s: float, run_ms: int, ahead: int) -> None:
-        """Learn from a result how long work waits at an agent behind that of others.
+    def finished(
+        self, award: Award, *, sent_s: float, run_ms: int, ahead: int, calls: int
+    ) -> None:
+        """Learn from a result how long its agent takes, and how long work waits there.
 
         Args:
-            agent: Its id.
+            award: What was done.
             sent_s: When it was awarded, on Trio's clock.
-            run_ms: How long the run took.
+            run_ms: How long the run took, as its contractor says.
             ahead: Units of this broker that were there before it.
+            calls: Of the award.
         """
         now_s = trio.current_time()
+        peer, agent = award.h.audience, f"{award.h.audience}/{award.agent}"
+        took_ms = round((now_s - sent_s) * 1000)
         self._queues.saw(
-            agent,
-            took_ms=round((now_s - sent_s) * 1000),
-            run_ms=run_ms,
-            ahead_ms=ahead * run_ms,
-            now_s=now_s,
+            agent, took_ms=took_ms, run_ms=run_ms, ahead_ms=ahead * run_ms, now_s=now_s
         )
+        offered = self.capability(peer, award.agent, award.capability)
+        if offered is None:  # it offers that no more
+            return
+        now_ms = self._context.clock.now_ms()
+        at_once = offered.limits.concurrency
+        run = Run(
+            # Its own word at least: part of what was ahead may have been done by then.
+            took_ms=per_call(
+                max(run_ms, took_ms - ahead * run_ms), calls=calls, at_once=at_once
+            ),
+            run_ms=per_call(run_ms, calls=calls, at_once=at_once),
+            trip_ms=self._sessions.round_trip_ms(peer) or 0,
+            at_ms=now_ms,
+        )
+        offer = self._offers.get((peer, award.agent))
+        self._watching.saw(agent, run, _claimed_ms(offered, offer, now_ms))
 
     def was_up_at(self, at_ms: int) -> bool:
         """Tell whether this life of the node made what it did at that Unix time."""
@@ -457,3 +484,10 @@ class Market:
             raise TooLarge(held + 1, CAPABILITIES_MAX)
         expires_ms = offer.h.expires_ms - offset_ms
         self._offers[peer, offer.agent] = _Offer(envelope, offer, expires_ms)
+
+
+def _claimed_ms(capability: Capability, offer: _Offer | None, now_ms: int) -> int:
+    """Return how long a call takes by what its node says; 0 if it says nothing that counts."""
+    if offer is not None:
+        return offer.offer.latency_ms
+    return capability.measured.latency_ms if capability.measured.holds(now_ms=now_ms) else 0

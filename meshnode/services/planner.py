@@ -12,7 +12,7 @@ from meshnode.domain.planning import Offer, Outline, outline, texts_of, word_vec
 from meshnode.domain.planning_examples import example_words
 from meshnode.domain.values import fingerprint, parse
 from meshnode.errors import AgentError, CannotPlan, InputInvalid, NoProvider
-from meshnode.ports import Embedder, Emit, JsonValue
+from meshnode.ports import Embedder, Emit, JsonValue, WallClock
 from meshnode.services.market import Finder
 from protocol.records import Capability
 
@@ -46,10 +46,14 @@ class Planner:
         finder: Who knows the records.
         embedder: The model of meaning, or None to go by words alone.
         emit: Telemetry.
+        clock: What claims lapse by.
     """
 
-    def __init__(self, finder: Finder, *, embedder: Embedder | None, emit: Emit) -> None:
+    def __init__(
+        self, finder: Finder, *, embedder: Embedder | None, emit: Emit, clock: WallClock
+    ) -> None:
         self._finder = finder
+        self._clock = clock
         self._embedder = embedder
         self._emit = emit
 
@@ -59,7 +63,8 @@ class Planner:
         for record in self._finder.known():
             for capability in record.capabilities:
                 known.setdefault(capability.name, []).append(capability)
-        return [_offer(known[name]) for name in sorted(known)]
+        now_ms = self._clock.now_ms()
+        return [_offer(known[name], now_ms) for name in sorted(known)]
 
     async def plan(
         self,
@@ -140,9 +145,10 @@ class Planner:
         return {**word_vectors(wanted)}, False
 
 
-def _offer(providers: Sequence[Capability]) -> Offer:
+def _offer(providers: Sequence[Capability], now_ms: int) -> Offer:
     cheapest = min(providers, key=lambda each: (each.price_mc, each.agent))
-    measured = [each.measured.latency_ms for each in providers if each.measured.latency_ms]
+    claims = [each.measured for each in providers if each.measured.holds(now_ms=now_ms)]
+    measured = [claim.latency_ms for claim in claims if claim.latency_ms]
     return Offer(
         capability=cheapest.name,
         description=cheapest.description,

@@ -276,7 +276,7 @@ def capability(**fields: Any) -> Capability:
         limits=CallLimits(
             concurrency=2, timeout_ms=30_000, input_bytes=65_536, output_bytes=65_536
         ),
-        measured=Measured(samples=10, latency_ms=300, at_ms=NOW_MS - 1_000),
+        measured=Measured(samples=10, latency_ms=300, at_ms=NOW_MS - 1_000, tried=1, right=1),
     )
     made: Capability = changed(valid, **fields)
     return made

@@ -203,6 +203,8 @@ def test_the_size_limit_of_a_whole_record() -> None:
         caps(price_mc=-1),
         caps(measured=Measured(latency_ms=-1)),  # would rank before everyone
         caps(measured=Measured(samples=-1)),
+        caps(measured=Measured(tried=1, right=2)),
+        caps(measured=Measured(tried=5)),
         caps(limits=call(concurrency=0)),
         caps(limits=call(timeout_ms=0)),
         caps(limits=call(input_bytes=0)),

@@ -106,7 +106,8 @@ def read_invite(data: bytes, _: dict[str, Any]) -> Any:
 
 def read_record(data: bytes, inputs: dict[str, Any]) -> Any:
     record = records.open_record(data, network=inputs["network"], now_ms=inputs["now_ms"])
-    return {"peer": record.peer, "sequence": record.sequence}
+    claims = [c.measured.holds(now_ms=inputs["now_ms"]) for c in record.capabilities]
+    return {"peer": record.peer, "sequence": record.sequence, "claims": sum(claims)}
 
 
 def read_catalogue(data: bytes, inputs: dict[str, Any]) -> Any:

@@ -34,7 +34,8 @@ from tests.protocol.vector_answers import (
 def record_cases() -> Iterator[Case]:
     """Records of the contractor, read at ``now_ms``."""
     read = {"network": NETWORK, "now_ms": NOW_MS}
-    told = ok({"peer": CONTRACTOR.peer, "sequence": 7})
+    told = ok({"peer": CONTRACTOR.peer, "sequence": 7, "claims": 1})
+    silent = ok({"peer": CONTRACTOR.peer, "sequence": 7, "claims": 0})
     valid = sign_record(CONTRACTOR, NETWORK, samples.record())
 
     def forced(**fields: Any) -> bytes:
@@ -45,7 +46,7 @@ def record_cases() -> Iterator[Case]:
 
     expiry = NOW_MS + 3_600_000
     yield "a record", read, valid, told
-    yield "a seed node offers nothing", read, forced(capabilities=[]), told
+    yield "a seed node offers nothing", read, forced(capabilities=[]), silent
     yield "the last millisecond", at(expiry + 59_999), valid, told
     yield "expired, the skew allowed", at(expiry + 60_000), valid, EXPIRED
     yield "issued as far ahead as the skew allowed", at(NOW_MS - 60_000), valid, told
@@ -60,7 +61,20 @@ def record_cases() -> Iterator[Case]:
     as_offer = seal(CONTRACTOR, "offer", NETWORK, codec.encode(samples.record()))
     yield "signed as something else", read, as_offer, UNKNOWN_TYPE
     yield "a flipped bit in the type", read, valid[:-1] + bytes([valid[-1] ^ 1]), UNKNOWN_TYPE
+    for why, measured, result in _claims(told, silent):
+        yield why, read, forced(capabilities=[samples.capability(measured=measured)]), result
     yield from _records_against_the_rules(read, forced)
+
+
+def _claims(told: Any, silent: Any) -> Iterator[tuple[str, Measured, Any]]:
+    lapsed_ms = NOW_MS - limits.CLAIM_LIFETIME_MS
+    yield "claimed for a millisecond more", Measured(samples=1, at_ms=lapsed_ms + 1), told
+    yield "a claim that has lapsed", Measured(samples=1, at_ms=lapsed_ms), silent
+    ahead_ms = NOW_MS + limits.SKEW_MS_MAX
+    yield "measured as far ahead as the skew allowed", Measured(samples=1, at_ms=ahead_ms), told
+    yield "measured in the future", Measured(samples=1, at_ms=ahead_ms + 1), silent
+    yield "measured nobody knows when", Measured(samples=1, latency_ms=1), silent
+    yield "made of no calls", Measured(latency_ms=1, at_ms=NOW_MS), silent
 
 
 def _records_against_the_rules(
@@ -87,6 +101,10 @@ def _records_against_the_rules(
     yield "a negative price", read, offering(price_mc=-1), MALFORMED
     fast = offering(measured=Measured(samples=1, latency_ms=-1))
     yield "a negative latency would rank first", read, fast, MALFORMED
+    boast = offering(measured=Measured(samples=1, tried=2, right=3))
+    yield "more examples came out right than were tried", read, boast, MALFORMED
+    many = offering(measured=Measured(samples=1, tried=5, right=5))
+    yield "more examples were tried than there may be", read, many, MALFORMED
     none = CallLimits(concurrency=0, timeout_ms=1, input_bytes=1, output_bytes=1)
     yield "takes no calls", read, offering(limits=none), MALFORMED
     yield "an empty schema", read, offering(input_schema=b""), MALFORMED

@@ -65,6 +65,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         sandbox_memory_bytes: Most memory of all its processes there.
         sandbox_processes: Most processes and threads of one call there.
         sandbox_disk_bytes: Most that it may write there.
+        measured_at_ms: When the next were measured, Unix time: without it they don't count.
         measured_calls: How many calls the next three are made of.
         latency_ms: Measured when it was wrapped: the median of a short call.
         tokens_per_s: Measured: how fast a model writes.
@@ -96,6 +97,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sandbox_memory_bytes: int = Confinement().memory_bytes_max
     sandbox_processes: int = Confinement().processes_max
     sandbox_disk_bytes: int = Confinement().disk_bytes_max
+    measured_at_ms: int = 0
     measured_calls: int = 0
     latency_ms: int = 0
     tokens_per_s: int = 0
@@ -139,7 +141,7 @@ def agent_of(file: AgentFile, *, where: str, home: Path | None = None) -> Agent:
         _see_that_it_is_held(within, file.command[0], where)
         return ConfinedCommandAgent(spec, file.command, Bubblewrap(), within)
     measured = (file.measured_calls, file.latency_ms, file.tokens_per_s, file.context_tokens)
-    if min(measured) < 0:
+    if min(*measured, file.measured_at_ms) < 0:
         raise ConfigError(f"{where}: what was measured can't be negative", hint="wrap it again")
     try:
         upstream = Upstream(
@@ -161,16 +163,23 @@ def agent_of(file: AgentFile, *, where: str, home: Path | None = None) -> Agent:
         price_mc=file.price_mc,
         concurrency_max=file.concurrency_max,
         timeout_s=file.timeout_s,
-        # Files of older versions hold a latency, and not what it was made of.
-        measures=Measures(
-            samples=file.measured_calls or int(file.latency_ms > 0),
-            latency_ms=file.latency_ms,
-            tokens_per_s=file.tokens_per_s,
-            context_tokens=file.context_tokens,
-        ),
+        measures=_measures(file),
     )
     spec = replace(spec, input_bytes_max=file.input_bytes_max)
     return OpenAICompatibleAgent(spec, upstream)
+
+
+def _measures(file: AgentFile) -> Measures:
+    """Return what was measured; files of older versions don't say when, so it is nothing."""
+    if not file.measured_at_ms:
+        return Measures()
+    return Measures(
+        samples=file.measured_calls,
+        latency_ms=file.latency_ms,
+        tokens_per_s=file.tokens_per_s,
+        context_tokens=file.context_tokens,
+        at_ms=file.measured_at_ms,
+    )
 
 
 def _check_limits(file: AgentFile, where: str) -> None:

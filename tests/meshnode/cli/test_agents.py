@@ -30,6 +30,16 @@ def test_how_near_is_shown_where_nearness_was_asked_for(
     assert capsys.readouterr().out.split()[0] == "capability"
 
 
+def test_what_was_seen_of_an_agent_stands_beside_its_claim(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "claims 200 ms, seen 900 ms (n=14); it overclaims"
+    agents._print([{**ROW, "seen": {"text": text}}])
+    assert f"shout at KooWpeer {text}" in capsys.readouterr().out
+    agents._print([{**ROW, "seen": {"text": ""}}])
+    assert "claims" not in capsys.readouterr().out
+
+
 def test_a_wrapped_function_costs_what_it_says_itself(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,10 @@ def test_without_a_model_it_goes_by_words_and_says_so() -> None:
         node = await knowing(mesh)
         told: list[str] = []
         planner = Planner(
-            node.directory, embedder=Broken(), emit=lambda name, /, **_: told.append(name)
+            node.directory,
+            embedder=Broken(),
+            emit=lambda name, /, **_: told.append(name),
+            clock=node.clock,
         )
         assert not (await planner.plan("Shout this text")).by_meaning
         assert "plan.by_words" in told

@@ -57,12 +57,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_what_was_measured_is_part_of_the_offer(tmp_path: Path) -> None:
     measured = {"latency_ms": 700, "tokens_per_s": 30, "context_tokens": 8192}
-    file = msgspec.structs.replace(MODEL, measured_calls=9, **measured)
+    file = msgspec.structs.replace(MODEL, measured_calls=9, measured_at_ms=7, **measured)
     write_agent_file(tmp_path, file)
     (agent,) = load_agents(tmp_path)
-    assert agent.spec.measures == Measures(samples=9, **measured)
-    older = msgspec.structs.replace(file, measured_calls=0)
-    assert agent_of(older, where="x").spec.measures.samples == 1
+    assert agent.spec.measures == Measures(samples=9, at_ms=7, **measured)
+    undated = msgspec.structs.replace(file, measured_at_ms=0)
+    assert agent_of(undated, where="x").spec.measures == Measures()
     assert agent_of(MODEL, where="x").spec.measures == Measures()
 
 
