@@ -30,6 +30,7 @@ from meshnode.writes import (
     check_write,
     read_sum,
 )
+from protocol.likeness import Likeness
 
 #: What stores, agents and sandboxes are told has modules of its own, and is had from here.
 __all__ = [
@@ -326,6 +327,8 @@ class AgentSpec:
         model_family: Declared family, such as ``smollm2``; empty for plain code.
         deterministic: The same input always gives the same output.
         measures: What was measured of it before it was offered.
+        like: When two of its answers say the same; None if it doesn't say.
+        checks: Kinds of checks that its outputs are made for: ``quoted``, ``program``.
     """
 
     name: str
@@ -342,6 +345,8 @@ class AgentSpec:
     model_family: str = ""
     deterministic: bool = False
     measures: Measures = Measures()
+    like: Likeness | None = None
+    checks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

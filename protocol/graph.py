@@ -25,7 +25,23 @@ import msgspec
 from protocol import limits
 from protocol.codec import decode_as, encode
 from protocol.errors import Malformed
+from protocol.likeness import EXACT, Likeness, check_likeness
 from protocol.records import CapabilityName
+
+__all__ = [
+    "EXACT",
+    "Check",
+    "Likeness",
+    "Source",
+    "SubTask",
+    "TaskGraph",
+    "check_graph",
+    "decode_graph",
+    "edges",
+    "encode_graph",
+    "longest",
+    "order",
+]
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -33,8 +49,6 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")  # RFC 6901
 _POINTER_SIZE_MAX: Final = 256
 _TIMEOUT_MS_MAX: Final = 7 * 24 * 3_600_000
 _ATTEMPTS_MAX: Final = 10
-_MILLION: Final = 1_000_000
-_ABSOLUTE_PPM_MAX: Final = 2**53 - 1
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,30 +68,6 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     pointer: str = ""
     value: bytes = b""
     readers: list[str] = msgspec.field(default_factory=lambda: ["broker", "owner"])
-
-
-class Likeness(msgspec.Struct, frozen=True):
-    """When two answers say the same.
-
-    Whole numbers, since what is signed holds no others.
-
-    Attributes:
-        kind: ``exact`` (the same JSON), ``normalised`` (but for case, white space and a
-            full stop at the end of texts), ``numeric`` (and but for small differences of
-            numbers) or ``embedding`` (texts mean the same, as an embedder sees it, and the
-            rest is as for ``normalised``).
-        relative_ppm: By how much numbers may differ, millionths of the larger.
-        absolute_ppm: By how much they may differ at least, millionths of 1.
-        alike_pct: From which product of their vectors texts mean the same, hundredths.
-    """
-
-    kind: Literal["exact", "normalised", "numeric", "embedding"] = "exact"
-    relative_ppm: int = 0
-    absolute_ppm: int = 0
-    alike_pct: int = 85
-
-
-EXACT: Final = Likeness()
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,7 +255,7 @@ def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
             raise Malformed(f"{where}: {field[:64]!r} can't name an input field")
         _check_source(f"{where}, input {field!r}", source, ids)
     _check_map(where, task)
-    _check_likeness(where, task.like)
+    check_likeness(where, task.like)
     if len(task.checks) > limits.CHECKS_MAX:
         raise Malformed(f"{where} has more than {limits.CHECKS_MAX} checks")
     for check in task.checks:
@@ -275,7 +265,7 @@ def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
 def _check_check(where: str, check: Check) -> None:
     for pointer in (check.output, check.input):
         _check_pointer(where, pointer)
-    _check_likeness(where, check.like)
+    check_likeness(where, check.like)
     if check.like.kind == "embedding":
         raise Malformed(f"{where}: that texts mean the same shows nothing")
     if check.kind == "quoted" and check.like != EXACT:
@@ -284,16 +274,6 @@ def _check_check(where: str, check: Check) -> None:
         raise Malformed(f"{where} has no value that is expected")
     if check.value and check.kind not in {"expected", "program"}:
         raise Malformed(f"{where} has no use for a value")
-
-
-def _check_likeness(where: str, like: Likeness) -> None:
-    for name, value, high in (
-        ("relative_ppm", like.relative_ppm, _MILLION),
-        ("absolute_ppm", like.absolute_ppm, _ABSOLUTE_PPM_MAX),
-        ("alike_pct", like.alike_pct, 100),
-    ):
-        if not 0 <= value <= high:
-            raise Malformed(f"{where}: {name} is 0 to {high}, not {value}")
 
 
 def _check_map(where: str, task: SubTask) -> None:

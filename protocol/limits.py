@@ -37,6 +37,7 @@ DESCRIPTION_SIZE_MAX: Final = 1_000
 SCHEMA_SIZE_MAX: Final = 8 * 1024  # bytes of one JSON Schema
 EXAMPLES_MAX: Final = 4
 EXAMPLE_SIZE_MAX: Final = 2 * 1024
+CHECK_KINDS_MAX: Final = 8  # that a capability is made for
 ADDRESSES_MAX: Final = 16
 ADDRESS_SIZE_MAX: Final = 256
 CLAIM_LIFETIME_MS: Final = 7 * 24 * 3_600_000  # from when it was measured

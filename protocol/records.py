@@ -18,12 +18,14 @@ from protocol import limits
 from protocol.codec import Count, decode_as, encode
 from protocol.errors import BadSignature, Expired, LocalProtocolError, Malformed, TooLarge
 from protocol.keys import Identity, is_sealing_key
+from protocol.likeness import Likeness, check_likeness
 from protocol.signing import seal, unseal
 
 TYPE: Final = "record"
 
 _SEGMENT: Final = r"[a-z][a-z0-9_]{0,39}"
 _NAME: Final = re.compile(rf"({_SEGMENT}(?:\.{_SEGMENT})*)(?:@([1-9][0-9]{{0,3}}))?")
+_KIND: Final = re.compile(r"[a-z_]{1,20}")
 _AGENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -132,6 +134,9 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
         measured: Performance claimed.
         model_family: Declared, such as ``smollm2``; empty for plain code.
         deterministic: The same input always gives the same output bytes.
+        like: When two of its answers say the same; None if it doesn't say.
+        checks: Kinds of checks that its outputs are made for, such as ``quoted`` or
+            ``program``; those that a reader doesn't know say nothing to it.
     """
 
     agent: str
@@ -145,6 +150,8 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     measured: Measured
     model_family: str = ""
     deterministic: bool = False
+    like: Likeness | None = None
+    checks: list[str] = []
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,6 +283,13 @@ def _check_capability(capability: Capability) -> None:
     _need(
         min(call.concurrency, call.timeout_ms, call.input_bytes, call.output_bytes) > 0,
         f"{where}: a limit is not positive",
+    )
+    if capability.like is not None:
+        check_likeness(where, capability.like)
+    _need(
+        len(capability.checks) <= limits.CHECK_KINDS_MAX
+        and all(_KIND.fullmatch(kind) for kind in capability.checks),
+        f"{where}: that names no kinds of checks",
     )
     measured = capability.measured
     _need(

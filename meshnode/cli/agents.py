@@ -110,15 +110,24 @@ def _print(listed: list[dict[str, Any]]) -> None:
             row["price_mc"],
             row["latency_ms"] or "-",
             plain(row["description"], size_max=80),
+            plain(checked_by(row), size_max=60),
         )
         for row in listed
     )
     titles = [*(["near"] if scored else []), "capability", "agent", "node", "alive"]
-    titles += ["mc", "ms", "what it does"]
+    titles += ["mc", "ms", "what it does", "checked by"]
     console().print(table(titles, rows, right="near mc ms"))
     for row in listed:
         if row.get("seen", {}).get("text"):
             console().print(seen_line(row["name"], row["peer"], row["seen"]), markup=False)
+
+
+def checked_by(row: dict[str, Any]) -> str:
+    """Return by what the answers of an agent can be checked or compared, as it says."""
+    kinds = ["schema", *(["recompute"] if row.get("deterministic") else [])]
+    kinds += row.get("checks", [])
+    like = row.get("like") or {}
+    return ", ".join([*kinds, *([f"like {like['kind']}"] if like else [])])
 
 
 def seen_line(agent: str, peer: str, seen: dict[str, Any]) -> str:

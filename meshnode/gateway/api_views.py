@@ -109,6 +109,8 @@ def agent_view(
         "price_mc": capability.price_mc,
         "model_family": capability.model_family,
         "deterministic": capability.deterministic,
+        "like": msgspec.to_builtins(capability.like),
+        "checks": [*capability.checks],
         "input_schema": parse(capability.input_schema),
         "output_schema": parse(capability.output_schema),
         "examples": [

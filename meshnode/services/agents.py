@@ -194,6 +194,8 @@ class AgentHost:
             ),
             model_family=spec.model_family,
             deterministic=spec.deterministic,
+            like=spec.like,
+            checks=list(spec.checks),
         )
 
     async def call(

@@ -26,6 +26,7 @@ from protocol.journal import (
     sign_head,
 )
 from protocol.keys import Identity, digest
+from protocol.likeness import Likeness
 from protocol.messages import (
     Award,
     Binding,
@@ -277,6 +278,8 @@ def capability(**fields: Any) -> Capability:
             concurrency=2, timeout_ms=30_000, input_bytes=65_536, output_bytes=65_536
         ),
         measured=Measured(samples=10, latency_ms=300, at_ms=NOW_MS - 1_000, tried=1, right=1),
+        like=Likeness("numeric", relative_ppm=1_000),
+        checks=["quoted"],
     )
     made: Capability = changed(valid, **fields)
     return made

@@ -18,6 +18,7 @@ from protocol.errors import (
     UnknownType,
     WrongNetwork,
 )
+from protocol.likeness import Likeness
 from protocol.records import (
     TYPE,
     CallLimits,
@@ -145,6 +146,7 @@ LIMITED: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
         lambda n: caps(examples=[Sample(input=b"1" * (n - 9), output=b"1" * 9)]),
         limits.EXAMPLE_SIZE_MAX,
     ),
+    "checks": (lambda n: caps(checks=["quoted"] * n), limits.CHECK_KINDS_MAX),
     "addresses": (lambda n: {"addresses": ["/ip4/1.2.3.4"] * n}, limits.ADDRESSES_MAX),
     "address": (lambda n: {"addresses": ["/" + "a" * (n - 1)]}, limits.ADDRESS_SIZE_MAX),
     "features": (lambda n: {"features": ["f"] * n}, limits.FEATURES_MAX),
@@ -205,6 +207,8 @@ def test_the_size_limit_of_a_whole_record() -> None:
         caps(measured=Measured(samples=-1)),
         caps(measured=Measured(tried=1, right=2)),
         caps(measured=Measured(tried=5)),
+        caps(like=Likeness(alike_pct=101)),
+        caps(checks=["Quoted"]),
         caps(limits=call(concurrency=0)),
         caps(limits=call(timeout_ms=0)),
         caps(limits=call(input_bytes=0)),

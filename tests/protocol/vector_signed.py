@@ -8,6 +8,7 @@ from protocol.declines import Decline
 from protocol.framing import frame
 from protocol.journal import END, HEAD, MAGIC, export
 from protocol.keys import digest
+from protocol.likeness import Likeness
 from protocol.messages import Award, Budget, Cfp, Label, Result
 from protocol.receipts import Spent
 from protocol.records import CallLimits, Measured, sign_record
@@ -63,6 +64,8 @@ def record_cases() -> Iterator[Case]:
     yield "a flipped bit in the type", read, valid[:-1] + bytes([valid[-1] ^ 1]), UNKNOWN_TYPE
     for why, measured, result in _claims(told, silent):
         yield why, read, forced(capabilities=[samples.capability(measured=measured)]), result
+    coming = samples.capability(like=None, checks=["quoted", "of_a_later_version"])
+    yield "a kind of check of a later version", read, forced(capabilities=[coming]), told
     yield from _records_against_the_rules(read, forced)
 
 
@@ -105,6 +108,11 @@ def _records_against_the_rules(
     yield "more examples came out right than were tried", read, boast, MALFORMED
     many = offering(measured=Measured(samples=1, tried=5, right=5))
     yield "more examples were tried than there may be", read, many, MALFORMED
+    wide = offering(like=Likeness("numeric", relative_ppm=1_000_001))
+    yield "numbers may differ by more than all of them", read, wide, MALFORMED
+    shouted = offering(checks=["Program"])
+    yield "a kind of check in capitals", read, shouted, MALFORMED
+    yield "nine kinds of checks", read, offering(checks=["quoted"] * 9), MALFORMED
     none = CallLimits(concurrency=0, timeout_ms=1, input_bytes=1, output_bytes=1)
     yield "takes no calls", read, offering(limits=none), MALFORMED
     yield "an empty schema", read, offering(input_schema=b""), MALFORMED

@@ -25,7 +25,8 @@ from meshnode.adapters.agents.registry import create
 from meshnode.adapters.agents.upstream import PARAMETERS_ALLOWED, Upstream, make_spec
 from meshnode.adapters.bubblewrap import Bubblewrap, probe
 from meshnode.confinement import Confinement
-from meshnode.errors import ConfigError, NoSandbox
+from meshnode.domain.declared import read_likeness
+from meshnode.errors import ConfigError, InputInvalid, NoSandbox
 from meshnode.ports import Agent, AgentSpec, Example, Measures
 
 FOLDER: Final = "agents"
@@ -65,6 +66,9 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         sandbox_memory_bytes: Most memory of all its processes there.
         sandbox_processes: Most processes and threads of one call there.
         sandbox_disk_bytes: Most that it may write there.
+        deterministic: The same input always gives the same output (of a command).
+        like: When two of its answers say the same: ``normalised``, or a table with its kind.
+        checks: Kinds of checks that its outputs are made for: ``quoted``, ``program``.
         measured_at_ms: When the next were measured, Unix time: without it they don't count.
         measured_calls: How many calls the next three are made of.
         latency_ms: Measured when it was wrapped: the median of a short call.
@@ -97,6 +101,9 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sandbox_memory_bytes: int = Confinement().memory_bytes_max
     sandbox_processes: int = Confinement().processes_max
     sandbox_disk_bytes: int = Confinement().disk_bytes_max
+    deterministic: bool = False
+    like: str | dict[str, Any] = ""
+    checks: list[str] = []
     measured_at_ms: int = 0
     measured_calls: int = 0
     latency_ms: int = 0
@@ -135,7 +142,7 @@ def agent_of(file: AgentFile, *, where: str, home: Path | None = None) -> Agent:
         )
     _check_limits(file, where)
     if file.kind == "command":
-        spec = _command_spec(file, where)
+        spec = replace(_command_spec(file, where), **_declared(file, where))
         if within is None:
             return CommandAgent(spec, file.command)
         _see_that_it_is_held(within, file.command[0], where)
@@ -165,8 +172,17 @@ def agent_of(file: AgentFile, *, where: str, home: Path | None = None) -> Agent:
         timeout_s=file.timeout_s,
         measures=_measures(file),
     )
-    spec = replace(spec, input_bytes_max=file.input_bytes_max)
+    spec = replace(spec, input_bytes_max=file.input_bytes_max, **_declared(file, where))
     return OpenAICompatibleAgent(spec, upstream)
+
+
+def _declared(file: AgentFile, where: str) -> dict[str, Any]:
+    """Return what the file says of how answers may be checked and compared."""
+    try:
+        like = read_likeness(file.like)
+    except InputInvalid as error:
+        raise ConfigError(f"{where}: {error}", hint=error.hint) from error
+    return {"like": like, "checks": file.checks, "deterministic": file.deterministic}
 
 
 def _measures(file: AgentFile) -> Measures:

@@ -28,8 +28,10 @@ from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 import trio
 
 from meshnode.adapters.agents.signature import read_signature, to_json
-from meshnode.errors import AgentError, ConfigError
+from meshnode.domain.declared import read_likeness
+from meshnode.errors import AgentError, ConfigError, InputInvalid
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, Example, JsonValue, Output
+from protocol.likeness import Likeness
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +48,9 @@ class Terms(TypedDict, total=False):
         needs: Modules that must be importable before the first run.
         install_hint: What to do when one of them isn't.
         prepare: Called once in a thread by ``open``, to load what is slow to load.
+        like: When two of its answers say the same: ``normalised``, or a table such as
+            ``{"kind": "numeric", "relative_ppm": 1000}``.
+        checks: Kinds of checks that its outputs are made for: ``quoted``, ``program``.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Terms(TypedDict, total=False):
     needs: Sequence[str]
     install_hint: str
     prepare: Callable[[], object]
+    like: Likeness | str | Mapping[str, object]
+    checks: Sequence[str]
 
 
 class FunctionAgent(Generic[P, R]):
@@ -310,11 +317,16 @@ def _spec(
     documentation = (inspect.getdoc(function) or "").split("\n\n")[0]
     description = terms.pop("description", " ".join(documentation.split()))
     input_schema, output_schema = schemas
+    try:
+        like = read_likeness(terms.pop("like", None))
+    except InputInvalid as error:
+        raise ConfigError(f"{name}: {error}", hint=error.hint) from error
     return AgentSpec(  # type: ignore[misc]  # what is left of terms are AgentSpec's fields
         name=name,
         capability=capability,
         description=description,
         input_schema=input_schema,
         output_schema=output_schema,
-        **terms,
+        like=like,
+        **terms,  # type: ignore[arg-type]  # like was taken out
     )

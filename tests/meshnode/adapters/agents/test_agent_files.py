@@ -18,6 +18,7 @@ from meshnode.adapters.agents.agent_files import (
 )
 from meshnode.errors import ConfigError
 from meshnode.ports import Measures
+from protocol.likeness import Likeness
 from tests.meshnode.adapters.agents.running import output
 
 MODEL = AgentFile(
@@ -64,6 +65,19 @@ def test_what_was_measured_is_part_of_the_offer(tmp_path: Path) -> None:
     undated = msgspec.structs.replace(file, measured_at_ms=0)
     assert agent_of(undated, where="x").spec.measures == Measures()
     assert agent_of(MODEL, where="x").spec.measures == Measures()
+
+
+def test_a_file_says_by_what_its_answers_can_be_checked(tmp_path: Path) -> None:
+    told: dict[str, Any] = {
+        "like": {"kind": "numeric", "relative_ppm": 7},
+        "checks": ["quoted"],
+    }
+    write_agent_file(tmp_path, msgspec.structs.replace(MODEL, **told, deterministic=True))
+    (agent,) = load_agents(tmp_path)
+    assert agent.spec.like == Likeness("numeric", relative_ppm=7)
+    assert (agent.spec.checks, agent.spec.deterministic) == (["quoted"], True)
+    with pytest.raises(ConfigError, match="fuzzy"):
+        agent_of(msgspec.structs.replace(MODEL, like="fuzzy"), where="x")
 
 
 def test_the_owners_limits_for_an_agent_are_part_of_the_offer() -> None:

@@ -16,6 +16,7 @@ import trio.testing
 from meshnode.adapters.agents.function import FunctionAgent, agent, load_function
 from meshnode.errors import AgentError, ConfigError
 from meshnode.ports import Agent, AgentCall, Chunk, Output
+from protocol.likeness import Likeness
 from tests.meshnode.adapters.agents.running import run, turn
 
 
@@ -99,6 +100,20 @@ async def test_arguments_arrive_as_their_types_and_defaults_stay_the_functions()
         "mode": "plain",
         "tags": "None",
     }
+
+
+def test_it_says_by_what_its_answers_can_be_checked() -> None:
+    like = {"kind": "numeric", "relative_ppm": 7}
+
+    @agent("text.mean@1", like=like, checks=["quoted"])
+    def mean(text: str) -> str:
+        """Mean."""
+        return text
+
+    assert mean.spec.like == Likeness("numeric", relative_ppm=7)
+    assert list(mean.spec.checks) == ["quoted"]
+    with pytest.raises(ConfigError, match="fuzzy"):
+        agent("text.mean@1", like="fuzzy")(mean._function)
 
 
 def test_decorated_function_can_be_called_as_before() -> None:
