@@ -74,6 +74,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         artifact_bytes_max: Bytes of artifacts kept.
         artifact_peer_bytes_max: Of those, for the jobs of one broker other than this node.
         artifact_lifetime_s: How long an artifact is kept.
+        measure: Agents of which nothing is known do their examples, so that the node's record
+            can say how quick they are; once a week, if they do nothing else.
         history_s: How long receipts, and ended jobs with their journals, are kept;
             receipts for eight days at least.
     """
@@ -88,6 +90,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifact_bytes_max: int = 2 * 1024**3
     artifact_peer_bytes_max: int = 1024**3
     artifact_lifetime_s: float = 86_400.0
+    measure: bool = True
     history_s: float = 31_536_000.0
 
 

@@ -45,6 +45,7 @@ from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
+from meshnode.services.measuring import Measuring
 from meshnode.services.membership import Members
 from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
@@ -115,6 +116,7 @@ class Node:
             self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
         )
         self.advice = Advice(self.sessions, config, emit=emit)
+        self.measuring = Measuring(context, host=self.host)
         self.directory = self._directory(context)
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
@@ -303,6 +305,7 @@ class Node:
             async with trio.open_nursery() as nursery:
                 await self.tallies.load()
                 await self.ledger.load()
+                await self.measuring.load()
                 await self.ordering.book.load()
                 await self.settlements.load()
                 await self.door.load()  # before anybody can ask
@@ -320,6 +323,7 @@ class Node:
                     self.artifacts.run,
                     self.contractor.run,
                     self.market.run,
+                    self.measuring.run,
                     self.receipts.run,
                     self.gossip.run,
                     *self.mailroom.services(),

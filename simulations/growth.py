@@ -41,6 +41,7 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "contractor._unwanted": 20_000,
         "directory._exchange._neighbours._told": 4_096,
         "golds._lending._dresses": 256,
+        "measuring._tried": 1_000,
         "market._watching._runs": 512,
         "market._watching._seen": 512,
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
@@ -74,6 +75,7 @@ HISTORY: Final = frozenset(
         "job_key",
         "journal_head",
         "ledger",
+        "measured",
         "log job",
         "posting",
         "outbox",

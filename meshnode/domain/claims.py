@@ -30,13 +30,20 @@ def _differs(told: Capability, now: Capability) -> bool:
     if _unmeasured(told) != _unmeasured(now):
         return True
     before, after = told.measured, now.measured
-    if (before.tokens_per_s, before.context_tokens) != (
-        after.tokens_per_s,
-        after.context_tokens,
-    ):
+    if _whole(before) != _whole(after):
         return True
     shorter, longer = sorted((before.latency_ms, after.latency_ms))
     return longer > shorter * TELLING_RATIO  # the first that is measured, too
+
+
+def _whole(measured: Measured) -> tuple[int, ...]:
+    """Return what has no small movements."""
+    return (
+        measured.tokens_per_s,
+        measured.context_tokens,
+        measured.tried,
+        measured.right,
+    )
 
 
 def _unmeasured(capability: Capability) -> Capability:

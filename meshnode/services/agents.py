@@ -159,6 +159,26 @@ class AgentHost:
         hosted = self._find(name)
         return max(0, int(hosted.limiter.available_tokens) - hosted.waiting)
 
+    def recall(self, name: str, measured: Measured) -> None:
+        """Go on from what was measured of an agent in a life before.
+
+        Raises:
+            NotFound: There is no such agent here.
+        """
+        hosted = self._find(name)
+        hosted.calls, hosted.latency_ms = measured.samples, float(measured.latency_ms)
+        hosted.at_ms = measured.at_ms
+        hosted.tried, hosted.right = measured.tried, measured.right
+
+    def examined(self, name: str, *, tried: int, right: int) -> None:
+        """Take in how many of an agent's examples were tried, and came out as they say.
+
+        Raises:
+            NotFound: There is no such agent here.
+        """
+        hosted = self._find(name)
+        hosted.tried, hosted.right = tried, right
+
     def capabilities(self) -> list[Capability]:
         """Return what this node's record says of its agents."""
         return [self._capability(name) for name in sorted(self._hosted)]

@@ -41,6 +41,8 @@ def test_a_small_movement_waits_for_the_next_record(now: Capability) -> None:
         moved(latency_ms=199),
         moved(tokens_per_s=51),
         moved(context_tokens=8192),
+        moved(tried=1),
+        moved(right=1),
         msgspec.structs.replace(TOLD, price_mc=3),
         msgspec.structs.replace(TOLD, description="Upper case!"),
     ],
