@@ -1,4 +1,7 @@
-"""A node's agents are measured by their examples, once, and what is known survives."""
+"""A node's agents are measured by their examples, once, and what is known survives.
+
+In virtual time (a MockClock's).
+"""
 
 import msgspec
 import trio
