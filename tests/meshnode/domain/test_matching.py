@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from meshnode.domain.facts import Ranked
+from meshnode.domain.facts import Proposed, Ranked
 from meshnode.domain.matching import (
     CALL_GUESS_MS,
     DIAL_GUESS_MS,
@@ -19,6 +19,7 @@ from meshnode.domain.matching import (
     first,
     has_room,
     matches,
+    proposed,
     rank,
     why_lost,
 )
@@ -198,3 +199,23 @@ def test_who_has_no_standing_offer_is_later_by_a_call() -> None:
     far_better = replace(plain, peer="q", latency_ms=100)
     (best, _), _ = rank([offering, far_better], key="job/unit", calls=2, load={})
     assert best == far_better
+
+
+def test_who_was_seen_to_be_slow_is_not_quick_for_proposing_it() -> None:
+    proposal = Proposed(
+        unit="a/0",
+        attempt=0,
+        peer="p",
+        proposal=b"x",
+        agent="a",
+        capability="x.y@1",
+        price_mc=1,
+        eta_ms=20,
+        expires_ms=0,
+    )
+    claimed = Candidate("p", "a", "x.y@1", 1, 900, 1)
+    assert proposed(proposal, 2, claimed).latency_ms == 10, "its word is as good as its record"
+    slow = proposed(proposal, 2, replace(claimed, watched=True))
+    assert (slow.latency_ms, slow.watched) == (900, True)
+    busy = proposed(replace(proposal, eta_ms=9_000), 2, replace(claimed, watched=True))
+    assert busy.latency_ms == 4_500
