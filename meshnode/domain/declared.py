@@ -17,11 +17,7 @@ Whoever declares ``exact`` to split true answers splits no more than if nothing 
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
-from meshnode.errors import InputInvalid
-from protocol.errors import Malformed
-from protocol.likeness import EXACT, Likeness, check_likeness
+from protocol.likeness import EXACT, Likeness
 
 #: The widest that is believed: a thousandth, or a millionth of 1.
 BOUND: Final = Likeness("numeric", relative_ppm=1_000, absolute_ppm=1)
@@ -49,30 +45,6 @@ def grouping(asked: Likeness, declared: Sequence[Likeness | None]) -> Likeness:
         relative_ppm=min(like.relative_ppm for like in (*told, BOUND)),
         absolute_ppm=min(like.absolute_ppm for like in (*told, BOUND)),
     )
-
-
-def read_likeness(value: object) -> Likeness | None:
-    """Return the likeness that an owner writes as its kind, or as a table.
-
-    Raises:
-        InputInvalid: It is none.
-    """
-    if value is None or value in ("", {}):
-        return None
-    if isinstance(value, Likeness):
-        return value
-    fields = {"kind": value} if isinstance(value, str) else value
-    hint = "write normalised, or {kind = 'numeric', relative_ppm = 1000}"
-    if not isinstance(fields, dict) or not fields.keys() <= {*Likeness.__struct_fields__}:
-        raise InputInvalid(
-            f"{str(value)[:100]!r} doesn't say when answers are alike", hint=hint
-        )
-    try:
-        like = msgspec.convert(fields, Likeness)
-        check_likeness("like", like)
-    except (msgspec.ValidationError, Malformed) as exc:
-        raise InputInvalid(f"like: {exc}", hint=hint) from exc
-    return like
 
 
 def _rank(like: Likeness) -> int:

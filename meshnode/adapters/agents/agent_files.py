@@ -19,14 +19,14 @@ import tomli_w
 
 from meshnode.adapters.agents.command import CommandAgent
 from meshnode.adapters.agents.confined_command import ConfinedCommandAgent
+from meshnode.adapters.agents.declaring import read_likeness
 from meshnode.adapters.agents.function import load_function
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.adapters.agents.registry import create
 from meshnode.adapters.agents.upstream import PARAMETERS_ALLOWED, Upstream, make_spec
 from meshnode.adapters.bubblewrap import Bubblewrap, probe
 from meshnode.confinement import Confinement
-from meshnode.domain.declared import read_likeness
-from meshnode.errors import ConfigError, InputInvalid, NoSandbox
+from meshnode.errors import ConfigError, NoSandbox
 from meshnode.ports import Agent, AgentSpec, Example, Measures
 
 FOLDER: Final = "agents"
@@ -180,7 +180,7 @@ def _declared(file: AgentFile, where: str) -> dict[str, Any]:
     """Return what the file says of how answers may be checked and compared."""
     try:
         like = read_likeness(file.like)
-    except InputInvalid as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}", hint=error.hint) from error
     return {"like": like, "checks": file.checks, "deterministic": file.deterministic}
 

@@ -27,9 +27,9 @@ from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 import trio
 
+from meshnode.adapters.agents.declaring import read_likeness
 from meshnode.adapters.agents.signature import read_signature, to_json
-from meshnode.domain.declared import read_likeness
-from meshnode.errors import AgentError, ConfigError, InputInvalid
+from meshnode.errors import AgentError, ConfigError
 from meshnode.ports import Agent, AgentCall, AgentSpec, Chunk, Example, JsonValue, Output
 from protocol.likeness import Likeness
 
@@ -319,7 +319,7 @@ def _spec(
     input_schema, output_schema = schemas
     try:
         like = read_likeness(terms.pop("like", None))
-    except InputInvalid as error:
+    except ConfigError as error:
         raise ConfigError(f"{name}: {error}", hint=error.hint) from error
     return AgentSpec(  # type: ignore[misc]  # what is left of terms are AgentSpec's fields
         name=name,

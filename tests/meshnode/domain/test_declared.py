@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.domain.declared import BOUND, grouping, read_likeness
+from meshnode.domain.declared import BOUND, grouping
 from meshnode.domain.likeness import equivalent
-from meshnode.errors import InputInvalid
 from protocol.likeness import EXACT, Likeness
 
 NORMALISED: Final = Likeness("normalised")
@@ -56,18 +55,3 @@ def test_no_declaration_of_others_makes_alike_what_the_bound_or_ones_own_does_no
         assert equivalent(one, other, BOUND)
         if own.kind != "embedding":
             assert equivalent(one, other, own)
-
-
-def test_an_owner_writes_it_as_a_kind_or_as_a_table() -> None:
-    assert read_likeness("normalised") == NORMALISED
-    assert read_likeness({"kind": "numeric", "relative_ppm": 7}) == Likeness("numeric", 7)
-    assert read_likeness("") is read_likeness(None) is read_likeness({}) is None
-    assert read_likeness(LAX) is LAX
-
-
-@pytest.mark.parametrize(
-    "odd", ["fuzzy", 7, {"kind": "numeric", "ppm": 1}, {"relative_ppm": -1}, ["exact"]]
-)
-def test_what_is_no_likeness_is_refused(odd: object) -> None:
-    with pytest.raises(InputInvalid, match="like"):
-        read_likeness(odd)
