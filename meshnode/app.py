@@ -29,6 +29,7 @@ from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
 from meshnode.config import NodeConfig
 from meshnode.gateway.api import api_routes
+from meshnode.gateway.api_families import family_routes
 from meshnode.gateway.api_golds import golds_routes
 from meshnode.gateway.api_inbox import inbox_routes
 from meshnode.gateway.api_ledger import ledger_routes
@@ -236,6 +237,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     api += [*member_routes(node, clock), *owner_routes(node)]
     api += [*ledger_routes(node), *inbox_routes(node), *reputation_routes(node)]
     api += golds_routes(node)
+    api += family_routes(node)
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

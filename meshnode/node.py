@@ -22,7 +22,6 @@ from meshnode.ports import (
 from meshnode.services.acquaintances import Acquaintances
 from meshnode.services.admission import Admission, Pause
 from meshnode.services.advice import Advice
-from meshnode.services.agents import AgentHost
 from meshnode.services.arrival import Arrival
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.awards import PROGRESS
@@ -34,6 +33,7 @@ from meshnode.services.contractor import Contractor
 from meshnode.services.directory import DirectoryService, open_directory
 from meshnode.services.events import Events, Happening, Onlooker
 from meshnode.services.executor import Executor
+from meshnode.services.family_probes import open_families
 from meshnode.services.gold_probes import open_golds
 from meshnode.services.gold_store import Gold
 from meshnode.services.gossip import Gossip, open_gossip
@@ -45,7 +45,7 @@ from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
-from meshnode.services.measuring import Measuring
+from meshnode.services.measuring import open_host
 from meshnode.services.membership import Members
 from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
@@ -103,20 +103,12 @@ class Node:
         context = self._context()
         #: What a drain waits for, for a person; empty unless the node is closing.
         self.draining = ""
-        self.host = AgentHost(
-            agents,
-            calls_max=config.host.calls_max,
-            input_bytes_max=config.host.input_bytes_max,
-            run_s_max=config.host.run_s_max,
-            emit=emit,
-            now_ms=ports.clock.now_ms,
-        )
+        self.host, self.measuring = open_host(context, agents)
         self.sessions = self._sessions()
         self.joining = Joining(
             self.sessions, config, met=lambda: self.acquaintances.met, emit=emit
         )
         self.advice = Advice(self.sessions, config, emit=emit)
-        self.measuring = Measuring(context, host=self.host)
         self.directory = self._directory(context)
         self.artifacts = Artifacts(context)
         self.artifacts.dial_with(self.addresses_of)
@@ -165,6 +157,9 @@ class Node:
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
         self.golds = open_golds(context, self.broker, self._around())
+        self.families = open_families(
+            context, broker=self.broker, market=self.market, golds=self.golds
+        )
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)
 

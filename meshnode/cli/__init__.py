@@ -20,6 +20,7 @@ from meshnode.cli import (
     bootstrap,
     config,
     down,
+    families,
     gold,
     inbox,
     invite,
@@ -88,8 +89,8 @@ DEFAULTS: Final[Mapping[str, Callable[..., None]]] = {
 #: Commands of several words.
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
     "agents": (
-        "Who can do what; `agents test` runs an agent's examples.",
-        {"test": agent_tests.run_examples},
+        "Who can do what: `test` runs an agent's examples, `family` tells models apart.",
+        {"test": agent_tests.run_examples, "family": families.family},
     ),
     "config": (
         "A node's settings: write a file that explains them, check it, show what holds.",

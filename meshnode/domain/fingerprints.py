@@ -5,10 +5,12 @@ from lists, so that none comes twice and nobody can keep answers ready for it.
 """
 
 from collections.abc import Mapping
-from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from meshnode.ports import JsonValue
+
+if TYPE_CHECKING:
+    from random import Random
 
 #: Questions of one probe: with fewer, chance makes models alike.
 QUESTIONS: Final = 12
@@ -49,7 +51,7 @@ _THINGS: Final = (
 )
 
 
-def questions(rng: Random, count: int = QUESTIONS) -> list[str]:
+def questions(rng: "Random", count: int = QUESTIONS) -> list[str]:
     """Return so many different questions."""
     found: dict[str, None] = {}
     while len(found) < count:

@@ -24,6 +24,8 @@ from protocol.records import Capability
 FAMILIES: Final = "family"
 #: What was probed counts for so long.
 FAMILY_LIFETIME_MS: Final = 7 * 24 * 3_600_000
+#: The family of all models that aren't recognised.
+UNKNOWN: Final = "?"
 #: Agents that are asked in one probe, and those of which something is kept.
 AGENTS_MAX: Final = 8
 KEPT_MAX: Final = 1_024
@@ -87,6 +89,23 @@ class Families:
         """
         row = self.probed(agent)
         return row.family if row is not None else ""
+
+    def voice(self, capability: str, agent: str) -> str:
+        """Return the family whose voice an agent's answers count as.
+
+        One that could be asked and isn't recognised has a family in common with all others of
+        that kind: :data:`UNKNOWN`.  What takes no questions, such as plain code, has none.
+
+        Args:
+            capability: Full name.
+            agent: Its id.
+        """
+        if known := self.family(agent):
+            return known
+        offer = self._declared(capability).get(agent)
+        if offer is None or not (offer.model_family or can_be_asked(parse(offer.input_schema))):
+            return ""
+        return UNKNOWN
 
     def probed(self, agent: str) -> Probed | None:
         """Return what the last probe told of an agent, if that still counts."""

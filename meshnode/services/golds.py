@@ -124,6 +124,10 @@ class Golds:
         except StoreError as exc:  # the task goes on without
             self._emit("gold.not_given", agent=agent, why=str(exc))
 
+    def dress(self, capability: str) -> Dress:
+        """Return how the last usual task that ``capability`` could do looked."""
+        return self._lending.dress(capability)
+
     def has_seen(self, capability: str) -> bool:
         """Tell whether a usual task for it was done lately, by which golds are dressed."""
         return self._lending.knows(capability)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import trio
 
+from meshnode.domain.declared import grouping
 from meshnode.domain.facts import Judged
 from meshnode.domain.job import JobState
 from meshnode.domain.judging import Bench, begin, go_on, stake
@@ -23,6 +24,7 @@ from meshnode.services.checking import Checking
 from meshnode.services.context import Context
 from meshnode.services.experience import Experience, Learned, capability_of
 from meshnode.services.market import Market
+from protocol.likeness import Likeness
 
 
 class OnBegin(Protocol):
@@ -34,6 +36,10 @@ class OnBegin(Protocol):
 
 def _nothing(ranked: Sequence[Candidate], *, alarmed: bool) -> None:
     pass
+
+
+def _no_family(capability: str, agent: str) -> str:  # noqa: ARG001 - as it is called
+    return ""
 
 
 #: Agents that have offers out for a unit, beside as many as it needs.
@@ -51,16 +57,16 @@ class Judging:
         market: Market,
         checking: Checking,
         embedder: Embedder | None = None,
-        family: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """Judge by ``experience``; ``family`` says of which model family an agent is."""
+        """Judge by ``experience``."""
         self._context = context
         self._experience = experience
         self._reputation = experience.reputation
         self._market = market
         self._checking = checking
         self._embedder = embedder
-        self._family = family
+        #: Of which model family an agent counts, by capability and id; empty for none.
+        self.family: Callable[[str, str], str] = _no_family
         #: Told who is about to be asked, the first choice first.
         self.on_begin: OnBegin = _nothing
 
@@ -93,7 +99,8 @@ class Judging:
             self.on_begin([ids[agent] for agent in begun.ask], alarmed=bench.alarmed)
             return begun, Learned()
         values = [await self._value(state, unit, attempt) for attempt in answers]
-        groups = await agreeing(values, task.like, self._embedder, emit=self._context.emit)
+        like = grouping(task.like, [self._declared(attempt) for attempt in answers])
+        groups = await agreeing(values, like, self._embedder, emit=self._context.emit)
         voters = [self._voter(attempt) for attempt in answers]
         known = offered or self._market.candidates(task.capability)
         bench = self._bench(state, unit, offered, known)
@@ -104,6 +111,12 @@ class Judging:
         return judged, self._experience.of(
             (sources[lesson.agent], lesson.kind) for lesson in lessons
         )
+
+    def _declared(self, attempt: Attempt) -> Likeness | None:
+        """Return when answers say the same by the record of who made one."""
+        name = capability_of(attempt)
+        offer = self._market.capability(attempt.peer, attempt.agent, name)
+        return offer.like if offer is not None else None
 
     def _offered(self, unit: Unit, query: str) -> list[Candidate]:
         """Return who else could be asked: after the first answer, who has an offer out."""
@@ -151,7 +164,7 @@ class Judging:
             standing=self._reputation.standing(one.capability, one.agent_id),
             imported=self._reputation.imported(one.capability, one.agent_id),
             open_mc=open_mc,
-            family=self._family(one.agent_id),
+            family=self.family(one.capability, one.agent_id),
         )
 
     def _voter(self, attempt: Attempt) -> Bidder:
@@ -164,7 +177,7 @@ class Judging:
             latency_ms=0,
             standing=self._reputation.standing(capability, agent),
             imported=self._reputation.imported(capability, agent),
-            family=self._family(agent),
+            family=self.family(capability, agent),
         )
 
     async def _value(self, state: JobState, unit: Unit, attempt: Attempt) -> JsonValue:

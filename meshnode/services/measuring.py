@@ -18,7 +18,7 @@ import trio
 from meshnode.domain.declared import grouping
 from meshnode.domain.likeness import equivalent
 from meshnode.errors import MeshError, NotFound, StoreError
-from meshnode.ports import AgentCall, AgentSpec, Delete, Put, Write
+from meshnode.ports import Agent, AgentCall, AgentSpec, Delete, Put, Write
 from meshnode.services.agents import AgentHost
 from meshnode.services.context import Context
 from protocol.codec import encode
@@ -161,3 +161,21 @@ def _changes(before: dict[str, _Row], after: dict[str, _Row]) -> Sequence[Write]
 def _fingerprint(capability: Capability) -> bytes:
     """Return what tells one agent from another of the same name: all but its measures."""
     return digest(encode(msgspec.structs.replace(capability, measured=Measured())))
+
+
+def open_host(context: Context, agents: Sequence[Agent]) -> tuple[AgentHost, Measuring]:
+    """Return a node's host, within what its owner allows, and who measures its agents.
+
+    Raises:
+        InputInvalid: An agent can't be hosted; names it.
+    """
+    allowed = context.config.host
+    host = AgentHost(
+        agents,
+        calls_max=allowed.calls_max,
+        input_bytes_max=allowed.input_bytes_max,
+        run_s_max=allowed.run_s_max,
+        emit=context.emit,
+        now_ms=context.clock.now_ms,
+    )
+    return host, Measuring(context, host=host)

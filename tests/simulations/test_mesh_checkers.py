@@ -271,6 +271,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "contractor._records._finished": ("award_records", "_REMEMBERED_MAX"),
         "contractor._records._taken": ("award_records", "_REMEMBERED_MAX"),
         "contractor._unwanted": ("contractor", "_UNWANTED_MAX"),
+        "families._rows": ("families", "KEPT_MAX"),
         "golds._lending._dresses": ("gold_lending", "_DRESSES_MAX"),
         "market._watching._runs": ("watching", "AGENTS_MAX"),
         "market._watching._seen": ("watching", "AGENTS_MAX"),

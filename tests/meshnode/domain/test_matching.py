@@ -214,8 +214,10 @@ def test_who_was_seen_to_be_slow_is_not_quick_for_proposing_it() -> None:
         expires_ms=0,
     )
     claimed = Candidate("p", "a", "x.y@1", 1, 900, 1)
-    assert proposed(proposal, 2, claimed).latency_ms == 10, "its word is as good as its record"
-    slow = proposed(proposal, 2, replace(claimed, watched=True))
+    assert proposed(proposal, 2, [claimed]).latency_ms == 10, (
+        "its word is as good as its record"
+    )
+    slow = proposed(proposal, 2, [replace(claimed, watched=True)])
     assert (slow.latency_ms, slow.watched) == (900, True)
-    busy = proposed(replace(proposal, eta_ms=9_000), 2, replace(claimed, watched=True))
+    busy = proposed(replace(proposal, eta_ms=9_000), 2, [replace(claimed, watched=True)])
     assert busy.latency_ms == 4_500

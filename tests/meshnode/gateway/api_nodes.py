@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message
 from meshnode.adapters.agents.function import agent
 from meshnode.config import ANYONE, AccessConfig, NodeConfig
 from meshnode.gateway.api import api_routes
+from meshnode.gateway.api_families import family_routes
 from meshnode.gateway.api_golds import golds_routes
 from meshnode.gateway.api_inbox import inbox_routes
 from meshnode.gateway.api_ledger import ledger_routes
@@ -155,6 +156,7 @@ async def open_desk() -> AsyncIterator[Desk]:
             *ledger_routes(desk),
             *reputation_routes(desk),
             *golds_routes(desk),
+            *family_routes(desk),
             *inbox_routes(desk),
         ]
         app = build_app(routes, rules, desk.events.emit)
