@@ -2,7 +2,8 @@
 
 Asked are those that this node would believe: whose own work it has seen to be right, whom it
 invited or was invited by, the most trusted first, :data:`RATERS_MAX` of them, about the
-capabilities in which it has evidence itself.  Nobody is asked in the course of a job.
+capabilities in which it has evidence itself.  Nobody is asked in the course of a job.  What
+those told that are no longer asked is forgotten.
 
 A contract counts as its buyer's testimony, if it tells it itself: of what a contractor tells
 it is only looked whether it contradicts what the buyer told.  Of each rater the newest
@@ -31,7 +32,7 @@ from meshnode.domain.trust.hearsay import (
     witnessed,
 )
 from meshnode.errors import MeshError, StoreError
-from meshnode.ports import Put, Write
+from meshnode.ports import Delete, Put, Write
 from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
 from meshnode.services.context import Context
 from meshnode.services.equivocations import Equivocations
@@ -116,12 +117,28 @@ class Hearing:
             StoreError: The disk refused.
         """
         capabilities = self._reputation.capabilities()[:_CAPABILITIES_MAX]
-        for rater in self.raters():
+        raters = self.raters()
+        await self._forget_others(raters)
+        for rater in raters:
             for capability in capabilities:
                 if not await self._ask(rater, capability):
                     break
         for capability in sorted({*self._deals, *self._reputation.heard_in()}):
             await self.weigh(capability)
+
+    async def _forget_others(self, raters: Sequence[str]) -> None:
+        """Forget what was told by those who are no longer asked: it has no weight.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        for capability, by_rater in self._deals.items():
+            for rater in [rater for rater in by_rater if rater not in raters]:
+                writes: list[Write] = [Delete(CURSORS, f"{capability}/{rater}")]
+                for award, deal in by_rater[rater].items():
+                    writes += deal_forgets(capability, award, deal)
+                await self._store.commit(*writes)
+                del by_rater[rater]
 
     # --- asking ---
 

@@ -390,7 +390,7 @@ class Reputation:
 
     async def _cut(self) -> None:
         """Keep the beginnings of long lists as what they came to."""
-        for capability, lists in self._lists.items():
+        for capability, lists in list(self._lists.items()):
             for agent, known in list(lists.items()):
                 if known.rows > LONG_ROWS:
                     kept = await self.kept(capability, agent)

@@ -305,7 +305,35 @@ def test_what_is_no_longer_said_is_forgotten() -> None:
         await believe(a, b.peer, "gold_failed", "caught", "gold_failed", "gold_failed")
         await a.gossip.hearing.round()
         assert a.reputation.imported(SHOUT, AGENT) == (0, 0)
-        assert not mesh.members["a"].disk.tables.get(HEARD)
+        tables = mesh.members["a"].disk.tables
+        assert not any(tables.get(table) for table in (HEARD, DEALS, HALVES, CURSORS))
+        # Believed again, it is heard from the beginning.
+        await believe(a, b.peer, *GOLDS, *GOLDS, *GOLDS)
+        await a.gossip.hearing.round()
+        assert a.reputation.imported(SHOUT, AGENT).good_mu > 0
+
+    play(story)
+
+
+def test_names_behind_one_that_is_believed_add_nothing() -> None:
+    async def story(mesh: SimMesh) -> None:
+        (a,) = await start(mesh, a=[])
+        await believe(a, "12D3KooWTrusted")
+        names = [f"12D3KooWSybil{number}" for number in range(40)]
+
+        async def heard(*sybils: str) -> int:
+            """Return what counts where the believed one vouches for them, and they for x."""
+            by_rater = a.gossip.hearing._deals[SHOUT] = {}
+            worked = [("12D3KooWTrusted", f"{name}/shout") for name in sybils]
+            worked += [(name, "12D3KooWX/shout") for name in ("12D3KooWTrusted", *sybils)]
+            for number, (buyer, agent) in enumerate(worked * 9):
+                deal = Deal(buyer, agent, "verified", number, both_signed=True, settled=True)
+                by_rater.setdefault(buyer, {})[str(number)] = deal
+            await a.gossip.hearing.weigh(SHOUT)
+            return a.reputation.imported(SHOUT, "12D3KooWX/shout").good_mu
+
+        assert mu(2) < await heard() <= mu(RULES.rater_max)
+        assert await heard(*names) <= await heard(names[0]) <= await heard()
 
     play(story)
 
