@@ -43,6 +43,7 @@ from simulations.guests import Guests
 from simulations.jobs import JobEnd, JobTerms, Owned, end_at, graph_of, refused
 from simulations.mesh import CONFIG, Dht, Down, SimMesh
 from simulations.money import check_money
+from simulations.opinions import check_opinions
 from simulations.rogues import Conduct
 from simulations.weather import Weather
 from simulations.wires import Wires
@@ -391,6 +392,7 @@ class Stage:
         """Return all that must not be, one line each: of jobs, money, journals and nodes."""
         found = [*self.watch.troubles, *check_rest(self.mesh, self.book)]
         found += check_money(self.mesh)
+        found += check_opinions(self.mesh)
         for end in self.ends:
             if end.job and self.mesh.up(end.by):
                 check = self._check_late if end.state == "lost" else self._check_job

@@ -278,6 +278,16 @@ class Reputation:
         """
         return await read_list(self._store, capability, agent)
 
+    def seen(self, capability: str, agent: str) -> Standing:
+        """Return what was learned of an agent as it is in the store: as of the last of it."""
+        known = self._lists.get(capability, {}).get(agent)
+        return Standing() if known is None else known.standing(self.rules)
+
+    def is_learning(self, capability: str, agent: str) -> bool:
+        """Tell whether something of an agent is under way into the store."""
+        known = self._lists.get(capability, {}).get(agent)
+        return known is not None and bool(known.after)
+
     async def account(self, capability: str, agent: str) -> tuple[Account, list[Evidence]]:
         """Return what an agent's credibility is made of, by the store, and what is kept of it.
 

@@ -49,6 +49,7 @@ from simulations.faults import Schedule, carry_out, draw_schedule, heal
 from simulations.graphs import pipeline_graph
 from simulations.mesh import Down, SimMesh
 from simulations.money import check_money
+from simulations.opinions import check_opinions
 from simulations.stage import Broken
 from simulations.weather import Weather
 from simulations.world import Run, World, run
@@ -262,6 +263,7 @@ async def five_nodes(world: World) -> None:
         troubles += check_ending(end)
         troubles += check_receipts(mesh, end)
         troubles += check_money(mesh)
+        troubles += check_opinions(mesh)
     if troubles:
         raise Broken("\n  ".join([f"{story.schedule}", *troubles]))
     world.trace.note(f"ended: {state.done if state else None}")

@@ -17,8 +17,10 @@ from meshnode.domain.trust.evidence import Evidence, Standing, fold
 from meshnode.domain.trust.rules import DAY_MS, Kind
 from meshnode.node import Node
 from meshnode.services import evidence_rows, reputation
+from meshnode.services.evidence_rows import EVIDENCE
 from meshnode.services.membership import Edge
 from simulations.mesh import CONFIG, SimMesh
+from simulations.opinions import check_opinions
 from tests.meshnode.services.worlds import play, start
 
 if TYPE_CHECKING:
@@ -254,5 +256,25 @@ def test_a_long_list_is_cut_and_says_the_same_to_the_bit(
         mesh.crash("a")
         node = await mesh.restart("a")
         assert node.reputation.standing(SHOUT, AGENT) == fold(all_of_it)
+
+    play(story)
+
+
+@pytest.mark.parametrize("wrong", ["", "lost", "twice", "early"])
+def test_what_a_node_believes_is_held_against_its_disk(wrong: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        (node,) = await start(mesh, a=[])
+        await learn(node, "gold_passed", "agreed")
+        noted = node.reputation.note(SHOUT, AGENT, "served", source=b"award")
+        if wrong != "early":
+            await node._ports.store.commit(*noted.writes)
+        node.reputation.learned(noted)
+        if wrong == "lost":
+            del mesh.members["a"].disk.tables[EVIDENCE][noted.writes[0].key]
+        if wrong == "twice":
+            await learn(node, "agreed")
+        troubles = list(check_opinions(mesh))
+        assert len(troubles) == (wrong != "")
+        assert all(AGENT in trouble for trouble in troubles)
 
     play(story)
