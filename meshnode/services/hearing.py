@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from meshnode.domain.trust.credibility import credibility
-from meshnode.domain.trust.graph import TrustGraph, edge_units, flows
+from meshnode.domain.trust.graph import Flows, TrustGraph, edge_units, flows
 from meshnode.domain.trust.hearsay import (
     Deal,
     Tally,
@@ -68,6 +68,10 @@ _REQUEST_S: Final = 10.0
 #: that start together don't ask together; seconds.
 _FIRST_S: Final = 60.0
 _ROUND_S: Final = 600.0
+
+
+#: Rater -> agent -> what it testifies, of one capability.
+_Told = dict[str, dict[str, Tally]]
 
 
 class Hearing:
@@ -123,8 +127,7 @@ class Hearing:
             for capability in capabilities:
                 if not await self._ask(rater, capability):
                     break
-        for capability in sorted({*self._deals, *self._reputation.heard_in()}):
-            await self.weigh(capability)
+        await self.weigh()
 
     async def _forget_others(self, raters: Sequence[str]) -> None:
         """Forget what was told by those who are no longer asked: it has no weight.
@@ -144,11 +147,11 @@ class Hearing:
 
     def raters(self) -> list[str]:
         """Return whom to ask, the most trusted first."""
-        rules = self._reputation.rules
+        rules, peers = self._reputation.rules, self._reputation.peers()
         edges = self._edges()
         asked = [
             peer
-            for peer, standing in self._reputation.peers().items()
+            for peer, standing in peers.items()
             if edges.get(peer, 0.0) > 0.0
             and credibility(standing, rules=rules) >= rules.rater_credible
             and not self._equivocations.is_banned(peer)
@@ -236,57 +239,62 @@ class Hearing:
 
     # --- weighing ---
 
-    async def weigh(self, capability: str) -> None:
-        """Reckon anew what others say of the agents of a capability, and take it in.
+    async def weigh(self) -> None:
+        """Reckon anew what others say of agents, and take it in.
 
         Raises:
-            StoreError: It can't be written down; all stays as it was.
+            StoreError: It can't be written down; the rest stays as it was.
         """
+        rules = self._reputation.rules
+        told: dict[str, _Told] = {}
+        for capability in sorted(self._deals):
+            await trio.lowlevel.checkpoint()  # of many deals each takes a while
+            told[capability] = self._testimonies(capability)
+        walked = flows(self._graph(told), self._context.peer, rules)
+        credible = {
+            peer: credibility(standing, rules=rules)
+            for peer, standing in self._reputation.peers().items()
+        }
+        for capability in sorted({*told, *self._reputation.heard_in()}):
+            heard = self._heard(capability, told.get(capability, {}), walked, credible)
+            await self._reputation.hear(capability, heard)
+
+    def _heard(
+        self, capability: str, told: _Told, walked: Flows, credible: Mapping[str, float]
+    ) -> dict[str, Heard]:
+        """Return what counts of what is told of the agents of a capability."""
         rules, own = self._reputation.rules, self._reputation.book(capability).standings
-        peers = self._reputation.peers()
-        told = self._testimonies(capability)
-        walked = flows(self._graph(), self._context.peer, rules)
         believed = [rater for rater in told if not self._equivocations.is_banned(rater)]
         weights = rater_weights(
             walked,
-            {r: credibility(peers[r], rules=rules) for r in believed if r in peers},
+            credible,
             {r: agreement(told[r], own, rules) for r in believed},
             rules,
         )
-        inviter = self._reputation.inviter
-        sums = imported(told, weights, before=walked.before, inviter=inviter, rules=rules)
-        await self._reputation.hear(
-            capability,
-            {
-                agent: Heard(
-                    all_of_it,
-                    shares(
-                        agent,
-                        told,
-                        weights,
-                        before=walked.before,
-                        inviter=inviter,
-                        rules=rules,
-                    ),
-                )
-                for agent, all_of_it in sums.items()
-            },
-        )
+        inviter, before = self._reputation.inviter, walked.before
+        sums = imported(told, weights, before=before, inviter=inviter, rules=rules)
+        return {
+            agent: Heard(
+                total,
+                shares(agent, told, weights, before=before, inviter=inviter, rules=rules),
+            )
+            for agent, total in sums.items()
+        }
 
-    def _testimonies(self, capability: str) -> Mapping[str, Mapping[str, Tally]]:
+    def _testimonies(self, capability: str) -> _Told:
         """Return what each rater's receipts come to."""
         by_rater = self._deals.get(capability, {})
         deals = [deal for rater in sorted(by_rater) for deal in _in_order(by_rater[rater])]
         return witnessed(deals, self._reputation.rules)
 
-    def _graph(self) -> TrustGraph:
+    def _graph(self, told: Mapping[str, _Told]) -> TrustGraph:
         """Return who trusts whom, in all capabilities: an edge is to a node, for its agents."""
         graph, rules = TrustGraph(), self._reputation.rules
         sums: dict[str, dict[str, tuple[int, int]]] = {}
-        for capability in sorted(self._deals):
-            for rater, told in self._testimonies(capability).items():
+        for by_rater in told.values():
+            for rater, tallies in by_rater.items():
                 mine = sums.setdefault(rater, {})
-                for agent, tally in told.items():
+                for agent, tally in tallies.items():
                     peer = agent.partition("/")[0]
                     good_mu, bad_mu = mine.get(peer, (0, 0))
                     mine[peer] = good_mu + tally.good_mu, bad_mu + tally.bad_mu

@@ -84,7 +84,7 @@ def test_receipts_of_who_is_believed_count_and_a_restart_changes_no_bit() -> Non
         a = await mesh.restart("a")
         assert a.reputation.imported(SHOUT, AGENT) == said
         assert (await a.reputation.account(SHOUT, AGENT))[0] == account
-        await a.gossip.hearing.weigh(SHOUT)
+        await a.gossip.hearing.weigh()
         assert a.reputation.imported(SHOUT, AGENT) == said
 
     play(story)
@@ -282,7 +282,7 @@ def test_whatever_is_heard_stays_within_its_bound(rejected: float) -> None:
                 )
                 for number in range(chance.choice([3, 200]))
             }
-        await a.gossip.hearing.weigh(SHOUT)
+        await a.gossip.hearing.weigh()
         heard = mesh.members["a"].disk.tables[HEARD]
         assert len(heard) > len(agents)
         for agent in agents:
@@ -329,7 +329,7 @@ def test_names_behind_one_that_is_believed_add_nothing() -> None:
             for number, (buyer, agent) in enumerate(worked * 9):
                 deal = Deal(buyer, agent, "verified", number, both_signed=True, settled=True)
                 by_rater.setdefault(buyer, {})[str(number)] = deal
-            await a.gossip.hearing.weigh(SHOUT)
+            await a.gossip.hearing.weigh()
             return a.reputation.imported(SHOUT, "12D3KooWX/shout").good_mu
 
         assert mu(2) < await heard() <= mu(RULES.rater_max)
