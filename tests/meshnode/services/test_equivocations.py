@@ -13,7 +13,7 @@ from meshnode.domain.trust.equivocation import contradiction
 from meshnode.node import Node
 from meshnode.services import equivocations
 from meshnode.services.admission import BANNED
-from meshnode.services.bodies import ACCEPTANCE, ReceiptRow
+from meshnode.services.bodies import ACCEPTANCE, RECEIPTS, ReceiptRow
 from meshnode.services.equivocations import BANS
 from meshnode.services.sessions import RequestFailed
 from protocol.codec import encode
@@ -103,7 +103,7 @@ def test_a_contractor_that_is_sent_two_acceptances_needs_nobody_else() -> None:
     async def story(mesh: SimMesh) -> None:
         a, b = await start(mesh, a=[], b=[TextAgent()])
         await a.wait(await a.submit(shouting(), inputs("word")))
-        await until(lambda: not a.receipts._sending)
+        await until(lambda: bool(mesh.members["b"].disk.tables.get(RECEIPTS)))
         (row,) = await b.receipts.rows()
         said = read_message(row.acceptance, Acceptance, network=NETWORK)
         again = changed(said.h, id=bytes(16))
