@@ -47,7 +47,7 @@ from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.measuring import open_host
 from meshnode.services.membership import Members
-from meshnode.services.ordering import open_ordering, use_letters
+from meshnode.services.ordering import Ordering, open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -127,13 +127,7 @@ class Node:
         self.contractor = self._contractor(context)
         self.gossip = self._gossip(context)
         self.reputation = self.gossip.reputation
-        self.ordering = open_ordering(
-            context,
-            self.mailroom,
-            artifacts=self.artifacts,
-            contractor=self.contractor,
-            on_news=self.directory.on_news,
-        )
+        self.ordering = self._ordering(context)
         self.market = Market(
             context,
             sessions=self.sessions,
@@ -257,6 +251,24 @@ class Node:
             reputation=self.reputation,
             sandbox=self._ports.sandbox,
             embedder=self._ports.embedder,
+        )
+
+    def _gossip(self, context: Context) -> Gossip:
+        return open_gossip(
+            context,
+            sessions=self.sessions,
+            door=self.door,
+            members=self.members,
+            contractor=self.contractor,
+        )
+
+    def _ordering(self, context: Context) -> Ordering:
+        return open_ordering(
+            context,
+            self.mailroom,
+            artifacts=self.artifacts,
+            contractor=self.contractor,
+            on_news=self.directory.on_news,
         )
 
     def _settlements(self, context: Context) -> Settlements:
