@@ -225,15 +225,6 @@ class Node:
             capabilities=self.host.capabilities,
         )
 
-    def _gossip(self, context: Context) -> Gossip:
-        return open_gossip(
-            context,
-            sessions=self.sessions,
-            door=self.door,
-            members=self.members,
-            contractor=self.contractor,
-        )
-
     def _broker(self, context: Context) -> Broker:
         use_letters(self.ordering, market=self.market, receipts=self.receipts)
         return open_broker(context, self._around())

@@ -13,13 +13,12 @@ import trio
 
 from meshnode.domain.facts import Charged
 from meshnode.domain.job import JobState
-from meshnode.domain.step_kinds import Stop
 from meshnode.errors import StoreError
 from meshnode.ports import Put, Store, Write
+from meshnode.services import job_runner
 from meshnode.services.bodies import AWARD_BODY, RECEIPTS
 from meshnode.services.contractor import Contractor
 from meshnode.services.contracts import Contracts
-from meshnode.services.job_runner import JobRunner
 from meshnode.services.journals import JobJournal
 from meshnode.services.market import Market
 from meshnode.services.receipts import DUE
@@ -207,8 +206,8 @@ def test_a_node_that_dies_of_itself_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_job_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stuck(self: JobRunner, _: Stop) -> None:
+    async def stuck(*_: object) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(JobRunner, "_stop", stuck)
+    monkeypatch.setattr(job_runner, "stop", stuck)
     assert "has not ended" in found(seeds=seeds_with(is_cancelled))

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshnode.domain.bindings import (
     Holder,
@@ -27,7 +28,6 @@ from meshnode.domain.facts import (
     Fact,
     Failed,
     InputRef,
-    Judged,
     Planned,
     Proposed,
     Refused,
@@ -37,7 +37,6 @@ from meshnode.domain.facts import (
 )
 from meshnode.domain.graphs import check_inputs
 from meshnode.domain.job import JobState, fold
-from meshnode.domain.judging import Bench, begin, go_on, stake
 from meshnode.domain.matching import matches
 from meshnode.domain.step_kinds import (
     Attend,
@@ -57,8 +56,6 @@ from meshnode.domain.step_kinds import (
     Wake,
 )
 from meshnode.domain.steps import next_steps
-from meshnode.domain.trust.allocation import Bidder, Job
-from meshnode.domain.trust.evidence import Standing
 from meshnode.domain.units import SINGLE, Attempt
 from meshnode.domain.values import canonical, parse
 from meshnode.domain.verification import check_output, read_output
@@ -72,10 +69,14 @@ from protocol.journal import (
 )
 from protocol.keys import digest
 from protocol.messages import Award, Result, read_message
+from tests.meshnode.domain.benches import judge
 from tests.meshnode.domain.contractors import NETWORK, Contractor, Pen, Traits
 from tests.meshnode.domain.desk import SCHEMA, Desk, declared
 from tests.meshnode.domain.exports import START_MS, signed_export
 from tests.meshnode.domain.random_graphs import QUERIES, work
+
+if TYPE_CHECKING:
+    from meshnode.domain.trust.evidence import Standing
 
 _TURNS_MAX = 200_000
 
@@ -275,7 +276,7 @@ class Run:
                 key = ("Judge", step.unit, self.state.units[step.unit].judgements)
                 if key not in self.busy:
                     self.busy.add(key)
-                    self.later(2, partial(self._judge, step))
+                    self.later(2, partial(judge, self, step))
             case Charge():
                 self.record(self.desk.charge(self.state, step, self.now_ms))
             case GiveUp():
@@ -414,43 +415,6 @@ class Run:
                 detail=finding.detail,
             )
         )
-
-    def _judge(self, step: Judge) -> None:
-        """As the service does, without an embedder."""
-        unit = self.state.units[step.unit]
-        if unit.settled or unit.accepted is not None or self.state.cancelled is not None:
-            return
-        self.busy.discard(("Judge", step.unit, unit.judgements))
-        capability = self.state.tasks[unit.subtask].capability
-        known = self.view().candidates[capability]
-        tried = {attempt.peer for attempt in unit.attempts}
-        offered = [] if step.last else [one for one in known if one.peer not in tried]
-        if unit.judged is not None:
-            offered = [one for one in offered if one.offer]
-        answers = unit.answers()
-        if not offered and not answers:
-            self.record(Judged(unit=unit.name, wanted=1))
-            return
-        theta_ppm = self.state.required_plan.theta_ppm
-        job = Job(10, 10, theta_ppm / 1_000_000)
-        if known:
-            job = stake(known, calls=unit.calls, theta_ppm=theta_ppm, out=0)
-        bidders = [self._bidder(one.agent_id) for one in offered]
-        bench = Bench(bidders, job, self.chance)
-        if not answers:
-            checked = bool(self.state.tasks[unit.subtask].checks)
-            self.record(begin(unit.name, bench, checked=checked))
-            return
-        outputs = [attempt.delivered.output for attempt in answers if attempt.delivered]
-        groups: dict[bytes, list[int]] = {}
-        for place, output in enumerate(outputs):
-            groups.setdefault(output, []).append(place)
-        voters = [self._bidder(f"{attempt.peer}/{attempt.agent}") for attempt in answers]
-        self.record(go_on(unit, list(groups.values()), voters, bench)[0])
-
-    def _bidder(self, agent: str) -> Bidder:
-        standing = self.standings.get(agent, Standing())
-        return Bidder(agent, price_mc=1, latency_ms=10, standing=standing)
 
     def _close(self, step: Stop) -> None:
         unit = self.state.units[step.unit]
