@@ -117,6 +117,7 @@ class Design:
         asked: dict[int, list[int]] = {}
         for place, agent in enumerate(order):
             answer = desk.work(agent)
+            one.learn(self._names[agent], "served")
             groups.setdefault(answer, []).append(voters[agent])
             asked.setdefault(answer, []).append(agent)
             left = [voters[other] for other in order[place + 1 :]]
@@ -181,11 +182,14 @@ class Design:
         raters = [rater for rater in told if rater != me and flow.weight(rater) > 0]
         weights = rater_weights(
             flow,
-            {rater: one.book.credibility(rater) for rater in raters},
+            {rater: one.book.own_credibility(rater) for rater in raters},
             {rater: agreement(told[rater], own, self._rules) for rater in raters},
             self._rules,
         )
-        one.book.take(imported(told, weights, inviter=one.inviter, rules=self._rules))
+        said = imported(
+            told, weights, before=flow.before, inviter=one.inviter, rules=self._rules
+        )
+        one.book.take(said)
 
     def reborn(self, agent: int) -> None:
         """Give it another name."""
