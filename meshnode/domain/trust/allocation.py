@@ -10,7 +10,7 @@ is tried as often as it may be the best).  ``V`` is what a right answer is worth
 wrong one costs, ``τ`` the price of time.
 
 No agent may hold more than 30 % of the value that is out (10 % if it is not strong), or one
-task if that is more; one task in twenty begins with a newcomer; who is blocked gets none.
+task if that is more; seven tasks in a hundred begin with a newcomer; who is blocked gets none.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """How likely an agent is to be right, and what that allows.
 
-``C = min(0.98, (a + A + 1) / (a + A + 1 + 1.5 + b + B))``: the mean of a Beta distribution with
-prior (1, 1.5), ``a`` and ``b`` what this node saw for and against, ``A`` and ``B`` what it
-takes from others (:mod:`~meshnode.domain.trust.hearsay`), all in units of evidence.  A newcomer
-stands at 0.40.  The upper limit leaves room for what evidence can't show: nobody's word alone
-is worth more.
+``C = min(0.98, (a + A′ + 1) / (a + A′ + 1 + 1.5 + b + B))``: the mean of a Beta distribution
+with prior (1, 1.5), ``a`` and ``b`` what this node saw for and against, ``A`` and ``B`` what it
+takes from others, with ``A′ = A / (1 + b)`` (:mod:`~meshnode.domain.trust.hearsay`), all in
+units of evidence.  A newcomer stands at 0.40.  The upper limit leaves room for what evidence
+can't show: nobody's word alone is worth more.
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,9 +32,19 @@ def credibility(
     """Return the chance that the agent's next answer is right; 0 for one that is banned."""
     if standing.equivocated:
         return 0.0
-    good = (standing.good_mu + standing.prior_mu + imported.good_mu) / UNIT_MU + 1.0
+    good = good_units(standing, imported, rules) + 1.0
     bad = (standing.bad_mu + imported.bad_mu) / UNIT_MU + rules.doubt
     return min(rules.credibility_max, good / (good + bad))
+
+
+def good_units(standing: Standing, imported: Imported, rules: Rules = RULES) -> float:
+    """Return a + A / (1 + h · b), units: others' praise counts less where it was belied.
+
+    What this node saw go wrong halves its own *a*; praise that stayed whole would keep one that
+    was caught believed.  A sum of quotients, so it is the same on every machine.
+    """
+    heard = imported.good_mu / (1.0 + rules.belied * standing.bad_mu / UNIT_MU)
+    return (standing.good_mu + standing.prior_mu + heard) / UNIT_MU
 
 
 def availability(standing: Standing, rules: Rules = RULES) -> float:
@@ -101,7 +111,7 @@ def is_spot_check(
 
 def spot_chance(standing: Standing, imported: Imported, rules: Rules = RULES) -> float:
     """Return with what chance an answer that could be taken alone is replicated."""
-    units = (standing.good_mu + standing.prior_mu + imported.good_mu) / UNIT_MU
+    units = good_units(standing, imported, rules)
     return rules.spot / max(units, 1.0)
 
 
@@ -113,7 +123,7 @@ def draw_credibility(
     Who was accepted without a check is tried a little sooner; nothing else draws on that.
     """
     weak = min(rules.weak_share * standing.weak_mu / UNIT_MU, rules.weak_max)
-    good = (standing.good_mu + standing.prior_mu + imported.good_mu) / UNIT_MU + weak + 1.0
+    good = good_units(standing, imported, rules) + weak + 1.0
     bad = (standing.bad_mu + imported.bad_mu) / UNIT_MU + rules.doubt
     return rng.betavariate(good, bad)
 

@@ -4,13 +4,13 @@ A receipt counts when both sides signed, and what was accepted was paid: others'
 weigh nothing.  A rater's receipts about one agent are folded like one's own evidence; that is
 its *testimony*.  Rater k has the weight
 
-    ω = flow / reference · [C_k ≥ 0.75] · clip((agreement − 0.3) / 0.5, 0, 1)
+    ω = flow / reference · [C_k ≥ 0.8] · clip((agreement − 0.3) / 0.5, 0, 1)
 
 (:mod:`~meshnode.domain.trust.graph`), with C_k from this node's own evidence and agreement
 1 − 2 · mean |q_k − q_me| over the agents that both know, 0.8 where those are fewer than two.
 Of one agent j this node takes
 
-    A = Σ ω · a_kj,   B = Σ ω · b_kj      with a_kj + b_kj ≤ 3 (the inviter's: 12)
+    A = Σ ω · a_kj,   B = Σ ω · b_kj      with a_kj + b_kj ≤ 0.75 (the inviter's: 12)
 
 and A + B ≤ 12: each limit scales both, so that what is said stays as it was, and only how much
 it counts is bounded, whatever is imported.  Who is trusted through a rater that tells of j

@@ -111,6 +111,8 @@ class Rules:
         alarm: Credible agents proven wrong within :attr:`alarm_tasks` that raise an alarm.
         alarm_tasks: Tasks that an alarm looks back on, and that it lasts.
         alarm_golds: Golds become so many times as frequent in it.
+        belied: What one unit against that this node saw takes from others' praise:
+            A / (1 + belied · b).
         restart: Chance that a walk in the trust graph ends at a node.
         hops_max: Of such a walk.
         edge_bad: Units for that one unit against takes away from an edge.
@@ -123,8 +125,8 @@ class Rules:
 
     half_life: float = 50.0
     half_life_days: int = 30
-    agreed: float = 0.4
-    agreed_in_family: float = 0.2
+    agreed: float = 0.7
+    agreed_in_family: float = 0.35
     outvoted: float = 0.34
     cut: float = 0.5
     golds_owed: int = 3
@@ -149,21 +151,22 @@ class Rules:
     spot: float = 1.0
     exposure_max: int = 3
     gold: float = 0.10
-    gold_second: float = 0.05
+    gold_second: float = 0.0
     gold_probation: float = 0.5
     dissent: float = 1.5
     share_max: float = 0.30
     share_weak_max: float = 0.10
-    newcomers: float = 0.05
+    newcomers: float = 0.07
     alarm: int = 2
     alarm_tasks: int = 10
     alarm_golds: int = 3
+    belied: float = 1.0
     restart: float = 0.5
     hops_max: int = 6
     edge_bad: float = 3.0
     reference_rank: int = 8
-    rater_credible: float = 0.75
-    rater_max: float = 3.0
+    rater_credible: float = 0.8
+    rater_max: float = 0.75
     inviter_max: float = 12.0
     import_max: float = 12.0
 

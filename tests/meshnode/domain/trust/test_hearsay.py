@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshnode.domain.trust.book import Book
-from meshnode.domain.trust.credibility import Imported
+from meshnode.domain.trust.credibility import Imported, good_units
 from meshnode.domain.trust.evidence import Evidence, Standing, fold
 from meshnode.domain.trust.graph import TrustGraph, edge_units, flows
 from meshnode.domain.trust.hearsay import (
@@ -348,3 +348,18 @@ def test_edges_that_are_put_again_replace_the_old() -> None:
     assert set(flows(graph, "me").flow) == {"b"}
     graph.put("me", {"b": 0.0, "me": 4.0})
     assert len(graph) == 0
+
+
+@given(st.integers(0, 12 * UNIT_MU), st.integers(0, 20 * UNIT_MU), st.integers(1, 5))
+def test_praise_counts_less_the_more_often_it_was_belied(
+    praised_mu: int, good_mu: int, wrong: int
+) -> None:
+    said = Imported(praised_mu, 0)
+    units = [
+        good_units(Standing(good_mu=good_mu, bad_mu=bad * UNIT_MU), said)
+        for bad in range(wrong + 1)
+    ]
+    assert units == sorted(units, reverse=True)
+    assert units[0] == pytest.approx((good_mu + praised_mu) / UNIT_MU)
+    heard = units[-1] - good_mu / UNIT_MU
+    assert heard == pytest.approx(praised_mu / UNIT_MU / (1 + RULES.belied * wrong), abs=1e-9)
