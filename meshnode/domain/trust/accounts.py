@@ -15,11 +15,12 @@ from meshnode.domain.trust.credibility import (
     Imported,
     availability,
     credibility,
+    heard_units,
     is_blocked,
 )
 from meshnode.domain.trust.evidence import Evidence, Standing
 from meshnode.domain.trust.hearsay import Share
-from meshnode.domain.trust.rules import DAY_MS, RULES, UNIT_MU, Kind, Rules
+from meshnode.domain.trust.rules import DAY_MS, RULES, UNIT_MU, Kind, Rules, mu
 from meshnode.domain.wording import count_of
 
 _SAID: Final[dict[Kind, str]] = {
@@ -200,7 +201,7 @@ def told(account: Account) -> list[str]:
     lines = [
         f"credibility {account.credibility:.3f}, availability {account.availability:.3f}"
         + (", gets no paid work" if account.blocked else ""),
-        f"units for: {_units(standing.for_mu)} seen here, {_units(imported.good_mu)} heard",
+        f"units for: {_units(standing.for_mu)} seen here, {_heard(account)} heard",
         f"units against: {_units(standing.bad_mu)} seen here, {_units(imported.bad_mu)} heard",
     ]
     lines += [
@@ -225,3 +226,10 @@ def told(account: Account) -> list[str]:
 
 def _units(amount_mu: int) -> str:
     return f"{amount_mu / UNIT_MU:.2f}"
+
+
+def _heard(account: Account) -> str:
+    """Say what others' praise comes to, and of how much where it was belied."""
+    said_mu = account.imported.good_mu
+    left_mu = mu(heard_units(account.standing, account.imported))
+    return _units(left_mu) if left_mu == said_mu else f"{_units(left_mu)} of {_units(said_mu)}"

@@ -43,8 +43,12 @@ def good_units(standing: Standing, imported: Imported, rules: Rules = RULES) -> 
     What this node saw go wrong halves its own *a*; praise that stayed whole would keep one that
     was caught believed.  A sum of quotients, so it is the same on every machine.
     """
-    heard = imported.good_mu / (1.0 + rules.belied * standing.bad_mu / UNIT_MU)
-    return (standing.good_mu + standing.prior_mu + heard) / UNIT_MU
+    return standing.for_mu / UNIT_MU + heard_units(standing, imported, rules)
+
+
+def heard_units(standing: Standing, imported: Imported, rules: Rules = RULES) -> float:
+    """Return A / (1 + h · b), units: what is left of others' praise."""
+    return imported.good_mu / UNIT_MU / (1.0 + rules.belied * standing.bad_mu / UNIT_MU)
 
 
 def availability(standing: Standing, rules: Rules = RULES) -> float:

@@ -25,11 +25,11 @@ def share(known: Book, ranked: list[str], agent: str, *, alarmed: bool = False) 
     return sum(agent in names for names in due) / TASKS
 
 
-def test_a_tenth_of_the_tasks_has_one_for_the_first_and_a_twentieth_for_the_second() -> None:
+def test_a_tenth_of_the_tasks_has_one_for_the_first_and_none_for_others() -> None:
     known = book(ada=("gold_passed", 20), bob=("gold_passed", 20), carl=("gold_passed", 20))
     ranked = ["ada", "bob", "carl"]
     assert abs(share(known, ranked, "ada") - 0.10) < 0.02
-    assert abs(share(known, ranked, "bob") - 0.05) < 0.02
+    assert share(known, ranked, "bob") == 0
     assert share(known, ranked, "carl") == 0
     assert abs(share(known, ranked, "ada", alarmed=True) - 0.30) < 0.03
 

@@ -65,11 +65,11 @@ def test_the_order_in_which_it_came_changes_nothing(
     assert list(again.items()) == list(imported(said, weights).items())
 
 
-def test_one_rater_counts_three_units_the_inviter_twelve_and_nobody_for_itself() -> None:
+def test_one_rater_counts_little_the_inviter_twelve_units_and_nobody_for_itself() -> None:
     much = {"agent": Tally(45 * UNIT_MU, 5 * UNIT_MU), "rater/tool": Tally(UNIT_MU, 0)}
     said = {"rater": much}
-    assert imported(said, {"rater": 1.0}) == {"agent": Imported(mu(2.7), mu(0.3))}
-    assert imported(said, {"rater": 0.5}) == {"agent": Imported(mu(1.35), mu(0.15))}
+    assert imported(said, {"rater": 1.0}) == {"agent": Imported(mu(0.675), mu(0.075))}
+    assert imported(said, {"rater": 0.5}) == {"agent": Imported(mu(0.3375), mu(0.0375))}
     by_inviter = imported(said, {"rater": 1.0}, inviter="rater")
     assert by_inviter == {"agent": Imported(mu(10.8), mu(1.2))}
 
