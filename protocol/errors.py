@@ -31,6 +31,7 @@ class ErrorCode(IntEnum):
     NOT_FOUND = 14
     DEADLINE = 15
     CREDIT = 16
+    REVOKED = 17
 
 
 class ProtocolError(Exception):
@@ -115,3 +116,9 @@ class CreditExceeded(RemoteProtocolError):
     """The peer sent more than it was granted."""
 
     code = ErrorCode.CREDIT
+
+
+class Revoked(RemoteProtocolError):
+    """By a key that has ended: moved to another, or revoked."""
+
+    code = ErrorCode.REVOKED

@@ -18,6 +18,16 @@ LIFETIME_MS_MAX: Final = 600_000  # CFP, proposal, award: issued to expires
 SKEW_MS_MAX: Final = 60_000  # tolerance beyond the clock offset learned at hello
 NUMBER_MAX: Final = 10**15  # of any count, price or time in a signed thing: JSON holds it
 
+# the end of a key (22-lifecycle.md)
+STATEMENT_SIZE_MAX: Final = 1_024  # bytes of one statement's envelope
+STATEMENT_NAME_SIZE: Final = 8  # bytes of its hash that name it in a comparison
+STATEMENTS_MAX: Final = 2_048  # that a node keeps
+STATEMENTS_OF_KEY_MAX: Final = 2  # of one key: two that differ say all there is to say
+STATEMENTS_TOLD_MAX: Final = 64  # in one message
+ROTATIONS_MAX: Final = 8  # that are followed from a key to its newest heir
+ROTATED_LINKS_MS: Final = 30 * 24 * 3_600_000  # links by a key with an heir count so long
+REASON_SIZE_MAX: Final = 200  # characters
+
 # membership and invites (25-membership.md)
 CHAIN_LINKS_MAX: Final = 8  # invitations from the founder to a member
 LINK_SIZE_MAX: Final = 2 * 1024  # bytes of one link's envelope

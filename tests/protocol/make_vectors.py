@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.protocol import vector_charter as charter
 from tests.protocol import vector_graphs as graphs
+from tests.protocol import vector_lifecycle as lifecycle
 from tests.protocol import vector_mail as mail
 from tests.protocol import vector_members as members
 from tests.protocol import vector_orders as orders
@@ -26,6 +27,7 @@ FILES: Final = {
     "framing": ("10-codec.md", wire.framing_cases),
     "keys": ("20-envelopes.md", wire.keys_cases),
     "envelopes": ("20-envelopes.md", wire.envelope_cases),
+    "lifecycle": ("22-lifecycle.md", lifecycle.lifecycle_cases),
     "membership": ("25-membership.md", members.membership_cases),
     "invites": ("25-membership.md", members.invite_cases),
     "records": ("30-records.md", signed.record_cases),

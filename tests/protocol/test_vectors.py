@@ -19,6 +19,7 @@ from protocol import (
     graph,
     invites,
     journal,
+    lifecycle,
     mail,
     mailbox,
     membership,
@@ -91,6 +92,11 @@ def read_keys(data: bytes, inputs: dict[str, Any]) -> None:
 def read_envelope(data: bytes, inputs: dict[str, Any]) -> Any:
     parts = unseal(data, kind=inputs["kind"], network=inputs["network"])
     return {"issuer": parts.i, "payload": parts.p.hex()}
+
+
+def read_lifecycle(data: bytes, inputs: dict[str, Any]) -> Any:
+    said = lifecycle.read_statement(data, **inputs)
+    return {"peer": said.peer, "heir": said.heir, "from_ms": said.from_ms}
 
 
 def read_membership(data: bytes, inputs: dict[str, Any]) -> Any:
@@ -263,6 +269,7 @@ READERS: dict[str, Read] = {
     "framing": read_framing,
     "keys": read_keys,
     "envelopes": read_envelope,
+    "lifecycle": read_lifecycle,
     "membership": read_membership,
     "invites": read_invite,
     "records": read_record,
