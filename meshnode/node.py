@@ -41,6 +41,7 @@ from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
+from meshnode.services.key_fates import KeyFates
 from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
@@ -115,7 +116,8 @@ class Node:
         self.artifacts.judge_with(self.sessions.offset_ms)
         self.tallies = Served(context)
         self.ledger = Ledger(context)
-        self.members = Members(context, sessions=self.sessions)
+        self.fates = self._fates(context)
+        self.members = Members(context, sessions=self.sessions, fates=self.fates)
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)
         self.door = Admission(
@@ -178,6 +180,15 @@ class Node:
             emit=self.events.emit,
             addresses=self.addresses_of,
         )
+
+    def _fates(self, context: Context) -> KeyFates:
+        fates = KeyFates(context, sessions=self.sessions, knows=self._knows)
+        self.directory.forget_ended(fates)
+        return fates
+
+    def _knows(self, peer: str) -> bool:
+        """Tell whether ``peer`` is more to this node than a name."""
+        return bool(self.directory.addresses_of(peer)) or peer in self.sessions.connected()
 
     def _contractor(self, context: Context) -> Contractor:
         return Contractor(
@@ -301,6 +312,7 @@ class Node:
         """Run every service until cancelled; started once the node can be reached."""
         try:
             async with trio.open_nursery() as nursery:
+                await self.fates.load()  # before anybody can be here
                 await self.tallies.load()
                 await self.ledger.load()
                 await self.measuring.load()
@@ -313,6 +325,7 @@ class Node:
                 await self.acquaintances.load()
                 await self.gossip.load()
                 for service in (
+                    self.fates.run,
                     self.members.run,
                     self.acquaintances.run,
                     self.tallies.run,

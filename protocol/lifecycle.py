@@ -153,7 +153,7 @@ def read_statement(envelope: bytes, *, network: str, now_ms: int) -> Statement:
     """
     if len(envelope) > limits.STATEMENT_SIZE_MAX:
         raise TooLarge(len(envelope), limits.STATEMENT_SIZE_MAX)
-    match (kind := peek(envelope).t):
+    match kind := peek(envelope).t:
         case "key.rotation":
             read = _read_rotation(envelope, network)
         case "key.revocation":

@@ -30,6 +30,7 @@ REASON_SIZE_MAX: Final = 200  # characters
 
 # membership and invites (25-membership.md)
 CHAIN_LINKS_MAX: Final = 8  # invitations from the founder to a member
+CHAIN_ROTATIONS_MAX: Final = 16  # shown with it, for keys in it that have ended
 LINK_SIZE_MAX: Final = 2 * 1024  # bytes of one link's envelope
 LINK_LIFETIME_MS_MAX: Final = 366 * 24 * 3_600_000
 LINK_SKEW_MS_MAX: Final = 24 * 3_600_000  # a year's link needn't fail for a wrong clock

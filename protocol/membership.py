@@ -8,7 +8,7 @@ own, in which it is the only member until it invites somebody.
 Specified in protocol/spec/25-membership.md; vectors in protocol/vectors/membership.json.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -18,7 +18,7 @@ from protocol import limits
 from protocol.codec import Count, decode_as, encode
 from protocol.errors import Expired, LocalProtocolError, Malformed, TooLarge
 from protocol.keys import Identity, public_key
-from protocol.signing import seal, unseal
+from protocol.signing import peek, seal, unseal
 
 TYPE: Final = "membership"
 
@@ -46,9 +46,11 @@ class Chain(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         links: Envelopes, the founder's first; empty for a founder.
+        rotations: Envelopes that show who goes on for keys in it that have ended.
     """
 
     links: list[bytes]
+    rotations: list[bytes] = []
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True):
@@ -69,10 +71,12 @@ class Joined(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         links: The asker's new chain; empty when it was not let in.
         reason: Stable code when not, such as ``expired``; else empty.
+        rotations: As with a :class:`Chain`.
     """
 
     links: list[bytes]
     reason: str
+    rotations: list[bytes] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,11 @@ class Lineage:
     Attributes:
         member: Whose it is.
         root: Who founded the mesh.
-        path: PeerIds from the founder to the member, both included.
+        path: PeerIds from the founder to the member, both included; the heir's for a key
+            that has one.
         issued_ms: When the youngest link was issued.
         expires_ms: When the first link expires.
+        names: PeerIds as the links name them, the founder's first; none for a founder.
     """
 
     member: str
@@ -92,6 +98,7 @@ class Lineage:
     path: tuple[str, ...]
     issued_ms: int
     expires_ms: int
+    names: tuple[str, ...] = ()
 
     @property
     def inviter(self) -> str:
@@ -105,7 +112,19 @@ _JOIN: Final = msgspec.msgpack.Decoder(Join)
 _JOINED: Final = msgspec.msgpack.Decoder(Joined)
 
 
-def read_chain(links: Sequence[bytes], *, member: str, network: str, now_ms: int) -> Lineage:
+def itself(peer: str) -> str:
+    """Return ``peer``: its key has not ended."""
+    return peer
+
+
+def read_chain(
+    links: Sequence[bytes],
+    *,
+    member: str,
+    network: str,
+    now_ms: int,
+    heir: Callable[[str], str] = itself,
+) -> Lineage:
     """Return what ``links`` prove about ``member``.
 
     Args:
@@ -113,6 +132,7 @@ def read_chain(links: Sequence[bytes], *, member: str, network: str, now_ms: int
         member: Whose chain it should be: proved by the session that it came over.
         network: Network id.
         now_ms: Unix time.
+        heir: Tells who goes on for a key.
 
     Raises:
         TooLarge: A link over the limit.
@@ -121,25 +141,27 @@ def read_chain(links: Sequence[bytes], *, member: str, network: str, now_ms: int
     """
     _need(len(links) <= limits.CHAIN_LINKS_MAX, "too many links")
     path: list[str] = []
+    names: list[str] = []
     issued_ms, expires_ms = 0, limits.NUMBER_MAX
     for depth, envelope in enumerate(links, start=1):
         if len(envelope) > limits.LINK_SIZE_MAX:
             raise TooLarge(len(envelope), limits.LINK_SIZE_MAX)
         parts = unseal(envelope, kind=TYPE, network=network)
         link = decode_as(parts.p, _LINK)
-        path = path or [parts.i]
-        _need(link.root == path[0], "a link names another founder")
-        _need(parts.i == path[-1], "a link is not by the member before it")
+        path, names = path or [heir(parts.i)], names or [parts.i]
+        _need(heir(link.root) == path[0], "a link names another founder")
+        _need(heir(parts.i) == path[-1], "a link is not by the member before it")
         _need(link.depth == depth, "a link has another depth than its place")
-        _need(link.member not in path, "the links go round in a circle")
+        _need(heir(link.member) not in path, "the links go round in a circle")
         public_key(link.member)
         _check_time(link, now_ms)
-        path.append(link.member)
+        path.append(heir(link.member))
+        names.append(link.member)
         issued_ms = max(issued_ms, link.issued_ms)
         expires_ms = min(expires_ms, link.expires_ms)
     path = path or [member]
     _need(path[-1] == member, "it is somebody else's chain")
-    return Lineage(member, path[0], tuple(path), issued_ms, expires_ms)
+    return Lineage(member, path[0], tuple(path), issued_ms, expires_ms, tuple(names))
 
 
 def _check_time(link: Membership, now_ms: int) -> None:
@@ -166,7 +188,7 @@ def extend(
         raise LocalProtocolError(f"a chain has at most {limits.CHAIN_LINKS_MAX} links")
     link = Membership(
         member=member,
-        root=lineage.root,
+        root=lineage.names[0] if lineage.names else lineage.root,
         depth=len(lineage.path),
         issued_ms=now_ms,
         expires_ms=now_ms + limits.LINK_LIFETIME_MS_MAX,
@@ -174,15 +196,26 @@ def extend(
     return seal(identity, TYPE, network, encode(link))
 
 
-def read_presented(body: bytes) -> list[bytes]:
-    """Return the links in the body of ``membership``, not verified yet.
+def names_in(envelope: bytes) -> tuple[str, str]:
+    """Return who let whom in by a link that holds.
 
     Raises:
-        Malformed: Not such a body, or too many links.
+        Malformed: It is none.
     """
-    links = decode_as(body, _CHAIN).links
-    _need(len(links) <= limits.CHAIN_LINKS_MAX, "too many links")
-    return links
+    parts = peek(envelope)
+    return parts.i, decode_as(parts.p, _LINK).member
+
+
+def read_presented(body: bytes) -> Chain:
+    """Return the body of ``membership``; what it holds is not verified yet.
+
+    Raises:
+        Malformed: Not such a body, too many links, or too many rotations.
+    """
+    chain = decode_as(body, _CHAIN)
+    _need(len(chain.links) <= limits.CHAIN_LINKS_MAX, "too many links")
+    _need(len(chain.rotations) <= limits.CHAIN_ROTATIONS_MAX, "too many rotations")
+    return chain
 
 
 def read_join(body: bytes) -> Join:
@@ -205,6 +238,7 @@ def read_joined(body: bytes) -> Joined:
     """
     joined = decode_as(body, _JOINED)
     _need(len(joined.links) <= limits.CHAIN_LINKS_MAX, "too many links")
+    _need(len(joined.rotations) <= limits.CHAIN_ROTATIONS_MAX, "too many rotations")
     _need(bool(joined.links) != bool(joined.reason), "either links or a reason")
     return joined
 

@@ -33,7 +33,7 @@ from protocol.catalogue import (
     summary,
 )
 from protocol.codec import decode_as
-from protocol.errors import Expired, RemoteProtocolError
+from protocol.errors import Expired, RemoteProtocolError, Revoked
 from protocol.records import Capability, CapabilityName, NodeRecord, open_record
 from protocol.signing import peek
 
@@ -105,9 +105,9 @@ class Outcome:
     def blames_source(self) -> bool:
         """Whether no honest node would have passed the record on.
 
-        Being late is nobody's fault: clocks differ.
+        Being late is nobody's fault: clocks differ, and news takes its time.
         """
-        return self.error is not None and not isinstance(self.error, Expired)
+        return self.error is not None and not isinstance(self.error, Expired | Revoked)
 
 
 @dataclass(slots=True)
@@ -327,6 +327,11 @@ class Catalogue:
             else:
                 del self._declined[source]
         return sorted(expired)
+
+    def drop(self, peer: str, *, now_ms: int) -> None:
+        """Let go of ``peer``, if it is held."""
+        if peer in self._held:
+            self._forget(peer, until_ms=now_ms + GONE_MS)
 
     def demote(self, peer: str) -> None:
         """Note that a dial failed: ``peer`` comes last, and first goes if room is short."""

@@ -195,6 +195,8 @@ class Admission:
         """
         if self.is_banned(peer):
             return BANNED
+        if why := self._members.fates.bar(peer):
+            return No(NOT_ALLOWED, why)
         return None if await self._members.may_call(peer) else STRANGER
 
     def refusal(self, peer: str, calls: int) -> No | None:

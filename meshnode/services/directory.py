@@ -23,6 +23,7 @@ from meshnode.ports import Directory, Emit, Started, Store, WallClock
 from meshnode.services.context import Context
 from meshnode.services.exchange import Exchange
 from meshnode.services.features import features_of
+from meshnode.services.key_fates import KeyFates
 from meshnode.services.records import Intake, OwnRecord, names_of, validate_record
 from meshnode.services.rendezvous import EVERYBODY, Rendezvous
 from meshnode.services.sessions import Sessions
@@ -212,6 +213,11 @@ class DirectoryService:
     def failed(self, peer: str) -> None:
         """Say that a dial of ``peer`` failed."""
         self._catalogue.demote(peer)
+
+    def forget_ended(self, fates: KeyFates) -> None:
+        """Hold no record by a key that has ended, from now on."""
+        self._intake.ended = fates.ended
+        fates.on_change(lambda peer: self._catalogue.drop(peer, now_ms=self._intake.now_ms()))
 
     async def leave(self) -> None:
         """Tell others that this node goes; best effort, within seconds."""

@@ -253,7 +253,7 @@ class Invites:
             if reason or row is None:
                 self._context.emit("invite.refused", peer=peer, reason=reason)
                 return encode(Joined([], reason))
-            return encode(Joined(await self._let_in(row, join, peer), ""))
+            return encode(self._members.joined(await self._let_in(row, join, peer)))
 
     async def _let_in(self, row: InviteRow, join: Join, peer: str) -> list[bytes]:
         """Return the chain of ``peer``; it takes a use unless it was let in before."""
@@ -348,6 +348,7 @@ class Invites:
         try:
             raw = await self._sessions.request(invite.peer, JOIN, body, timeout_s=_JOIN_S)
             joined = read_joined(raw)
+            self._members.learn_rotations(joined.rotations, invite.peer)
             if not joined.links:
                 offset_ms = self._sessions.offset_ms(invite.peer)
                 raise InviteRefused(joined.reason, invite.peer, offset_ms=offset_ms)

@@ -6,28 +6,32 @@ owner did (invited somebody, was invited) is kept in the store as a *trust edge*
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
 import trio
 
 from meshnode.config import ANYONE, INVITED, MEMBERS
-from meshnode.errors import Busy, MeshError, StreamLost, Unreachable
-from meshnode.ports import Put
+from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
+from meshnode.ports import Delete, Put
 from meshnode.services.context import Context
+from meshnode.services.key_fates import KeyFates
 from meshnode.services.sessions import Incoming, RequestTimeout, Sessions
 from protocol import limits
 from protocol.codec import decode_as, encode
-from protocol.errors import Malformed, RemoteProtocolError
+from protocol.errors import Expired, Malformed, RemoteProtocolError, Revoked
 from protocol.membership import (
     Chain,
     Joined,
     Lineage,
     extend,
+    names_in,
     read_chain,
     read_joined,
     read_presented,
 )
+from protocol.signing import peek
 
 MEMBERSHIP: Final = "membership"
 RENEW: Final = "renew"
@@ -88,7 +92,8 @@ _CHAIN: Final = msgspec.msgpack.Decoder(Chain)
 class Members:
     """See the module.  :meth:`load` first, then :meth:`run`."""
 
-    def __init__(self, context: Context, *, sessions: Sessions) -> None:
+    def __init__(self, context: Context, *, sessions: Sessions, fates: KeyFates) -> None:
+        self.fates = fates
         self._context = context
         self._sessions = sessions
         self._callers = context.config.access.admitted
@@ -103,6 +108,7 @@ class Members:
         sessions.handle(MEMBERSHIP, self._on_membership)
         sessions.handle(RENEW, self._on_renew)
         sessions.on_change(self._session_changed)
+        fates.on_change(self._key_ended)
 
     # --- asking ---
 
@@ -120,6 +126,8 @@ class Members:
         """Return what ``peer`` is to this node, as far as is known: see :meth:`meet`."""
         if peer == self._context.peer:
             return "self"
+        if self.fates.bar(peer):
+            return "stranger"
         if peer == self._lineage.inviter or ("invited_by", peer) in self._edges:
             return "inviter"
         if ("invited", peer) in self._edges:
@@ -150,6 +158,8 @@ class Members:
             Busy: It has to be asked, and doesn't answer: nothing is known of it.
         """
         await self._loaded.wait()
+        if self.fates.bar(peer):
+            return False
         if ANYONE in self._callers or peer in self._callers or peer == self._context.peer:
             return True
         if INVITED in self._callers and self.standing(peer) in {"inviter", "invited"}:
@@ -172,7 +182,7 @@ class Members:
     def lets(self, peer: str) -> bool:
         """Tell whether the owner lets ``peer`` call, by what is known of it already."""
         standing = self.standing(peer)
-        return (
+        return not self.fates.bar(peer) and (
             ANYONE in self._callers
             or peer in self._callers
             or standing == "self"
@@ -208,10 +218,10 @@ class Members:
         Where both had dialled, one of the sessions is just being closed: a request that
         goes down with it is asked again on the other.
         """
-        body = encode(Chain(self._links))
+        body = encode(self._shown(self._links))
         try:
             answer = await self._sessions.request(peer, MEMBERSHIP, body, timeout_s=_TIMEOUT_S)
-            self._learn(peer, read_presented(answer))
+            self._learn_shown(peer, read_presented(answer))
         except (Busy, StreamLost, Unreachable, RequestTimeout) as exc:
             self._context.emit("membership.unknown", peer=peer, why=str(exc))
             return False
@@ -233,14 +243,10 @@ class Members:
         for _, row in await store.scan(EDGES):
             edge = decode_as(row, _EDGE)
             self._edges[edge.relation, edge.peer] = edge
+        await self._move_all_edges()
         kept = dict(await store.scan(CHAINS))
         if network in kept:
-            links = decode_as(kept[network], _CHAIN).links
-            try:
-                self._lineage, self._links = self._read(self._context.peer, links), links
-            except RemoteProtocolError as exc:
-                # It lapsed while the node was down: the inviter renews it, or a new invite.
-                self._context.emit("membership.lapsed", why=str(exc))
+            self._judge_own(decode_as(kept[network], _CHAIN).links)
         elif kept:
             self._context.emit("membership.elsewhere", networks=sorted(kept), network=network)
         self._loaded.set()
@@ -249,6 +255,7 @@ class Members:
         """Have this node's chain renewed in time, until cancelled."""
         while True:
             self._met_inviter = trio.Event()
+            await self._move_all_edges()
             inviter = self.inviter
             if inviter in self._sessions.connected():
                 await self._renew(inviter)
@@ -261,7 +268,7 @@ class Members:
         if self._lineage.inviter:
             return self._lineage.inviter
         by = [edge for edge in self.edges() if edge.relation == "invited_by"]
-        return by[-1].peer if by else ""
+        return self.fates.heir(by[-1].peer) if by else ""
 
     def _session_changed(self, peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
         if opened and peer == self.inviter:
@@ -269,10 +276,10 @@ class Members:
 
     async def _renew(self, inviter: str) -> None:
         try:
-            raw = await self._sessions.request(
-                inviter, RENEW, encode(Chain(self._links)), timeout_s=_TIMEOUT_S
-            )
+            body = encode(self._shown(self._links))
+            raw = await self._sessions.request(inviter, RENEW, body, timeout_s=_TIMEOUT_S)
             joined = read_joined(raw)
+            self.learn_rotations(joined.rotations, inviter)
             if joined.links:
                 await self.adopt(joined.links, inviter)
             else:
@@ -331,26 +338,34 @@ class Members:
 
     async def _on_membership(self, incoming: Incoming) -> bytes:
         """Exchange chains."""
-        links = read_presented(incoming.body)
+        chain = read_presented(incoming.body)
         await self._loaded.wait()
-        self._learn(incoming.peer, links)
-        return encode(Chain(self._links))
+        self._learn_shown(incoming.peer, chain)
+        return encode(self._shown(self._links))
 
     async def _on_renew(self, incoming: Incoming) -> bytes:
         """Give whom this node invited its chain again, young."""
         await self._loaded.wait()
-        peer = incoming.peer
+        peer, chain = incoming.peer, read_presented(incoming.body)
+        self.learn_rotations(chain.rotations, peer)
+        for key in self.fates.followed(peer):
+            await self._move_edges(key)
         if ("invited", peer) not in self._edges:
             return encode(Joined([], "unknown"))
         if reason := self.hindrance(peer):
             return encode(Joined([], reason))
-        self._learn(peer, read_presented(incoming.body))
+        self._learn(peer, chain.links)
         held = self._known.get(peer)
-        if held is not None and held.path[:-1] == self._lineage.path:
+        # By the names in the links: a key that was rotated has them signed anew.
+        if held is not None and held.names == (*self._lineage.path, peer):
             left_ms = held.expires_ms - self._context.clock.now_ms()
             if left_ms > _HALF_LIFE_MS:  # nothing to gain: what it holds is good
-                return encode(Joined(read_presented(incoming.body), ""))
-        return encode(Joined(self._links_for(peer), ""))
+                return encode(self.joined(chain.links))
+        return encode(self.joined(self._links_for(peer)))
+
+    def joined(self, links: list[bytes]) -> Joined:
+        """Return the answer that gives somebody ``links``."""
+        return Joined(links, "", self._shown(links).rotations)
 
     def hindrance(self, peer: str) -> str:
         """Return why no link to ``peer`` can be signed, or empty: a reason of the spec."""
@@ -364,12 +379,94 @@ class Members:
         return self._read(self._context.peer, [])
 
     def _read(self, member: str, links: Sequence[bytes]) -> Lineage:
-        return read_chain(
+        """Return what ``links`` prove about ``member``, as keys stand now.
+
+        Raises:
+            RemoteProtocolError: Nothing.
+        """
+        now_ms = self._context.clock.now_ms()
+        lineage = read_chain(
             links,
             member=member,
             network=self._context.network,
-            now_ms=self._context.clock.now_ms(),
+            now_ms=now_ms,
+            heir=self.fates.heir,
         )
+        for issuer in [peek(link).i for link in links]:
+            ended_ms = self.fates.ended_ms(issuer)
+            if ended_ms is None:
+                continue
+            if not self.fates.has_heir(issuer):
+                raise Revoked(f"a link is by the key {issuer}, which is revoked")
+            until_ms = ended_ms + limits.ROTATED_LINKS_MS
+            if now_ms >= until_ms:
+                raise Expired(f"a link is by the key {issuer}, which was followed long ago")
+            expires_ms = min(lineage.expires_ms, until_ms - limits.LINK_SKEW_MS_MAX)
+            lineage = replace(lineage, expires_ms=expires_ms)
+        return lineage
+
+    def _shown(self, links: list[bytes]) -> Chain:
+        """Return ``links`` with what shows who goes on for keys in them that have ended."""
+        if not self.fates.ended:
+            return Chain(links)
+        names = [name for link in links for name in names_in(link)]
+        own = self.fates.followed(self._context.peer)
+        return Chain(links, self.fates.shown((*own, *names))[: limits.CHAIN_ROTATIONS_MAX])
+
+    def _learn_shown(self, peer: str, chain: Chain) -> None:
+        self.learn_rotations(chain.rotations, peer)
+        self._learn(peer, chain.links)
+
+    def learn_rotations(self, rotations: Sequence[bytes], peer: str) -> None:
+        """Learn what came with a chain of ``peer``; what doesn't hold shows in the chain."""
+        for envelope in rotations:
+            try:
+                self.fates.take(envelope, source=peer)
+            except RemoteProtocolError as exc:
+                self._context.emit("membership.refused", peer=peer, why=str(exc))
+
+    def _key_ended(self, _: str) -> None:
+        """Judge all chains anew: whose they are, and which hold."""
+        self._known.clear()
+        self._asked_s.clear()
+        if self._loaded.is_set():
+            self._judge_own(self._links)
+            self._met_inviter.set()  # its heir may give this node another link
+
+    def _judge_own(self, links: list[bytes]) -> None:
+        try:
+            self._lineage, self._links = self._read(self._context.peer, links), links
+        except RemoteProtocolError as exc:
+            # It lapsed: the inviter renews it, or a new invite does.
+            self._lineage, self._links = self._founder(), []
+            self._context.emit("membership.lapsed", why=str(exc))
+
+    async def _move_all_edges(self) -> None:
+        if not self.fates.ended:
+            return
+        try:
+            for _, peer in list(self._edges):
+                await self._move_edges(peer)
+        except StoreError as exc:  # they are moved when it is asked for them
+            self._context.emit("membership.unsaved", why=str(exc))
+
+    async def _move_edges(self, peer: str) -> None:
+        """Let the heir of ``peer`` have what this node's owner did with that.
+
+        Raises:
+            StoreError: It can't be written down; nothing changed.
+        """
+        heir = self.fates.heir(peer)
+        relations: tuple[Relation, ...] = ("invited", "invited_by")
+        for relation in relations:
+            edge = self._edges.get((relation, peer))
+            if edge is None or heir in {peer, self._context.peer}:
+                continue
+            moved = msgspec.structs.replace(edge, peer=heir)
+            gone = Delete(EDGES, f"{relation}/{peer}")
+            await self._context.store.commit(moved.write, gone)
+            self._edges.pop((relation, peer), None)
+            self._edges[relation, heir] = moved
 
     def _learn(self, peer: str, links: Sequence[bytes]) -> None:
         """Keep what ``peer`` shows, if it holds."""

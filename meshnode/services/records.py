@@ -4,13 +4,13 @@ A sequence is written down before a record that carries it leaves, and is never 
 the clock: neither a crash nor a lost store makes a node sign what others take for old.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from meshnode.domain.catalogue import Catalogue, Outcome
+from meshnode.domain.catalogue import Catalogue, Outcome, Verdict
 from meshnode.errors import StoreError
 from meshnode.ports import Emit, Put, Store, WallClock
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, Revoked
 from protocol.keys import Identity
 from protocol.records import (
     Capability,
@@ -19,6 +19,7 @@ from protocol.records import (
     open_record,
     sign_record,
 )
+from protocol.signing import peek
 
 TABLE: Final = "directory"
 _SEQUENCE: Final = "sequence"
@@ -150,11 +151,13 @@ class Intake:
     Attributes:
         catalogue: Where it goes.
         refused: How many were refused, by the code of the rule (``room`` if none).
+        ended: Keys whose records are worth nothing.
     """
 
     def __init__(self, catalogue: Catalogue, *, clock: WallClock, emit: Emit) -> None:
         self.catalogue = catalogue
         self.refused: dict[str, int] = {}
+        self.ended: Mapping[str, object] = {}
         self._clock = clock
         self._emit = emit
         self._listeners: list[News] = []
@@ -174,7 +177,9 @@ class Intake:
             envelope: From anywhere.
             source: PeerId of the neighbour that sent it, or ``dht``.
         """
-        outcome = self.catalogue.offer(envelope, source=source, now_ms=self.now_ms())
+        outcome = self._by_ended(envelope)
+        if outcome is None:
+            outcome = self.catalogue.offer(envelope, source=source, now_ms=self.now_ms())
         if outcome.reason:
             code = outcome.error.code.name.lower() if outcome.error is not None else "room"
             self.refused[code] = self.refused.get(code, 0) + 1
@@ -198,3 +203,16 @@ class Intake:
             for listener in self._listeners:
                 listener(outcome, source)
         return outcome
+
+    def _by_ended(self, envelope: bytes) -> Outcome | None:
+        """Refuse the record in ``envelope`` if it says that it is by a key that has ended."""
+        if not self.ended:
+            return None
+        try:
+            peer = peek(envelope).i
+        except RemoteProtocolError:
+            return None  # the catalogue says what is wrong with it
+        if peer not in self.ended:
+            return None
+        error = Revoked(f"the key {peer} has ended")
+        return Outcome(Verdict.REFUSED, error=error, reason=str(error))

@@ -101,6 +101,13 @@ class Owner(Protocol):
     def handler(self, method: str) -> Handler | None:
         """Return who answers ``method``."""
 
+    def refused(self, peer: str, why: str) -> None:
+        """Hear that ``peer`` takes this node's key for one that has ended."""
+
+    @property
+    def bar(self) -> Callable[[str], str]:
+        """Return what tells why nothing is had from a peer, or empty."""
+
 
 @dataclass(eq=False, slots=True)
 class _Asked:
@@ -232,7 +239,12 @@ class Session:
                 if waiting is not None:
                     waiting.set()
             case Goodbye():
-                self.reason = event.reason
+                self._bidden(event)
+
+    def _bidden(self, goodbye: Goodbye) -> None:
+        self.reason = goodbye.reason
+        if goodbye.code == ErrorCode.REVOKED:
+            self.owner.refused(self.peer, goodbye.reason)
 
     def _pass_on(self, item: Item) -> None:
         """Let who asked have a piece; what it raises over it ends its request, no more."""
@@ -257,7 +269,9 @@ class Session:
 
     def _serve(self, request: Request) -> None:
         handler = self.owner.handler(request.method)
-        if handler is None:
+        if why := self.owner.bar(self.peer):
+            self.machine.fail(request.rid, ErrorCode.REVOKED, why)
+        elif handler is None:
             self.machine.fail(
                 request.rid, ErrorCode.UNKNOWN_TYPE, f"no method {request.method[:60]!r} here"
             )

@@ -27,6 +27,10 @@ from protocol.session import PROTOCOL, Failure, SessionMachine
 _STREAMS_PER_PEER: Final = 4
 #: After a failed dial the peer isn't dialled again for this long, seconds.
 _REDIAL_S: Final = 1.0
+#: Nor is who says that this node's key has ended, for this long, seconds.
+_REFUSED_S: Final = 60.0
+#: Whoever is turned away hears why within this, or not, seconds.
+_TURN_AWAY_S: Final = 1.0
 #: Failed dials that are remembered, the oldest forgotten first: names can be made up.
 _FAILED_MAX: Final = 1_024
 
@@ -61,9 +65,12 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._dialling: dict[str, trio.Event] = {}
         self._failed_s: dict[str, tuple[float, str]] = {}
+        self._refused_s: dict[str, float] = {}
         self._callbacks: list[OnChange] = []
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        #: Why nothing is had from a peer, or empty; see KeyFates.
+        self.bar: Callable[[str], str] = _nobody
 
     @property
     def peer(self) -> str:
@@ -130,6 +137,9 @@ class Sessions:
     def _register(self, session: Session) -> None:
         """Keep ``session``, or the one that is there, by the rule both sides share."""
         peer = session.peer
+        if self.bar(peer):
+            self._turn_away(session)
+            return
         there = self._sessions.get(peer)
         if there is not None and there is not session and there.usable:
             keep_dialled_by = min(self.peer, peer)
@@ -147,6 +157,26 @@ class Sessions:
         self.emit("session.opened", peer=peer, role=session.machine.role)
         if there is None or not there.usable:
             self._changed(peer, opened=True)
+
+    def expel(self, peer: str) -> None:
+        """End the session with ``peer``, if there is one and nothing is had from it."""
+        session = self._sessions.get(peer)
+        if session is not None and self.bar(peer):
+            self._turn_away(session)
+
+    def _turn_away(self, session: Session) -> None:
+        why = self.bar(session.peer)
+        self.emit("session.turned_away", peer=session.peer, why=why)
+        session.machine.goodbye(ErrorCode.REVOKED, why)
+        session.wake()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._end_soon, session, why)
+
+    async def _end_soon(self, session: Session, why: str) -> None:
+        """Let what is to be written be written, and end ``session``."""
+        with trio.move_on_after(_TURN_AWAY_S):
+            await session.quiet()
+        session.stop(why)
 
     def _retire(self, session: Session) -> None:
         """Let what runs on ``session`` finish, then end it."""
@@ -188,8 +218,12 @@ class Sessions:
                 return session
             if self._closing or self._nursery is None:
                 raise Unreachable(peer, "this node is closing")
+            if why := self.bar(peer):
+                raise Unreachable(peer, why)
             if peer == self.peer:
                 raise Unreachable(peer, "that is this node itself")
+            if trio.current_time() < self._refused_s.get(peer, -_REFUSED_S) + _REFUSED_S:
+                raise Unreachable(peer, "it says that this node's key has ended")
             if (dialling := self._dialling.get(peer)) is not None:
                 await dialling.wait()
                 if (failed := self._failed_s.get(peer)) is not None:
@@ -221,6 +255,14 @@ class Sessions:
         if len(self._failed_s) >= _FAILED_MAX:
             del self._failed_s[next(iter(self._failed_s))]
         self._failed_s[peer] = (trio.current_time(), why)
+
+    def refused(self, peer: str, why: str) -> None:
+        """Hear that ``peer`` takes this node's key for one that has ended."""
+        self.emit("session.refused_key", peer=peer, why=why)  # its owner may not know
+        self._refused_s.pop(peer, None)
+        if len(self._refused_s) >= _FAILED_MAX:
+            del self._refused_s[next(iter(self._refused_s))]
+        self._refused_s[peer] = trio.current_time()
 
     async def _greet(self, stream: Stream) -> None:
         """Start a dialled session and wait until both sides agreed."""
@@ -343,3 +385,8 @@ class Sessions:
             session.machine.goodbye(ErrorCode.CANCELLED, "the node is closing")
             session.wake()
         await trio.lowlevel.checkpoint()
+
+
+def _nobody(_: str) -> str:
+    """Bar nobody."""
+    return ""

@@ -100,7 +100,15 @@ def read_lifecycle(data: bytes, inputs: dict[str, Any]) -> Any:
 
 
 def read_membership(data: bytes, inputs: dict[str, Any]) -> Any:
-    lineage = membership.read_chain(membership.read_presented(data), **inputs)
+    chain, network = membership.read_presented(data), inputs["network"]
+    said = [
+        lifecycle.read_statement(one, network=network, now_ms=inputs["now_ms"])
+        for one in chain.rotations
+    ]
+    heirs = {one.peer: one.heir for one in said}
+    lineage = membership.read_chain(
+        chain.links, **inputs, heir=lambda peer: heirs.get(peer, peer)
+    )
     depth = len(lineage.path) - 1
     return {"root": lineage.root, "inviter": lineage.inviter, "depth": depth}
 

@@ -9,6 +9,7 @@ import base58
 from protocol import codec, limits
 from protocol.invites import Invite
 from protocol.keys import Identity, digest
+from protocol.lifecycle import sign_rotation
 from protocol.membership import TYPE, Chain
 from protocol.signing import peek, seal
 from tests.protocol.samples import (
@@ -93,7 +94,43 @@ def membership_cases() -> Iterator[Case]:
     )
     nine = [*long, link(names[-1], STRANGER.peer, 8), link(STRANGER, CONTRACTOR.peer, 9)]
     yield "nine links", read, chain(*nine), MALFORMED
+    yield from _chains_of_heirs(read, first, second)
     yield from _chains_that_do_not_hold(read, first, second)
+
+
+def _chains_of_heirs(read: dict[str, Any], first: bytes, second: bytes) -> Iterator[Case]:
+    """Chains with a key in them that was rotated."""
+    heir = identity("heir")
+    depth = {"depth": 2}
+
+    def moved(old: Identity, new: Identity = heir, at_ms: int = NOW_MS) -> bytes:
+        return sign_rotation(old, new, NETWORK, from_ms=at_ms)
+
+    def shown(links: list[bytes], *rotations: bytes) -> bytes:
+        return codec.encode(Chain(links, list(rotations)))
+
+    both = [first, second]
+    theirs = {**read, "member": heir.peer}
+    told = ok({"root": FOUNDER.peer, "inviter": BROKER.peer, **depth})
+    yield "the member's heir shows its chain", theirs, shown(both, moved(CONTRACTOR)), told
+    through = ok({"root": FOUNDER.peer, "inviter": heir.peer, **depth})
+    yield "the inviter's heir stands for it", read, shown(both, moved(BROKER)), through
+    by_heir = [first, link(heir, CONTRACTOR.peer, 2)]
+    yield "a link by the inviter's heir", read, shown(by_heir, moved(BROKER)), through
+    founded = ok({"root": heir.peer, "inviter": BROKER.peer, **depth})
+    yield "the founder's heir is the root", read, shown(both, moved(FOUNDER)), founded
+    yield from (
+        ("an heir that shows nothing", theirs, shown(both), MALFORMED),
+        ("another's heir", theirs, shown(both, moved(STRANGER)), MALFORMED),
+        ("the member, which has an heir", read, shown(both, moved(CONTRACTOR)), MALFORMED),
+        ("a link by an heir that shows nothing", read, shown(by_heir), MALFORMED),
+        ("a rotation to come", theirs, shown(both, moved(CONTRACTOR, at_ms=NOW_MS + YEAR_MS)),
+            EXPIRED),
+        ("a rotation that was never signed", theirs,
+            shown(both, altered(moved(CONTRACTOR), s=bytes(64))), BAD_SIGNATURE),
+        ("its heir is above it", read, shown(both, moved(BROKER, FOUNDER)), MALFORMED),
+        ("17 rotations", read, shown(both, *[b""] * 17), MALFORMED),
+    )  # fmt: skip
 
 
 def _chains_that_do_not_hold(
