@@ -32,6 +32,7 @@ from meshnode.gateway.api import api_routes
 from meshnode.gateway.api_families import family_routes
 from meshnode.gateway.api_golds import golds_routes
 from meshnode.gateway.api_inbox import inbox_routes
+from meshnode.gateway.api_keys import key_routes
 from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_members import member_routes
 from meshnode.gateway.api_owner import owner_routes
@@ -238,6 +239,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     api += [*ledger_routes(node), *inbox_routes(node), *reputation_routes(node)]
     api += golds_routes(node)
     api += family_routes(node)
+    api += [*golds_routes(node), *key_routes(node)]
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

@@ -26,6 +26,7 @@ from meshnode.cli import (
     invite,
     job_events,
     jobs,
+    key_ends,
     keys,
     ledger,
     mcp,
@@ -121,13 +122,17 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
         },
     ),
     "keys": (
-        "The node's key: show, protect, export, import.",
+        "The node's key: show, protect, back up, move to another, revoke.",
         {
             "show": keys.show,
             "protect": keys.protect,
             "unprotect": keys.unprotect,
             "export": keys.export,
             "import": keys.import_,
+            "rotate": key_ends.rotate,
+            "revoke": key_ends.revoke,
+            "publish": key_ends.publish,
+            "ended": key_ends.ended,
         },
     ),
     "ledger": (

@@ -11,6 +11,7 @@ from meshnode.cli.printing import say_json
 
 if TYPE_CHECKING:
     from meshnode.adapters.key_file import NodeKeys
+    from meshnode.config import NodeConfig
 
 KEY_FILE: Final = "keys"
 _OPENS: Final = "File that holds the passphrase; asked for by default."
@@ -35,7 +36,7 @@ def show(*, passphrase_file: Passphrase = "", home: Home = "", as_json: Json = F
     told: dict[str, Any] = {"file": str(path), "protected": protected, "peer_id": None}
     passphrase = _known(passphrase_file, home)
     if not protected or passphrase or _asks():
-        told |= _who(_open(path, passphrase))
+        told |= _who(open_keys(path, passphrase))
     if as_json:
         say_json(told)
         return
@@ -68,7 +69,7 @@ def protect(
 
     path = home_of(home) / KEY_FILE
     old = _known("", home) if is_protected(path) else None
-    keys = _open(path, old)
+    keys = open_keys(path, old)
     new = _new_passphrase(passphrase_file)
     replace(path, keys, SystemEntropy(), new)
     _done({"file": str(path), "protected": True}, f"{path} is protected", as_json=as_json)
@@ -88,7 +89,7 @@ def unprotect(
     from meshnode.adapters.system import SystemEntropy
 
     path = home_of(home) / KEY_FILE
-    keys = _open(path, _known(passphrase_file, home))
+    keys = open_keys(path, _known(passphrase_file, home))
     replace(path, keys, SystemEntropy(), None)
     _done({"file": str(path), "protected": False}, f"{path} is open", as_json=as_json)
 
@@ -114,7 +115,7 @@ def export(
     from meshnode.adapters.key_file import save
     from meshnode.adapters.system import SystemEntropy
 
-    keys = _open(home_of(home) / KEY_FILE, _known("", home))
+    keys = open_keys(home_of(home) / KEY_FILE, _known("", home))
     save(file.absolute(), keys, SystemEntropy(), _new_passphrase(passphrase_file))
     _done({"file": str(file), **_who(keys)}, f"the key is in {file}", as_json=as_json)
 
@@ -140,7 +141,7 @@ def import_(
             f"there is no backup {backup}", hint="`meshnode keys export FILE` writes one"
         )
     given = find_passphrase(passphrase_file, env={}) if passphrase_file else None
-    keys = _open(backup, given if is_protected(backup) else None)
+    keys = open_keys(backup, given if is_protected(backup) else None)
     path = home_of(home).absolute() / KEY_FILE
     save(path, keys, SystemEntropy(), None)
     told = {"file": str(path), **_who(keys)}
@@ -160,17 +161,35 @@ def _who(keys: "NodeKeys") -> dict[str, str]:
 def _known(passphrase_file: str, home: str) -> str | None:
     """Return the passphrase that the option or the home's settings name, if any does."""
     from meshnode.adapters.passphrase import find_passphrase
-    from meshnode.cli.config import CONFIG_FILE
-    from meshnode.cli.settings import Given, settings
 
     if passphrase_file:
         return find_passphrase(passphrase_file)
+    return find_passphrase(told_settings(home).keys.passphrase_file)
+
+
+def told_settings(home: str) -> "NodeConfig":
+    """Return the settings of the node in ``home``, as it finds them when it starts."""
+    from meshnode.cli.config import CONFIG_FILE
+    from meshnode.cli.settings import Given, settings
+
     found = home_of(home) / CONFIG_FILE
-    told = settings(Given(file=str(found) if found.is_file() else "", home=str(home_of(home))))
-    return find_passphrase(told.keys.passphrase_file)
+    return settings(Given(file=str(found) if found.is_file() else "", home=str(home_of(home))))
 
 
-def _open(path: Path, passphrase: str | None) -> "NodeKeys":
+def known_passphrase(passphrase_file: str, home: str, path: Path) -> str | None:
+    """Return the passphrase of the key file at ``path``, asked for if need be; or None."""
+    from meshnode.adapters.key_file import is_protected
+
+    if not is_protected(path):
+        return None
+    found = _known(passphrase_file, home)
+    if found is None and _asks():
+        return _asked(f"passphrase of {path}: ")
+    return found
+
+
+def open_keys(path: Path, passphrase: str | None) -> "NodeKeys":
+    """Return the keys in the file at ``path``; a passphrase that is wanted is asked for."""
     from meshnode.adapters.key_file import is_protected, load
 
     if is_protected(path) and passphrase is None and _asks():

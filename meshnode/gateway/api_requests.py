@@ -185,6 +185,17 @@ def read_new_invite(data: bytes) -> NewInvite:
     )
 
 
+def read_only_text(data: bytes, name: str) -> str:
+    """Return the text ``name``, which is all that the body ``data`` holds.
+
+    Raises:
+        BadRequest: Not JSON, an unknown field, or no text of that name.
+    """
+    table = _read_object(data)
+    _known(table, (name,), "field")
+    return _text(table.get(name), name)
+
+
 @dataclass(frozen=True, slots=True)
 class NewLetter:
     """A letter that the owner writes."""

@@ -16,6 +16,7 @@ from meshnode.gateway.api import api_routes
 from meshnode.gateway.api_families import family_routes
 from meshnode.gateway.api_golds import golds_routes
 from meshnode.gateway.api_inbox import inbox_routes
+from meshnode.gateway.api_keys import key_routes
 from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_owner import owner_routes
 from meshnode.gateway.api_reputation import reputation_routes
@@ -158,6 +159,7 @@ async def open_desk() -> AsyncIterator[Desk]:
             *golds_routes(desk),
             *family_routes(desk),
             *inbox_routes(desk),
+            *key_routes(desk),
         ]
         app = build_app(routes, rules, desk.events.emit)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
