@@ -24,6 +24,7 @@ from meshnode.adapters.libp2p_transport import Libp2pTransport, open_transport
 from meshnode.adapters.mdns import open_mdns
 from meshnode.adapters.passphrase import find_passphrase
 from meshnode.adapters.running_file import HTTP_FILE, SEED_FILE, running_file
+from meshnode.adapters.scrypt_labour import ScryptLabour
 from meshnode.adapters.service_notify import keep_watchdog, notify
 from meshnode.adapters.sqlite_store import open_store
 from meshnode.adapters.system import SystemClock, SystemEntropy
@@ -120,6 +121,7 @@ async def open_node(
             rng,
             embedder,
             sandbox=Bubblewrap(),
+            labour=ScryptLabour(entropy),
         )
         node = Node(config, ports, hosted)
         late.append(node.events.emit)

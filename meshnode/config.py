@@ -39,6 +39,7 @@ from meshnode.errors import ConfigError
 from protocol.errors import Malformed
 from protocol.invites import Invite, is_token, read_token
 from protocol.keys import public_key
+from protocol.limits import WORK_BITS_MAX
 from protocol.signing import is_network
 
 #: The tables are had from here.
@@ -107,6 +108,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def invites(self) -> tuple[Invite, ...]:
         """The invites among ``join``."""
         return tuple(read_token(entry) for entry in self.join if is_token(entry))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether anybody may come: membership costs nothing then."""
+        return ANYONE in self.access.admitted
 
     @property
     def join_addresses(self) -> tuple[str, ...]:
@@ -274,6 +280,11 @@ def _check(config: NodeConfig, where: str) -> None:
     _check_log(config.log, where)
     _check_hours(config.access, where)
     _check_quantities(config, where)
+    if not 0 <= config.trust.work_bits <= WORK_BITS_MAX:
+        raise ConfigError(
+            f"{where}: trust.work_bits is {config.trust.work_bits}",
+            hint=f"0 to {WORK_BITS_MAX}; 8 is some 10 to 60 s of one core",
+        )
 
 
 def _check_log(log: LogConfig, where: str) -> None:

@@ -228,16 +228,22 @@ class StandbyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How this node finds out which agents of others are right.
+    """Whom this node believes: which agents of others are right, and what names cost.
 
     Attributes:
         golds_per_hour: Tasks whose answer it knows (`meshnode gold add`), given to known
             agents while no work of yours waits for it; 0 gives none.
         golds_mc_per_day: What those may cost in a day, all together, millicredits.
+        work_bits: Proof of work that a name costs where anybody may come: each bit more
+            doubles it, 8 are some 10 to 60 s of one core, once; 0 asks for none.
+        work_always: Prove it for this node's own name also where it works for members of
+            its mesh only: for who buys in public meshes.
     """
 
     golds_per_hour: float = 0.0
     golds_mc_per_day: int = 1_000
+    work_bits: int = 8
+    work_always: bool = False
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

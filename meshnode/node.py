@@ -37,11 +37,12 @@ from meshnode.services.family_probes import open_families
 from meshnode.services.gold_probes import open_golds
 from meshnode.services.gold_store import Gold
 from meshnode.services.gossip import Gossip, open_gossip
+from meshnode.services.gossip import open_gossip
+from meshnode.services.identities import open_identities
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
 from meshnode.services.joining import Joining, places
 from meshnode.services.journals import JobJournal
-from meshnode.services.key_fates import KeyFates
 from meshnode.services.ledger import Books, Ledger
 from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
@@ -49,6 +50,7 @@ from meshnode.services.market import Market
 from meshnode.services.measuring import open_host
 from meshnode.services.membership import Members
 from meshnode.services.ordering import Ordering, open_ordering, use_letters
+from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -116,8 +118,10 @@ class Node:
         self.artifacts.judge_with(self.sessions.offset_ms)
         self.tallies = Served(context)
         self.ledger = Ledger(context)
-        self.fates = self._fates(context)
-        self.members = Members(context, sessions=self.sessions, fates=self.fates)
+        self.identities = open_identities(
+            context, sessions=self.sessions, directory=self.directory, labour=ports.labour
+        )
+        self.fates, self.members = self.identities.fates, self.identities.members
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)
         self.door = Admission(
@@ -180,15 +184,6 @@ class Node:
             emit=self.events.emit,
             addresses=self.addresses_of,
         )
-
-    def _fates(self, context: Context) -> KeyFates:
-        fates = KeyFates(context, sessions=self.sessions, knows=self._knows)
-        self.directory.forget_ended(fates)
-        return fates
-
-    def _knows(self, peer: str) -> bool:
-        """Tell whether ``peer`` is more to this node than a name."""
-        return bool(self.directory.addresses_of(peer)) or peer in self.sessions.connected()
 
     def _contractor(self, context: Context) -> Contractor:
         return Contractor(
@@ -312,7 +307,7 @@ class Node:
         """Run every service until cancelled; started once the node can be reached."""
         try:
             async with trio.open_nursery() as nursery:
-                await self.fates.load()  # before anybody can be here
+                await self.identities.load()  # before anybody can be here
                 await self.tallies.load()
                 await self.ledger.load()
                 await self.measuring.load()
@@ -325,8 +320,7 @@ class Node:
                 await self.acquaintances.load()
                 await self.gossip.load()
                 for service in (
-                    self.fates.run,
-                    self.members.run,
+                    *self.identities.services(),
                     self.acquaintances.run,
                     self.tallies.run,
                     self.advice.run,

@@ -459,6 +459,19 @@ class Embedder(Protocol):
         """
 
 
+# --- work ------------------------------------------------------------------------
+
+
+class Labour(Protocol):
+    """Proofs of work for a name (protocol/spec/32-work.md), beside the loop."""
+
+    async def bits(self, network: str, peer: str, nonce: bytes) -> int:
+        """Return what a proof is worth; one at a time, some 50 to 250 ms of one core."""
+
+    async def search(self, network: str, peer: str, bits: int) -> bytes:
+        """Return a nonce worth ``bits``, found at the lowest priority; may take minutes."""
+
+
 # --- settlement ------------------------------------------------------------------
 
 

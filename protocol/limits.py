@@ -53,6 +53,12 @@ ADDRESSES_MAX: Final = 16
 ADDRESS_SIZE_MAX: Final = 256
 CLAIM_LIFETIME_MS: Final = 7 * 24 * 3_600_000  # from when it was measured
 
+# what a name costs (32-work.md)
+WORK_N: Final = 2**14  # scrypt's cost: with r, 16 MiB
+WORK_R: Final = 8  # scrypt's block size
+WORK_NONCE_SIZE: Final = 8  # bytes
+WORK_BITS_MAX: Final = 24  # zero bits that may be asked for: some days of one core
+
 # task graphs (40-graphs.md)
 SUBTASKS_MAX: Final = 200
 BATCHES_MAX: Final = 1_000  # in one job, all maps together

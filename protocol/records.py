@@ -20,6 +20,7 @@ from protocol.errors import BadSignature, Expired, LocalProtocolError, Malformed
 from protocol.keys import Identity, is_sealing_key
 from protocol.likeness import Likeness, check_likeness
 from protocol.signing import seal, unseal
+from protocol.work import is_nonce
 
 TYPE: Final = "record"
 
@@ -166,6 +167,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
         x25519: Public key to seal to, 32 bytes.
         capabilities: At most 32; empty for a seed node.
         features: Protocol features, such as ``relay``.
+        work: Nonce of a proof of work for its name (32-work.md), or empty.
     """
 
     peer: str
@@ -176,6 +178,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     x25519: bytes
     capabilities: list[Capability]
     features: list[str] = []
+    work: bytes = b""
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(NodeRecord)
@@ -256,6 +259,7 @@ def _check(record: NodeRecord) -> None:
             "an address is not a multiaddr",
         )
     _need(len(record.features) <= limits.FEATURES_MAX, "too many features")
+    _need(not record.work or is_nonce(record.work), "work is no nonce")
     _need(len(record.capabilities) <= limits.CAPABILITIES_MAX, "too many capabilities")
     agents = [capability.agent for capability in record.capabilities]
     _need(len(set(agents)) == len(agents), "two capabilities of one agent name")

@@ -37,7 +37,14 @@ from meshnode.bench.contest import (
 )
 from meshnode.bench.figures import Figure, Told
 from meshnode.bench.watch import Watch
-from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
+from meshnode.config import (
+    ANYONE,
+    AccessConfig,
+    DirectoryConfig,
+    HostConfig,
+    NodeConfig,
+    TrustConfig,
+)
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
 from meshnode.node import Node, Ports, Terms
@@ -271,6 +278,7 @@ def _config(home: Path, joins: Sequence[str]) -> NodeConfig:
         join=tuple(joins),
         directory=DirectoryConfig(dht=False),
         access=AccessConfig(callers=ANYONE),
+        trust=TrustConfig(work_bits=0),  # it would be measured, too
         host=HostConfig(input_bytes_max=_ROOM),  # 64 MiB as JSON are a little more
     )
 

@@ -26,6 +26,7 @@ from meshnode.config import (
     DirectoryConfig,
     HostConfig,
     NodeConfig,
+    TrustConfig,
 )
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.errors import MeshError
@@ -130,6 +131,7 @@ def _config(home: Path, join: Sequence[str] = ()) -> NodeConfig:
         directory=DirectoryConfig(dht=False),
         host=HostConfig(calls_max=_WIDTH, awards_max=4 * _WIDTH, per_peer_max=2 * _WIDTH),
         access=AccessConfig(callers=ANYONE),
+        trust=TrustConfig(work_bits=0),  # it would be measured, too
     )
 
 

@@ -121,6 +121,7 @@ class _Members:
                     "peer": peer,
                     "name": node.members.name_of(peer),
                     "standing": node.members.standing(peer),
+                    "name_cost": node.identities.cost.cost(peer),
                     "connected": up,
                     "circuit": node.market.circuit(peer).value,
                     "addresses": [*node.addresses_of(peer)],

@@ -214,6 +214,16 @@ class DirectoryService:
         """Say that a dial of ``peer`` failed."""
         self._catalogue.demote(peer)
 
+    def prove(self, nonce: bytes) -> None:
+        """Show a proof of work for this node's name, from now on."""
+        self._own.work = nonce
+        self.changed()
+
+    def work_of(self, peer: str) -> bytes | None:
+        """Return the nonce in the record of ``peer``, empty if none; None without a record."""
+        record = self._catalogue.record(peer, now_ms=self._intake.now_ms())
+        return record.work if record is not None else None
+
     def forget_ended(self, fates: KeyFates) -> None:
         """Hold no record by a key that has ended, from now on."""
         self._intake.ended = fates.ended

@@ -57,6 +57,7 @@ class OwnRecord:
     Attributes:
         envelope: The last one signed; empty before the first.
         record: What is in it.
+        work: Nonce of a proof of work, for the next ones; empty before there is any.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class OwnRecord:
         self._lifetime_ms = lifetime_ms
         self._features = list(features)
         self._sequence = 0
+        self.work = b""
 
     async def load(self) -> None:
         """Go on from the sequence that was written down.
@@ -137,6 +139,7 @@ class OwnRecord:
             x25519=self._identity.x25519_public,
             capabilities=list(capabilities),
             features=self._features,
+            work=self.work,
         )
         envelope = sign_record(self._identity, self._network, record)
         self._sequence = sequence

@@ -7,6 +7,7 @@ from meshnode.ports import (
     Directory,
     Embedder,
     Entropy,
+    Labour,
     Sandbox,
     Settlement,
     Store,
@@ -31,6 +32,7 @@ class Ports:
         embedder: What words mean, or None to plan by the words alone.
         settlement: How debts are paid, or None for what the settings say.
         sandbox: Where programs of others are tried, or None to try none.
+        labour: Who proves and checks work for a name, or None to do neither.
     """
 
     identity: Identity
@@ -43,3 +45,4 @@ class Ports:
     embedder: Embedder | None = None
     settlement: Settlement | None = None
     sandbox: Sandbox | None = None
+    labour: Labour | None = None

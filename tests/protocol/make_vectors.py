@@ -19,6 +19,7 @@ from tests.protocol import vector_orders as orders
 from tests.protocol import vector_reputation as reputation
 from tests.protocol import vector_signed as signed
 from tests.protocol import vector_wire as wire
+from tests.protocol import vector_work as work
 
 FOLDER: Final = Path(__file__).parents[2] / "protocol" / "vectors"
 
@@ -31,6 +32,7 @@ FILES: Final = {
     "membership": ("25-membership.md", members.membership_cases),
     "invites": ("25-membership.md", members.invite_cases),
     "records": ("30-records.md", signed.record_cases),
+    "work": ("32-work.md", work.work_cases),
     "catalogue": ("35-catalogue.md", wire.catalogue_cases),
     "graphs": ("40-graphs.md", graphs.graph_cases),
     "session": ("50-sessions.md", wire.session_cases),

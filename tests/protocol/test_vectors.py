@@ -29,6 +29,7 @@ from protocol import (
     reputation,
     shipping,
     timely,
+    work,
 )
 from protocol.errors import RemoteProtocolError
 from protocol.framing import FrameReader
@@ -122,6 +123,10 @@ def read_record(data: bytes, inputs: dict[str, Any]) -> Any:
     record = records.open_record(data, network=inputs["network"], now_ms=inputs["now_ms"])
     claims = [c.measured.holds(now_ms=inputs["now_ms"]) for c in record.capabilities]
     return {"peer": record.peer, "sequence": record.sequence, "claims": sum(claims)}
+
+
+def read_work(data: bytes, inputs: dict[str, Any]) -> int:
+    return work.work_bits(inputs["network"], inputs["peer"], data)
 
 
 def read_catalogue(data: bytes, inputs: dict[str, Any]) -> Any:
@@ -281,6 +286,7 @@ READERS: dict[str, Read] = {
     "membership": read_membership,
     "invites": read_invite,
     "records": read_record,
+    "work": read_work,
     "catalogue": read_catalogue,
     "graphs": read_graph,
     "session": read_session,

@@ -94,6 +94,7 @@ def _records_against_the_rules(
     small = (1 << 255 | (2**255 - 18)).to_bytes(32, "little")
     yield "a sealing key of small order", read, forced(x25519=small), MALFORMED
     yield "a negative sequence", read, forced(sequence=-1), MALFORMED
+    yield "a proof of seven bytes", read, forced(work=bytes(7)), MALFORMED
     yield "an address that is no multiaddr", read, forced(addresses=["127.0.0.1"]), MALFORMED
     yield "17 addresses", read, forced(addresses=["/ip4/1.2.3.4"] * 17), MALFORMED
     twice = forced(capabilities=[samples.capability(), samples.capability()])
