@@ -38,6 +38,7 @@ from meshnode.gateway.api_ledger import ledger_routes
 from meshnode.gateway.api_members import member_routes
 from meshnode.gateway.api_owner import owner_routes
 from meshnode.gateway.api_reputation import reputation_routes
+from meshnode.gateway.app_passes import passes
 from meshnode.gateway.auth import (
     LOOPBACK_HOSTS,
     GateRules,
@@ -233,6 +234,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
         token=token,
         hosts=LOOPBACK_HOSTS | {f"[{http.host}]" if ":" in http.host else http.host},
         body_bytes_max=HTTP_BODY_BYTES_MAX,
+        judge_pass=passes(node),
     )
     clock = SystemClock()
     api = api_routes(node, clock, wrapped=partial(load_agents, home))

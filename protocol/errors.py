@@ -122,3 +122,9 @@ class Revoked(RemoteProtocolError):
     """By a key that has ended: moved to another, or revoked."""
 
     code = ErrorCode.REVOKED
+
+
+class NotCovered(RemoteProtocolError):
+    """Something that the one who asks has no right to."""
+
+    code = ErrorCode.REFUSED

@@ -28,6 +28,14 @@ ROTATIONS_MAX: Final = 8  # that are followed from a key to its newest heir
 ROTATED_LINKS_MS: Final = 30 * 24 * 3_600_000  # links by a key with an heir count so long
 REASON_SIZE_MAX: Final = 200  # characters
 
+# app keys (24-app-keys.md)
+CERTIFICATE_SIZE_MAX: Final = 1_024  # bytes of one certificate's envelope
+CERTIFICATE_LIFETIME_MS_MAX: Final = 366 * 24 * 3_600_000
+PURPOSES_MAX: Final = 8  # of one certificate
+APP_NAME_SIZE_MAX: Final = 100  # characters
+PASS_SIZE_MAX: Final = 2_048  # bytes of one pass's envelope
+PASS_LIFETIME_MS_MAX: Final = 600_000  # issued to expires
+
 # membership and invites (25-membership.md)
 CHAIN_LINKS_MAX: Final = 8  # invitations from the founder to a member
 CHAIN_ROTATIONS_MAX: Final = 16  # shown with it, for keys in it that have ended

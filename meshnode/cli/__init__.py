@@ -26,6 +26,7 @@ from meshnode.cli import (
     invite,
     job_events,
     jobs,
+    key_apps,
     key_ends,
     keys,
     ledger,
@@ -122,7 +123,7 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
         },
     ),
     "keys": (
-        "The node's key: show, protect, back up, move to another, revoke.",
+        "The node's key: show, protect, back up, rotate, revoke; and keys for programs.",
         {
             "show": keys.show,
             "protect": keys.protect,
@@ -133,6 +134,9 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]]] = {
             "revoke": key_ends.revoke,
             "publish": key_ends.publish,
             "ended": key_ends.ended,
+            "certify": key_apps.certify,
+            "pass": key_apps.pass_,
+            "withdraw": key_apps.withdraw,
         },
     ),
     "ledger": (

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import httpx
 
 from meshnode.adapters.running_file import HTTP_FILE, read_running
+from meshnode.cli.app_files import is_app_file, pass_of
 from meshnode.cli.failure import CommandFailed
 from meshnode.gateway.auth import read_token
 
@@ -137,6 +138,8 @@ async def open_client(
         raise CommandFailed(
             f"there is no token file {path}", hint="give the node's with --token-file"
         ) from error
+    if is_app_file(token):
+        token = pass_of(token, where=str(path))
     async with httpx.AsyncClient(
         base_url=where,
         headers={"Authorization": f"Bearer {token}"},

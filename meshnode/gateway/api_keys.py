@@ -1,8 +1,10 @@
 """Keys that have ended, under ``/api``: what this node knows of them, and news for the mesh.
 
-GET  /api/keys                     {peer, ended: [{peer, heir, from_ms, reason, stands}]}
+GET  /api/keys                     {peer, ended: [{peer, heir, from_ms, reason, stands}],
+                                   withdrawn: {app key: since_ms}}
 POST /api/keys                     tell the mesh that a key has ended: {statement}, base64
                                    of what its owner signed -> 201 {peer, heir}
+POST /api/apps/APP/withdraw        let the program with that key in no more -> {app}
 """
 
 from binascii import Error as NotBase64
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
 def key_routes(node: Node) -> list[BaseRoute]:
     """Return the routes about keys that ``node`` knows to have ended."""
     api = _Keys(node)
-    table: tuple[tuple[str, Handler], ...] = (("GET", api.ended), ("POST", api.publish))
-    return [Route("/api/keys", blaming(do), methods=[method]) for method, do in table]
+    table: tuple[tuple[str, str, Handler], ...] = (
+        ("GET", "/api/keys", api.ended),
+        ("POST", "/api/keys", api.publish),
+        ("POST", "/api/apps/{app}/withdraw", api.withdraw),
+    )
+    return [Route(path, blaming(do), methods=[method]) for method, path, do in table]
 
 
 class _Keys:
@@ -49,7 +55,15 @@ class _Keys:
             }
             for heard in fates.all()
         ]
-        return answer({"peer": self._node.peer, "ended": rows})
+        withdrawn: dict[str, JsonValue] = {**self._node.identities.apps.withdrawn()}
+        return answer({"peer": self._node.peer, "ended": rows, "withdrawn": withdrawn})
+
+    async def withdraw(self, request: Request) -> Response:
+        """Let a program in no more."""
+        read_query(request.query_params.multi_items())
+        app: str = request.path_params["app"]
+        await self._node.identities.apps.withdraw(app)
+        return answer({"app": app})
 
     async def publish(self, request: Request) -> Response:
         """Learn a statement, and tell the mesh."""

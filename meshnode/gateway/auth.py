@@ -16,7 +16,7 @@ import json
 import os
 import stat
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -37,7 +37,8 @@ from meshnode.errors import ConfigError, MeshError
 from meshnode.ports import Emit, Entropy
 
 TOKEN_BYTES: Final = 32
-TOKEN_FILE_BYTES_MAX: Final = 512
+TOKEN_FILE_BYTES_MAX: Final = 2_048  # an app key with its certificate is one, too
+PASS: Final = b"app1."  # begins what programs with a key of their own bear
 HEADERS_MAX: Final = 64
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 #: A body must arrive at this rate at least, after a moment's grace.
@@ -130,12 +131,14 @@ class GateRules:
         public: Paths that need no token; one that ends in ``/`` stands for all below it.
             Host and origin are checked there too.
         body_bytes_max: Longest body of a request.
+        judge_pass: Judges a request that bears a program's pass, without its prefix.
     """
 
     token: str = field(repr=False)
     hosts: frozenset[str] = LOOPBACK_HOSTS
     public: frozenset[str] = frozenset()
     body_bytes_max: int = BODY_BYTES_MAX
+    judge_pass: Callable[[Scope, bytes], None] | None = None
 
     def is_public(self, path: str) -> bool:
         """Tell whether ``path`` may be had without a token."""
@@ -203,7 +206,7 @@ def check(scope: Scope, rules: GateRules) -> None:
     _check_host(single, rules)
     _check_origin(single)
     if not rules.is_public(scope["path"]):
-        _check_token(single, rules)
+        _check_token(scope, single, rules)
     _check_length(single, rules)
 
 
@@ -248,8 +251,11 @@ def _check_origin(single: Mapping[bytes, bytes]) -> None:
         )
 
 
-def _check_token(single: Mapping[bytes, bytes], rules: GateRules) -> None:
+def _check_token(scope: Scope, single: Mapping[bytes, bytes], rules: GateRules) -> None:
     scheme, _, given = single.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and given.startswith(PASS) and rules.judge_pass:
+        rules.judge_pass(scope, given[len(PASS) :].strip())
+        return
     right = hmac.compare_digest(given.strip(), rules.token.encode())
     if scheme.lower() != b"bearer" or not right:
         raise Unauthorized(

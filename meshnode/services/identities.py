@@ -1,9 +1,10 @@
-"""Who names stand for, and what they cost: keys that ended, and proofs of work."""
+"""Who names stand for: keys that ended, what names cost, and keys of programs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from meshnode.ports import Labour
+from meshnode.services.app_keys import AppKeys
 from meshnode.services.context import Context
 from meshnode.services.directory import DirectoryService
 from meshnode.services.identity_cost import Around, Cost, IdentityCost
@@ -22,11 +23,13 @@ class Identities:
         fates: Keys that have ended.
         members: Who is of its mesh.
         cost: What names cost.
+        apps: Programs with keys of their own.
     """
 
     fates: KeyFates
     members: Members
     cost: IdentityCost
+    apps: AppKeys
 
     async def load(self) -> None:
         """Read what is kept, before anybody can be here.
@@ -37,6 +40,7 @@ class Identities:
         """
         await self.fates.load()
         await self.cost.load()
+        await self.apps.load()
 
     def services(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """Return what runs while the node does."""
@@ -59,4 +63,5 @@ def open_identities(
     directory.forget_ended(fates)
     members = Members(context, sessions=sessions, fates=fates)
     around = Around(directory.work_of, directory.prove, members.is_member, fates)
-    return Identities(fates, members, IdentityCost(context, labour, around))
+    cost = IdentityCost(context, labour, around)
+    return Identities(fates, members, cost, AppKeys(context))

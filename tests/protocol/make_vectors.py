@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.protocol import vector_apps as apps
 from tests.protocol import vector_charter as charter
 from tests.protocol import vector_graphs as graphs
 from tests.protocol import vector_lifecycle as lifecycle
@@ -29,6 +30,7 @@ FILES: Final = {
     "keys": ("20-envelopes.md", wire.keys_cases),
     "envelopes": ("20-envelopes.md", wire.envelope_cases),
     "lifecycle": ("22-lifecycle.md", lifecycle.lifecycle_cases),
+    "app_keys": ("24-app-keys.md", apps.app_cases),
     "membership": ("25-membership.md", members.membership_cases),
     "invites": ("25-membership.md", members.invite_cases),
     "records": ("30-records.md", signed.record_cases),

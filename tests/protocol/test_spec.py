@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from protocol import (
+    app_keys,
     artifacts,
     catalogue,
     charter,
@@ -41,6 +42,7 @@ SPEC = ROOT / "protocol" / "spec"
 FILES = sorted(SPEC.glob("*.md"))
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 MODULES = (
+    app_keys,
     artifacts,
     catalogue,
     charter,

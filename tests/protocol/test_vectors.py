@@ -11,6 +11,7 @@ import msgpack
 import pytest
 
 from protocol import (
+    app_keys,
     artifacts,
     catalogue,
     charter,
@@ -98,6 +99,14 @@ def read_envelope(data: bytes, inputs: dict[str, Any]) -> Any:
 def read_lifecycle(data: bytes, inputs: dict[str, Any]) -> Any:
     said = lifecycle.read_statement(data, **inputs)
     return {"peer": said.peer, "heir": said.heir, "from_ms": said.from_ms}
+
+
+def read_app(data: bytes, inputs: dict[str, Any]) -> Any:
+    told = dict(inputs)
+    purpose = told.pop("purpose")
+    certificate = app_keys.read_pass(data, **told)
+    app_keys.require(certificate, purpose)
+    return {"app": certificate.app, "name": certificate.name}
 
 
 def read_membership(data: bytes, inputs: dict[str, Any]) -> Any:
@@ -283,6 +292,7 @@ READERS: dict[str, Read] = {
     "keys": read_keys,
     "envelopes": read_envelope,
     "lifecycle": read_lifecycle,
+    "app_keys": read_app,
     "membership": read_membership,
     "invites": read_invite,
     "records": read_record,

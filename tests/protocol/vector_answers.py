@@ -13,6 +13,7 @@ OUT_OF_TURN: Final = {"refused": "OUT_OF_TURN"}
 UNKNOWN_TYPE: Final = {"refused": "UNKNOWN_TYPE"}
 WRONG_NETWORK: Final = {"refused": "WRONG_NETWORK"}
 WRONG_AUDIENCE: Final = {"refused": "WRONG_AUDIENCE"}
+REFUSED: Final = {"refused": "REFUSED"}
 STALE: Final = {"refused": "STALE"}
 CREDIT: Final = {"refused": "CREDIT"}
 

@@ -21,7 +21,11 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_what_is_published_is_known_to_the_mesh(
     autojump_clock: MockClock, desk: Desk
 ) -> None:
-    assert (await desk.http.get("/api/keys")).json() == {"peer": desk.node.peer, "ended": []}
+    assert (await desk.http.get("/api/keys")).json() == {
+        "peer": desk.node.peer,
+        "ended": [],
+        "withdrawn": {},
+    }
     lost = identity("lost")
     statement = sign_revocation(lost, NETWORK, reason="stolen")
     body = {"statement": b2a_base64(statement, newline=False).decode()}

@@ -372,7 +372,7 @@ def test_a_token_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> No
     assert caught.value.hint == f"chmod 600 {path}"
 
 
-@pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 43, b"x" * 513])
+@pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 43, b"x" * 2_049])
 def test_a_damaged_token_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
     path.write_bytes(content)
