@@ -10,11 +10,13 @@ import trio
 
 from meshnode.errors import ConfigError, MeshError
 from meshnode.node import Node
-from meshnode.services.sessions import Incoming
+from meshnode.services.membership import MEMBERSHIP
+from meshnode.services.sessions import Incoming, RequestFailed
 from protocol import limits
 from protocol.codec import encode
-from protocol.errors import Expired, RemoteProtocolError
+from protocol.errors import ErrorCode, Expired, RemoteProtocolError
 from protocol.lifecycle import COMPARE, TELL, Told, sign_revocation, sign_rotation
+from protocol.membership import Chain
 from protocol.signing import peek
 from simulations.mesh import NETWORK, SimMesh
 from tests.meshnode.services.inviting import STRICT, calling, invited, token_of
@@ -95,6 +97,18 @@ def test_no_award_goes_to_an_ended_key_and_none_is_taken_from_it() -> None:
         assert agent.calls == ["before"]
         (kept,) = await b.receipts.rows()
         assert peek(kept.acceptance).i == a.peer, "what it signed before stays"
+
+    play(story)
+
+
+def test_what_an_ended_key_asks_before_it_is_turned_away_is_refused_with_that_code() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[])
+        b.sessions.expel = lambda _: None  # type: ignore[method-assign]
+        b.fates.take(revoked(mesh, "a"), source="")
+        with pytest.raises(RequestFailed) as refused:
+            await a.sessions.request(b.peer, MEMBERSHIP, encode(Chain([])), timeout_s=5)
+        assert refused.value.failure == ErrorCode.REVOKED
 
     play(story)
 
