@@ -101,10 +101,12 @@ def test_no_award_goes_to_an_ended_key_and_none_is_taken_from_it() -> None:
     play(story)
 
 
-def test_what_an_ended_key_asks_before_it_is_turned_away_is_refused_with_that_code() -> None:
+def test_what_an_ended_key_asks_before_it_is_turned_away_is_refused_with_that_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def story(mesh: SimMesh) -> None:
         a, b = await start(mesh, a=[], b=[])
-        b.sessions.expel = lambda _: None  # type: ignore[method-assign]
+        monkeypatch.setattr(b.sessions, "expel", lambda _: None)
         b.fates.take(revoked(mesh, "a"), source="")
         with pytest.raises(RequestFailed) as refused:
             await a.sessions.request(b.peer, MEMBERSHIP, encode(Chain([])), timeout_s=5)
