@@ -65,7 +65,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
+class EndsKnown(msgspec.Struct, frozen=True, array_like=True):
     """Body of ``keys.compare``: what the asker knows of ended keys.
 
     Attributes:
@@ -76,7 +76,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     names: list[bytes]
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class EndsTold(msgspec.Struct, frozen=True, array_like=True):
     """Body of ``keys.tell``, and the answer to ``keys.compare``.
 
     Attributes:
@@ -113,8 +113,8 @@ class Statement:
 _CONSENT: Final = msgspec.msgpack.Decoder(Consent)
 _ROTATION: Final = msgspec.msgpack.Decoder(Rotation)
 _REVOCATION: Final = msgspec.msgpack.Decoder(Revocation)
-_KNOWN: Final = msgspec.msgpack.Decoder(Known)
-_TOLD: Final = msgspec.msgpack.Decoder(Told)
+_KNOWN: Final = msgspec.msgpack.Decoder(EndsKnown)
+_TOLD: Final = msgspec.msgpack.Decoder(EndsTold)
 
 
 def sign_rotation(old: Identity, new: Identity, network: str, *, from_ms: int) -> bytes:

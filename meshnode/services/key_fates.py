@@ -28,9 +28,9 @@ from protocol.errors import Expired, RemoteProtocolError
 from protocol.lifecycle import (
     COMPARE,
     TELL,
-    Known,
+    EndsKnown,
+    EndsTold,
     Statement,
-    Told,
     read_known,
     read_statement,
     read_told,
@@ -243,7 +243,7 @@ class KeyFates:
                     self._woken.set()
 
     def _pass_on(self, key: str, source: str, nursery: trio.Nursery) -> None:
-        told = encode(Told([heard.said.envelope for heard in self._fates.of(key)]))
+        told = encode(EndsTold([heard.said.envelope for heard in self._fates.of(key)]))
         for peer in self._sessions.connected():
             if peer != source:
                 nursery.start_soon(self._tell, peer, told)
@@ -266,7 +266,7 @@ class KeyFates:
         self._note_asked(peer)
         try:
             for _ in range(limits.STATEMENTS_MAX // limits.STATEMENTS_TOLD_MAX):
-                body = encode(Known(sorted(self._names())))
+                body = encode(EndsKnown(sorted(self._names())))
                 answer = await self._sessions.request(peer, COMPARE, body, timeout_s=_REQUEST_S)
                 told, before = read_told(answer), self._names()
                 self._take_all(told, peer)
@@ -325,7 +325,7 @@ class KeyFates:
             self._nursery.start_soon(self._compare, peer)
         await trio.lowlevel.checkpoint()
         mine = [one.said for one in self._fates.all() if one.said.name not in theirs]
-        return encode(Told([said.envelope for said in mine[: limits.STATEMENTS_TOLD_MAX]]))
+        return encode(EndsTold([said.envelope for said in mine[: limits.STATEMENTS_TOLD_MAX]]))
 
 
 def _key(said: Statement) -> str:

@@ -15,7 +15,7 @@ from meshnode.services.sessions import Incoming, RequestFailed
 from protocol import limits
 from protocol.codec import encode
 from protocol.errors import ErrorCode, Expired, RemoteProtocolError
-from protocol.lifecycle import COMPARE, TELL, Told, sign_revocation, sign_rotation
+from protocol.lifecycle import COMPARE, TELL, EndsTold, sign_revocation, sign_rotation
 from protocol.membership import Chain
 from protocol.signing import peek
 from simulations.mesh import NETWORK, SimMesh
@@ -182,7 +182,7 @@ def test_a_forged_statement_changes_nothing_and_is_not_passed_on() -> None:
         forged = good[:-40] + bytes([good[-40] ^ 1]) + good[-39:]
         with pytest.raises(RemoteProtocolError):
             a.fates.take(forged, source=b.peer)
-        body = encode(Told([forged, good]))
+        body = encode(EndsTold([forged, good]))
         with pytest.raises(MeshError, match="signature"):
             await b.sessions.request(a.peer, TELL, body, timeout_s=5)
         assert a.fates.bar(c.peer), "what holds is taken all the same"
@@ -195,7 +195,7 @@ def test_a_peer_brings_only_so_many() -> None:
         a, b = await start(mesh, a=[], b=[])
         for batch in range(8):
             names = [f"made-up-{batch}-{n}" for n in range(limits.STATEMENTS_TOLD_MAX)]
-            body = encode(Told([revoked(mesh, name) for name in names]))
+            body = encode(EndsTold([revoked(mesh, name) for name in names]))
             try:
                 await b.sessions.request(a.peer, TELL, body, timeout_s=5)
             except MeshError:
