@@ -241,9 +241,7 @@ async def _serve(node: Node, config: NodeConfig, ready: Ready) -> None:
     mcp = McpDoor(bare_app(api, node.events.emit))
     api += [*member_routes(node, clock), *owner_routes(node)]
     api += [*ledger_routes(node), *inbox_routes(node), *reputation_routes(node)]
-    api += golds_routes(node)
-    api += family_routes(node)
-    api += [*golds_routes(node), *key_routes(node)]
+    api += [*golds_routes(node), *family_routes(node), *key_routes(node)]
     routes = [*api, *openai_routes(node, clock), *mcp.routes()]
     app = build_app(routes, rules, node.events.emit, lifespan=mcp.lifespan)
     async with trio.open_nursery() as nursery:

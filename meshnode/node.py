@@ -37,7 +37,6 @@ from meshnode.services.family_probes import open_families
 from meshnode.services.gold_probes import open_golds
 from meshnode.services.gold_store import Gold
 from meshnode.services.gossip import Gossip, open_gossip
-from meshnode.services.gossip import open_gossip
 from meshnode.services.identities import open_identities
 from meshnode.services.invites import InviteRow, Invites, is_local
 from meshnode.services.job_terms import Terms
@@ -48,9 +47,7 @@ from meshnode.services.mail import InboxRow, OutboxRow
 from meshnode.services.mailroom import Mailroom, open_mailroom
 from meshnode.services.market import Market
 from meshnode.services.measuring import open_host
-from meshnode.services.membership import Members
 from meshnode.services.ordering import Ordering, open_ordering, use_letters
-from meshnode.services.ordering import open_ordering, use_letters
 from meshnode.services.payment_methods import settlement_of
 from meshnode.services.planner import Plan, Planner
 from meshnode.services.receipts import Receipts
@@ -118,9 +115,7 @@ class Node:
         self.artifacts.judge_with(self.sessions.offset_ms)
         self.tallies = Served(context)
         self.ledger = Ledger(context)
-        self.identities = open_identities(
-            context, sessions=self.sessions, directory=self.directory, labour=ports.labour
-        )
+        self.identities = open_identities(context, self.sessions, self.directory, ports.labour)
         self.fates, self.members = self.identities.fates, self.identities.members
         self.arrival = self._arrival()
         self.acquaintances = self._acquaintances(context)

@@ -49,7 +49,6 @@ class Identities:
 
 def open_identities(
     context: Context,
-    *,
     sessions: Sessions,
     directory: DirectoryService,
     labour: Labour | None,
