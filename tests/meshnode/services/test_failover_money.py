@@ -15,7 +15,7 @@ from meshnode.domain.facts import Charged, Delivered, Failed, Planned
 from meshnode.domain.job import JobState
 from meshnode.errors import NoStandbys
 from meshnode.node import Terms
-from meshnode.services import broker
+from meshnode.services import job_terms
 from meshnode.services.acceptances import Acceptances
 from meshnode.services.bodies import RECEIPTS
 from meshnode.services.charges import Charges
@@ -175,7 +175,7 @@ def test_nobody_pays_for_a_job_in_the_name_of_somebody_else(
         def lying(**fields: Any) -> Planned:
             return Planned(**{**fields, "owner": victim})
 
-        monkeypatch.setattr(broker, "Planned", lying)
+        monkeypatch.setattr(job_terms, "Planned", lying)
         await owner.submit(shouting(8), inputs(*WORDS), terms(mesh))
         await trio.sleep(1.5)
         mesh.crash("a")
