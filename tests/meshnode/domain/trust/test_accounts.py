@@ -55,7 +55,7 @@ def test_it_can_be_told() -> None:
     heard = [Share("rater", 0.5, UNIT_MU, 0)]
     lines = told(account_of(past, heard, Imported(UNIT_MU, 0), now_ms=0))
     assert lines == [
-        "credibility 0.697, availability 0.800",
+        "credibility 0.698, availability 0.800",
         "units for: 4.26 seen here, 0.50 of 1.00 heard",
         "units against: 1.00 seen here, 0.00 heard",
         "     1 × member of the same private mesh: +2.33 −0.00",
