@@ -459,9 +459,6 @@ class Embedder(Protocol):
         """
 
 
-# --- work ------------------------------------------------------------------------
-
-
 class Labour(Protocol):
     """Proofs of work for a name (protocol/spec/32-work.md), beside the loop."""
 
