@@ -124,6 +124,15 @@ class KeyFates:
         """Return the keys that ``peer`` is the newest heir of."""
         return [key for key in self._fates.ended if key != peer and self.heir(key) == peer]
 
+    def first(self, peer: str) -> str:
+        """Return the oldest of the keys that ``peer`` is one of: itself, if it is nobody's heir."""
+        if not self._fates.ended:
+            return peer
+        newest = self.heir(peer)
+        old = {newest, *self.followed(newest)}
+        heirs = {self._fates.follower(key) for key in old}
+        return min(old - heirs, default=peer)
+
     def shown(self, peers: Iterable[str]) -> list[bytes]:
         """Return the envelopes that show who the heirs of ``peers`` are."""
         paths = [self._fates.path(peer) for peer in peers]

@@ -18,6 +18,10 @@ was cancelled in, is looked up in the store a little later.
 begin of whom nothing was seen.  It is always the same object.  ``standing``, ``imported`` and
 ``credibility`` look into it.  Standings are as of today: idle days have faded them.
 
+Of a node whose key was followed by another (:mod:`meshnode.services.key_fates`) all is kept
+under the first of its keys: it stands as it stood, and is banned if any of them is.  What was
+seen of a new key before the old one's end was heard of here stays behind.
+
 Who is a *member* of this node's mesh, where only members may call it, begins with 5 units, and
 so does this node itself; who invited it, or was invited by its owner, with 8.  That is the
 first event of the agent's list, written down with the first thing that is learned of it; until
@@ -26,6 +30,7 @@ then it only looks so.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -174,7 +179,7 @@ class Reputation:
         """Return what is known of the agents of a capability, as of today."""
         book = self._books.get(capability)
         if book is None:
-            book = self._books[capability] = Book(self.rules, self._newcomer)
+            book = self._books[capability] = Book(self.rules, partial(self._unseen, capability))
         today = self._clock.now_ms() // DAY_MS
         if self._days.get(capability) != today:
             self._days[capability] = today
@@ -196,6 +201,7 @@ class Reputation:
 
     def is_blocked(self, capability: str, agent: str) -> bool:
         """Tell whether an agent gets no paid work: it did wrong, and isn't believed."""
+        agent = self._first(agent)
         if agent not in self._lists.get(capability, ()):
             return False  # who is new has done nothing yet
         return self.book(capability).is_blocked(agent)
@@ -265,6 +271,7 @@ class Reputation:
 
     def banned(self, peer: str) -> None:
         """Have all books know that a node is banned."""
+        peer = self._members.fates.first(peer)
         for capability, lists in self._lists.items():
             for agent in lists:
                 if agent.partition("/")[0] == peer:
@@ -296,13 +303,14 @@ class Reputation:
         Raises:
             StoreError: It can't be read.
         """
+        agent = self._first(agent)
         kept, now_ms = await self.kept(capability, agent), self._clock.now_ms()
         events = [row.event for row in kept.rows]
         known = self._lists.get(capability, {}).get(agent)
         begins: list[Evidence] = []
         if (known is None or not known.begun) and (start := self._start(agent)) is not None:
             begins.append(Evidence(start, now_ms))
-        if self._is_banned(agent.partition("/")[0]):
+        if self._is_out(agent):
             begins.append(Evidence("equivocated", now_ms))
         heard = self._heard.get(capability, {}).get(agent, Heard())
         account = account_of(
@@ -336,6 +344,7 @@ class Reputation:
             at_ms: When, Unix time; now if it isn't said.
         """
         now_ms = self._clock.now_ms() if at_ms is None else at_ms
+        agent = self._first(agent)
         known = self._list(capability, agent)
         events = [Evidence(kind, now_ms, source)]
         if not known.begun and (start := self._start(agent)) is not None:
@@ -420,15 +429,33 @@ class Reputation:
         if not known.begun and (start := self._start(agent)) is not None:
             standing = standing.copy()
             standing.learn(Evidence(start, now_ms), self.rules)
-        if self._is_banned(agent.partition("/")[0]):
+        if self._is_out(agent):
             standing = replace(standing, equivocated=True)
         self.book(capability).put(agent, standing.at(now_ms, self.rules))
 
+    def _unseen(self, capability: str, agent: str) -> Standing:
+        """Return how an agent stands that a book has nothing of under this key."""
+        first = self._first(agent)
+        if first != agent and first in self._lists.get(capability, ()):
+            return self.book(capability).standing(first)
+        return self._newcomer(agent)
+
     def _newcomer(self, agent: str) -> Standing:
-        """Return how an agent stands of whom nothing was seen."""
-        if self._is_banned(agent.partition("/")[0]):
+        """Return how an agent stands of whom nothing was seen, under this key."""
+        if self._is_out(agent):
             return _BANNED
         return self._newcomers[self._start(agent)]
+
+    def _first(self, agent: str) -> str:
+        """Return an agent's id by the first key of its node."""
+        peer, slash, name = agent.partition("/")
+        return self._members.fates.first(peer) + slash + name
+
+    def _is_out(self, agent: str) -> bool:
+        """Tell whether an agent's node is banned, by any of its keys."""
+        peer = agent.partition("/")[0]
+        heir = self._members.fates.heir(peer)
+        return any(map(self._is_banned, (peer, heir, *self._members.fates.followed(heir))))
 
     def _start(self, agent: str) -> Kind | None:
         """Return how an agent begins, by what its node is to this one."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshnode.domain.trust.rules import Kind
 from meshnode.errors import ConfigError, MeshError
 from meshnode.node import Node
 from meshnode.services.membership import MEMBERSHIP
@@ -79,6 +80,44 @@ def test_nobody_is_blamed_for_passing_on_the_record_of_an_ended_key() -> None:
         outcome = a.directory._intake.offer(record, source=b.peer)
         assert (outcome.taken, outcome.blames_source) == (False, False)
         assert a.directory.refused() == {"revoked": 1}
+
+    play(story)
+
+
+SHOUT = "text.shout@1"
+GOLDS: tuple[Kind, ...] = ("gold_passed",) * 6
+
+
+async def learn(node: Node, agent: str, *kinds: Kind) -> None:
+    for kind in kinds:
+        noted = node.reputation.note(SHOUT, agent, kind)
+        await vars(node.reputation)["_store"].commit(*noted.writes)
+        node.reputation.learned(noted)
+
+
+def test_an_heir_is_believed_as_its_old_key_was_and_banned_for_it() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b, c, d = await start(mesh, a=[], b=[], c=[], d=[])
+        old, new, newest = (f"{node.peer}/shout" for node in (b, c, d))
+        await learn(a, old, *GOLDS, "gold_failed")
+        before = a.reputation.credibility(SHOUT, old)
+        stranger = a.reputation.credibility(SHOUT, new)
+        await a.fates.publish(moved(mesh, "b", "c"))
+        assert a.reputation.credibility(SHOUT, new) == before != stranger
+        await learn(a, new, "gold_passed", "served")
+        after = a.reputation.credibility(SHOUT, new)
+        assert after == a.reputation.credibility(SHOUT, old) > before
+        await a.fates.publish(moved(mesh, "c", "d"))
+        assert a.reputation.credibility(SHOUT, newest) == after
+        account, events = await a.reputation.account(SHOUT, newest)
+        assert (account.credibility, len(events)) == (after, 9)
+        mesh.crash("a")
+        again = await mesh.restart("a")
+        assert again.reputation.credibility(SHOUT, newest) == after, "after a restart, too"
+        again.reputation.judge_by(lambda peer: peer == c.peer)
+        again.reputation.banned(c.peer)
+        assert again.reputation.credibility(SHOUT, newest) == 0
+        assert again.reputation.is_blocked(SHOUT, newest)
 
     play(story)
 
