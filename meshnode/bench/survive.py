@@ -124,13 +124,13 @@ def _full_figures(told: Told) -> list[Figure]:
 
 
 def _figures(name: str, found: Survived, note: str) -> list[Figure]:
-    lost = len(found.lost) + found.wrong
+    failed = found.lost + found.wrong
     troubles = len(found.troubles) + found.unsettled
-    why = f"; {found.lost[0]}" if found.lost else ""
+    why = "".join(f"; {one}" for one in (*found.lost[:1], *found.wrong[:1]))
     first = found.troubles[0] if found.troubles else "the stores of all nodes agree"
     return [
         Figure(
-            id=name, value=lost, unit="jobs lost or wrong", goal=0, n=found.jobs,
+            id=name, value=len(failed), unit="jobs lost or wrong", goal=0, n=found.jobs,
             note=note + why,
         ),
         Figure(

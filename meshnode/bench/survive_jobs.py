@@ -8,12 +8,13 @@ of all nodes are read by an auditor that trusts none of them
 (:mod:`meshnode.bench.survive_audit`).
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -27,6 +28,10 @@ _KILLERS: Final = 3
 _WORDS: Final = 6
 _DEADLINE_S: Final = 240
 _POLL_S: Final = 0.4
+#: What is asked for its outputs once more after this, seconds; and of an answer that is told.
+_OUTPUTS_AGAIN_S: Final = 10.0
+_TOLD_CHARS_MAX: Final = 200
+_OK: Final = 200
 #: After a job's deadline it must have ended; so much later it is lost, seconds.
 _SLACK_S: Final = 60.0
 #: A killed node is down for so long, and the next one dies so much later, seconds.
@@ -66,7 +71,8 @@ class Survived:
     Attributes:
         jobs: How many were taken.
         states: How they ended.
-        wrong: Completed with other outputs than the right ones.
+        wrong: Completed, and then there was something else than the right outputs: what that
+            was, and whether it was right later.
         lost: That did not end in time, or of which their broker knows nothing.
         kills: By role.
         last_end_s: From the last kill until every job had ended.
@@ -78,7 +84,7 @@ class Survived:
 
     jobs: int = 0
     states: Counter[str] = field(default_factory=Counter)
-    wrong: int = 0
+    wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     last_end_s: float = 0.0
@@ -154,17 +160,47 @@ async def do_job(desk: Place, key: str, found: Survived, *, standbys: int = 0) -
         while status.get("state") not in _TERMINAL:
             await trio.sleep(_POLL_S)
             code, status = await desk.ask("GET", f"/api/jobs/{taken['job']}")
-            if code != 200:  # noqa: PLR2004 - HTTP: it knows nothing of what it took
+            if code != _OK:  # it knows nothing of what it took
                 found.lost.append(f"{key}: {status}")
                 return
         found.states[status["state"]] += 1
         if standbys:
             found.passed_on[status["epoch"]] += 1
         if status["state"] == "completed":
-            _, outputs = await desk.ask("GET", f"/api/jobs/{taken['job']}/outputs")
-            found.wrong += outputs.get("texts") != [word.upper() for word in words]
+            wanted = {"texts": [word.upper() for word in words]}
+            trouble = await outputs_trouble(desk, taken["job"], wanted)
+            if trouble:
+                ended = f"{standbys} standbys, ended in epoch {status['epoch']}"
+                found.wrong.append(f"{key} ({taken['job']}; {ended}): {trouble}")
         return
     found.lost.append(f"{key}: not ended: {status.get('state', 'never taken')}")
+
+
+class Asked(Protocol):
+    """Who answers over HTTP, as :class:`Place` does."""
+
+    async def ask(self, method: str, path: str) -> tuple[int, Any]:
+        """Return status and answer."""
+
+
+async def outputs_trouble(desk: Asked, job: str, wanted: object) -> str:
+    """Return what came when a completed job's outputs weren't ``wanted``, or nothing.
+
+    Whoever asks once gets what comes first: what is right only later is wrong, too.
+    """
+    path = f"/api/jobs/{job}/outputs"
+    first = await desk.ask("GET", path)
+    if first == (_OK, wanted):
+        return ""
+    await trio.sleep(_OUTPUTS_AGAIN_S)
+    second = await desk.ask("GET", path)
+    later = "right" if second == (_OK, wanted) else _told(second)
+    return f"got {_told(first)}; {_OUTPUTS_AGAIN_S:g} s later: {later}"
+
+
+def _told(answer: tuple[int, Any]) -> str:
+    code, body = answer
+    return f"HTTP {code} {json.dumps(body)[:_TOLD_CHARS_MAX]}"
 
 
 async def _submit(desk: Place, body: dict[str, Any]) -> tuple[int, Any]:
