@@ -23,6 +23,7 @@ class SeatRow(msgspec.Struct, frozen=True):
         over: The job has ended: nobody stands any more.
         given: The highest epoch that was granted to another; 0 for none.
         held: The newest epoch whose broker is known to have had the end that is here.
+        settled: It was over once, whether this node stands again or not.
     """
 
     charter: bytes
@@ -32,6 +33,7 @@ class SeatRow(msgspec.Struct, frozen=True):
     over: bool = False
     given: int = 0
     held: int = 0
+    settled: bool = False
 
 
 class Seat:
@@ -45,6 +47,8 @@ class Seat:
         certificate: Of the newest epoch that was won, as far as it is known.
         newest: Which epoch that is, and its broker.
         over: The job has ended: a majority has its last event, or it never began.
+        settled: It was over once, and that is written down: its end may be told, and is never
+            taken back, though this node stands again to tell it to a member.
         telling: It is over, and a member hasn't the end: this one asks for an epoch to ship it.
         ended: The last event is here, whoever else has it.
         safe: Events of the job that a majority of the members has, as far as one that isn't
@@ -67,7 +71,7 @@ class Seat:
         self.view: View = self.rules.seat(me, Position(0, 0), now_ms=now_ms)
         self.certificate = b""
         self.newest: tuple[int, str] = (0, "")
-        self.over = self.telling = self.ended = False
+        self.over = self.settled = self.telling = self.ended = False
         self.safe = self.given = self.held = 0
         self.changed = trio.Event()
         self.grants: dict[str, bytes] = {}  # of the epoch that is asked for, by member

@@ -101,6 +101,7 @@ class Seats:
             promise = Promise(row.epoch, row.broker, row.until_ms)
             seat.view = seat.rules.restarted(seat.view._replace(promise=promise), now_ms=now_ms)
             seat.over, seat.given, seat.held = row.over, row.given, row.held
+            seat.settled = row.settled or row.over
             self._seats[chartered.name] = seat
 
     async def run(self) -> None:
@@ -161,7 +162,7 @@ class Seats:
             with trio.CancelScope(shield=True):
                 async with seat.turn:  # or what is being granted now would be written over
                     await self._write(seat, seat.view.promise, over=True)
-                    seat.over, seat.telling = True, False
+                    seat.over, seat.settled, seat.telling = True, True, False
             seat.poke()
             self.ended(seat)
 
@@ -423,6 +424,7 @@ def _row(seat: Seat, promise: Promise, *, over: bool, held: int = 0) -> Put:
         over,
         seat.given,
         max(seat.held, held),
+        seat.settled or over,
     )
     return Put(SEATS, seat.chartered.name.hex(), encode(row))
 

@@ -120,6 +120,13 @@ class Shipping:
         majority = self.seat.chartered.majority
         return have[majority - 1] if len(have) >= majority else 0
 
+    def is_safe_end(self) -> bool:
+        """Tell whether the job has ended, and a majority has all of it."""
+        if self.journal.state.done is None:
+            return False
+        segments = self.journal.segments  # what of it is durable
+        return _is_over(segments) and self.safe >= _count(segments)
+
     def is_behind(self) -> bool:
         """Tell whether what a majority hasn't got is older than a lease: award nothing."""
         safe = self.safe

@@ -225,7 +225,11 @@ class Successions:
     # --- acting ---
 
     def guard(self, journal: JobJournal) -> None:
-        """Have the end of a job told once a majority of its members has it."""
+        """Have the end of a job told once a majority of its members has it.
+
+        And once that is written down: what was told must be so after a restart too, when
+        the members can't be asked yet.  What another shipped was written down when it came.
+        """
         elected = journal.state.elected
         seat = None if elected is None else self._seats.seat(elected.charter)
         if seat is None:
@@ -233,10 +237,9 @@ class Successions:
         self._beginning.pop(seat.chartered.name, None)
 
         def safe() -> int:
-            if seat.over or self._seats.is_past(seat):
+            if seat.settled or self._seats.is_past(seat):
                 return sys.maxsize
-            shipping = self._shipping.get(seat.chartered.name)
-            return shipping[0].safe if shipping is not None else seat.safe
+            return seat.safe if journal.following else 0
 
         journal.guard = safe
 
@@ -293,16 +296,20 @@ class Successions:
 
     async def _end_when_safe(self, shipping: Shipping) -> None:
         """Stand no more once a majority has the end; the others are told all the same."""
-        while shipping.journal.done is None:
+        while not shipping.is_safe_end():
             await shipping.journal.changed()
-        await self._end(shipping.seat)
+        while not await self._end(shipping.seat):  # nobody is told before
+            await trio.sleep(_HOLD_S)
+        shipping.journal.poke()
 
-    async def _end(self, seat: Seat) -> None:
+    async def _end(self, seat: Seat) -> bool:
+        """Stand no more; tell whether the disk had it."""
         try:
             await self._seats.end(seat)
             await self._heard(seat)
         except StoreError as exc:
             self._context.emit("seat.held_up", job=seat.job, why=str(exc))
+        return seat.settled
 
     def _tells(self, seat: Seat) -> int:
         """Return as the broker of which epoch this node ships; 0 if it doesn't."""
@@ -460,6 +467,8 @@ class Successions:
         known = await self._listed(seat)
         if self._jobs is not None and known is not None and known.following:
             await self._jobs.hear_end(known)
+        elif known is not None:
+            known.poke()
 
 
 def open_successions(

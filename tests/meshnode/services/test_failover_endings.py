@@ -11,13 +11,14 @@ import trio
 from meshnode.domain.facts import Done
 from meshnode.errors import StoreError
 from meshnode.node import Node, Terms
+from meshnode.ports import Put
 from meshnode.services import shipping
 from meshnode.services.crash_points import read_crash_point
 from meshnode.services.handovers import Handovers
-from meshnode.services.seats import Seats, _nobody
+from meshnode.services.seats import _ROW, SEATS, Seats, _nobody
 from meshnode.services.sessions import Incoming
 from protocol.charter import Answer
-from protocol.codec import encode
+from protocol.codec import decode_as, encode
 from simulations.mesh import SimMesh
 from tests.meshnode.services.test_failover import WITH, WORDS, broker_of, mesh_of, terms
 from tests.meshnode.services.test_failover_safety import begun, seat_of
@@ -67,6 +68,67 @@ def test_the_owner_is_told_the_end_by_whoever_has_it() -> None:
         mesh.crash("a")
         again = await mesh.restart("a")
         await completes(again, job)
+
+    play(story)
+
+
+async def has_them_at_once(node: Node, job: str) -> None:
+    """Ask as whoever heard that the job is completed does: nothing is waited for."""
+    assert (await node.journal(job)).done is not None, "it was told, and is taken back"
+    assert await node.outputs(job) == SHOUTED
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_end_that_was_told_is_told_after_a_restart_too(seed: int) -> None:
+    async def story(mesh: SimMesh) -> None:
+        owner, job = await begun(mesh)
+        await completes(owner, job)
+        for name in ("a", "c", "d"):  # at once: nobody is left who could be asked
+            mesh.crash(name)
+        await has_them_at_once(await mesh.restart("a"), job)
+
+    play(story, seed=seed)
+
+
+def test_an_end_that_was_told_stays_while_a_member_that_was_away_is_told() -> None:
+    async def story(mesh: SimMesh) -> None:
+        owner, job = await begun(mesh)
+        mesh.crash("c")
+        await completes(owner, job)
+        mesh.crash("a")
+        mesh.crash("d")
+        owner = await mesh.restart("a")
+        await mesh.restart("c")
+        # It stands for the end of a job of which it has none: the owner stands again.
+        await until(lambda: seat_of(mesh, "a").telling, within_s=60)
+        await has_them_at_once(owner, job)
+        mesh.crash("a")
+        mesh.crash("c")
+        await has_them_at_once(await mesh.restart("a"), job)
+
+    play(story)
+
+
+def test_an_end_is_told_when_the_disk_has_that_it_is_safe() -> None:
+    async def story(mesh: SimMesh) -> None:
+        owner, job = await begun(mesh)
+        context, seat = owner.broker._context, seat_of(mesh, "a")
+        commit, full = context.store.commit, [True]
+
+        async def refuses(*writes: Any) -> None:
+            rows = [one for one in writes if isinstance(one, Put) and one.table == SEATS]
+            if full[0] and any(decode_as(row.value, _ROW).over for row in rows):
+                raise StoreError("the disk is full")  # its leases it can prolong
+            await commit(*writes)
+
+        context.store.commit = refuses  # type: ignore[method-assign]
+        journal = await owner.journal(job)
+        await until(lambda: journal.state.done is not None, within_s=60)
+        await trio.sleep(1)
+        assert (journal.done, seat.over) == (None, False)
+        full[0] = False
+        await completes(owner, job)
+        assert seat.over
 
     play(story)
 
