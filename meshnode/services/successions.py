@@ -298,7 +298,7 @@ class Successions:
         """Stand no more once a majority has the end; the others are told all the same."""
         while not shipping.is_safe_end():
             await shipping.journal.changed()
-        while not await self._end(shipping.seat):  # nobody is told before
+        while not await self._end(shipping.seat):  # noqa: ASYNC110 - a disk has no event
             await trio.sleep(_HOLD_S)
         shipping.journal.poke()
 
