@@ -125,7 +125,7 @@ class KeyFates:
         return [key for key in self._fates.ended if key != peer and self.heir(key) == peer]
 
     def first(self, peer: str) -> str:
-        """Return the oldest of the keys that ``peer`` is one of: itself, if it is nobody's heir."""
+        """Return the oldest of the keys of the node that ``peer`` is one of."""
         if not self._fates.ended:
             return peer
         newest = self.heir(peer)
