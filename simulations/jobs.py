@@ -23,6 +23,7 @@ class JobTerms(TypedDict, total=False):
         deadline_s: When it must have ended, from now.
         wanted: The right outputs, where the caller knows them.
         hedges_pct: Of a hundred units so many may be hedged.
+        assurance: How sure answers are to be that no check proves, as nodes are told it.
     """
 
     by: str
@@ -30,6 +31,7 @@ class JobTerms(TypedDict, total=False):
     deadline_s: float
     wanted: Mapping[str, JsonValue]
     hedges_pct: int
+    assurance: str | float
 
 
 @dataclass(frozen=True, slots=True)

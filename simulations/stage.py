@@ -315,6 +315,7 @@ class Stage:
                 deadline_s=terms.get("deadline_s", 60.0),
                 idempotency_key=f"job-{self._jobs}",
                 hedges_pct=terms.get("hedges_pct", Terms().hedges_pct),
+                assurance=terms.get("assurance", ""),
             ),
             wanted=terms.get("wanted"),
             begun_s=trio.current_time(),

@@ -74,6 +74,7 @@ def die_everywhere(label: str, side: str, seed: int) -> tuple[JobEnd, Counter[st
                 by="desk0",
                 deadline_s=150,
                 wanted={"text": "-".join(WORDS).upper()},
+                assurance="economy" if label == "job.judged" else "",
             )
         )
         await mesh.settle()

@@ -129,13 +129,18 @@ async def start(mesh: SimMesh, world: World, watch: Watch) -> None:
     await trio.sleep(20)
 
 
-async def calm(mesh: SimMesh, jobs: list[str]) -> None:
-    """Bring everybody back, and wait until there is nothing more to be done or told."""
+async def calm(mesh: SimMesh, promised: list[str]) -> list[str]:
+    """Bring everybody back, and wait until there is nothing more to be done or told.
+
+    Return all jobs: those that were promised, and those whose promise was lost on the way.
+    """
     for name in EVERYBODY:
         mesh.spare(name)
         if not mesh.up(name):
             await mesh.restart(name)
     ada = mesh.node("ada")
+    jobs = [job for job, _ in await ada.broker.jobs()]
+    assert set(promised) <= set(jobs)
     for job in jobs:
         await ada.wait(job)
     with trio.fail_after(3_600):
@@ -143,6 +148,7 @@ async def calm(mesh: SimMesh, jobs: list[str]) -> None:
             mesh.node(name).outbox.waiting for name in ("ada", *WORKERS)
         ) or (mesh.members["ada"].disk.tables.get("acceptance_due")):
             await trio.sleep(10)
+    return jobs
 
 
 def check_times(journal: JobJournal, network: str) -> None:
@@ -184,10 +190,10 @@ def play(seed: int) -> Counter[str]:
         await start(mesh, world, watch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trouble, mesh, world)
-            jobs = await ask(mesh, world)
+            promised = await ask(mesh, world)
             await trio.sleep(300)
             nursery.cancel_scope.cancel()
-        await calm(mesh, jobs)
+        jobs = await calm(mesh, promised)
         ada, paid = mesh.node("ada"), Counter[str]()
         watch.name_of = {mesh.peer(name): name for name in WORKERS}
         for job in jobs:
