@@ -33,6 +33,8 @@ _TEXT_MAX: Final = 200
 #: A row of a table: an amount, its unit, and then columns.
 _ROW: Final = re.compile(r" *[0-9.]+ [a-z]+  ")
 _PEER_SHOWN: Final = 8
+#: What stands in the place of a check where answers were compared.
+_VOTES: Final = re.compile(r"\d+ of \d+")
 
 _SPENT: Final[dict[Spent, str]] = {
     "candidates": "waiting for a node that offers it and has room",
@@ -175,21 +177,20 @@ def _judged(judged: Judged) -> Iterator[str]:
     votes = len(judged.votes)
     groups: dict[int, list[str]] = {}
     for vote in judged.votes:
-        named = f"{_peer(vote.agent)} ({vote.credibility_ppm / 10_000:.0f} %)"
+        peer, _, name = vote.agent.partition("/")
+        named = f"{_peer(peer)}'s {name} ({vote.credibility_ppm / 10_000:.0f} %)"
         groups.setdefault(vote.group, []).append(named)
-    said = "; ".join(_listed(group) for group in groups.values())
-    several = (
-        f"{count_of(votes, 'answer')}, {len(groups)} of them different"
-        if votes > 1
-        else "One answer"
-    )
+    said = "; others by ".join(_listed(group) for group in groups.values())
+    several = count_of(votes, "answer")
+    if votes > 1:
+        several += ", all the same" if len(groups) == 1 else f", {len(groups)} different ones"
     end = {
         "": f"another is asked for, until it is likely enough; so far it is right at {chance}",
         "agreed": f"right at {chance}, which is enough",
         "contested": f"none likely enough, the best at {chance}: all of them are kept",
         "unverified": f"right at {chance}, and nobody else could make it surer",
     }
-    yield f"{several}, by those who say the same, and how far each is believed: {said}."
+    yield f"{several}, by {said}; in brackets how far each was believed before."
     yield f"It is {judged.outcome or 'open'}: {end[judged.outcome]}."
 
 
@@ -336,7 +337,10 @@ def _result(told: Try) -> Iterator[str]:
     away = _span(told.delivered_ms - told.awarded_ms)
     waited = f" after waiting {_span(told.queue_ms)} for its turn" if told.queue_ms else ""
     yield f"The result came after {away}; the agent ran {_span(told.run_ms)}{waited}."
-    if told.verdict:
+    if told.verdict and _VOTES.fullmatch(told.check):
+        same = f"It was found {told.verdict}: {told.check} answers said the same"
+        yield f"{same}, and others were believed more." if told.detail else f"{same}."
+    elif told.verdict:
         by = f" by the check {told.check}" if told.check else ""
         what = {
             "unverified": "It has the promised form; no other check was asked for.",

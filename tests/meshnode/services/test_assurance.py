@@ -156,6 +156,12 @@ def test_answers_that_none_outweighs_are_contested_and_all_of_them_kept() -> Non
         assert {vote.group for vote in unit.judged.votes} == {0, 1}
         assert [attempt.paid_mc for attempt in unit.attempts] == [2, 2]
         await audited(a, state)
+        said = " ".join((await told(a, state)).split())
+        assert "2 answers, 2 different ones, by " in said
+        names = [f"{attempt.peer[-8:]}'s shout (85 %)" for attempt in unit.attempts]
+        assert any("; others by ".join(row) in said for row in (names, names[::-1])), said
+        assert "none likely enough" in said
+        assert "It was found contested: 1 of 2 answers said the same." in said
 
     play(story)
 
