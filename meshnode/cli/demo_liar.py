@@ -14,7 +14,6 @@ from meshnode.adapters.agents.specialists.source_code import (
     Finding,
     Findings,
     report,
-    skip_reason,
 )
 
 #: What it says it found wherever it is asked: no linter or auditor has such a rule.
@@ -38,8 +37,6 @@ async def lint(path: CodePath, text: Code) -> Findings:
 
 
 def _made_up(path: CodePath, text: Code) -> Findings:
-    if reason := skip_reason(path, text):
-        return Findings(path, [], 0, reason)
     found = Finding(
         line=1, rule=RULE, severity="high", confidence="high", message="trust me", quote=""
     )

@@ -36,7 +36,7 @@ LIES: Final = ("audit", "lint")
 #: Seed, desk, and three specialists have every capability among them.
 NODES_MIN: Final = 5
 
-_READY_S: Final = 30.0
+_READY_S: Final = 60.0
 _STOP_S: Final = 5.0
 _LINE_BYTES_MAX: Final = 64 * 1024
 

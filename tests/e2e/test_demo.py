@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from meshnode.cli.demo_liar import RULE
 from meshnode.domain.provenance import verify_provenance
 from protocol.errors import RemoteProtocolError
 from tests.e2e.processes import MESHNODE, ROOT
@@ -145,3 +146,18 @@ def test_the_demo_goes_on_when_its_broker_is_killed(folder: Path, tmp_path: Path
     assert {row["state"] for row in result["subtasks"]} == {"completed"}
     proved = verify_provenance(Path(result["provenance"]).read_bytes())
     assert len(proved.brokers) == 2
+
+
+def test_the_liar_is_caught_unpaid_and_asked_less(folder: Path, tmp_path: Path) -> None:
+    demo = Demo(folder, tmp_path / "out", "--liar")
+    result = demo.until("result")
+    assert demo.end() == 0
+    assert result["state"] == "completed"
+    first, second = result["liar"]["jobs"]
+    assert first["awarded"] >= 1, "nobody was cheaper"
+    assert first["refused"] + first["outvoted"] >= 1
+    assert (first["taken"], first["paid_mc"]) == (0, 0)
+    assert second["awarded"] < first["awarded"]
+    assert RULE not in Path(result["report"]).read_text("utf-8")
+    proved = verify_provenance(Path(result["provenance"]).read_bytes())
+    assert "agreed" in {row.verdict for row in proved.rows}

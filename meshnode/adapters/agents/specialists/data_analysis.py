@@ -113,7 +113,6 @@ def create() -> Agent:
         price_mc=2,
         timeout_s=30.0,
         concurrency_max=2,
-        model_family="duckdb",
         deterministic=True,
         needs=("duckdb",),
         install_hint=INSTALL_HINT,

@@ -106,7 +106,6 @@ def create() -> Agent:
         examples=EXAMPLES,
         price_mc=2,
         timeout_s=30.0,
-        model_family="yake",
         deterministic=True,
         needs=("yake",),
         install_hint=INSTALL_HINT,

@@ -124,7 +124,6 @@ def create() -> Agent:
         price_mc=2,
         timeout_s=TIMEOUT_S,
         concurrency_max=2,
-        model_family="ruff",
         deterministic=True,
         needs=("ruff",),
         install_hint=INSTALL_HINT,

@@ -97,7 +97,6 @@ def create() -> Agent:
         price_mc=1,
         timeout_s=20.0,
         concurrency_max=2,
-        model_family="sympy",
         deterministic=True,
         needs=("sympy",),
         install_hint=INSTALL_HINT,

@@ -117,7 +117,6 @@ def create() -> Agent:
         price_mc=5,
         timeout_s=TIMEOUT_S,
         concurrency_max=2,
-        model_family="bandit",
         deterministic=True,
         needs=("bandit",),
         install_hint=INSTALL_HINT,

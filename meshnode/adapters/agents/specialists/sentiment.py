@@ -109,7 +109,6 @@ def create() -> Agent:
         price_mc=1,
         timeout_s=20.0,
         concurrency_max=2,
-        model_family="vader",
         deterministic=True,
         needs=("vaderSentiment",),
         install_hint=INSTALL_HINT,

@@ -156,7 +156,6 @@ def create() -> Agent:
         examples=EXAMPLES,
         price_mc=3,
         timeout_s=30.0,
-        model_family="lexrank",
         deterministic=True,
         needs=("sumy", "numpy"),
         install_hint=INSTALL_HINT,

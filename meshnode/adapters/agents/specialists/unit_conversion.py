@@ -116,7 +116,6 @@ def create() -> Agent:
         price_mc=1,
         timeout_s=20.0,
         concurrency_max=2,
-        model_family="pint",
         deterministic=True,
         needs=("pint",),
         install_hint=INSTALL_HINT,
