@@ -124,6 +124,15 @@ class JobState:
         """Tell whether every unit of ``subtask`` has an accepted output."""
         return subtask in self.expanded and not self.fresh[subtask] and not self.begun[subtask]
 
+    def waits_since_ms(self, subtask: str) -> int:
+        """Return since when nothing but a provider is missing for ``subtask``, Unix time."""
+        ends = [
+            self.units[unit].ended_ms
+            for name in (*self.producers[subtask], subtask)
+            for unit in self.expanded.get(name, ())
+        ]
+        return max(self.planned_ms, self.patched_ms.get(subtask, 0), *ends)
+
     def kept(self) -> int:
         """Return how many units have an accepted output: they stay, however it ends."""
         return sum(unit.accepted is not None for unit in self.units.values())

@@ -204,15 +204,18 @@ class _Planner:
         those that were begun, and at no more fresh ones than could begin now.
         """
         begun = self.state.begun[task.id].values()
-        running = sum(len(unit.tried()) for unit in begun)
+        running = sum(unit.at_work for unit in begun)
         fresh = islice(self.state.fresh[task.id].values(), max(0, FAN_OUT_MAX - running))
         for unit in sorted([*begun, *fresh], key=attrgetter("batch")):
             tried = unit.tried()
             self._tried(unit, tried)
-            if running >= FAN_OUT_MAX:
+            room = FAN_OUT_MAX - running
+            if self.state.required_plan.theta_ppm and tried:
+                running += 0 if unit.settled else self._compare(unit, room)
+            elif room <= 0:
                 continue
-            if self.state.required_plan.theta_ppm:
-                running += 0 if unit.settled else self._compare(task, unit, tried)
+            elif self.state.required_plan.theta_ppm:
+                running += self._first(task, unit)
             elif self._hedge(task, unit, tried[0]) if tried else self._begin(task, unit):
                 running += 1
 
@@ -254,14 +257,18 @@ class _Planner:
         self.hedges -= 1
         return True
 
-    def _compare(self, task: SubTask, unit: Unit, tried: Sequence[Attempt]) -> int:
-        """Ask for the answers that a unit is to be judged by; return how many are asked for."""
-        offered = self.view.candidates.get(task.capability, ())
-        if not tried:
-            if unit.judged is not None or not offered:
-                return int(self._begin(task, unit))
-            self.out.append(Judge(unit.name))
-            return 1
+    def _first(self, task: SubTask, unit: Unit) -> int:
+        """Begin a unit whose answers are compared; return how many are asked for."""
+        if unit.judged is not None or not self.view.candidates.get(task.capability):
+            return int(self._begin(task, unit))
+        self.out.append(Judge(unit.name))
+        return 1
+
+    def _compare(self, unit: Unit, room: int) -> int:
+        """Ask for what a unit's answers need, ``room`` more at most; return how many that are.
+
+        Judging needs no room: a unit that waited with its answers for some would keep it.
+        """
         until_ms = self.now_ms + OFFER_MARGIN_MS
         asks = asking(
             self.state, unit, self.view, self.purse, now_ms=self.now_ms, until_ms=until_ms
@@ -270,10 +277,11 @@ class _Planner:
             self.out.append(Judge(unit.name, last=asks.last))
         if asks.wake_ms > self.now_ms:
             self._wake(asks.wake_ms)
-        for number, candidate in enumerate(asks.candidates, start=len(unit.attempts)):
+        asked = asks.candidates[: max(0, room)]
+        for number, candidate in enumerate(asked, start=len(unit.attempts)):
             ranked = self.purse.affordable(unit, [candidate])
             self._award(unit, number, candidate, candidate.offer, ranked)
-        return len(asks.candidates)
+        return len(asked)
 
     def _attempt(self, unit: Unit, attempt: Attempt) -> None:
         """See to an open attempt."""
@@ -463,14 +471,7 @@ class _Planner:
 
     def _provider_missing(self, task: SubTask, failures: Sequence[Failed] = ()) -> None:
         """Note when a capability has had no provider for too long."""
-        since_ms = max(
-            [self.state.planned_ms, self.view.since_ms, self.state.patched_ms.get(task.id, 0)]
-            + [
-                self.state.units[name].ended_ms
-                for other in (*self.state.producers[task.id], task.id)
-                for name in self.state.expanded.get(other, ())
-            ]
-        )
+        since_ms = max(self.view.since_ms, self.state.waits_since_ms(task.id))
         barred = self.view.barred.get(task.capability, ())
         grace_ms = BARRED_GRACE_MS if barred else self._patience_ms
         if self._awaited(task):

@@ -123,6 +123,11 @@ class Unit:
         ]
 
     @property
+    def at_work(self) -> int:
+        """How many attempts nothing that is checked has come of: no answers that wait."""
+        return sum(attempt.verdict is None for attempt in self.tried())
+
+    @property
     def current(self) -> Attempt | None:
         """The latest attempt that an output may come of, or None."""
         tried = self.tried() if self.accepted is None else []

@@ -16,6 +16,7 @@ from meshnode.domain.facts import (
     Failed,
     Planned,
     Replanned,
+    Verified,
 )
 from meshnode.domain.matching import matches
 from meshnode.domain.replicas import ANSWERS_MAX
@@ -44,6 +45,7 @@ class Invariants:
         self.open: dict[tuple[str, int], str] = {}
         self.caps_mc: dict[tuple[str, int], int] = {}
         self.peers: dict[tuple[str, int], str] = {}
+        self.answered: set[tuple[str, int]] = set()
         self.hedges = 0
         self.hedges_pct = 0
         self.theta_ppm = 0
@@ -83,6 +85,8 @@ class Invariants:
                 self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
                     was_given and fact.blame != "artifact" and fact.code != "node.busy"
                 )
+            case Verified():
+                self.answered.add((fact.unit, fact.attempt))
             case Charged():
                 self._charged(run, fact)
             case Cancelled():
@@ -148,7 +152,11 @@ class Invariants:
             assert self.tries.get(fact.unit, 0) < task.attempts_max, "too many attempts"
         most = task.attempts_max + UNFETCHED_MAX + IDLE_MAX
         assert fact.attempt <= most * (1 + len(self.replans))
-        running = [unit for unit, _ in self.open if unit.split("/")[0] == subtask]
+        running = [
+            unit
+            for unit, _ in self.open.keys() - self.answered
+            if unit.split("/")[0] == subtask
+        ]
         assert len(running) <= FAN_OUT_MAX, "fan-out"
 
     def _compared(self, fact: Awarded, beside: list[tuple[str, int]]) -> None:

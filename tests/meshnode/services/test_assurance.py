@@ -17,6 +17,7 @@ from meshnode.node import Node, Terms
 from meshnode.ports import AgentCall, Chunk, Output
 from meshnode.services.job_terms import check_terms
 from protocol.graph import Check, Source, SubTask, TaskGraph
+from protocol.limits import FAN_OUT_MAX
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
     TextAgent,
@@ -347,6 +348,29 @@ def test_map_items_of_which_one_differs_are_told_apart_by_their_batch() -> None:
         assert state.done is not None
         assert state.done.state == "completed", state.done.text
         assert await a.outputs(state.job) == {"said": [word.upper() for word in words]}
+        await audited(a, state)
+
+    play(story)
+
+
+def test_a_map_whose_answers_are_more_than_run_at_once_is_judged_all_the_same() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {name: [TextAgent(concurrency_max=32)] for name in "bcd"}
+        liar = TextAgent(lying, price_mc=1, concurrency_max=32)
+        a, *others = await start(mesh, a=[], e=[liar], **agents)
+        await until(lambda: len(a.known()) == len(others) + 1)
+        await believe(a, others, golds=8)
+        words = [f"word {number}" for number in range(FAN_OUT_MAX // 2)]
+        graph = shouting(len(words), batch_items_max=1)
+        terms = Terms(assurance=0.95, deadline_s=600)
+        begun_s = trio.current_time()
+        state = await a.wait(await a.submit(graph, inputs(*words), terms))
+        assert state.done is not None
+        assert state.done.state == "completed", state.done.text
+        units = state.units.values()
+        assert all(unit.judged is not None for unit in units)
+        assert sum(len(unit.judged.votes) for unit in units if unit.judged) > FAN_OUT_MAX
+        assert trio.current_time() - begun_s < 60, "an answer waited until the deadline"
         await audited(a, state)
 
     play(story)
