@@ -78,7 +78,7 @@ def _play(told: Told, nodes: int, minutes: int) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "meshnode.bench.simulation_child", "day-of-churn"]
     lines: list[dict[str, Any]] = []
     with subprocess.Popen(  # noqa: S603 - our own program
-        [*command, str(nodes), str(minutes), str(_SEED)],
+        [*command, str(nodes), str(minutes), str(_SEED), "counted"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

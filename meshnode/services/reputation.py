@@ -172,6 +172,7 @@ class Reputation:
         self._days: dict[str, int] = {}  # capability -> day that its book is of
         self._lists: dict[str, dict[str, _List]] = {}
         self._under_way: dict[tuple[str, str, int], tuple[Row, float]] = {}
+        self._noted = trio.Event()
 
     # --- looking ---
 
@@ -352,6 +353,7 @@ class Reputation:
         rows = tuple(Row(capability, agent, known.place(event), event) for event in events)
         for row in rows:
             self._under_way[row[:3]] = row, trio.current_time()
+        self._noted.set()
         return Noted(rows)
 
     def learned(self, *noted: Noted) -> None:
@@ -388,16 +390,22 @@ class Reputation:
             heard.setdefault(capability, {})[agent] = one
         for capability, said in heard.items():
             self._take_heard(capability, said)
+        self._noted.set()  # a list may be long
 
     async def run(self) -> None:
         """Look up what nobody said the fate of, and cut long lists, until cancelled."""
         while True:
+            await self._noted.wait()
+            self._noted = trio.Event()
             await trio.sleep(_FORGOTTEN_S)
             try:
                 await self._look_up()
                 await self._cut()
             except StoreError as exc:
                 self._emit("evidence.unread", why=str(exc))
+                self._noted.set()
+            if self._under_way:  # too young to be asked after
+                self._noted.set()
 
     async def _look_up(self) -> None:
         """Learn or drop what was noted long ago: its commit has ended by now."""

@@ -39,6 +39,7 @@ class Watching:
         self._runs: dict[str, deque[Run]] = {}  # agent -> the longest unseen first
         self._seen: dict[str, Watched] = {}  # agent -> what its runs and its claim come to
         self._unsaved: dict[str, None] = {}
+        self._saw = trio.Event()
 
     # --- looking ---
 
@@ -66,6 +67,7 @@ class Watching:
         runs.append(run)
         self._runs[agent] = runs
         self._unsaved[agent] = None
+        self._saw.set()
         if len(self._runs) > AGENTS_MAX:
             gone = next(iter(self._runs))
             del self._runs[gone]
@@ -93,11 +95,14 @@ class Watching:
         """
         await self._load()
         while True:
+            await self._saw.wait()
+            self._saw = trio.Event()
             await trio.sleep(_SAVE_S)
             try:
                 await self.save()
             except StoreError as exc:
                 self._emit("claims.unsaved", why=str(exc))
+                self._saw.set()
 
     async def _load(self) -> None:
         found = await self._store.scan(WATCHED, count_max=2 * AGENTS_MAX)
