@@ -99,7 +99,7 @@ class Node:
         self.config = config
         self._ports = ports
         self.events = Events(ports.clock)
-        emit = self.events.emit
+        emit, embedder = self.events.emit, ports.embedder
         context = self._context()
         #: What a drain waits for, for a person; empty unless the node is closing.
         self.draining = ""
@@ -135,10 +135,9 @@ class Node:
             finder=self.directory,
             host=self.host,
             blocked=self.reputation.is_blocked,
+            unpaid=self.identities.cost.is_unpaid,
         )
-        self.planner = Planner(
-            self.directory, embedder=ports.embedder, emit=emit, clock=ports.clock
-        )
+        self.planner = Planner(self.directory, embedder=embedder, emit=emit, clock=ports.clock)
         self.receipts = Receipts(context, sessions=self.sessions)
         self.successions = open_successions(
             context,

@@ -19,7 +19,14 @@ import msgspec
 import trio
 from typing_extensions import override
 
-from meshnode.config import ANYONE, AccessConfig, DirectoryConfig, HostConfig, NodeConfig
+from meshnode.config import (
+    ANYONE,
+    AccessConfig,
+    DirectoryConfig,
+    HostConfig,
+    NodeConfig,
+    TrustConfig,
+)
 from meshnode.errors import MeshError
 from meshnode.node import Node, Ports
 from meshnode.ports import Agent, Directory
@@ -44,6 +51,7 @@ CONFIG: Final = NodeConfig(
     host=HostConfig(lease_s=10.0),
     access=AccessConfig(callers=ANYONE),  # they join by address; membership has its own tests
     directory=DirectoryConfig(digest_interval_s=5.0, provide_interval_s=30.0),
+    trust=TrustConfig(work_bits=0),  # nobody works for a name in a world that doesn't say so
 )
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]+")

@@ -10,11 +10,17 @@ Which numbers were chosen on what: see :mod:`simulations.trust.cells`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from meshnode.bench.figures import Figure, Told, commit
 from meshnode.bench.trust_mesh import mesh_figures
+from meshnode.config_tables import TrustConfig
+from meshnode.domain.matching import MS_PER_MC
 from meshnode.domain.trust.buyers import FIRST_MC
+from protocol.keys import Identity
+from protocol.limits import WORK_NONCE_SIZE
+from protocol.work import work_bits
 from simulations.trust import cells, spread
 from simulations.trust.fraud import PRICE_MC, Refusal, play_refusal
 from simulations.trust.market import Course
@@ -34,6 +40,12 @@ GOAL_NEWCOMER_TASKS: Final = 50.0
 GOAL_LOSS: Final = 4.0
 #: Up to so many cheats the goals of R6 are for; beyond, only no worse than chance.
 _SHARE_MAX: Final = 60
+
+#: What a task of the market is taken to cost where a name's cost is held against it: dearer
+#: than any in the demo.
+TASK_MC: Final = 100
+#: Tries at a proof of work that are timed.
+_TRIES: Final = 5
 
 #: Deals that a patient buyer pays each contractor for before it refuses.
 _PATIENCE: Final = 40
@@ -58,7 +70,7 @@ def run(told: Told, *, quick: bool, html: str = "") -> list[Figure]:
         *_collusion(played, size),
         *_beside(played),
         *_published(played, size),
-        *_sybils(played),
+        *_sybils(played, name_cost()),
         *_attacks(played),
         *_refusals(size),
         *_fresh(played),
@@ -236,7 +248,21 @@ def _published(played: Played, size: cells.Size) -> Iterator[Figure]:
 # --- R7: sybils ------------------------------------------------------------------------------
 
 
-def _sybils(played: Played) -> Iterator[Figure]:
+def name_cost() -> float:
+    """Return what a name costs by default, in prices of a task; time is money as everywhere.
+
+    That is the work that its proof takes on average on this machine.
+    """
+    peer = Identity(bytes(range(32)), bytes(range(32))).peer
+    begun_s = perf_counter()
+    for number in range(_TRIES):
+        work_bits("bench", peer, number.to_bytes(WORK_NONCE_SIZE, "big"))
+    try_ms = (perf_counter() - begun_s) / _TRIES * 1000
+    return try_ms * (1 << TrustConfig().work_bits) / MS_PER_MC / TASK_MC
+
+
+def _sybils(played: Played, name: float) -> Iterator[Figure]:
+    """What an attacker gets by many names and by one, less ``name`` for each."""
     many = cells.IDENTITIES
     for kind in ("naive", "patient"):
         for policy, alone in sorted(played[f"R7.{kind}.1"].items()):
@@ -244,14 +270,19 @@ def _sybils(played: Played) -> Iterator[Figure]:
             one, all_ = (spread.over(courses, _loot) for courses in (alone, crowd))
             # The least that an identity must cost for ten to be worth 1.5 of one, all net.
             deposit = max(0.0, (all_.mean - GOAL_SYBILS * one.mean) / (many - GOAL_SYBILS))
+            net, gross = (
+                max(0.0, all_.mean - many * each) / max(1.0, one.mean - each)
+                for each in (name, 0.0)
+            )
             yield Figure(
                 id=f"R7.{kind}.{_word(policy)}",
-                value=all_.mean / max(1.0, one.mean),
-                unit="× one identity",
+                value=net,
+                unit="× one identity, net",
                 n=all_.n,
                 goal=GOAL_SYBILS if policy in cells.DESIGN else None,
                 note=f"paid for lies to {many} names of one attacker {all_}, to one {one}"
-                f" prices of a task; gross: from {deposit:.2g} prices an identity on it is"
+                f" prices of a task; gross {gross:.3g} times; a name costs {name:.3g} prices of"
+                f" a task of {TASK_MC} mc by default; from {deposit:.2g} on it is"
                 f" {GOAL_SYBILS:g} net",
             )
 

@@ -284,7 +284,7 @@ def _choice(choice: Choice) -> Iterator[str]:
             why = f"it would be finished {_span(choice.sooner_ms)} before the next{dear}"
             why += _because(first, others[0])
         case "troubled":
-            why = "the others had failed lately"
+            why = "the others had failed lately, or hadn't paid for their names"
         case "tie":
             why = "it was as good as the next, and a draw decided"
         case _:
@@ -325,7 +325,7 @@ def _expected(row: Ranked) -> str:
         if ms
     ]
     inside = f" ({', '.join(parts)})" if len(parts) > 1 else ""
-    trouble = ", failed lately" if row.troubled else ""
+    trouble = ", failed lately or hasn't paid for its name" if row.troubled else ""
     return f"{row.price_mc} mc, done in about {_span(row.finish_ms)}{inside}{trouble}"
 
 

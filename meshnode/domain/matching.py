@@ -43,7 +43,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         offer_expires_ms: Until when the offer stands, by this node's clock.
         items_max: Calls that one award may hold.
         alive: There is an open session.
-        troubled: It failed lately: last choice.
+        troubled: It failed lately, or its name cost too little: last choice.
         probe: It failed before that: one unit may go there, to see.
         asked: It was asked for an offer a moment ago, and has not answered yet.
         queue_ms: How long what was awarded there lately waited behind the work of others.

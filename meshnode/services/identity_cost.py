@@ -102,6 +102,10 @@ class IdentityCost:
         self._have_checked(peer, nonce)
         return "unknown"
 
+    def is_unpaid(self, peer: str) -> bool:
+        """Tell whether it is known that the name of ``peer`` has cost too little."""
+        return self.cost(peer) == "unpaid"
+
     def _is_worth(self, peer: str) -> bool:
         checked = self._checked.get(peer)
         return checked is not None and checked.bits >= self.asked_bits

@@ -59,6 +59,8 @@ Provider = tuple[NodeRecord, Capability]
 ProvidersOf = Callable[[str], Sequence[Provider]]
 #: Takes a full capability name and an agent's id; tells whether it gets no work.
 IsBlocked = Callable[[str, str], bool]
+#: Takes a peer; tells whether its name has cost less than this node asks for.
+IsUnpaid = Callable[[str], bool]
 
 
 class Finder(Protocol):
@@ -104,6 +106,7 @@ class Market:
         finder: Finder,
         host: AgentHost,
         blocked: IsBlocked = lambda _, __: False,
+        unpaid: IsUnpaid = lambda _: False,
     ) -> None:
         self._context = context
         self._sessions = sessions
@@ -123,7 +126,7 @@ class Market:
         self._news = trio.Event()
         self._since_ms = 0
         self._book: ProvidersOf = lambda _: ()
-        self._is_blocked = blocked
+        self._is_blocked, self._is_unpaid = blocked, unpaid
 
     def write_to(self, book: ProvidersOf) -> None:
         """Know from ``book`` who does work that is ordered by letter, there or not."""
@@ -247,7 +250,7 @@ class Market:
             offer_expires_ms=offer.expires_ms if offer else 0,
             items_max=offer.offer.items_max if offer else 1_000,
             alive=peer in alive,
-            troubled=circuit is CircuitState.OPEN,
+            troubled=circuit is CircuitState.OPEN or self._is_unpaid(peer),
             probe=circuit is CircuitState.HALF_OPEN,
             asked=now_s < self._asking_s.get(peer, 0.0),
             queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),
@@ -432,7 +435,8 @@ class Market:
         for candidate in candidates:
             fresh = candidate.offer_expires_ms > now_ms + _RENEW_MS
             asked_s = self._asked_s.get(candidate.peer, -_OFFERS_S)
-            if not fresh and not candidate.troubled and now_s >= asked_s + _OFFERS_S:
+            fails = self._circuits.state(candidate.peer, now_s=now_s) is CircuitState.OPEN
+            if not fresh and not fails and now_s >= asked_s + _OFFERS_S:
                 self._asked_s[candidate.peer] = now_s
                 self._asking_s[candidate.peer] = now_s + _OFFERS_WORTH_S
                 self._nursery.start_soon(self._ask_offers, candidate.peer, query)

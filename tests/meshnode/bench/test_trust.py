@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshnode.bench import trust
+from meshnode.domain.matching import MS_PER_MC
 from simulations.trust import cells
 from simulations.trust.market import Course, Tally
 from tests.meshnode.bench.figures import by_id
@@ -94,6 +95,16 @@ def test_ten_names_are_held_against_one() -> None:
         for kind in ("naive", "patient")
         for count, loot in ((1, 10.0), (cells.IDENTITIES, 30.0))
     }
-    figures = by_id(trust._sybils(played))
+    figures = by_id(trust._sybils(played, 0.0))
     assert figures["R7.patient.economy"].value == pytest.approx(3.0)
     assert figures["R7.patient.economy"].holds is False
+    figures = by_id(trust._sybils(played, 2.0))
+    assert figures["R7.patient.economy"].value == pytest.approx((30 - 2 * 10) / (10 - 2))
+    assert figures["R7.patient.economy"].holds is True
+
+
+def test_a_name_costs_by_the_work_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((5.0, 5.5))
+    monkeypatch.setattr(trust, "perf_counter", lambda: next(clock))
+    tries_ms = 100 * 256  # half a second for five, 8 bits
+    assert trust.name_cost() == pytest.approx(tries_ms / MS_PER_MC / trust.TASK_MC)

@@ -126,7 +126,13 @@ def ranked(peer: str, price_mc: int, finish_ms: int, **more: int | bool) -> Rank
         (9, 260, False, "time", "60 ms before the next, though 1 mc dearer"),
         (10, 200, False, "tie", "as good as the next, and a draw decided"),
         (11, 195, False, "tie", "as good as the next, and a draw decided"),
-        (1, 1, True, "troubled", "the others had failed lately"),
+        (
+            1,
+            1,
+            True,
+            "troubled",
+            "the others had failed lately, or hadn't paid for their names",
+        ),
         (1, 1, False, "unknown", "the journal doesn't say why"),
     ],
 )

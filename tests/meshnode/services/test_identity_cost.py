@@ -10,11 +10,19 @@ import msgspec
 import trio
 
 from meshnode.config import NodeConfig, TrustConfig
-from meshnode.node import Node
+from meshnode.node import Node, Terms
 from protocol.lifecycle import sign_rotation
 from simulations.mesh import CONFIG, NETWORK, SimMesh
 from tests.meshnode.services.inviting import STRICT, invited
-from tests.meshnode.services.worlds import play, start, told, until
+from tests.meshnode.services.worlds import (
+    TextAgent,
+    inputs,
+    play,
+    shouting,
+    start,
+    told,
+    until,
+)
 
 
 @dataclass
@@ -58,7 +66,7 @@ def asking(bits: int) -> NodeConfig:
 
 def test_a_name_is_proved_once_shown_in_the_record_and_checked_when_asked_for() -> None:
     async def story(mesh: SimMesh) -> None:
-        a, b = await start(mesh, a=[], b=[])
+        a, b = await start(mesh, asking(8), a=[], b=[])
         mine, theirs = Worker(), Worker()
         assert a.identities.cost.cost(b.peer) == "unpaid"
         async with trio.open_nursery() as nursery:
@@ -79,7 +87,7 @@ def test_a_name_is_proved_once_shown_in_the_record_and_checked_when_asked_for() 
 
 def test_what_was_proved_and_checked_outlasts_a_restart() -> None:
     async def story(mesh: SimMesh) -> None:
-        a, b = await start(mesh, a=[], b=[])
+        a, b = await start(mesh, asking(8), a=[], b=[])
         async with trio.open_nursery() as nursery:
             for node in (a, b):
                 with_labour(node, Worker(), nursery)
@@ -120,7 +128,7 @@ def test_too_little_work_pays_for_nothing() -> None:
 
 def test_a_peer_with_ever_new_proofs_has_two_checked_in_ten_minutes() -> None:
     async def story(mesh: SimMesh) -> None:
-        a, b = await start(mesh, a=[], b=[])
+        a, b = await start(mesh, asking(8), a=[], b=[])
         worker = Worker()
         async with trio.open_nursery() as nursery:
             with_labour(a, worker, nursery)
@@ -166,7 +174,7 @@ def test_a_member_that_buys_in_public_may_prove_its_name_all_the_same() -> None:
 
 def test_an_heir_has_paid_what_its_old_key_had_paid() -> None:
     async def story(mesh: SimMesh) -> None:
-        a, b, c = await start(mesh, a=[], b=[], c=[])
+        a, b, c = await start(mesh, asking(8), a=[], b=[], c=[])
         async with trio.open_nursery() as nursery:
             for node in (a, b):
                 with_labour(node, Worker(), nursery)
@@ -182,9 +190,33 @@ def test_an_heir_has_paid_what_its_old_key_had_paid() -> None:
 
 def test_who_is_not_known_is_not_judged() -> None:
     async def story(mesh: SimMesh) -> None:
-        (a,) = await start(mesh, a=[])
+        (a,) = await start(mesh, asking(8), a=[])
         assert a.identities.cost.cost(mesh.identity("nobody").peer) == "unknown"
         assert a.identities.cost.cost(a.peer) == "paid"
         assert told(a, "work.checked") == []
+
+    play(story)
+
+
+def test_whose_name_cost_nothing_is_given_work_when_nobody_else_is_there() -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {"b": [TextAgent(price_mc=9)], "c": [TextAgent(price_mc=1)]}
+        a, b, c = await start(mesh, asking(8), a=[], **agents)
+
+        async def asked() -> str:
+            state = await a.wait(await a.submit(shouting(), inputs("hi"), Terms(deadline_s=60)))
+            done = state.units["say/0"].accepted
+            assert done is not None
+            return done.peer
+
+        async with trio.open_nursery() as nursery:
+            assert await asked() == c.peer, "nobody has paid yet"
+            for node in (a, b):
+                with_labour(node, Worker(), nursery)
+            await until(lambda: a.identities.cost.cost(b.peer) == "paid")
+            assert await asked() == b.peer, "nine times as dear"
+            mesh.crash("b")
+            assert await asked() == c.peer
+            nursery.cancel_scope.cancel()
 
     play(story)
