@@ -10,7 +10,8 @@ is tried as often as it may be the best).  ``V`` is what a right answer is worth
 wrong one costs, ``τ`` the price of time.
 
 No agent may hold more than 30 % of the value that is out (10 % if it is not strong), or one
-task if that is more; seven tasks in a hundred begin with a newcomer; who is blocked gets none.
+task if that is more; seven tasks in a hundred begin with a newcomer, and in a tenth of those
+that are to be very sure one is asked beside; who is blocked gets none.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from meshnode.domain.trust.credibility import (
     draw_availability,
     draw_credibility,
     is_blocked,
+    is_strong,
     may_stand_alone,
     on_probation,
     spot_chance,
@@ -188,7 +190,9 @@ def reserve(
 
     The most credible first, give or take a little by chance, so that nobody can be sure to
     sit beside its friends; whoever is of another model family, operator and network than the
-    first choice before who isn't, and who is at its cap last.
+    first choice before who isn't, and who is at its cap last.  Now and then a newcomer before
+    all others, where the task is to be very sure and the first choice is strong: several are
+    asked then anyway, and else nobody new could become as good a choice as those long known.
     """
     chosen = bidders[first]
     rows = []
@@ -199,7 +203,28 @@ def reserve(
         chance = credibility(bidder.standing, bidder.imported, rules) + drawn
         capped = is_capped(bidder, job, rules)
         rows.append((capped, _is_near(bidder, chosen), -chance, number))
-    return [row[-1] for row in sorted(rows)]
+    order = [row[-1] for row in sorted(rows)]
+    sure = job.theta >= rules.beside_theta
+    if (
+        sure
+        and is_strong(chosen.standing, chosen.imported, rules)
+        and rng.random() < rules.beside
+    ):
+        _introduce(order, bidders, rng, rules)
+    return order
+
+
+def _introduce(
+    order: list[int], bidders: Sequence[Bidder], rng: "Random", rules: Rules
+) -> None:
+    """Put one of the newcomers first among those who are asked beside the first choice."""
+    new = [
+        place
+        for place, number in enumerate(order)
+        if on_probation(bidders[number].standing, bidders[number].imported, rules)
+    ]
+    if new:
+        order.insert(0, order.pop(new[int(rng.random() * len(new))]))
 
 
 def _place(number: int, bidder: Bidder, job: Job, rng: "Random", rules: Rules) -> Placed:

@@ -108,6 +108,9 @@ class Rules:
         share_max: Of the open value with one agent.
         share_weak_max: The same for one that is not strong.
         newcomers: Share of tasks that begin with a newcomer.
+        beside: Share of tasks in which one is asked first beside the first choice.
+        beside_theta: That is done where a task is to be so sure; where one answer may do,
+            it would cost another.
         alarm: Credible agents proven wrong within :attr:`alarm_tasks` that raise an alarm.
         alarm_tasks: Tasks that an alarm looks back on, and that it lasts.
         alarm_golds: Golds become so many times as frequent in it.
@@ -157,6 +160,8 @@ class Rules:
     share_max: float = 0.30
     share_weak_max: float = 0.10
     newcomers: float = 0.07
+    beside: float = 0.1
+    beside_theta: float = 0.95
     alarm: int = 2
     alarm_tasks: int = 10
     alarm_golds: int = 3

@@ -179,6 +179,22 @@ def test_replicas_come_from_elsewhere_and_the_most_credible_first() -> None:
     assert order[5:] == ["full"]
 
 
+def test_a_newcomer_is_asked_beside_one_that_is_strong_now_and_then() -> None:
+    new = [bidder(f"new{at}", Standing()) for at in range(4)]
+    old = [bidder(f"old{at}", known(60)) for at in range(3)]
+
+    def share(first: Bidder, theta: float, rules: Rules = RULES) -> float:
+        rng, job = Random(5), Job(20_000, 80_000, theta)
+        seconds = [reserve([first, *old, *new], 0, job, rng, rules)[0] for _ in range(2_000)]
+        return sum(place > len(old) for place in seconds) / len(seconds)
+
+    strong = bidder("strong", known(60))
+    assert share(strong, 0.98) == pytest.approx(RULES.beside, abs=0.02)
+    assert share(strong, 0.90) == 0, "one answer may do"
+    assert share(bidder("unknown", Standing()), 0.98) == 0, "who could tell?"
+    assert share(strong, 0.98, replace(RULES, beside=0.0)) == 0
+
+
 # --- golds ---
 
 
