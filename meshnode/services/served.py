@@ -49,7 +49,9 @@ class Served:
         self._store = context.store
         self._clock = context.clock
         self._emit = context.emit
-        self._rows: dict[Key, Tally] = {}  # of the last day
+        self._rows: dict[Key, Tally] = {}  # of this hour and the one before
+        # Of the rest of the day, packed: they are wanted only if the clock is set back.
+        self._past: dict[Key, bytes] = {}
         self._counts: dict[int, int] = {}  # hour -> rows
         self._named: dict[int, set[str]] = {}  # hour -> whose rows
         self._unsaved: dict[Key, None] = {}
@@ -129,17 +131,23 @@ class Served:
         now_ms = self._clock.now_ms()
         hour = now_ms // HOUR_MS
         key = (hour, caller, capability)
-        tally = self._rows.get(key)
+        tally = self._row(key)
         if tally is None and self._counts.get(hour, 0) >= ROWS_MAX:
             # Who has a row stays apart, with all else in one more: its quota goes by its name.
             key = (hour, caller if caller in self._named.get(hour, ()) else OTHERS, "")
-            tally = self._rows.get(key)
+            tally = self._row(key)
         if tally is None:
             tally = self._add(key, Tally())
         tally.last_ms = now_ms
         self._unsaved[key] = None
         self._counted.set()
         return key, tally
+
+    def _row(self, key: Key) -> Tally | None:
+        packed = self._past.pop(key, None)
+        if packed is not None:
+            self._rows[key] = _TALLY.decode(packed)
+        return self._rows.get(key)
 
     def _add(self, key: Key, tally: Tally) -> Tally:
         hour, caller, _ = key
@@ -216,8 +224,12 @@ class Served:
         if hour == self._swept_hour:
             return
         old = hour - DAY_HOURS
-        for key in [key for key in self._rows if key[0] <= old and key not in self._unsaved]:
-            del self._rows[key]
+        for key in [
+            key for key in self._rows if key[0] < hour - 1 and key not in self._unsaved
+        ]:
+            self._past[key] = msgspec.msgpack.encode(self._rows.pop(key))
+        for key in [key for key in self._past if key[0] <= old]:
+            del self._past[key]
             self._counts.pop(key[0], None)
             self._named.pop(key[0], None)
         for use in (*self._uses.values(), self._everyone):

@@ -214,3 +214,24 @@ def test_a_count_that_the_disk_refuses_is_written_later() -> None:
         assert len(await served._store.scan(SERVED)) == 1
 
     play(story)
+
+
+def test_a_clock_that_is_set_back_adds_to_what_was_counted_then() -> None:
+    async def story(mesh: SimMesh) -> None:
+        await start(mesh, b=[TextAgent()])
+        served = mesh.node("b").tallies
+
+        async def at(hours: int) -> None:
+            served._clock = mesh.world.clock(skew_ms=hours * HOUR_MS)
+            served.count("who", "text.shout@1", asked=1, calls=1)
+            await trio.sleep(60)
+
+        await at(0)
+        await at(5)
+        assert len(served._rows) == 1, "what is long past lies packed"
+        await at(0)
+        counts = await served.tallies(0)
+        assert counts[("who", "text.shout@1")].asked == 2
+        assert sorted(served.use("who").calls.values()) == [1, 2]
+
+    play(story)
