@@ -12,11 +12,13 @@ page to be had, all is as before; what a world does never depends on it.
 """
 
 import ctypes
+import resource
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 _MAPS: Final = Path("/proc/self/maps")
+_STATM: Final = Path("/proc/self/statm")
 #: Of ``madvise(2)``, in Linux's ``mman-common.h``: on huge pages from now on (2.6.38), and
 #: what is there already, at once (6.1).
 _MADV_HUGEPAGE: Final = 14
@@ -43,6 +45,14 @@ def ask_for_huge_pages() -> int:
         advise(first, last - first, _MADV_COLLAPSE)
         asked_bytes += last - first
     return asked_bytes
+
+
+def resident_bytes() -> int:
+    """Return how much of this process is in memory; 0 where that can't be told."""
+    try:
+        return int(_STATM.read_text("ascii").split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def heap_ranges(maps: Iterable[str]) -> Iterator[tuple[int, int]]:

@@ -43,7 +43,7 @@ from trio._core import _run as trio_run
 
 from simulations.alarms import Alarms
 from simulations.clock import SeededEntropy, SimClock
-from simulations.huge_pages import ask_for_huge_pages
+from simulations.huge_pages import ask_for_huge_pages, resident_bytes
 from simulations.network import SimNetwork, Weather, open_network
 from simulations.trace import Trace
 
@@ -54,6 +54,8 @@ LIMIT_S: Final = 86_400.0
 #: An hour of a thousand nodes is 600,000 jumps and leaves some fifty thousand objects in
 #: cycles; to look for them every thousand jumps took 4 s of it.
 _GC_JUMPS: Final = (20_000, 200_000, 1_000_000)
+#: A heap that grew by less lies on huge pages but for a little.
+_GROWN_BYTES: Final = 16 * 1024 * 1024
 #: Nodes that end between collections of all objects.  A node of a day of churn leaves some
 #: sixty kilobytes in cycles, and soon among the oldest objects.
 _GC_ENDED: Final = 2_000
@@ -286,11 +288,12 @@ _WORLDS: Final[list["Collector"]] = []
 class Collector:
     """Runs Python's cyclic collector after fixed numbers of jumps, and of ended nodes.
 
-    The heap's pages are seen to with it: it has grown since.
+    The heap's pages are seen to with it, when the heap has grown by much since.
     """
 
     def __init__(self) -> None:
         self._jumps = self._ended = 0
+        self._seen_to_bytes = 0
 
     def jumped(self) -> None:
         """Note one more, and see to the heap if it is time."""
@@ -298,7 +301,13 @@ class Collector:
         if self._jumps % _GC_JUMPS[0] == 0:
             oldest = max(i for i, jumps in enumerate(_GC_JUMPS) if self._jumps % jumps == 0)
             gc.collect(oldest)
+            self._see_to_the_heap()
+
+    def _see_to_the_heap(self) -> None:
+        now_bytes = resident_bytes()
+        if now_bytes >= self._seen_to_bytes + _GROWN_BYTES:
             ask_for_huge_pages()
+            self._seen_to_bytes = now_bytes
 
     def node_ended(self) -> None:
         """Note that all of a node is garbage now, and collect if that is much."""

@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simulations.huge_pages import PAGE_BYTES, ask_for_huge_pages, heap_ranges
+from simulations.huge_pages import (
+    PAGE_BYTES,
+    ask_for_huge_pages,
+    heap_ranges,
+    resident_bytes,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,3 +67,10 @@ def test_linux_moves_the_heap_if_it_has_huge_pages() -> None:
     )
     there, before_kb, after_kb = map(int, done.stdout.split())
     assert (after_kb - before_kb > 20_000) == bool(there)
+
+
+def test_what_is_in_memory_grows_with_the_heap() -> None:
+    before_bytes = resident_bytes()
+    heap = [bytes(400) for _ in range(100_000)]
+    assert resident_bytes() - before_bytes >= 20_000_000
+    assert len(heap) == 100_000
