@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meshnode.domain.job import JobState
 
 #: Answers to one unit, at most.
-ANSWERS_MAX: Final = 5
+ANSWERS_MAX: Final = 7
 
 
 def is_beside(unit: Unit, fact: Awarded) -> bool:

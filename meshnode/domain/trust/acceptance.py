@@ -101,7 +101,7 @@ def decide(
     if posterior >= terms.theta and len(groups[best]) >= voices_min:
         return _end("agreed", groups, best, posterior)
     asked = sum(len(group) for group in groups)
-    room = rules.voters_max - asked
+    room = rules.answers_max(terms.theta) - asked
     if room > 0 and reserve and (terms.anchored or asked > 1):
         hoped = [*groups[best], *reserve[:room]]
         if _reaches(groups, best, hoped, terms.theta, rules):

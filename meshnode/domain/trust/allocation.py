@@ -175,7 +175,7 @@ def _needed(chance: float, other: float, theta: float, rules: Rules) -> float:
     best = max(lowest, rest if chance >= other else 0.0)
     wanted = odds_alone(theta)
     needed = 1
-    while best < wanted and needed < rules.voters_max - 1:
+    while best < wanted and needed < rules.answers_max(theta) - 1:
         needed += 1
         lowest *= each
         rest *= each
@@ -204,7 +204,7 @@ def reserve(
         capped = is_capped(bidder, job, rules)
         rows.append((capped, _is_near(bidder, chosen), -chance, number))
     order = [row[-1] for row in sorted(rows)]
-    sure = job.theta >= rules.beside_theta
+    sure = job.theta >= rules.sure
     if (
         sure
         and is_strong(chosen.standing, chosen.imported, rules)

@@ -93,6 +93,8 @@ class Rules:
         gamma_family: The same for one of a model family that has spoken already.
         rho: Chance that two wrong answers are the same.
         voters_max: Executions of one task.
+        voters_sure_max: The same where it is to be very sure: see :meth:`answers_max`.
+        sure: From so much assurance on a task is to be very sure: several are asked anyway.
         learn_agreed: Least posterior without the voter, to learn that it agreed.
         learn_outvoted: The same, to learn that it was outvoted.
         strong: Credibility of one that anchors an answer.
@@ -108,9 +110,8 @@ class Rules:
         share_max: Of the open value with one agent.
         share_weak_max: The same for one that is not strong.
         newcomers: Share of tasks that begin with a newcomer.
-        beside: Share of tasks in which one is asked first beside the first choice.
-        beside_theta: That is done where a task is to be so sure; where one answer may do,
-            it would cost another.
+        beside: Share of tasks that are to be very sure in which one is asked first beside
+            the first choice; where one answer may do, it would cost another.
         alarm: Credible agents proven wrong within :attr:`alarm_tasks` that raise an alarm.
         alarm_tasks: Tasks that an alarm looks back on, and that it lasts.
         alarm_golds: Golds become so many times as frequent in it.
@@ -145,6 +146,8 @@ class Rules:
     gamma_family: float = 0.5
     rho: float = 0.6
     voters_max: int = 5
+    voters_sure_max: int = 7
+    sure: float = 0.95
     learn_agreed: float = 0.8
     learn_outvoted: float = 0.9
     strong: float = 0.8
@@ -161,7 +164,6 @@ class Rules:
     share_weak_max: float = 0.10
     newcomers: float = 0.07
     beside: float = 0.1
-    beside_theta: float = 0.95
     alarm: int = 2
     alarm_tasks: int = 10
     alarm_golds: int = 3
@@ -174,6 +176,10 @@ class Rules:
     rater_max: float = 0.75
     inviter_max: float = 12.0
     import_max: float = 12.0
+
+    def answers_max(self, theta: float) -> int:
+        """Return how many may be asked for one task that is to be right so surely."""
+        return self.voters_sure_max if theta >= self.sure else self.voters_max
 
     @cached_property
     def forgotten_mu(self) -> int:

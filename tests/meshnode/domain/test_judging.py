@@ -167,7 +167,7 @@ def plan(theta_ppm: int) -> Planned:
         (0, 1, "q", 99, "is open"),
         (900_000, 1, "p0", 99, "already"),
         (900_000, 1, "q", 10, "replica 10 already"),
-        (900_000, ANSWERS_MAX, "q", 99, "5 answers"),
+        (900_000, ANSWERS_MAX, "q", 99, "7 answers"),
     ],
 )
 def test_a_replica_that_the_plan_does_not_allow(

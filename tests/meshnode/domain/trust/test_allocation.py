@@ -81,7 +81,7 @@ def test_expected_replicas_are_those_that_the_posterior_wants(
     job, rules = Job(1, 1, theta, replica_credibility=other), Rules(dissent=0.0)
     odd = _standing_of(chance)
     group = [Voter("", credibility(odd))]
-    while len(group) < RULES.voters_max:
+    while len(group) < RULES.answers_max(theta):
         group.append(Voter("", other))
         if posteriors([group], voices_min=2)[0] >= theta * (1 + 1e-9):
             break

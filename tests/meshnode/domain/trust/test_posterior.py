@@ -177,7 +177,7 @@ def test_no_task_is_done_more_than_five_times_and_what_is_taken_is_sure_enough(
     reserve = [Voter(f"r{at}", *row) for at, row in enumerate(rest)]
     found = decide(groups, reserve, Terms(theta, alone=alone, anchored=anchored))
     asked = sum(len(one) for one in groups)
-    assert not found.asks or (asked < RULES.voters_max and reserve)
+    assert not found.asks or (asked < RULES.answers_max(theta) and reserve)
     assert not found.taken or (found.posterior >= theta and found.outcome == "agreed")
     assert not found.taken or alone or len(groups[found.best]) > 1
     if found.outcome == "unverified":
@@ -188,12 +188,12 @@ def test_no_task_is_done_more_than_five_times_and_what_is_taken_is_sure_enough(
         assert sorted((found.best, *found.dissent)) == list(range(len(groups)))
 
 
-def test_every_way_of_five_answers_comes_to_an_end() -> None:
-    """Whatever agrees with whom, asking on as long as it is said to ends within five."""
-    for answers in set(permutations((0, 0, 0, 1, 1, 2, 2), 5)):
+def test_every_way_of_seven_answers_comes_to_an_end() -> None:
+    """Whatever agrees with whom, asking on as long as it is said to ends within seven."""
+    for answers in set(permutations((0, 0, 0, 1, 1, 2, 2))):
         asked, found = _played(answers)
         assert not found.asks
-        assert asked <= RULES.voters_max
+        assert asked <= RULES.voters_sure_max
 
 
 def _played(answers: tuple[int, ...]) -> tuple[int, Decision]:
@@ -201,7 +201,7 @@ def _played(answers: tuple[int, ...]) -> tuple[int, Decision]:
     groups: dict[int, list[Voter]] = {}
     for at, answer in enumerate(answers):
         groups.setdefault(answer, []).append(Voter(f"v{at}", 0.85))
-        left = [Voter(f"v{other}", 0.85) for other in range(at + 1, 7)]
+        left = [Voter(f"v{other}", 0.85) for other in range(at + 1, 9)]
         found = decide(list(groups.values()), left, Terms(0.98))
         if not found.asks:
             return at + 1, found
