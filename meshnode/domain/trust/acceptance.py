@@ -3,7 +3,7 @@
 A caller says how sure it wants to be (*assurance*): that is θ.  Answers are asked for one by
 one; an answer is taken as soon as its probability is θ or more, and asking ends as soon as θ
 can't be reached any more, were all who could still be asked to agree.  No task is done more
-than five times.  What wasn't taken is handed back with every answer given: dissent is data.
+than seven times.  What wasn't taken is handed back with every answer given: dissent is data.
 """
 
 from collections.abc import Sequence
