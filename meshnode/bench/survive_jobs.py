@@ -141,8 +141,18 @@ async def _kill_one(mesh: RealMesh, found: Survived, rng: Random) -> None:
     found.kills[place.name.rstrip("0123456789")] += 1
 
 
-async def do_job(desk: Place, key: str, found: Survived, *, standbys: int = 0) -> None:
-    """Have one job done at ``desk``, whatever happens to it meanwhile."""
+async def do_job(
+    desk: Place, key: str, found: Survived, *, standbys: int = 0, assurance: str = ""
+) -> None:
+    """Have one job done at ``desk``, whatever happens to it meanwhile.
+
+    Args:
+        desk: Its owner.
+        key: Of the job, the same whenever it is asked for.
+        found: What comes of it is counted there.
+        standbys: How many it is to have.
+        assurance: How sure it is to be; empty for what a job has by itself.
+    """
     words = [f"{key} word {number}" for number in range(_WORDS)]
     body = {
         "graph": _GRAPH,
@@ -150,6 +160,7 @@ async def do_job(desk: Place, key: str, found: Survived, *, standbys: int = 0) -
         "deadline_s": _DEADLINE_S,
         "idempotency_key": key,
         **({"standbys": standbys} if standbys else {}),
+        **({"assurance": assurance} if assurance else {}),
     }
     status: dict[str, Any] = {}
     with trio.move_on_after(_DEADLINE_S + _SLACK_S):

@@ -73,7 +73,9 @@ async def kill_at_points(
             armed = dict.fromkeys(_doomed(mesh, role), point)
             if role == "heir":
                 armed[mesh.desks[0]] = _LEAVES
-            await _die_at(mesh, armed, role, f"job-{number}", found)
+            # Only a job that is to be sure has its answers judged.
+            sure = "economy" if point.endswith(":job.judged") else ""
+            await _die_at(mesh, armed, role, f"job-{number}", found, sure)
         await settle(mesh, found)
     found.troubles += audit(folder)
     return found
@@ -90,7 +92,7 @@ def _doomed(mesh: RealMesh, role: str) -> list[Place]:
 
 
 async def _die_at(
-    mesh: RealMesh, armed: dict[Place, str], role: str, key: str, found: Survived
+    mesh: RealMesh, armed: dict[Place, str], role: str, key: str, found: Survived, sure: str
 ) -> None:
     """Do a job in which each of ``armed`` dies at its point, if it gets there."""
     for place, point in armed.items():
@@ -105,7 +107,7 @@ async def _die_at(
             away_s = _AWAY_S if leaves else 0.0
             nursery.start_soon(_come_back, place, told, away_s, found)
         standbys = STANDBYS if role in {"owner", "heir"} else 0
-        await do_job(mesh.desks[0], key, found, standbys=standbys)
+        await do_job(mesh.desks[0], key, found, standbys=standbys, assurance=sure)
         await settle(mesh, found)
         nursery.cancel_scope.cancel()
     for place, life in lives.items():
