@@ -17,6 +17,7 @@ import msgspec
 
 from meshnode.config_tables import (
     ANYONE,
+    FAMILY_PROBES,
     HOURS,
     INVITED,
     MEMBERS,
@@ -280,10 +281,24 @@ def _check(config: NodeConfig, where: str) -> None:
     _check_log(config.log, where)
     _check_hours(config.access, where)
     _check_quantities(config, where)
-    if not 0 <= config.trust.work_bits <= WORK_BITS_MAX:
+    _check_trust(config.trust, where)
+
+
+def _check_trust(trust: TrustConfig, where: str) -> None:
+    if not 0 <= trust.work_bits <= WORK_BITS_MAX:
         raise ConfigError(
-            f"{where}: trust.work_bits is {config.trust.work_bits}",
+            f"{where}: trust.work_bits is {trust.work_bits}",
             hint=f"0 to {WORK_BITS_MAX}; 8 is some 10 to 60 s of one core",
+        )
+    if not trust.spot_share <= 1:
+        raise ConfigError(
+            f"{where}: trust.spot_share is {trust.spot_share}",
+            hint="0.03 is three calls in a hundred; 1 at most, and 0 for none",
+        )
+    if trust.family_probes not in FAMILY_PROBES:
+        raise ConfigError(
+            f"{where}: trust.family_probes is {trust.family_probes[:60]!r}",
+            hint=f"say {', '.join(FAMILY_PROBES[:-1])} or {FAMILY_PROBES[-1]}",
         )
 
 
@@ -385,7 +400,8 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
         "ledger.owing_max_mc": config.ledger.owing_max_mc,
         **{f"quota.{name}": v for name, v in msgspec.structs.asdict(config.quota).items()},
     }
-    budgets = {f"trust.{k}": v for k, v in msgspec.structs.asdict(config.trust).items()}
+    trust = msgspec.structs.asdict(config.trust)
+    budgets = {f"trust.{k}": v for k, v in trust.items() if not isinstance(v, str)}
     for name, value in (limits | budgets).items():
         if not 0 <= value < math.inf:
             means = "none" if name in budgets else "no limit"

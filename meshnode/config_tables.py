@@ -12,6 +12,8 @@ ANYONE: Final = "anyone"
 
 #: What ``ledger.settlement`` may be.
 SETTLEMENTS: Final = ("none", "manual")
+#: What ``trust.family_probes`` may be.
+FAMILY_PROBES: Final = ("public", "always", "never")
 
 _DAY: Final = "mon|tue|wed|thu|fri|sat|sun"
 _TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
@@ -234,6 +236,11 @@ class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         golds_per_hour: Tasks whose answer it knows (`meshnode gold add`), given to known
             agents while no work of yours waits for it; 0 gives none.
         golds_mc_per_day: What those may cost in a day, all together, millicredits.
+        spot_share: Of the calls that others do for this node, and of what those cost, for
+            each capability: so large a part more may go into asking agents for examples that
+            stand in records, and into probing model families; 0 asks for none.
+        family_probes: Where model families are probed without your asking, within
+            spot_share: ``public`` where anybody may call this node, ``always`` or ``never``.
         work_bits: Proof of work that a name costs where anybody may come: each bit more
             doubles it, 8 are some 10 to 60 s of one core, once; 0 asks for none.
         work_always: Prove it for this node's own name also where it works for members of
@@ -242,6 +249,8 @@ class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     golds_per_hour: float = 0.0
     golds_mc_per_day: int = 1_000
+    spot_share: float = 0.03
+    family_probes: str = "public"
     work_bits: int = 8
     work_always: bool = False
 

@@ -151,8 +151,8 @@ class Node:
         self.broker = self._broker(context)
         self.contractor.hand_on_to(self.broker)
         self.golds = open_golds(context, self.broker, self._around())
-        self.families = open_families(
-            context, broker=self.broker, market=self.market, golds=self.golds
+        self.families, self.spots = open_families(
+            context, self.broker, self._around(), self.golds
         )
         self.retention = Retention(context, broker=self.broker)
         self.settlements = self._settlements(context)

@@ -23,7 +23,8 @@ class GoldPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the plan of a gold task knows, and what is said so that it looks like another.
 
     Attributes:
-        expected: The right outputs of its sub-task's calls, as RFC 8785 JSON.
+        expected: The right outputs of its sub-task's calls, as RFC 8785 JSON; none if it is
+            asked for what the answer shows, and every answer is taken.
         numbered: Its awards have numbers of replicas, as where answers are compared.
         verdict: Of a right answer, where no check of the graph has one.
         check: What is said to be behind that.

@@ -70,8 +70,8 @@ class Broker:
         self._submitting: dict[str, tuple[trio.Lock, int]] = {}  # key -> who waits on it
         self._draining = False
         self.judging = tools.judging
-        #: Told of each job's state when it has ended.
-        self.on_end: Callable[[JobState], None] = lambda _: None
+        #: Told of each job's state when it has ended; they do nothing that takes time.
+        self.on_end: list[Callable[[JobState], None]] = []
         tools.successions.work_for(
             Handovers(
                 context,
@@ -145,7 +145,8 @@ class Broker:
     async def _close(self, journal: JobJournal) -> None:
         await self._tools.charges.close(journal)
         await self._context.store.commit(closed(journal))
-        self.on_end(journal.state)
+        for told in self.on_end:
+            told(journal.state)
         self._put_away(journal.job)
 
     # --- taking jobs ---

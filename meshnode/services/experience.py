@@ -69,7 +69,8 @@ class Experience:
         the answer is right, whatever the verdict says to who gave it.
         """
         kinds: list[Kind] = ["served"]
-        if state.required_plan.gold is not None:
+        gold = state.required_plan.gold
+        if gold is not None and gold.expected:
             kinds.append("gold_failed" if verdict.verdict == "rejected" else "gold_passed")
         elif verdict.verdict == "verified":
             kinds.append("check_passed")

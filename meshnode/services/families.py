@@ -113,16 +113,20 @@ class Families:
         lapsed = row is None or self._clock.now_ms() >= row.at_ms + FAMILY_LIFETIME_MS
         return None if lapsed else row
 
-    async def probe(self, capability: str) -> dict[str, str]:
+    async def probe(
+        self, capability: str, chosen: Mapping[str, Capability] | None = None
+    ) -> dict[str, str]:
         """Ask some agents of ``capability`` the same; return the families that were told.
 
         Args:
             capability: Full name.
+            chosen: Whom, by id, of those that are able; else as many as may be.
 
         Raises:
             StoreError: The disk refused; what was told counts until a restart.
         """
-        chosen = self._chosen(capability)
+        if chosen is None:
+            chosen = self._chosen(capability)
         looks = await self._looks(capability, chosen)
         own = [agent for agent in chosen if agent.startswith(f"{self._own}/")]
         told = recognised(looks, own=own)
@@ -145,13 +149,17 @@ class Families:
             await self._store.commit(*writes)
         return told
 
-    def _chosen(self, capability: str) -> dict[str, Capability]:
-        """Return who is asked: own agents, then any others, in no order that tells anything."""
-        able = {
+    def able(self, capability: str) -> dict[str, Capability]:
+        """Return who can be asked, by agent id: this node's own agents too."""
+        return {
             agent: offer
             for agent, offer in sorted(self._declared(capability).items())
             if offer.name == capability and can_be_asked(parse(offer.input_schema))
         }
+
+    def _chosen(self, capability: str) -> dict[str, Capability]:
+        """Return who is asked: own agents, then any others, in no order that tells anything."""
+        able = self.able(capability)
         own = [agent for agent in able if agent.startswith(f"{self._own}/")]
         others = [agent for agent in able if agent not in own]
         self._rng.shuffle(others)

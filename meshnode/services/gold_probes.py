@@ -106,7 +106,7 @@ def open_golds(context: Context, broker: Broker, around: Surroundings) -> Golds:
     """Return a node's golds; its broker tells when tasks begin, and what becomes of jobs."""
     market, reputation = around.market, around.reputation
     lending = GoldLending(context, kept=GoldStore(context), artifacts=around.artifacts)
-    broker.on_end = lending.ended
+    broker.on_end.append(lending.ended)
     golds = Golds(context, broker=broker, market=market, reputation=reputation, lending=lending)
     probes = GoldProbes(context, golds=golds, market=market, reputation=reputation)
     golds.beside = [lending.run, probes.run]

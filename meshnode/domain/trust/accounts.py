@@ -34,6 +34,8 @@ _SAID: Final[dict[Kind, str]] = {
     "accepted_alone": "accepted on its own word",
     "caught": "accepted and shown to be wrong later",
     "outvoted": "lost a vote against a very probable answer",
+    "overclaimed": "did an example of its own record otherwise, and overclaims",
+    "unlike": "answered an example of a believed agent's record otherwise",
     "served": "answered in time",
     "absent": "awarded and not answered",
     "vouched": "vouched for by who invited it, or whom it invited",

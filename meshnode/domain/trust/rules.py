@@ -27,6 +27,9 @@ DAY_MS: Final = 24 * 3_600_000
 #: case on its own word;
 #: ``caught``: an accepted answer was shown to be wrong later;
 #: ``outvoted``: it gave another answer than one that was very probable without it;
+#: ``overclaimed``: it did an example of its own record otherwise than that says, and by what
+#: was seen of these before that can't be chance;
+#: ``unlike``: it answered a published example otherwise than its owner, who is believed;
 #: ``served``, ``absent``: it answered in time, or was awarded a task and didn't;
 #: ``vouched``, ``member``: it was invited by somebody trusted, or is in the same private mesh;
 #: ``equivocated``: it signed two statements that contradict each other.
@@ -41,6 +44,8 @@ Kind = Literal[
     "accepted_alone",
     "caught",
     "outvoted",
+    "overclaimed",
+    "unlike",
     "served",
     "absent",
     "vouched",
@@ -201,6 +206,8 @@ class Rules:
             "check_failed": wrong,
             "caught": wrong,
             "outvoted": self._effect(bad=self.outvoted),
+            "overclaimed": wrong,
+            "unlike": self._effect(bad=self.outvoted),
         }
 
     def _effect(self, *, good: float = 0.0, bad: float = 0.0, cut: float = 1.0) -> Effect:

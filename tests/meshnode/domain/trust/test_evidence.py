@@ -22,7 +22,10 @@ from meshnode.domain.trust.rules import DAY_MS, KINDS, RULES, UNIT_MU, Kind, Rul
 from tests.meshnode.domain.purity import outside_calls
 
 FOR: tuple[Kind, ...] = ("gold_passed", "check_passed", "agreed", "agreed_in_family")
-AGAINST: tuple[Kind, ...] = ("gold_failed", "check_failed", "caught", "outvoted")
+AGAINST: tuple[Kind, ...] = (
+    *("gold_failed", "check_failed", "caught", "outvoted"),
+    *("overclaimed", "unlike"),
+)
 #: What doesn't say that an agent is right or wrong.
 ELSE = tuple(kind for kind in KINDS if kind not in (*FOR, *AGAINST))
 
