@@ -99,13 +99,18 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
         f"{row['seen_against']:.2f}",
         f"+{row['heard_for']:.2f} −{row['heard_against']:.2f}",
         row["events"],
-        _STATES[row["state"]],
+        _state(row),
     )
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    overclaims = "; overclaims" if row.get("overclaims") else ""
+    return _STATES[row["state"]] + overclaims
 
 
 def _say_account(account: Mapping[str, Any]) -> None:
     print(f"{plain(account['agent'])} in {plain(account['capability'])}: ", end="")
-    print(_STATES[account["state"]])
+    print(_state(account))
     for line in account["lines"]:
         print(f"  {plain(line)}")
     if account["evidence"]:

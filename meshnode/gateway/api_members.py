@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
 from meshnode.gateway.api_requests import read_new_invite, read_query
-from meshnode.gateway.api_views import watched_view
+from meshnode.gateway.api_views import seen_view
 from meshnode.node import InviteRow, Node, is_local
 from meshnode.ports import JsonValue, WallClock
 
@@ -129,9 +129,9 @@ class _Members:
                     "clock_ms": node.sessions.offset_ms(peer) if up else None,
                     "capabilities": len(offers),
                     "claims": [
-                        {"agent": offer.agent, **watched_view(seen)}
+                        {"agent": offer.agent, **seen}
                         for offer in offers
-                        if (seen := node.market.watched(peer, offer)).n
+                        if (seen := seen_view(node, peer, offer))["text"]
                     ],
                 }
             )

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from meshnode.domain.spot_checks import told as told_of_examples
 from meshnode.domain.trust.accounts import Account, told
 from meshnode.domain.trust.book import Book
 from meshnode.domain.trust.credibility import availability
@@ -27,6 +28,7 @@ from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
 from meshnode.gateway.api_peers import who_is_meant
 from meshnode.gateway.api_requests import read_count, read_query
+from meshnode.gateway.api_views import examples_view
 from meshnode.node import Node
 from meshnode.ports import JsonValue
 from protocol.messages import read_message
@@ -104,6 +106,7 @@ class _Reputation:
             "heard_against": imported.bad_mu / UNIT_MU,
             "events": standing.events,
             "state": _state(book, agent),
+            "overclaims": self._node.spots.of(capability, agent).overclaims,
         }
 
     def _named(self, capability: str, agent: str) -> dict[str, JsonValue]:
@@ -118,11 +121,14 @@ class _Reputation:
     async def _account(self, capability: str, agent: str, limit: int) -> JsonValue:
         account, events = await self._node.reputation.account(capability, agent)
         newest = events[::-1][:limit]
+        asked = self._node.spots.of(capability, agent)
         return {
             **self._named(capability, agent),
             **_account_view(account),
             "state": _state(self._node.reputation.book(capability), agent),
-            "lines": [*told(account)],
+            "lines": [*told(account), *filter(None, [told_of_examples(asked)])],
+            "overclaims": asked.overclaims,
+            "examples": examples_view(asked),
             "evidence": [await self._evidence(event) for event in newest],
         }
 

@@ -18,10 +18,12 @@ from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Fact
 from meshnode.domain.graph_files import graph_to_value
 from meshnode.domain.job import JobState
+from meshnode.domain.spot_checks import Spotted
+from meshnode.domain.spot_checks import told as told_of_examples
 from meshnode.domain.unit_states import UnitState
 from meshnode.domain.units import Unit
 from meshnode.domain.values import parse
-from meshnode.domain.watching import Watched, told
+from meshnode.domain.watching import told
 from meshnode.node import Happening, Node, Plan
 from meshnode.ports import JsonValue
 from protocol.graph import decode_graph
@@ -85,7 +87,7 @@ def known_agents(node: Node, query: CapabilityName) -> list[View]:
         agent_view(
             record,
             capability,
-            node.market.watched(record.peer, capability),
+            seen_view(node, record.peer, capability),
             alive=record.peer in alive,
             now_ms=node.clock.now_ms(),
         )
@@ -96,7 +98,7 @@ def known_agents(node: Node, query: CapabilityName) -> list[View]:
 
 
 def agent_view(
-    record: NodeRecord, capability: Capability, seen: Watched, *, alive: bool, now_ms: int
+    record: NodeRecord, capability: Capability, seen: View, *, alive: bool, now_ms: int
 ) -> View:
     """Return what is known of one agent: its record's word, what was seen, if it is there."""
     claim = capability.measured if capability.measured.holds(now_ms=now_ms) else Measured()
@@ -125,20 +127,38 @@ def agent_view(
         "measured_ms": claim.at_ms,
         "examples_tried": claim.tried,
         "examples_right": claim.right,
-        "seen": watched_view(seen),
+        "seen": seen,
         "concurrency": capability.limits.concurrency,
     }
 
 
-def watched_view(seen: Watched) -> View:
-    """Return how long an agent took for this node, beside what it claims."""
+def seen_view(node: Node, peer: str, capability: Capability) -> View:
+    """Return what ``node`` saw of an agent, beside what it claims: its pace, its examples."""
+    seen = node.market.watched(peer, capability)
+    asked = node.spots.of(capability.name, f"{peer}/{capability.agent}")
+    lines = [line for line in (told(seen), told_of_examples(asked)) if line]
     return {
         "n": seen.n,
         "latency_ms": seen.seen_ms,
         "run_ms": seen.said_ms,
         "claimed_ms": seen.claimed_ms,
-        "overclaims": seen.overclaims,
-        "text": told(seen),
+        "overclaims": seen.overclaims or asked.overclaims,
+        "examples": examples_view(asked),
+        "text": "; ".join(lines),
+    }
+
+
+def examples_view(asked: Spotted) -> View:
+    """Return what came of asking an agent for examples, its own and others'."""
+    return {
+        "tried": asked.tried,
+        "right": asked.right,
+        "asked": asked.asked,
+        "came_right": asked.came_right,
+        "others": asked.others,
+        "unlike": asked.unlike,
+        "overclaims": asked.overclaims,
+        "text": told_of_examples(asked),
     }
 
 

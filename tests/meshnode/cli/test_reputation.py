@@ -101,3 +101,12 @@ def test_where_nobody_is_known_that_is_said(
 ) -> None:
     monkeypatch.setattr(reputation, "answer_of", lambda *_, **__: {"agents": []})
     assert run(capsys, "reputation").out == "no agent is known here yet\n"
+
+
+def test_who_overclaims_is_said_to(
+    capsys: pytest.CaptureFixture[str], requests: list[tuple[str, dict[str, str]]]
+) -> None:
+    LIST["agents"].append({**LIST["agents"][0], "overclaims": True})
+    rows = run(capsys, "reputation").out.splitlines()
+    LIST["agents"].pop()
+    assert ["overclaims" in row for row in rows] == [False, False, True]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
+from meshnode.domain.spot_checks import Spotted
 from meshnode.domain.trust.accounts import account_of, told
 from meshnode.domain.trust.rules import Kind
 from meshnode.node import Node
@@ -101,3 +102,26 @@ async def test_what_is_no_question_is_refused(
 ) -> None:
     answer = await desk.http.get(f"/api/reputation/{desk.worker.peer}?{query}")
     assert answer.status_code == 400
+
+
+async def test_who_overclaims_is_told_by_name_wherever_agents_are_told(
+    autojump_clock: MockClock, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = f"{desk.worker.peer}/upper"
+    seen = Spotted(tried=4, right=4, asked=3, overclaims=True)
+    unseen = desk.node.spots.of
+    monkeypatch.setattr(
+        desk.node.spots,
+        "of",
+        lambda name, agent: seen if agent == worker else unseen(name, agent),
+    )
+    line = "claims 4 of 4 of its examples right, 0 of 3 seen; it overclaims"
+    (account,) = (await desk.http.get(f"/api/reputation/{worker}")).json()["accounts"]
+    assert account["overclaims"]
+    assert account["lines"][-1] == line
+    rows = (await desk.http.get("/api/reputation")).json()["agents"]
+    assert [row["agent"] for row in rows if row["overclaims"]] == [worker]
+    listed = (await desk.http.get("/api/agents")).json()["agents"]
+    told = {row["agent"]: row["seen"] for row in listed}
+    assert told[worker]["text"].endswith(line)
+    assert [agent for agent, row in told.items() if row["overclaims"]] == [worker]
