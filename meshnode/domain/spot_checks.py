@@ -218,10 +218,9 @@ class Purse:
     mc: float = 0.0
 
     def earn(self, calls: float, mc: float, *, calls_max: float) -> None:
-        """Save up; nothing more once so many calls are saved."""
-        if self.calls < calls_max:
-            self.calls += calls
-            self.mc += mc
+        """Save up, so many calls at most: who does much work isn't to check in bursts."""
+        self.calls = min(self.calls + calls, calls_max)
+        self.mc += mc
 
     def affords(self, calls: int, mc: int) -> bool:
         """Tell whether that may be spent."""

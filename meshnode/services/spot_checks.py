@@ -130,9 +130,13 @@ class SpotChecks:
 
     def _may_begin(self, capability: str) -> bool:
         """Tell whether a check may begin now, as far as is known without asking anybody."""
-        if trio.current_time() < self._waits_s.get(capability, 0.0):
+        now_s = trio.current_time()
+        if now_s < self._waits_s.get(capability, 0.0):
             return False
-        return any(offer.examples for offer in self._market.declared(capability).values())
+        if any(offer.examples for offer in self._market.declared(capability).values()):
+            return True
+        self._waits_s[capability] = now_s + _NOTHING_S
+        return False
 
     async def _later(self, capability: str, agents: Sequence[str], pause_s: float) -> None:
         """Check one of ``agents`` after a while."""

@@ -55,14 +55,16 @@ class UnaskedProbes:
         """
         if not self._allowed:
             return False
-        able = self._families.able(capability)
+        offers = self._market.declared(capability)
         for agent in agents:
-            offer = able.get(agent)
+            offer = offers.get(agent)
             if offer is not None and offer.model_family and self._is_due(agent):
                 self._wanted[capability, agent] = None
         while len(self._wanted) > _WANTED_MAX:
             del self._wanted[next(iter(self._wanted))]
-        return bool(self._chosen(capability, able))
+        return any(name == capability for name, _ in self._wanted) and bool(
+            self._chosen(capability, self._families.able(capability))
+        )
 
     def earn(self, capability: str, calls: float, mc: float) -> None:
         """Save up."""

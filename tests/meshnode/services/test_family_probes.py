@@ -144,8 +144,8 @@ def test_nothing_is_probed_that_an_owner_does_not_want(
         heard: list[str] = []
         (broker,) = await start(mesh, config(access, **more), b=[])
         for name in ("one", "other"):
-            agents = partial(list, [chat("llama", declared="llama", heard=heard)])
-            await mesh.start(name, agents=agents)
+            agent = chat("llama", declared="llama", heard=heard)
+            await mesh.start(name, agents=partial(tuple, [agent]))
         await until(lambda: len(broker.known()) == 3)
         await work(broker, 60, assurance)
         assert asked(heard) == count
