@@ -398,6 +398,8 @@ def _check_quantities(config: NodeConfig, where: str) -> None:
     limits = {
         "ledger.owed_max_mc": config.ledger.owed_max_mc,
         "ledger.owing_max_mc": config.ledger.owing_max_mc,
+        "ledger.stranger_first_mc": config.ledger.stranger_first_mc,
+        "ledger.member_first_mc": config.ledger.member_first_mc,
         **{f"quota.{name}": v for name, v in msgspec.structs.asdict(config.quota).items()},
     }
     trust = msgspec.structs.asdict(config.trust)

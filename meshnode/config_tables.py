@@ -153,13 +153,21 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             hasn't accepted yet: beyond that it is refused until it settles.
         owing_max_mc: What this node may owe one peer, with what that has in work for it:
             beyond that others are asked.
+        stranger_first_mc: What a buyer of whom nothing is known may have of work that it
+            hasn't accepted: all that can be lost to it.  It grows by a quarter of what it
+            settles; one call may always be had.
+        member_first_mc: The same for who is in your mesh, where only members may call, and
+            for whom you invited by name, or who invited you.
         settlement: ``none`` keeps balances only; ``manual`` lets you say what you paid, and
             confirm what others say that they paid you.
-        believed: PeerIds whose word that they paid is enough, without your confirming it.
+        believed: PeerIds whose word that they paid is enough, without your confirming it,
+            and who may have any amount of work before they accept it.
     """
 
     owed_max_mc: int = 0
     owing_max_mc: int = 0
+    stranger_first_mc: int = 1_000
+    member_first_mc: int = 0
     settlement: str = "none"
     believed: tuple[str, ...] = ()
 

@@ -269,7 +269,7 @@ class Node:
             door=self.door,
             ledger=self.ledger,
             port=self._ports.settlement or settlement_of(self.config),
-            paid=self.market.paid,
+            paid=self.market.refusals.paid,
         )
 
     @property

@@ -99,7 +99,7 @@ class Welsher(Conduct, frozen=True, kw_only=True):
     It gains the work for nothing: between strangers somebody has to go first (there is no
     fair exchange without a third party, Pagnia and Gärtner 1999).  A contractor should cap
     what it does for an unknown buyer before the first receipt, count what stayed unpaid, and
-    work on for those who pay.  Today it counts results without receipts nowhere.
+    work on for those who pay (docs/buyers.md).
     """
 
     @override

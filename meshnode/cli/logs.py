@@ -92,6 +92,7 @@ DETAILS: Final = frozenset(
         "market.circuit",
         "market.no_offers",
         "market.search_failed",
+        "market.tightened",
         "mdns.not_reached",
         "mdns.seen",
         "negotiation",

@@ -15,6 +15,7 @@ _TITLES: Final = (
     *("heard", "seen", "is"),
 )
 _RIGHT: Final = "credible for against heard seen"
+_BUYERS: Final = ("buyer", "node", "cap", "out", "lost", "settled", "fairness")
 _EVIDENCE: Final = ("when", "learned", "job", "unit", "verdict", "mc", "ms", "source")
 #: What may become of an agent's answers.
 _STATES: Final[Mapping[str, str]] = {
@@ -47,6 +48,13 @@ def reputation(
     url: Url = "",
     token_file: TokenFile = "",
     as_json: Json = False,
+    buyers: Annotated[
+        bool,
+        typer.Option(
+            "--buyers",
+            help="List who has work done here: what each may have before it pays for it.",
+        ),
+    ] = False,
 ) -> None:
     """Say how far each agent is believed; of one, what that is made of.
 
@@ -67,8 +75,12 @@ def reputation(
       meshnode reputation --capability text.summarization@1
       meshnode reputation 4kFhqXWz/summarizer
       meshnode reputation 4kFhqXWz --limit 100 --json
+      meshnode reputation --buyers
     """
     node = Where(home, url, token_file)
+    if buyers:
+        _say_buyers(answer_of(node, "GET", "/api/buyers"), as_json=as_json)
+        return
     if agent:
         path = f"/api/reputation/{quote(agent)}"
         told = answer_of(node, "GET", path, limit=str(limit))
@@ -85,6 +97,25 @@ def reputation(
         console().print(table(_TITLES, rows, right=_RIGHT))
     else:
         print("no agent is known here yet")
+
+
+def _say_buyers(told: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        say_json(told)
+    elif told["buyers"]:
+        rows = [
+            (
+                short(row["peer"]),
+                plain(row["name"], size_max=40) or row["peer_is"],
+                "-" if row["cap_mc"] is None else row["cap_mc"],
+                *(row[name] for name in ("out_mc", "lost_mc", "settled_mc")),
+                f"{row['fairness']:.2f}",
+            )
+            for row in told["buyers"]
+        ]
+        console().print(table(_BUYERS, rows, right=" ".join(_BUYERS[2:])))
+    else:
+        print("nobody had work done here that costs something")
 
 
 def _row(row: Mapping[str, Any]) -> tuple[object, ...]:

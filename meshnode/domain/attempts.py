@@ -1,9 +1,9 @@
 """What became of an attempt that nobody took up: whether it counts, and what is told.
 
 Owners refuse for reasons of their own (60-contracts.md): this broker may not call, the
-node is paused, closed, has done enough for today, or is owed enough.  None of that is a
-failed try, and none of it gets better by asking again at once: who refused so is left alone
-until it may help.
+node is paused, closed, has done enough for today, is owed enough, or has enough out that
+isn't accepted.  None of that is a failed try, and none of it gets better by asking again at
+once: who refused so is left alone until it may help.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Final
 from meshnode.domain import admission, elections, ledger
 from meshnode.domain.facts import Failed
 from meshnode.domain.matching import Candidate
+from meshnode.domain.trust import buyers
 from meshnode.domain.units import Attempt, Unit
 from protocol.graph import SubTask
 
@@ -26,6 +27,7 @@ CODES: Final = {
     admission.CLOSED: "access.closed",
     admission.QUOTA: "access.quota",
     ledger.CREDIT: ledger.EXHAUSTED,
+    buyers.UNSETTLED: buyers.UNPAID,
 }
 #: Pause before attempt n+1: doubles from the first to the last of these.
 BACKOFF_MS: Final = (0, 100, 400, 1_600, 5_000)

@@ -25,8 +25,10 @@ def cut(state: JobState, task: SubTask, candidates: Sequence[Candidate]) -> Expa
         return None
     sizes_max = PARTS_MAX if is_gathered(state, task) else BATCHES_MAX
     slots = min(slots, sizes_max // 2)
-    sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
     sizes_max = min(sizes_max, BATCHES_MAX - len(state.units))
+    fewest = -(-count // max(1, sizes_max))  # smaller batches would be too many
+    items_max = min(items_max, max(_fair_items(candidates, items_max), fewest))
+    sizes = batch_sizes(count, slots=slots, items_max=max(1, items_max))
     if len(sizes) > sizes_max:
         return End(
             "graph.invalid",
@@ -34,6 +36,14 @@ def cut(state: JobState, task: SubTask, candidates: Sequence[Candidate]) -> Expa
             f" {sizes_max} are allowed: raise batch_items_max",
         )
     return Expand(task.id, tuple(sizes))
+
+
+def _fair_items(candidates: Sequence[Candidate], items_max: int) -> int:
+    """Return how many items one award should have, so that a stranger may have several out."""
+    return min(
+        (max(1, c.batch_mc // c.price_mc) for c in candidates if c.batch_mc and c.price_mc),
+        default=items_max,
+    )
 
 
 def _count(state: JobState, task: SubTask) -> int | End:

@@ -47,6 +47,10 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         probe: It failed before that: one unit may go there, to see.
         asked: It was asked for an offer a moment ago, and has not answered yet.
         queue_ms: How long what was awarded there lately waited behind the work of others.
+        units_max: Units that it lets this broker have out at once; 0 where nothing is known
+            of that.
+        batch_mc: Most that one award to it should cost while it may take this broker for a
+            stranger; 0 for any amount.
         agent_id: The agent's name in the mesh: ``peer/name``.
     """
 
@@ -65,6 +69,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     asked: bool = False
     queue_ms: int = 0
     watched: bool = False
+    units_max: int = 0
+    batch_mc: int = 0
 
     agent_id: str = ""
 
@@ -91,6 +97,8 @@ def untroubled(candidates: Sequence[Candidate]) -> list[Candidate]:
 def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     """Tell whether another unit may be sent to ``candidate`` now."""
     room = 1 if candidate.probe else candidate.concurrency + QUEUE_UNITS
+    if candidate.units_max:
+        room = min(room, candidate.units_max)
     return load.get(candidate.agent_id, 0) < room
 
 
@@ -118,6 +126,7 @@ def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Ca
         alive=True,
         troubled=seen is not None and seen.troubled,
         probe=seen is not None and seen.probe,
+        units_max=seen.units_max if seen is not None else 0,
     )
 
 

@@ -6,6 +6,8 @@ GET  /api/reputation/AGENT?limit=N     one of them: what each number is made of,
                                        too, and the newest N pieces of evidence (20), the
                                        newest first, with the receipts behind them
 
+Buyers are in :mod:`meshnode.gateway.api_buyers`.
+
 AGENT is ``PEER/NAME``, or PEER for all agents of a node.  PEER is a PeerId, the end of one
 that only one peer here has, or the name of an invited one.
 
@@ -26,6 +28,7 @@ from meshnode.domain.trust.evidence import Evidence
 from meshnode.domain.trust.rules import UNIT_MU
 from meshnode.errors import NotFound
 from meshnode.gateway.api_answers import Handler, answer, blaming
+from meshnode.gateway.api_buyers import buyer_routes
 from meshnode.gateway.api_peers import who_is_meant
 from meshnode.gateway.api_requests import read_count, read_query
 from meshnode.gateway.api_views import examples_view
@@ -45,7 +48,8 @@ def reputation_routes(node: Node) -> list[BaseRoute]:
         ("GET", "/api/reputation", api.agents),
         ("GET", "/api/reputation/{agent:path}", api.agent),
     )
-    return [Route(path, blaming(do), methods=[method]) for method, path, do in table]
+    routes = [Route(path, blaming(do), methods=[method]) for method, path, do in table]
+    return [*routes, *buyer_routes(node)]
 
 
 class _Reputation:

@@ -27,7 +27,9 @@ from meshnode.services.bodies import (
     PAYMENT,
     SUCCEED,
 )
+from meshnode.services.buyers import Purchaser
 from meshnode.services.context import Context
+from meshnode.services.invites import OPEN_NAME
 from meshnode.services.mail import ACKS, COLLECT, DEPOSIT, KEY, LETTER, WAITING
 from meshnode.services.membership import Members
 from meshnode.services.served import Served
@@ -106,6 +108,8 @@ class Admission:
         self._emit = context.emit
         self._access = context.config.access
         self._quota = context.config.quota
+        self._ledger = context.config.ledger
+        self._is_public = context.config.is_public
         self._hours = Hours.parse(self._access.opening)
         self._members = members
         self._served = served
@@ -215,6 +219,27 @@ class Admission:
             everyone=self._served.everyone,
             now=now,
         )
+
+    def purchaser(self, peer: str) -> Purchaser:
+        """Return ``peer`` as a buyer: its keys, and what it may have out to begin with."""
+        fates = self._members.fates
+        heir = fates.heir(peer)
+        keys = tuple(dict.fromkeys((peer, heir, *fates.followed(heir))))
+        if peer == self._own or any(key in self._ledger.believed for key in keys):
+            return Purchaser(keys, 0)
+        known = self._is_known(peer)
+        return Purchaser(
+            keys, self._ledger.member_first_mc if known else self._ledger.stranger_first_mc
+        )
+
+    def _is_known(self, peer: str) -> bool:
+        """Tell whether somebody stands for ``peer``, or its membership costs something."""
+        standing = self._members.standing(peer)
+        if standing == "inviter":
+            return True
+        if standing == "invited" and self._members.name_of(peer) != OPEN_NAME:
+            return True
+        return standing != "stranger" and not self._is_public
 
     def limited(self, handler: Handler, method: str) -> Handler:
         """Return ``handler`` of ``method`` for those only who don't ask too often.

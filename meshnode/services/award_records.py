@@ -149,9 +149,9 @@ class AwardRecords:
             lapses_ms = deadline_ms + (_AFTER_MS if settled else _UNSETTLED_MS)
             if lapses_ms <= now_ms:
                 # Its broker never accepted it: that credit is lost, not used up for ever.
-                lost = self._ledger.ending(key)
+                lost = self._ledger.buyers.ending(key, "refused")
                 await self._store.commit(Delete(_AWARDS, key), Delete(_RESULTS, key), *lost)
-                self._ledger.ended(key)
+                self._ledger.buyers.ended(key, "refused")
                 self._finished.pop(bytes.fromhex(key), None)
                 gone += 1
             else:  # one that is settled meanwhile goes within the hour after its time

@@ -4,6 +4,7 @@ Answers come back as facts for the job's runner to record; the only facts writte
 here are checkpoints of progress while an award is attended.
 """
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Final
 
@@ -25,6 +26,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
+from meshnode.domain.trust.buyers import UNPAID, UNSETTLED
 from meshnode.domain.units import Attempt, Unit
 from meshnode.domain.wording import Blame
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
@@ -89,6 +91,7 @@ class Awards:
         self._signer = context.signer
         self._sessions = sessions
         self._market = market
+        self._out: Counter[str] = Counter()  # PeerId -> awards that it hasn't answered
         # By job, unit and attempt, while it runs.
         self._streams: dict[tuple[str, str, int], TokenStream] = {}
 
@@ -113,7 +116,7 @@ class Awards:
             raise TooLarge(len(raw), TERMS_BYTES_MAX)
         if peek(raw).t == Refuse.TYPE:
             refuse = read_message(raw, Refuse, network=network)
-            self._market.refused(peer, refuse)
+            self._market.refusals.refused(peer, refuse)
             return Refused(
                 unit=called.unit,
                 attempt=called.attempt,
@@ -167,9 +170,13 @@ class Awards:
         if attempt.by_letter:
             come = await self._orders.attend(journal, unit, attempt)
             return self._came(unit, attempt, come) if isinstance(come, bytes) else come
+        self._out[attempt.peer] += 1
         try:
             return await self._attend(journal, unit, attempt)
         finally:
+            self._out[attempt.peer] -= 1
+            if not self._out[attempt.peer]:
+                del self._out[attempt.peer]
             self._streams.pop((journal.job, unit.name, attempt.number), None)
 
     async def _attend(
@@ -325,15 +332,7 @@ class Awards:
         body = decode_as(raw, RESULT_BODY)
         if body.refuse:
             refuse = read_message(body.refuse, Refuse, network=network)
-            if refuse.reason == "busy":
-                return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
-            if refuse.reason == "not_taken":  # of the broker before, and it never came there
-                return _failure(unit, attempt, CHANGED, refuse.text, blame="broker")
-            self._market.spent(attempt.peer, attempt.agent)
-            self._market.refused(attempt.peer, refuse)
-            if code := CODES.get(refuse.reason):
-                return _failure(unit, attempt, code, refuse.text, blame="broker")
-            return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
+            return self._refused(unit, attempt, refuse)
         for envelope, size_max in (
             (body.result, RESULT_BYTES_MAX),
             (body.receipt, TERMS_BYTES_MAX),
@@ -367,6 +366,21 @@ class Awards:
             run_ms=run_ms,
             below=sum(row.awards for row in receipt.below),
         )
+
+    def _refused(self, unit: Unit, attempt: Attempt, refuse: Refuse) -> Failed:
+        """Return what a refused award comes to, and remember who refused."""
+        if refuse.reason == "busy":
+            return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
+        if refuse.reason == UNSETTLED and refuse.retry_after_ms:
+            self._market.refusals.tighten(attempt.peer, self._out[attempt.peer] - 1)
+            return _failure(unit, attempt, UNPAID, refuse.text, blame="broker")
+        if refuse.reason == "not_taken":  # of the broker before, and it never came there
+            return _failure(unit, attempt, CHANGED, refuse.text, blame="broker")
+        self._market.spent(attempt.peer, attempt.agent)
+        self._market.refusals.refused(attempt.peer, refuse)
+        if code := CODES.get(refuse.reason):
+            return _failure(unit, attempt, code, refuse.text, blame="broker")
+        return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
 
     def _not_completed(self, unit: Unit, attempt: Attempt, result: Result) -> Failed:
         code = result.error_code[:60] or "agent.failed"

@@ -43,6 +43,7 @@ class Surroundings:
 def open_broker(context: Context, around: Surroundings) -> Broker:
     """Return the broker of a node."""
     market, artifacts, ledger = around.market, around.artifacts, around.ledger
+    around.receipts.acknowledged = market.refusals.settled
     experience = Experience(around.reputation)
     checking = Checking(context, artifacts=artifacts, host=around.host, sandbox=around.sandbox)
     tools = Tools(

@@ -19,6 +19,7 @@ import trio
 
 from meshnode.domain.admission import CLOSED, PAUSED, QUOTA, No
 from meshnode.domain.ledger import CREDIT
+from meshnode.domain.trust.buyers import UNSETTLED
 from meshnode.errors import ArtifactError, Busy, MeshError
 from meshnode.ports import Delete, Put, Write
 from meshnode.services.artifacts import Artifacts
@@ -53,7 +54,7 @@ from protocol.timely import check_timely
 COMMISSIONS: Final = "commission"
 
 #: Refusals that pass: the order is tried again until it may no longer be begun.
-_PASSING: Final = frozenset({"busy", PAUSED, CLOSED, QUOTA, CREDIT})
+_PASSING: Final = frozenset({"busy", PAUSED, CLOSED, QUOTA, CREDIT, UNSETTLED})
 #: How long until then, seconds: as the refusal says, within these.
 _AGAIN_S: Final = (1.0, 30.0)
 #: A letter for which there is no room is brought again after this, milliseconds.

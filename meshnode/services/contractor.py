@@ -31,6 +31,7 @@ from meshnode.services.bodies import (
     ResultBody,
 )
 from meshnode.services.broker import Broker
+from meshnode.services.buyers import Patience, lesson_of
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.executor import Executor
@@ -92,6 +93,8 @@ class Contractor:
         served, ledger = books.served, books.ledger
         self._served = served
         self._ledger = ledger
+        self._buyers = ledger.buyers
+        self._patience = Patience(self._buyers, peer_max=self._config.per_peer_max)
         self._letters = Letters(context, sessions=sessions)
         self._terms = AwardTerms(context, host=host, letters=self._letters)
         self._records = AwardRecords(context, ledger=ledger)
@@ -120,6 +123,10 @@ class Contractor:
         """Awards held and not finished."""
         return len(self._bench.running)
 
+    def in_work_mc(self, peers: Sequence[str]) -> int:
+        """Return what is being done for ``peers``, by the awards' price caps."""
+        return self._bench.in_work_mc(peers)
+
     async def run(self) -> None:
         """Do what was awarded, until cancelled; begins with what a restart left."""
         async with trio.open_nursery() as nursery:
@@ -129,6 +136,7 @@ class Contractor:
             while True:
                 await trio.sleep(_FORGET_S)
                 try:
+                    await self._refuse_overdue()
                     await self._records.forget_old()
                 except StoreError as exc:
                     self._emit("award.kept", why=str(exc))
@@ -143,6 +151,12 @@ class Contractor:
             self._emit("award.recovered", award=execution.name.hex(), broker=award.h.issuer)
             self._bench.begin(execution)
         await self._executor.checkpoints.forget(begun)
+
+    async def _refuse_overdue(self) -> None:
+        """Learn of buyers that signed nothing for what they had."""
+        for award in self._buyers.overdue():
+            async with self._claimed(bytes.fromhex(award)):
+                await self._buyers.refuse(award)
 
     def _execution(self, envelope: bytes, award: Award, *, now_ms: int) -> Execution:
         return Execution(envelope, award, now_ms=now_ms, lease_s_max=self._config.lease_s)
@@ -311,7 +325,8 @@ class Contractor:
         """
         if (no := self._terms.broken(body, award, peer)) is not None:
             return no
-        if (no := self._no_room(award, peer)) is not None:
+        no = await self._patience.until_settled(peer, lambda: self._no_room(award, peer))
+        if no is not None:
             return no  # and nothing is written for it
         try:
             await self._records.check_epoch(award, body.certificate)
@@ -325,6 +340,9 @@ class Contractor:
         no = self._door.refusal(peer, award.items)
         if no is None:
             no = self._bench.unpaid(peer, award.price_cap_mc)
+        if no is None and award.agent in (specs := self._host.specs()):
+            purchaser = self._door.purchaser(peer)
+            no = self._bench.unsettled(purchaser, specs[award.agent].price_mc, award.items)
         return FULL if no is None and self._bench.is_full(peer) else no
 
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
@@ -430,6 +448,8 @@ class Contractor:
         """Write a finished contract down, with what it earned."""
         broker, paid_mc = acceptance.h.issuer, acceptance.paid_mc
         rejected = int(acceptance.verdict == "rejected")
+        key = acceptance.award.hex()
+        kind = lesson_of(acceptance)
         self._served.count(broker, capability, earned_mc=paid_mc, rejected=rejected)
         posting = self._ledger.receipt(
             "earned",
@@ -444,9 +464,9 @@ class Contractor:
                 posting,
                 *receipt_writes(acceptance.award, row, now_ms=self._clock.now_ms()),
                 *self._served.row(broker, capability),
-                *self._ledger.ending(acceptance.award.hex()),
+                *self._buyers.ending(key, kind),
             )
-            self._ledger.ended(acceptance.award.hex())
+            self._buyers.ended(key, kind)
         except StoreError:
             self._served.count(broker, capability, earned_mc=-paid_mc, rejected=-rejected)
             raise

@@ -13,9 +13,8 @@ follow each commit.  Postings are history and go with the receipts
 Work that costs nothing, and a node's business with itself, make no postings.
 
 Limits look ahead.  A contractor counts what a broker has in work here, and what was
-delivered and isn't accepted yet: that is a row of its own from the commit of the result to
-that of the receipt, so a broker that never accepts uses its credit up.  A broker counts the
-awards that it has out, all jobs together.
+delivered and isn't accepted yet (:mod:`meshnode.services.buyers`), so a broker that never
+accepts uses its credit up.  A broker counts the awards that it has out, all jobs together.
 """
 
 from collections import Counter
@@ -30,6 +29,7 @@ from meshnode.domain.admission import No
 from meshnode.domain.ledger import Balances, Kind, Posting, beyond
 from meshnode.errors import StoreError
 from meshnode.ports import Add, Delete, Once, Put, Write, read_sum
+from meshnode.services.buyers import Buyers
 from meshnode.services.context import Context
 from meshnode.services.served import Served
 from protocol.codec import encode
@@ -41,8 +41,6 @@ POSTINGS: Final = "posting"
 HISTORY: Final = "ledger"
 #: Account -> millicredits.
 BALANCES: Final = "balance"
-#: Hash of an award that was done and isn't accepted yet -> ``mc/PeerId``.
-UNACCEPTED: Final = "unaccepted"
 
 #: Note of what an heir of a job paid for the job's owner.
 ADVANCED: Final = "paid for its job"
@@ -61,7 +59,11 @@ class Books:
 
 
 class Ledger:
-    """See the module.  :meth:`load` first."""
+    """See the module.  :meth:`load` first.
+
+    Attributes:
+        buyers: What is delivered and not paid for, and who is good for it.
+    """
 
     def __init__(self, context: Context) -> None:
         self._own = context.peer
@@ -69,8 +71,7 @@ class Ledger:
         self._clock = context.clock
         self._limits = context.config.ledger
         self._balances = Balances()
-        self._unaccepted: dict[str, tuple[str, int]] = {}  # award -> whose, and its price
-        self._waiting: Counter[str] = Counter()  # the same, by broker
+        self.buyers = Buyers(context)
         self._promises: dict[str, Mapping[str, int]] = {}  # job -> PeerId -> awards out, mc
 
     @property
@@ -86,9 +87,7 @@ class Ledger:
         """
         rows = await self._store.scan(BALANCES, count_max=_ACCOUNTS_MAX)
         self._balances = Balances({name: read_sum(raw) for name, raw in rows})
-        for award, raw in await self._store.scan(UNACCEPTED, count_max=_ACCOUNTS_MAX):
-            price_mc, _, broker = raw.decode().partition("/")
-            self._wait(award, broker, int(price_mc))
+        await self.buyers.load()
 
     def receipt(
         self, kind: Kind, peer: str, award: bytes, amount_mc: int, *, job: str, unit: str
@@ -173,40 +172,14 @@ class Ledger:
         return beyond(
             self._limits.owed_max_mc,
             due_mc=self._balances.due_mc(peer),
-            reserved_mc=working_mc + self._waiting[peer],
+            reserved_mc=working_mc + self.buyers.waiting_mc(peer),
             more_mc=more_mc,
             payee=self._own,
         )
 
     def waiting_mc(self, peer: str) -> int:
         """Return what ``peer`` will owe for work that it hasn't accepted yet."""
-        return self._waiting[peer]
-
-    def delivery(self, award: bytes, broker: str, price_mc: int) -> list[Write]:
-        """Return what notes that an award was done, to be committed with its result."""
-        if not price_mc or broker == self._own:
-            return []
-        return [Put(UNACCEPTED, award.hex(), f"{price_mc}/{broker}".encode())]
-
-    def delivered(self, award: bytes, broker: str, price_mc: int) -> None:
-        """Count a :meth:`delivery` that was committed."""
-        if price_mc and broker != self._own:
-            self._wait(award.hex(), broker, price_mc)
-
-    def ending(self, award: str) -> list[Write]:
-        """Return what notes that an award, in hex, needs no acceptance any more."""
-        return [Delete(UNACCEPTED, award)] if award in self._unaccepted else []
-
-    def ended(self, award: str) -> None:
-        """Count an :meth:`ending` that was committed."""
-        broker, price_mc = self._unaccepted.pop(award, ("", 0))
-        self._waiting[broker] -= price_mc
-        if not self._waiting[broker]:
-            del self._waiting[broker]
-
-    def _wait(self, award: str, broker: str, price_mc: int) -> None:
-        self._unaccepted[award] = (broker, price_mc)
-        self._waiting[broker] += price_mc
+        return self.buyers.waiting_mc(peer)
 
     # --- limits: what this node may owe ---
 

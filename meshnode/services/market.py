@@ -13,31 +13,28 @@ from typing import Final, Protocol
 import trio
 from msgspec.structs import replace
 
-from meshnode.domain.attempts import CODES, NOT_BELIEVED, Barred
+from meshnode.domain.attempts import NOT_BELIEVED, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
 from meshnode.domain.hedges import Paces
-from meshnode.domain.ledger import CREDIT
 from meshnode.domain.matching import Candidate, matches
 from meshnode.domain.queues import Queues
 from meshnode.domain.step_kinds import View
 from meshnode.domain.watching import Run, Watched, per_call
+from meshnode.domain.windows import BATCH_MC
 from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
+from meshnode.services.refusals import Refusals
 from meshnode.services.sessions import Sessions
 from meshnode.services.watching import Watching
 from protocol.codec import decode_as, encode
 from protocol.errors import RemoteProtocolError, TooLarge
 from protocol.limits import CAPABILITIES_MAX
-from protocol.messages import Award, Refuse, StandingOffer, read_message
+from protocol.messages import Award, StandingOffer, read_message
 from protocol.records import Capability, NodeRecord
 from protocol.timely import check_timely
 
-#: Whose owner refuses this node is no candidate until that may help, seconds: so long if
-#: it doesn't say when, and at most; owners change their minds.
-_BARRED_S: Final = 60.0
-_BARRED_S_MAX: Final = 300.0
 #: A capability is searched for again after this, seconds.
 _SEARCH_S: Final = 3.0
 #: A peer is asked for offers again after this, seconds.
@@ -51,8 +48,6 @@ _OFFERS_WORTH_S: Final = 1.0
 #: Peers that are approached ahead of need for one capability.
 _APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
-#: Of what a refusal says, characters.
-_TEXT_MAX: Final = 300
 _NOT_BELIEVED: Final = "was wrong too often (see `meshnode reputation`)"
 
 Provider = tuple[NodeRecord, Capability]
@@ -86,17 +81,12 @@ class _Offer:
     expires_ms: int  # by this node's clock
 
 
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    """Who refuses this node; a newer record than that of then says that things changed."""
-
-    barred: Barred
-    until_s: float  # on Trio's clock
-    sequence: int
-
-
 class Market:
-    """Candidates, offers and load."""
+    """Candidates, offers and load.
+
+    Attributes:
+        refusals: Who doesn't want this broker, and how much others let it have.
+    """
 
     def __init__(
         self,
@@ -120,7 +110,9 @@ class Market:
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
         self._searched_s: dict[str, float] = {}
         self._circuits = Circuits()
-        self._barred: dict[str, _Bar] = {}
+        self.refusals = Refusals(context, known=finder.known, tell=self._tell)
+        # Where anybody may come, whoever does the work may take this node for a stranger.
+        self._batch_mc = BATCH_MC if context.config.is_public else 0
         self._loads: dict[str, Mapping[str, int]] = {}
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
@@ -160,7 +152,7 @@ class Market:
         found = [
             self._candidate(record.peer, capability, alive, now)
             for record, capability in self._finder.providers(query)
-            if record.peer != own and self._bar(record) is None
+            if record.peer != own and self.refusals.bar(record) is None
         ]
         found += [
             self._candidate(own, capability, alive, now)
@@ -180,7 +172,7 @@ class Market:
         return [
             self._candidate(record.peer, capability, frozenset(), now)
             for record, capability in self._book(query)
-            if record.peer not in there and self._bar(record) is None
+            if record.peer not in there and self.refusals.bar(record) is None
         ]
 
     def record(self, peer: str, capability: str) -> NodeRecord | None:
@@ -254,6 +246,8 @@ class Market:
             probe=circuit is CircuitState.HALF_OPEN,
             asked=now_s < self._asking_s.get(peer, 0.0),
             queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),
+            units_max=self.refusals.units_max(peer),
+            batch_mc=self._batch_mc if peer != self._context.peer else 0,
             watched=seen_ms > 0,
         )
 
@@ -309,48 +303,20 @@ class Market:
         if self._circuits.worked(peer):
             self._context.emit("market.circuit", peer=peer, state=CircuitState.CLOSED.value)
 
-    def refused(self, peer: str, refuse: Refuse) -> None:
-        """Leave ``peer`` alone for a while, if its owner won't have this node call now."""
-        if refuse.reason not in CODES:
-            return
-        wait_s = refuse.retry_after_ms / 1000
-        back_ms = self._context.clock.now_ms() + refuse.retry_after_ms if wait_s else 0
-        barred = Barred(peer, refuse.reason, refuse.text[:_TEXT_MAX], back_ms)
-        until_s = trio.current_time() + min(wait_s or _BARRED_S, _BARRED_S_MAX)
-        records = [record.sequence for record in self._finder.known() if record.peer == peer]
-        self._barred[peer] = _Bar(barred, until_s, max(records, default=0))
-        self._context.emit("market.barred", peer=peer, reason=refuse.reason, why=refuse.text)
-
-    def paid(self, peer: str) -> None:
-        """Call on ``peer`` again, if it refused for what this node owed it."""
-        bar = self._barred.get(peer)
-        if bar is not None and bar.barred.reason == CREDIT:
-            del self._barred[peer]
-            self._tell()
-
     def barred(self, query: str) -> list[Barred]:
         """Return who offers ``query`` and gets none of it now, by whoever's wish."""
         offers = self._finder.providers(query)
         records = {record.peer: record for record, _ in offers}
-        bars = (self._bar(record) for _, record in sorted(records.items()))
+        bars = (self.refusals.bar(record) for _, record in sorted(records.items()))
         blocked = {
             record.peer
             for record, capability in offers
             if self._is_blocked(capability.name, f"{record.peer}/{capability.agent}")
         }
         return [
-            *(bar.barred for bar in bars if bar is not None and bar.barred.peer not in blocked),
+            *(bar for bar in bars if bar is not None and bar.peer not in blocked),
             *(Barred(peer, NOT_BELIEVED, _NOT_BELIEVED) for peer in sorted(blocked)),
         ]
-
-    def _bar(self, record: NodeRecord) -> _Bar | None:
-        bar = self._barred.get(record.peer)
-        if bar is None:
-            return None
-        if trio.current_time() < bar.until_s and record.sequence <= bar.sequence:
-            return bar
-        del self._barred[record.peer]
-        return None
 
     def finished(
         self, award: Award, *, sent_s: float, run_ms: int, ahead: int, calls: int

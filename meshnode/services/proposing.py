@@ -88,9 +88,19 @@ class Proposing:
             return no
         if (no := self._bench.unpaid(peer, spec.price_mc * cfp.items)) is not None:
             return no
+        if (no := self._lost_on(peer, spec, cfp.items)) is not None:
+            return no
         if self._bench.is_full(peer):
             return FULL
         return _unsuitable(cfp, spec)
+
+    def _lost_on(self, peer: str, spec: AgentSpec, calls: int) -> No | None:
+        """Return why ``peer`` may not have so many calls, if no receipt helps any more.
+
+        One that is on its way may be here before the award.
+        """
+        no = self._bench.unsettled(self._door.purchaser(peer), spec.price_mc, calls)
+        return None if no is not None and no.retry_ms else no
 
     def _propose(self, cfp: Cfp, incoming: Incoming, spec: AgentSpec) -> bytes:
         latency_ms = self._host.latency_ms(spec.name) or _LATENCY_GUESS_MS
@@ -133,6 +143,8 @@ class Proposing:
             return encode(OffersBody(offers))  # likewise
         for spec in sorted(self._host.specs().values(), key=lambda spec: spec.name):
             if self._bench.unpaid(peer, spec.price_mc) is not None:
+                continue  # likewise
+            if self._lost_on(peer, spec, 1) is not None:
                 continue  # likewise
             if any(_covers(query, spec.capability) for query in asked):
                 offers.append(self._offer(peer, spec))

@@ -73,6 +73,7 @@ class Receipts:
     Attributes:
         proof: Returns the certificate by which this node was the broker that signed a
             header, or nothing.
+        acknowledged: Told of each contractor that has taken one in.
     """
 
     def __init__(self, context: Context, *, sessions: Sessions) -> None:
@@ -85,6 +86,7 @@ class Receipts:
         self._stir = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.proof: Callable[[Header], Awaitable[bytes]] = _no_proof
+        self.acknowledged: Callable[[str], None] = _unheard
         self._by_letter: ByLetter = _never
 
     def send_by(self, letter: ByLetter) -> None:
@@ -178,6 +180,7 @@ class Receipts:
                 return
         else:
             self._context.emit("acceptance.acknowledged", peer=peer, award=key)
+            self.acknowledged(peer)
         finally:
             self._sending.discard(key)
         self._settled[key] = None
@@ -210,6 +213,10 @@ class Receipts:
         """Return every finished contract that this node keeps, as broker or contractor."""
         found = await self._context.store.scan(RECEIPTS)
         return [decode_as(raw, RECEIPT_ROW) for _, raw in found]
+
+
+def _unheard(_: str) -> None:
+    pass
 
 
 async def _no_proof(_: Header) -> bytes:

@@ -9,10 +9,12 @@ from typing import Final
 import trio
 
 from meshnode.domain.admission import No
+from meshnode.domain.trust.buyers import beyond_cap
 from meshnode.errors import Busy, StoreError
 from meshnode.ports import Write
 from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import AwardBody, ResultBody
+from meshnode.services.buyers import Purchaser, due_ms
 from meshnode.services.context import Context
 from meshnode.services.execution import Execution
 from meshnode.services.executor import Executor
@@ -74,9 +76,25 @@ class Workbench:
         """Return why ``peer`` may not have ``more_mc`` of work on credit, if that is so."""
         if not self._ledger.limits_owed:
             return None
-        held = (one for one in self._running.values() if one.broker == peer)
-        working_mc = sum(one.award.price_cap_mc for one in held if one.answer is None)
+        working_mc = self.in_work_mc((peer,))
         return self._ledger.unwilling(peer, working_mc=working_mc, more_mc=more_mc)
+
+    def unsettled(self, purchaser: Purchaser, price_mc: int, calls: int) -> No | None:
+        """Return why ``calls`` of ``price_mc`` each would be too much to lose, if so."""
+        if not purchaser.first_mc or not price_mc:
+            return None
+        return beyond_cap(
+            self._ledger.buyers.buyer(purchaser.keys),
+            in_work_mc=self.in_work_mc(purchaser.keys),
+            call_mc=price_mc,
+            calls=calls,
+            first_mc=purchaser.first_mc,
+        )
+
+    def in_work_mc(self, peers: Sequence[str]) -> int:
+        """Return what is being done for ``peers``, by the awards' price caps."""
+        held = (one for one in self._running.values() if one.broker in peers)
+        return sum(one.award.price_cap_mc for one in held if one.answer is None)
 
     async def take(self, execution: Execution, body: AwardBody) -> None:
         """Write an award down and begin it; it counts as running, and taken, from the call on.
@@ -128,9 +146,15 @@ class Workbench:
             ended = {execution.ended: 1}
             self._served.count(header.issuer, execution.award.capability, **ended)
             row = self._served.row(header.issuer, execution.award.capability)
-            due = self._ledger.delivery(execution.name, header.issuer, execution.price_mc)
-            await self._keep(execution, body, [*execution.keeps, *row, *due])
-            self._ledger.delivered(execution.name, header.issuer, execution.price_mc)
+            sold = (
+                execution.name,
+                header.issuer,
+                execution.price_mc,
+                due_ms(execution.award),
+            )
+            out = self._ledger.buyers.delivery(*sold)
+            await self._keep(execution, body, [*execution.keeps, *row, *out])
+            self._ledger.buyers.delivered(*sold)
             execution.answer = body
         finally:
             self._forget(execution)

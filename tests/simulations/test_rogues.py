@@ -53,18 +53,24 @@ async def rivals(stage: Stage, conduct: Conduct) -> None:
 # --- brokers that don't pay --------------------------------------------------------------
 
 
-def test_who_gives_no_receipt_has_worked_for_nothing() -> None:
+def test_who_gives_no_receipt_has_its_cap_for_nothing_and_no_more() -> None:
     async def story(stage: Stage) -> None:
         stage.add(name="broker", conduct=Welsher())
         stage.add([Act(UPPER, DEAR)], name="n")
         await known(stage)
-        ends = [await ask(stage) for _ in range(3)]
-        assert all(end.right and end.cost_mc == 200 for end in ends)
+        ends = [await ask(stage, deadline_s=30.0) for _ in range(7)]
+        stage.mesh.crash("n0")
+        await stage.mesh.restart("n0")
+        await known(stage)
+        ends.append(await ask(stage, deadline_s=30.0))
+        # A stranger may have 1,000 mc out.
+        assert [bool(end.right) for end in ends] == [True] * 5 + [False] * 3
+        assert all(end.cost_mc == 200 for end in ends[:5])
         await stage.rest(10.0)
         assert await stage.node("n0").contractor.receipts() == []
         troubles = await stage.troubles()
-        assert len([t for t in troubles if "was never given its receipt" in t]) == 3
-        # Nothing stops it: it may go on for ever, and others are served all the same.
+        assert len([t for t in troubles if "was never given its receipt" in t]) == 5
+        # Others are served all the same.
         (other,) = stage.add(name="other")
         await known(stage)
         assert (await ask(stage, by=other)).right

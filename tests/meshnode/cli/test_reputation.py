@@ -54,6 +54,25 @@ ACCOUNTS: dict[str, Any] = {
     ]
 }
 
+BUYERS: dict[str, Any] = {
+    "buyers": [
+        {
+            "peer": PEER,
+            "name": "",
+            "peer_is": "stranger",
+            "first_mc": 1_000,
+            "cap_mc": 1_234,
+            "out_mc": 321,
+            "in_work_mc": 21,
+            "lost_mc": 77,
+            "settled_mc": 4_321,
+            "accepted": 43,
+            "unsupported": 1,
+            "fairness": 0.92,
+        }
+    ]
+}
+
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]]:
@@ -62,7 +81,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]
 
     def answer(_: object, __: str, path: str, **query: str) -> dict[str, Any]:
         asked.append((path, query))
-        return LIST if path == "/api/reputation" else ACCOUNTS
+        return {"/api/reputation": LIST, "/api/buyers": BUYERS}.get(path, ACCOUNTS)
 
     monkeypatch.setattr(reputation, "answer_of", answer)
     return asked
@@ -110,3 +129,21 @@ def test_who_overclaims_is_said_to(
     rows = run(capsys, "reputation").out.splitlines()
     LIST["agents"].pop()
     assert ["overclaims" in row for row in rows] == [False, False, True]
+
+
+def test_buyers_are_listed_with_what_they_may_have_and_what_is_lost(
+    capsys: pytest.CaptureFixture[str],
+    requests: list[tuple[str, dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = run(capsys, "reputation", "--buyers")
+    assert said.status == 0
+    row = said.out.splitlines()[1].split()
+    assert row == ["YYP6KZTW", "stranger", "1234", "321", "77", "4321", "0.92"]
+    assert requests == [("/api/buyers", {})]
+    assert '"cap_mc": 1234' in run(capsys, "reputation", "--buyers", "--json").out
+    free = {**BUYERS["buyers"][0], "cap_mc": None}
+    monkeypatch.setitem(BUYERS, "buyers", [free])
+    assert "  -  " in run(capsys, "reputation", "--buyers").out
+    monkeypatch.setitem(BUYERS, "buyers", [])
+    assert "nobody had work done here" in run(capsys, "reputation", "--buyers").out

@@ -125,3 +125,17 @@ async def test_who_overclaims_is_told_by_name_wherever_agents_are_told(
     told = {row["agent"]: row["seen"] for row in listed}
     assert told[worker]["text"].endswith(line)
     assert [agent for agent, row in told.items() if row["overclaims"]] == [worker]
+
+
+async def test_buyers_are_told_with_what_they_have_and_may_have(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    assert (await desk.http.get("/api/buyers")).json() == {"buyers": []}
+    taker, buyers = desk.worker.peer, desk.node.ledger.buyers
+    for award, price_mc in ((b"a", 300), (b"b", 40)):
+        buyers.delivered(award, taker, price_mc, 1)
+    await buyers.refuse(b"a".hex())
+    (row,) = (await desk.http.get("/api/buyers")).json()["buyers"]
+    assert (row["peer"], row["out_mc"], row["lost_mc"]) == (taker, 340, 300)
+    assert (row["cap_mc"], row["first_mc"], row["fairness"]) == (500, 1_000, 0.5)
+    assert (await desk.http.get("/api/buyers?x=1")).status_code == 400

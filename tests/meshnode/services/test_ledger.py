@@ -14,8 +14,9 @@ from meshnode.errors import StoreError
 from meshnode.node import Node
 from meshnode.ports import Add, Once, Put
 from meshnode.services.bodies import ACCEPTANCE, RECEIPTS
+from meshnode.services.buyers import BUYERS, UNACCEPTED
 from meshnode.services.crash_points import read_crash_point
-from meshnode.services.ledger import BALANCES, HISTORY, POSTINGS, UNACCEPTED, Ledger
+from meshnode.services.ledger import BALANCES, HISTORY, POSTINGS, Ledger
 from meshnode.services.retention import RECEIPT_S_MIN
 from simulations.agents import CallBook
 from simulations.checkers import check_rest
@@ -213,7 +214,7 @@ def test_a_start_reads_balances_and_no_history(monkeypatch: pytest.MonkeyPatch) 
 
         monkeypatch.setattr(store, "scan", noting)
         await desk.ledger.load()
-        assert looked == [BALANCES, UNACCEPTED]
+        assert looked == [BALANCES, BUYERS, UNACCEPTED]
         assert desk.ledger.balances.due_mc(worker.peer) == -6
 
     play(story)

@@ -4,7 +4,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.domain.trust.buyers import FIRST_MC, Buyer, BuyerEvidence, BuyerKind
+from meshnode.domain.trust.buyers import (
+    FIRST_MC,
+    Buyer,
+    BuyerEvidence,
+    BuyerKind,
+    beyond_cap,
+)
 
 ENDS: tuple[BuyerKind, ...] = ("accepted", "rejected", "unsupported", "refused")
 
@@ -66,3 +72,48 @@ def test_a_restart_changes_nothing(rows: list[tuple[BuyerKind, int]]) -> None:
     for data in kept:
         buyer.learn(msgspec.msgpack.decode(data, type=BuyerEvidence))
     assert buyer == after(*rows)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(ENDS), st.integers(1, 3_000)), max_size=30), st.data()
+)
+def test_the_order_in_which_it_is_learned_changes_nothing(
+    rows: list[tuple[BuyerKind, int]], data: st.DataObject
+) -> None:
+    whole = [row for kind, mc in rows for row in (("delivered", mc), (kind, mc))]
+    assert after(*whole) == after(*data.draw(st.permutations(whole)))  # type: ignore[arg-type]
+
+
+def test_a_late_receipt_takes_back_what_was_lost() -> None:
+    late: list[tuple[BuyerKind, int]] = [("late", 300), ("accepted", 300)]
+    assert after(*deals("refused", 1, 300), *late) == after(*deals("accepted", 1, 300))
+
+
+def said(
+    buyer: Buyer, calls: int, *, call_mc: int = 100, **more: int
+) -> tuple[str, int] | None:
+    terms = {"in_work_mc": 0, "first_mc": FIRST_MC, **more}
+    no = beyond_cap(buyer, call_mc=call_mc, calls=calls, **terms)
+    return None if no is None else (no.reason, no.retry_ms)
+
+
+def test_a_refusal_says_whether_receipts_help_or_less_or_nothing() -> None:
+    stranger, waits = Buyer(), after(("delivered", 1_000))
+    assert said(stranger, 10) is None
+    assert said(stranger, 11) == ("items", 0)
+    assert said(waits, 1) == ("unsettled", 1_000)
+    assert said(stranger, 1, in_work_mc=1_000) == ("unsettled", 1_000)
+    assert said(waits, 12) == ("unsettled", 1_000), "settled, it may have 1,250"
+    assert said(waits, 13) == ("items", 0)
+    assert said(after(*deals("refused", 5, 200)), 1) == ("unsettled", 0)
+
+
+def test_one_call_may_always_be_the_first_and_free_ones_are_never_refused() -> None:
+    dear = 7 * FIRST_MC
+    assert said(Buyer(), 1, call_mc=dear) is None
+    assert said(Buyer(), 2, call_mc=dear) == ("items", 0)
+    assert said(after(("delivered", dear)), 1, call_mc=dear) == ("unsettled", 1_000)
+    taker = after(*deals("refused", 1, dear))
+    assert said(taker, 1, call_mc=dear) == ("unsettled", 0)
+    assert said(taker, 100, call_mc=0) is None
+    assert said(taker, 100, first_mc=0) is None
