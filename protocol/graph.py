@@ -32,6 +32,7 @@ __all__ = [
     "EXACT",
     "Check",
     "Likeness",
+    "Panel",
     "Source",
     "SubTask",
     "TaskGraph",
@@ -93,6 +94,18 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     like: Likeness = EXACT
 
 
+class Panel(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asked which of two answers is better, when nothing else decides.
+
+    Attributes:
+        capability: Of the judges, as in a sub-task.
+        question: What they are asked; empty for which answer to the task is better.
+    """
+
+    capability: str = "text.judging@1"
+    question: str = ""
+
+
 class SubTask(msgspec.Struct, frozen=True, kw_only=True):
     """One node of the graph.
 
@@ -107,6 +120,8 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
         attempts_max: Awards of one batch before it fails.
         instead: What may do it when nobody does what it needs, the best first.
         like: When two answers to it say the same, where several are asked for.
+        panel: Who is asked where several are there and none is likely enough; None for
+            nobody.
     """
 
     id: str
@@ -119,6 +134,7 @@ class SubTask(msgspec.Struct, frozen=True, kw_only=True):
     attempts_max: int = 4
     instead: list[str] = []
     like: Likeness = EXACT
+    panel: Panel | None = None
 
 
 class TaskGraph(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,13 +171,13 @@ def decode_graph(payload: bytes) -> TaskGraph:
 def encode_graph(graph: TaskGraph) -> bytes:
     """Return the canonical bytes of ``graph``.
 
-    What came later (``instead``, ``like``, a check's ``value``) is left out where it says
-    nothing: so a graph without it has the bytes, and the name, that it had before there was
-    such a field.
+    What came later (``instead``, ``like``, ``panel``, a check's ``value``) is left out where
+    it says nothing: so a graph without it has the bytes, and the name, that it had before
+    there was such a field.
     """
     fields = msgspec.to_builtins(graph, builtin_types=(bytes,))
     for task in fields["subtasks"]:
-        _drop_silent(task, {"instead": [], "like": _EXACT})
+        _drop_silent(task, {"instead": [], "like": _EXACT, "panel": None})
         for check in task["checks"]:
             _drop_silent(check, {"value": b"", "like": _EXACT})
     return encode(fields)
@@ -242,10 +258,7 @@ def longest(graph: TaskGraph) -> int:
 def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
     where = f"sub-task {task.id!r}"
     for name in (task.capability, *task.instead):
-        try:
-            CapabilityName.parse(name)
-        except Malformed as exc:
-            raise Malformed(f"{where}: {exc}") from exc
+        _check_capability(where, name)
     if len(task.instead) > limits.INSTEAD_MAX:
         raise Malformed(f"{where} names more than {limits.INSTEAD_MAX} capabilities instead")
     if len(task.inputs) > limits.INPUTS_MAX:
@@ -256,10 +269,25 @@ def _check_subtask(task: SubTask, ids: frozenset[str]) -> None:
         _check_source(f"{where}, input {field!r}", source, ids)
     _check_map(where, task)
     check_likeness(where, task.like)
+    if task.panel is not None:
+        _check_panel(f"{where}, panel", task.panel)
     if len(task.checks) > limits.CHECKS_MAX:
         raise Malformed(f"{where} has more than {limits.CHECKS_MAX} checks")
     for check in task.checks:
         _check_check(f"{where}, check {check.kind}", check)
+
+
+def _check_capability(where: str, name: str) -> None:
+    try:
+        CapabilityName.parse(name)
+    except Malformed as exc:
+        raise Malformed(f"{where}: {exc}") from exc
+
+
+def _check_panel(where: str, panel: Panel) -> None:
+    _check_capability(where, panel.capability)
+    if len(panel.question) > limits.QUESTION_SIZE_MAX:
+        raise Malformed(f"{where}: a question of over {limits.QUESTION_SIZE_MAX} characters")
 
 
 def _check_check(where: str, check: Check) -> None:

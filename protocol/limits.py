@@ -75,6 +75,8 @@ INPUTS_MAX: Final = 32  # input fields of one sub-task
 GRAPH_DEPTH_MAX: Final = 64  # longest path
 INSTEAD_MAX: Final = 4  # capabilities that may do a sub-task instead
 CHECKS_MAX: Final = 16  # checks of one sub-task
+JUDGES_MAX: Final = 3  # of one panel
+QUESTION_SIZE_MAX: Final = 2_000  # characters that a panel is asked
 HOPS_MAX: Final = 8  # brokers below brokers
 
 # sessions (50-sessions.md)

@@ -94,6 +94,9 @@ def _judged(line: Line) -> str:
     if not line.get("votes"):
         return f"is asked of {count_of(wanted, 'node')}, to be sure"
     sure = f"right at {line.get('posterior_ppm', 0) / 10_000:.1f} %"
+    sitting = line.get("sitting")
+    if not line.get("outcome") and sitting:
+        return f"{sure}: not sure enough, {count_of(len(sitting['seats']), 'judge')} asked"
     if not line.get("outcome"):
         return f"{sure}: not sure enough, another is asked"
     return f"judged: {line['outcome']}, {sure}, by {count_of(len(line['votes']), 'answer')}"

@@ -100,6 +100,8 @@ def asking(
     answers, tried = unit.answers(), unit.tried()
     if judged is None:  # its first award was made when nobody was known
         return Asking(judge=len(answers) == len(tried))
+    if judged.sitting is not None:  # its panel is asked, and sees to when it must end
+        return Asking(judge=True)
     out = [attempt for attempt in tried if attempt not in answers]
     end_ms = margin_ms(state)
     if answers and (now_ms >= end_ms or unit.judgements >= JUDGEMENTS_MAX):

@@ -48,6 +48,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import MS_PER_MC
+from meshnode.domain.sittings import Seat
 from meshnode.domain.units import Unit
 from protocol.journal import Event
 from protocol.messages import Metering
@@ -250,7 +251,10 @@ class _Walk:
             units=len(parts) if name in state.expanded else None,
             calls=sum(part.calls for part in parts),
             checks=[check.kind for check in task.checks],
-            paid_mc=sum(told.paid_mc or 0 for part in parts for told in part.tries),
+            paid_mc=sum(
+                sum(told.paid_mc or 0 for told in part.tries) + _sitting_mc(part)
+                for part in parts
+            ),
         )
 
     def _paid(self) -> dict[str, int]:
@@ -259,6 +263,9 @@ class _Walk:
             for told in part.tries:
                 if told.paid_mc is not None:
                     paid[told.peer] = paid.get(told.peer, 0) + told.paid_mc
+            for seat in _seats(part):
+                peer = seat.agent.partition("/")[0]
+                paid[peer] = paid.get(peer, 0) + seat.paid_mc
         return dict(sorted(paid.items()))
 
     # --- time ---
@@ -335,6 +342,18 @@ def _of_tries(tries: Sequence[Try], ready_ms: int, over_ms: int) -> Iterator[tup
                 yield kind, begun_ms - max(at_ms, begun_ms - ms)
                 at_ms = begun_ms
     yield waiting, over_ms - at_ms
+
+
+def _seats(part: Part) -> Sequence[Seat]:
+    """Return the judges that were paid for a unit."""
+    judged = part.judged
+    if judged is None or judged.sitting is None or not judged.outcome:
+        return ()
+    return judged.sitting.seats
+
+
+def _sitting_mc(part: Part) -> int:
+    return sum(seat.paid_mc for seat in _seats(part))
 
 
 def _in_turn(tries: Sequence[Try], over_ms: int) -> Iterator[tuple[Try, int]]:

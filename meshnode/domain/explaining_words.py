@@ -23,6 +23,7 @@ from meshnode.domain.explanations import (
 from meshnode.domain.facts import Judged, Ranked
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
+from meshnode.domain.sittings import Seat, Sitting
 from meshnode.domain.wording import BLAMED, count_of, sentence
 
 #: Of a line; whoever prints it may indent it.
@@ -45,6 +46,12 @@ _SPENT: Final[dict[Spent, str]] = {
     "checking": "checking results",
     "failed": "attempts that failed, and the pauses after them",
     "finishing": "putting the outputs together",
+}
+#: Why a judge of a panel has no vote.
+_NO_VOTE: Final = {
+    "unheard": "gave no answer in time",
+    "even": "found neither better",
+    "swayed": "changed its mind when the answers were swapped, so it has no vote",
 }
 #: Code -> what was the matter with a sub-task that was planned anew.
 _STUCK: Final = {
@@ -191,7 +198,42 @@ def _judged(judged: Judged) -> Iterator[str]:
         "unverified": f"right at {chance}, and nobody else could make it surer",
     }
     yield f"{several}, by {said}; in brackets how far each was believed before."
+    if judged.sitting is not None:
+        yield from _panel(judged, judged.sitting)
+        if not judged.outcome:
+            return
     yield f"It is {judged.outcome or 'open'}: {end[judged.outcome]}."
+
+
+def _panel(judged: Judged, sitting: Sitting) -> Iterator[str]:
+    """Tell what judges said of the two likeliest answers."""
+    judges = count_of(len(sitting.seats), "judge")
+    if not judged.outcome:
+        yield f"None is likely enough: {judges} are asked which of the likeliest two is better."
+        return
+    yield (
+        f"None was likely enough: {judges} were asked which of the likeliest two is better,"
+        f" twice each with the two swapped, for {sitting.paid_mc} mc."
+    )
+    makers = [
+        _listed(
+            [_peer(vote.agent.partition("/")[0]) for vote in judged.votes if vote.group == name]
+        )
+        for name in sitting.groups
+    ]
+    for seat in sitting.seats:
+        peer, _, name = seat.agent.partition("/")
+        said = f"was for {makers[seat.vote]}'s" if seat.vote >= 0 else _NO_VOTE[_silence(seat)]
+        yield f"  {_peer(peer)}'s {name} ({seat.credibility_ppm / 10_000:.0f} %) {said}"
+    if sitting.favours < 0:
+        yield "So the panel was of no one mind, and changes nothing."
+
+
+def _silence(seat: Seat) -> str:
+    """Return why a judge has no vote."""
+    if not all(seat.said) or not seat.said:
+        return "unheard"
+    return "even" if set(seat.said) <= {"tie", "neither"} else "swayed"
 
 
 def _most_telling(told: Explanation) -> list[Part]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from meshnode.domain.plan_parts import Again, GoldPlan
+from meshnode.domain.sittings import Sitting
 from meshnode.domain.wording import Blame
 from protocol.errors import Malformed
 from protocol.journal import Event
@@ -358,6 +359,7 @@ class Judged(Fact, frozen=True, kw_only=True, omit_defaults=True):
         ask: Agents that are asked for them, in that order.
         votes: The answers that there are.
         why: What asked for more than was needed otherwise: ``spot`` (by chance), ``alarm``.
+        sitting: The panel that is asked, or once there is an outcome was heard; None for none.
     """
 
     KIND: ClassVar[str] = "judged"
@@ -370,6 +372,7 @@ class Judged(Fact, frozen=True, kw_only=True, omit_defaults=True):
     ask: list[str] = []
     votes: list[Vote] = []
     why: str = ""
+    sitting: Sitting | None = None
 
 
 class Charged(Fact, frozen=True, kw_only=True):

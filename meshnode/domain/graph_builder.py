@@ -108,6 +108,7 @@ class TaskGraph:
         attempts_max: int = 4,
         instead: Sequence[str] = (),
         like: str | Mapping[str, JsonValue] = "exact",
+        panel: str | Mapping[str, JsonValue] | None = None,
         **more: object,
     ) -> Place:
         """Add a sub-task, and return the place of its output.
@@ -126,6 +127,8 @@ class TaskGraph:
             attempts_max: Awards of one batch before it fails.
             instead: Capabilities that may do it when nobody does this one, best first.
             like: When two answers say the same, such as ``normalised``.
+            panel: What judges are asked where answers differ and none is likely enough
+                (docs/assurance.md), or a table with ``capability`` and ``question``.
             **more: More inputs.
 
         Raises:
@@ -152,6 +155,8 @@ class TaskGraph:
             "instead": list(instead),
             "like": like if isinstance(like, str) else dict(like),
         }
+        if panel is not None:
+            task["panel"] = panel if isinstance(panel, str) else dict(panel)
         self._subtasks[name] = task
         return Place(self, name)
 

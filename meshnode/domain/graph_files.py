@@ -37,7 +37,7 @@ from meshnode.domain.graphs import check_shape
 from meshnode.domain.values import canonical, parse
 from meshnode.errors import GraphError, InputInvalid
 from meshnode.ports import JsonValue
-from protocol.graph import EXACT, Check, Likeness, Source, SubTask, TaskGraph
+from protocol.graph import EXACT, Check, Likeness, Panel, Source, SubTask, TaskGraph
 
 _GRAPH_KEYS: Final = ("name", "subtasks", "outputs", "v")
 _SUBTASK_KEYS: Final = tuple(f for f in SubTask.__struct_fields__ if f != "id")
@@ -199,6 +199,7 @@ class _Reader:
             checks=[self._a_check(check) for check in self._list(table, "checks")],
             instead=self._texts(table.get("instead", []), "instead"),
             like=self._likeness(table.get("like", {})),
+            panel=self._panel(table["panel"]) if table.get("panel") is not None else None,
             **numbers,
         )
 
@@ -234,6 +235,14 @@ class _Reader:
             return msgspec.convert(dict(table), Likeness)
         except msgspec.ValidationError as exc:
             self._refuse(f"like: {exc}", hint="kind is exact, normalised, numeric or embedding")
+
+    def _panel(self, value: object) -> Panel:
+        table = {"question": value} if isinstance(value, str) else self._table(value, "panel")
+        self._known(table, Panel.__struct_fields__, "panel")
+        try:
+            return msgspec.convert(dict(table), Panel)
+        except msgspec.ValidationError as exc:
+            self._refuse(f"panel: {exc}", hint="a question, or capability and question")
 
     # --- sources ---
 
@@ -358,6 +367,8 @@ def _subtask_to_value(task: SubTask) -> dict[str, JsonValue]:
         value["instead"] = list(task.instead)
     if task.like != EXACT:
         value["like"] = _likeness_to_value(task.like)
+    if task.panel is not None:
+        value["panel"] = {"capability": task.panel.capability, "question": task.panel.question}
     plain = SubTask(id="", capability="", inputs={})
     for key in ("batch_items_max", "timeout_ms", "attempts_max"):
         if getattr(task, key) != getattr(plain, key):

@@ -110,8 +110,10 @@ class JobState:
         return self.plan
 
     def reserved_mc(self) -> int:
-        """Millicredits promised to open awards."""
-        return sum(attempt.price_cap_mc for _, attempt in self.open_attempts() if attempt.award)
+        """Millicredits promised to open awards, and to panels that are asked."""
+        awards = sum(one.price_cap_mc for _, one in self.open_attempts() if one.award)
+        begun = (unit for units in self.begun.values() for unit in units.values())
+        return awards + sum(unit.promised_mc for unit in begun)
 
     def open_attempts(self) -> Iterator[tuple[Unit, Attempt]]:
         """Yield every attempt that is open, with its unit."""
@@ -201,6 +203,8 @@ class JobState:
                 self._open(fact, at_ms)
             case Judged():
                 judge(self._unit(fact), fact, at_ms)
+                if fact.outcome and fact.sitting is not None:
+                    self.spent_mc += fact.sitting.paid_mc
             case Proposed() | Refused() | Progressed() | Delivered() | Verified() | Failed():
                 self._advance(fact, at_ms)
             case Charged():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from meshnode.domain.facts import Awarded, Judged, Planned
+from meshnode.domain.panels import check_called, check_heard
 from meshnode.domain.units import Unit
 from protocol.errors import Malformed, OutOfTurn
 
@@ -63,9 +64,14 @@ def judge(unit: Unit, fact: Judged, at_ms: int) -> None:
         raise OutOfTurn(fact.KIND, f"{unit.name} has other answers")
     if bool(fact.outcome) != (fact.chosen in answers):
         raise OutOfTurn(fact.KIND, f"{unit.name} has no answer {fact.chosen}")
+    if fact.sitting is not None and not fact.outcome and unit.summons is not None:
+        raise OutOfTurn(fact.KIND, f"{unit.name} has called a panel already")
+    if (fact.sitting is not None) != (unit.summons is not None) and fact.outcome:
+        raise OutOfTurn(fact.KIND, f"{unit.name} has called no panel, or waits for it")
     unit.judged, unit.judged_ms = fact, at_ms
     unit.judgements += 1
     if not fact.outcome:
+        unit.summons = fact if fact.sitting is not None else unit.summons
         return
     for vote in fact.votes:
         attempt = answers[vote.attempt]
@@ -97,8 +103,24 @@ def check_judged(state: "JobState", fact: Judged) -> None:
         raise Malformed("the job doesn't compare answers")
     if fact.outcome == "agreed" and fact.posterior_ppm < theta_ppm:
         raise Malformed(f"agreed at {fact.posterior_ppm} ppm, {theta_ppm} are asked for")
-    attempts = state.units[fact.unit].attempts
+    unit = state.units[fact.unit]
+    if fact.sitting is not None:
+        _check_panel(state, unit, fact)
+    attempts = unit.attempts
     for vote in fact.votes:
         attempt = attempts[vote.attempt]
         if vote.agent != f"{attempt.peer}/{attempt.agent}":
             raise Malformed(f"a vote of {vote.agent[:80]}, whom the answer isn't of")
+
+
+def _check_panel(state: "JobState", unit: Unit, fact: Judged) -> None:
+    """Hold a panel against what the graph says of one, and against its call."""
+    if state.tasks[unit.subtask].panel is None:
+        raise Malformed("a panel that the graph doesn't name")
+    if fact.outcome:
+        assert unit.summons is not None, "folded"
+        check_heard(unit.summons, fact)
+        return
+    check_called(fact)
+    if state.spent_mc + state.reserved_mc() > state.required_plan.budget_mc:
+        raise Malformed("a panel that the budget has no room for")

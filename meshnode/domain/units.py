@@ -94,6 +94,7 @@ class Unit:
         judged: What was last made of its answers, where a job wants to be sure of them.
         judged_ms: When.
         judgements: How often that was.
+        summons: The judgement that called a panel, if one did.
     """
 
     name: str
@@ -108,6 +109,13 @@ class Unit:
     judged: Judged | None = None
     judged_ms: int = 0
     judgements: int = 0
+    summons: Judged | None = None
+
+    @property
+    def promised_mc(self) -> int:
+        """What is promised to its panel, until that was heard."""
+        sitting = self.summons.sitting if self.summons is not None else None
+        return sitting.cap_mc if sitting is not None and not self.settled else 0
 
     @property
     def settled(self) -> bool:

@@ -17,6 +17,7 @@ from meshnode.services.judging import Judging
 from meshnode.services.ledger import Ledger
 from meshnode.services.market import Market
 from meshnode.services.orders import Orders
+from meshnode.services.panels import Panels
 from meshnode.services.receipts import Receipts
 from meshnode.services.reputation import Reputation
 from meshnode.services.sessions import Sessions
@@ -69,4 +70,12 @@ def open_broker(context: Context, around: Surroundings) -> Broker:
             embedder=around.embedder,
         ),
     )
-    return Broker(context, artifacts=artifacts, tools=tools)
+    broker = Broker(context, artifacts=artifacts, tools=tools)
+    tools.judging.arbiters = Panels(
+        context,
+        broker=broker,
+        market=market,
+        checking=checking,
+        reputation=around.reputation,
+    )
+    return broker

@@ -168,6 +168,16 @@ class Checking:
                 del self._schemas[next(iter(self._schemas))]
         return known
 
+    async def asked(self, state: JobState, attempt: Attempt) -> list[dict[str, JsonValue]]:
+        """Return the inputs of each call of an attempt.
+
+        Raises:
+            ArtifactError: This broker's copy of one is gone.
+        """
+        award = read_message(attempt.award, Award, network=self._context.network)
+        held = await self._held(state, award.inputs)
+        return assemble(award.inputs, award.each, award.items, held)
+
     async def output(self, state: JobState, attempt: Attempt) -> bytes:
         """Return what was delivered in an attempt.
 

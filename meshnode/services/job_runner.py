@@ -388,8 +388,13 @@ class JobRunner:
         judged, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
 
         def holds() -> bool:
+            state = self._journal.state
             same = answers == [one.number for one in unit.answers()]
-            return same and count == unit.judgements and self._journal.state.cancelled is None
+            calls = judged.sitting if not judged.outcome else None
+            free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+            if calls is not None and calls.cap_mc > free_mc:  # others took it meanwhile
+                return False
+            return same and count == unit.judgements and state.cancelled is None
 
         await self._record(judged, learned, holds)
 

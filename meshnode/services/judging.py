@@ -27,6 +27,16 @@ from meshnode.services.market import Market
 from protocol.likeness import Likeness
 
 
+class Arbiters(Protocol):
+    """Who is asked when nothing else decides (:mod:`meshnode.services.panels`)."""
+
+    async def call(self, state: JobState, unit: Unit, judged: Judged) -> Judged | None:
+        """Return a judgement that nothing decides as one that waits for a panel, or None."""
+
+    async def hear(self, state: JobState, unit: Unit) -> Judged:
+        """Return what the panel that was called makes of it."""
+
+
 class OnBegin(Protocol):
     """See :attr:`Judging.on_begin`."""
 
@@ -67,6 +77,7 @@ class Judging:
         self._embedder = embedder
         #: Of which model family an agent counts, by capability and id; empty for none.
         self.family: Callable[[str, str], str] = _no_family
+        self.arbiters: Arbiters | None = None
         #: Told who is about to be asked, the first choice first.
         self.on_begin: OnBegin = _nothing
 
@@ -84,6 +95,10 @@ class Judging:
             ArtifactError: An answer can't be had any more.
         """
         task = state.tasks[unit.subtask]
+        if unit.summons is not None and self.arbiters is not None:
+            heard = await self.arbiters.hear(state, unit)
+            self._experience.judged(task.capability)
+            return heard, Learned()
         answers = unit.answers()
         offered = [] if last else self._offered(unit, task.capability)
         if not answers:
@@ -105,6 +120,10 @@ class Judging:
         known = offered or self._market.candidates(task.capability)
         bench = self._bench(state, unit, offered, known)
         judged, lessons = go_on(unit, groups, voters, bench)
+        if judged.outcome == "contested" and self.arbiters is not None:
+            waiting = await self.arbiters.call(state, unit, judged)
+            if waiting is not None:
+                return waiting, Learned()
         sources = {voter.agent: attempt for voter, attempt in zip(voters, answers, strict=True)}
         if judged.outcome:
             self._experience.judged(task.capability)

@@ -12,6 +12,7 @@ from protocol.errors import Malformed, RemoteProtocolError
 from protocol.graph import (
     Check,
     Likeness,
+    Panel,
     Source,
     SubTask,
     TaskGraph,
@@ -138,6 +139,7 @@ WRONG: dict[str, tuple[TaskGraph, str]] = {
     "timeout": (one(timeout_ms=-1), "timeout_ms"),
     "instead": (one(instead=["x@1", "No Name"]), "sub-task 'a': 'No Name'"),
     "batch": (one(batch_items_max=-1), "batch_items_max"),
+    "panel": (one(panel=Panel(capability="No Name")), "sub-task 'a', panel: 'No Name'"),
 }
 
 
@@ -170,6 +172,7 @@ LIMITED: dict[str, tuple[Any, int]] = {
     "alike": (lambda n: one(like=Likeness("embedding", alike_pct=n)), 100),
     "attempts": (lambda n: one(attempts_max=n), 10),
     "instead": (lambda n: one(instead=["x@1"] * n), limits.INSTEAD_MAX),
+    "question": (lambda n: one(panel=Panel(question="é" * n)), limits.QUESTION_SIZE_MAX),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocol import codec
-from protocol.graph import Check, Likeness, Source, encode_graph
+from protocol.graph import Check, Likeness, Panel, Source, encode_graph
 from tests.protocol import samples
 from tests.protocol.vector_answers import MALFORMED, Case, ok
 
@@ -57,6 +57,7 @@ def graph_cases() -> Iterator[Case]:
     ):
         yield why, {}, one(instead=names), MALFORMED
     yield from _check_cases(one, fields)
+    yield from _panel_cases(one, fields)
 
 
 def _check_cases(one: Callable[..., bytes], fields: dict[str, Any]) -> Iterator[Case]:
@@ -105,6 +106,21 @@ def _check_cases(one: Callable[..., bytes], fields: dict[str, Any]) -> Iterator[
         ("likeness of a kind that is not", task | {"like": {"kind": "sounds"}}),
     ):
         yield why, {}, codec.encode(fields | {"subtasks": [wrong]}), MALFORMED
+
+
+def _panel_cases(one: Callable[..., bytes], fields: dict[str, Any]) -> Iterator[Case]:
+    """Who is asked when nothing else decides."""
+    task = fields["subtasks"][0]
+    silent = codec.encode(fields | {"subtasks": [task | {"panel": None}]})
+    yield "a panel", {}, one(panel=Panel(question="Which is truer?")), ok(["a"])
+    yield "a panel of others", {}, one(panel=Panel(capability="code.judging")), ok(["a"])
+    yield "the longest question", {}, one(panel=Panel(question="q" * 2_000)), ok(["a"])
+    yield "no panel, said", {}, silent, ok(["a"])
+    longer = one(panel=Panel(question="q" * 2_001))
+    yield "a question of 2,001 characters", {}, longer, MALFORMED
+    yield "a panel of nobody", {}, one(panel=Panel(capability="")), MALFORMED
+    wrong = codec.encode(fields | {"subtasks": [task | {"panel": "all"}]})
+    yield "a panel that is a word", {}, wrong, MALFORMED
 
 
 def _with_kind(fields: dict[str, Any], kind: str) -> dict[str, Any]:

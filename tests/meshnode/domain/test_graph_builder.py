@@ -5,6 +5,8 @@ import pytest
 from meshnode.domain.graph_builder import TaskGraph
 from meshnode.domain.graph_files import parse_graph
 from meshnode.errors import GraphError
+from meshnode.ports import JsonValue
+from protocol.graph import Panel
 
 REVIEW = """
 name = "review"
@@ -110,3 +112,12 @@ def test_a_graph_without_outputs_is_refused_when_it_is_built() -> None:
     graph.task("a.b@1")
     with pytest.raises(GraphError, match="graph 'g': there are no outputs"):
         graph.build()
+
+
+@pytest.mark.parametrize(
+    "said", ["Which is truer?", {"capability": "text.judging@1", "question": "Which is truer?"}]
+)
+def test_a_panel_is_a_question_or_a_table(said: str | dict[str, JsonValue]) -> None:
+    graph = TaskGraph("g")
+    graph.output("o", graph.task("a.b@1", panel=said, text=graph.input("x")))
+    assert graph.build().subtasks[0].panel == Panel(question="Which is truer?")

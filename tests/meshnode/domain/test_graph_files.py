@@ -16,6 +16,7 @@ from meshnode.errors import GraphError
 from protocol.graph import (
     Check,
     Likeness,
+    Panel,
     Source,
     SubTask,
     TaskGraph,
@@ -274,6 +275,7 @@ CHECKED = """
 capability = "code.writing@1"
 inputs.task = "@task"
 like = "normalised"
+panel = "Which program is easier to read?"
 
 [[subtasks.code.checks]]
 kind = "program"
@@ -297,6 +299,7 @@ def test_what_an_output_is_held_against_is_written_as_it_looks() -> None:
     (task,) = graph.subtasks
     same = Likeness("normalised")
     assert task.like == same
+    assert task.panel == Panel(question="Which program is easier to read?")
     assert task.checks == [
         Check(
             kind="program",
@@ -315,6 +318,10 @@ def test_what_an_output_is_held_against_is_written_as_it_looks() -> None:
     [
         ('like = "normalised"\n', 'like = "nearly"\n', "kind is exact, normalised"),
         ('like = "normalised"\n', "like = 3\n", "like should be a table"),
+        ("panel = ", "panel.ask = ", "capability, question"),
+        ("panel = ", "panel.capability = ", "'Which program is easier to read?'"),
+        ('panel = "Which program is easier to read?"', "panel = 3", "panel should be a table"),
+        ("panel = ", "panel.question = 3 #", "a question, or capability and question"),
         ("relative_ppm", "relative", "did you mean 'relative_ppm'"),
         ("relative_ppm = 10", "relative_ppm = 1.5", "like: "),
         ("relative_ppm = 10", "relative_ppm = -1", "relative_ppm is 0 to 1000000"),
