@@ -48,7 +48,8 @@ BOUNDED: Final[Mapping[str, int]] = MappingProxyType(
         "ledger._balances._amounts": 4_096,  # accounts with whoever was ever paid
         "outbox._ended": 1_000,
         "tallies._open": 4_096,
-        "tallies._rows": 24 * 256,  # a day of hours, each with as many callers
+        "tallies._past": 24 * 256,  # a day of hours, each with as many callers
+        "tallies._rows": 2 * 256,
     }
 )
 #: What a node keeps on its disk of what has been, until its time is over.

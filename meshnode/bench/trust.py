@@ -254,10 +254,12 @@ def name_cost() -> float:
     That is the work that its proof takes on average on this machine.
     """
     peer = Identity(bytes(range(32)), bytes(range(32))).peer
-    begun_s = perf_counter()
+    tries_ms = []
     for number in range(_TRIES):
+        begun_s = perf_counter()
         work_bits("bench", peer, number.to_bytes(WORK_NONCE_SIZE, "big"))
-    try_ms = (perf_counter() - begun_s) / _TRIES * 1000
+        tries_ms.append((perf_counter() - begun_s) * 1000)
+    try_ms = min(tries_ms)  # a machine that is busy makes no name dearer for an attacker
     return try_ms * (1 << TrustConfig().work_bits) / MS_PER_MC / TASK_MC
 
 

@@ -75,7 +75,7 @@ def config(callers: str = ANYONE, **trust: Any) -> NodeConfig:
     return msgspec.structs.replace(
         CONFIG,
         access=AccessConfig(callers=callers),
-        trust=TrustConfig(**{"spot_share": 1.0, **trust}),
+        trust=TrustConfig(**{"spot_share": 1.0, "work_bits": 0, **trust}),
     )
 
 

@@ -20,7 +20,7 @@ WORDS = [chr(ord("a") + n) for n in range(26)]
 
 
 def probing(**trust: float) -> NodeConfig:
-    return msgspec.structs.replace(CONFIG, trust=TrustConfig(**trust))  # type: ignore[arg-type] # as told
+    return msgspec.structs.replace(CONFIG, trust=TrustConfig(work_bits=0, **trust))  # type: ignore[arg-type] # as told
 
 
 async def three(mesh: SimMesh, config: NodeConfig) -> tuple[Node, Node, Node]:

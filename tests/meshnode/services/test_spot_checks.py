@@ -50,7 +50,7 @@ def config(**trust: Any) -> NodeConfig:
     """Return one of a node that checks often, and does not measure its own agents."""
     return msgspec.structs.replace(
         CONFIG,
-        trust=TrustConfig(**{"spot_share": SHARE, **trust}),
+        trust=TrustConfig(**{"spot_share": SHARE, "work_bits": 0, **trust}),
         host=HostConfig(measure=False),
     )
 
