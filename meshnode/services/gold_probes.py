@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from meshnode.domain.circuits import CircuitState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.trust.credibility import known_units
 from meshnode.domain.trust.golds import must_clear
@@ -78,7 +79,7 @@ class GoldProbes:
         return (
             not own
             and not blocked
-            and not one.troubled
+            and self._market.circuit(one.peer) is not CircuitState.OPEN
             and (one.price_mc * MAPPED_MAX <= left_mc)
         )
 

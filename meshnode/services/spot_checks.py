@@ -19,6 +19,7 @@ from typing import Final
 import trio
 from msgspec.structs import replace
 
+from meshnode.domain.circuits import CircuitState
 from meshnode.domain.job import JobState
 from meshnode.domain.likeness import equivalent
 from meshnode.domain.matching import Candidate
@@ -215,7 +216,9 @@ class SpotChecks:
         """Return an agent that can be asked now, and isn't this node's own."""
         for one in self._market.candidates(capability):
             if one.agent_id == agent and one.capability == capability:
-                return one if not one.troubled and one.peer != self._own else None
+                # A name that cost nothing may be asked: it worked here.
+                fails = self._market.circuit(one.peer) is CircuitState.OPEN
+                return None if fails or one.peer == self._own else one
         return None
 
     def _settle(self, capability: str, key: str, *, calls: int, spent_mc: int) -> None:

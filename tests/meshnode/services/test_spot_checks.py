@@ -308,6 +308,7 @@ def test_a_check_looks_like_any_task() -> None:
             unit.attempts[0].award for s in (states[-1], state) for unit in s.units.values()
         ]
         assert shape(awards[0], states[-1]) == shape(awards[1], state)
+        await trio.sleep(5.0)  # acceptances go out a moment later
         said = [await acceptances(b, one) for one in (states[-1], state)]
         assert shape(said[0][0], states[-1]) == shape(said[1][0], state)
 
