@@ -24,11 +24,13 @@ class Left:
         cost_mc: Of its award's price.
         subtasks: Awards, with those that they are followed by further down.
         hops: Brokers below each other, this node among them.
+        tokens: Model tokens that may still be used, by this call too; None for any number.
     """
 
     cost_mc: int
     subtasks: int
     hops: int
+    tokens: int | None = None
 
 
 class Work(Protocol):

@@ -212,6 +212,12 @@ class SubtasksReached(BoundReached):
     code = "bounds.subtasks"
 
 
+class TokensReached(BoundReached):
+    """More model tokens were used, or are to be, than an award gave."""
+
+    code = "bounds.tokens"
+
+
 class BudgetReached(BoundReached):
     """Less money is left under an award than is to be handed on."""
 

@@ -47,11 +47,11 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be spent below this message; 0 tokens or sub-tasks means none.
+    """What may be spent below this message; 0 sub-tasks means none.
 
     Attributes:
         cost_mc: Millicredits.
-        tokens: Model tokens.
+        tokens: Model tokens, the reader's own among them; 0 for any number.
         subtasks: Awards that the contractor may make itself.
     """
 

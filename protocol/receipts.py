@@ -134,6 +134,8 @@ def check_receipt(
         raise Malformed("the charge is not the result's, or above the award's cap")
     if trouble := beyond(awarded, claimed.below):
         raise Malformed(f"more was done below than the award allows: {trouble}")
+    if 0 < awarded.h.budget.tokens < tokens_used(delivered, claimed):
+        raise Malformed("more model tokens were used than the award allows")
     paid_mc = 0 if accepted.verdict == "rejected" else claimed.cost_mc
     if accepted.paid_mc != paid_mc:
         raise Malformed("paid is neither the charge nor, when rejected, nothing")
@@ -183,13 +185,23 @@ def beyond(awarded: Award, below: Sequence[Spent]) -> str:
     level = max((row.level for row in below), default=0)
     awards = sum(row.awards for row in below)
     cost_mc = sum(row.cost_mc for row in below if row.level == 1)
+    tokens = sum(row.tokens for row in below)
     if level > awarded.h.hops:
         return f"brokers below: {level}, allowed: {awarded.h.hops} hops"
     if awards > budget.subtasks:
         return f"awards below: {awards}, allowed: {budget.subtasks}"
     if cost_mc > budget.cost_mc:
         return f"spent below: {cost_mc} mc, allowed: {budget.cost_mc} mc"
+    if 0 < budget.tokens < tokens:
+        return f"model tokens used below: {tokens}, allowed: {budget.tokens}"
     return ""
+
+
+def tokens_used(result: Result, receipt: Receipt) -> int:
+    """Return the model tokens that were used for an award, there and below."""
+    metering = result.metering
+    below = sum(row.tokens for row in receipt.below)
+    return metering.tokens_in + metering.tokens_out + below
 
 
 def _check_sides(

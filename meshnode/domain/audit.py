@@ -6,7 +6,7 @@ Each raises with what is wrong; which event it was, the caller knows.
 
 from typing import TypeVar
 
-from meshnode.domain.audit_terms import Bound, result_beyond
+from meshnode.domain.audit_terms import Bound, result_beyond, result_says, says
 from meshnode.domain.bindings import (
     Holder,
     artifacts,
@@ -339,19 +339,11 @@ class Audit:
         _need(receipt.result == digest(fact.result), "the receipt is about another result")
         _need(result.state == "completed", "the work was not completed")
         _need(
-            (fact.output, fact.size, fact.lengths, fact.price_mc, fact.run_ms, fact.below)
-            == (
-                result.output,
-                result.size,
-                result.lengths,
-                result.price_mc,
-                result.metering.run_ms,
-                sum(row.awards for row in receipt.below),
-            ),
+            says(fact) == result_says(award, result, receipt),
             "the result says something else than the event",
         )
         _need(set(award.lengths) <= set(result.lengths), "lengths that were asked are missing")
-        trouble = "" if terms is None else result_beyond(award, terms, result, receipt)
+        trouble = result_beyond(award, terms, result, receipt)
         _need(not trouble, trouble)
 
     def _failed(self, fact: Failed) -> None:

@@ -5,6 +5,8 @@ An order, which goes by letter, binds neither: its cap is all that limits its pr
 
 from typing import TypeAlias
 
+from meshnode.domain.facts import Delivered
+from meshnode.domain.tokens import result_trouble, told
 from protocol.limits import SKEW_MS_MAX
 from protocol.messages import Award, Proposal, Result, StandingOffer
 from protocol.receipts import Receipt
@@ -13,8 +15,29 @@ from protocol.receipts import Receipt
 Bound: TypeAlias = Proposal | StandingOffer
 
 
-def result_beyond(award: Award, terms: Bound, result: Result, receipt: Receipt) -> str:
+def says(fact: Delivered) -> tuple[object, ...]:
+    """Return what an event says of a result."""
+    return (
+        *(fact.output, fact.size, fact.lengths, fact.price_mc),
+        *(fact.run_ms, fact.below, fact.tokens),
+    )
+
+
+def result_says(award: Award, result: Result, receipt: Receipt) -> tuple[object, ...]:
+    """Return what it says itself, in the same order."""
+    below = sum(row.awards for row in receipt.below)
+    return (
+        *(result.output, result.size, result.lengths, result.price_mc),
+        *(result.metering.run_ms, below, told(award, result, receipt)),
+    )
+
+
+def result_beyond(award: Award, terms: Bound | None, result: Result, receipt: Receipt) -> str:
     """Return how a result isn't within what its award binds, or nothing."""
+    if trouble := result_trouble(award, result, receipt):
+        return trouble
+    if terms is None:
+        return ""
     if result.price_mc > terms.price_mc * award.items:
         return "it costs more than was offered"
     if not _in_time(award, terms, result, receipt):

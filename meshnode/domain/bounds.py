@@ -6,7 +6,8 @@ award reserves what it gives before it is made; what its receipt accounts for is
 used, and the rest comes back.  What nobody accounts for counts as used: whoever lost
 touch with a contractor can't know what that has begun.
 
-Money needs nothing here: a job under an award has the award's money as its budget.
+Money needs nothing here: a job under an award has the award's money as its budget.  Model
+tokens are bounded in :mod:`meshnode.domain.tokens`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from meshnode.domain import tokens
 from protocol.limits import NUMBER_MAX, SPENT_ROWS_MAX, SPENT_TEXT_SIZE_MAX
 from protocol.receipts import Spent
 from protocol.signing import peek
@@ -130,7 +132,7 @@ def award_trouble(state: "JobState", fact: "Awarded", award: "Award") -> str:
         return f"{fact.subtasks} sub-tasks for one award, {plan.fan_out} is the most"
     if left(state) < 0:
         return f"more sub-tasks are promised than the job's {plan.subtasks}"
-    return ""
+    return tokens.award_trouble(state, fact, award)
 
 
 # --- after it ---
@@ -173,7 +175,8 @@ def spent(state: "JobState") -> list[Spent]:
 def _of_attempt(subtask: str, attempt: "Attempt") -> Iterator[Spent]:
     made = attempt.delivered
     if made is None:
-        yield Spent(level=1, subtask=subtask, peer=attempt.peer, awards=1)
+        count = tokens.used(attempt)  # nobody tells whose they were
+        yield Spent(level=1, subtask=subtask, peer=attempt.peer, awards=1, tokens=count)
         if count := below(attempt):
             yield Spent(level=2, subtask=subtask, peer="", awards=count)
         return

@@ -66,6 +66,7 @@ class Planned(Fact, frozen=True, kw_only=True):
         subtasks: Awards that may be made below its own; of a job under an award, its own
             among them.
         fan_out: Of these, what one award is given at most.
+        tokens: Model tokens that may be used, here and below; 0 where they aren't limited.
         under: Hash of the award that it is a part of, or empty.
         patience_ms: So long is a node waited for when all that could do a sub-task are away.
         by_letter_ms: After that it is ordered by letter of one that takes such orders, which
@@ -94,6 +95,7 @@ class Planned(Fact, frozen=True, kw_only=True):
     replans_max: int = 0
     subtasks: int = 0
     fan_out: int = 0
+    tokens: int = 0
     under: bytes = b""
     patience_ms: int = 0
     by_letter_ms: int = 0
@@ -261,6 +263,8 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
         considered: Candidates that it chose among, these and others; 0 in older journals.
         hedge: The attempt before it is still out, and slow: the first good result counts.
         subtasks: Awards that its contractor may make below it, reserved for it.
+        tokens: Model tokens that it may use, with all below it, reserved for it; 0 where the
+            plan doesn't limit them.
         replica: Told apart by it from other answers to the same; drawn by chance, so that
             nobody knows from it whether others are asked.
     """
@@ -280,6 +284,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     considered: int = 0
     hedge: bool = False
     subtasks: int = 0
+    tokens: int = 0
     replica: int = 0
 
 
@@ -299,6 +304,7 @@ class Delivered(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         below: Awards made below it, as its receipt says.
+        tokens: Used there and below, as it says, where its award limits them.
     """
 
     KIND: ClassVar[str] = "delivered"
@@ -313,6 +319,7 @@ class Delivered(Fact, frozen=True, kw_only=True, omit_defaults=True):
     price_mc: int
     run_ms: int
     below: int = 0
+    tokens: int = 0
 
 
 class Verified(Fact, frozen=True, kw_only=True):
@@ -395,6 +402,7 @@ class Failed(Fact, frozen=True, kw_only=True, omit_defaults=True):
         blame: ``peer`` (take another), ``input`` (no other will do better),
             ``artifact`` (an input could not be had from its holder) or ``broker``.
         below: Awards made below it, as its contractor says; -1 where that says nothing.
+        tokens: Likewise, where its award limits them.
     """
 
     KIND: ClassVar[str] = "failed"
@@ -406,6 +414,7 @@ class Failed(Fact, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     blame: Blame
     below: int = -1
+    tokens: int = -1
 
 
 class Cancelled(Fact, frozen=True, kw_only=True):

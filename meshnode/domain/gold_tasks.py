@@ -53,6 +53,7 @@ class Dress(msgspec.Struct, frozen=True, kw_only=True):
         hops: As in the plan.
         subtasks: Likewise.
         fan_out: Likewise.
+        tokens: The highest cap of its awards.
         traced: It had a trace context.
         numbered: Its answers were to be compared.
         verdict: What was said of the latest that was taken without a check.
@@ -69,6 +70,7 @@ class Dress(msgspec.Struct, frozen=True, kw_only=True):
     hops: int = 3
     subtasks: int = 0
     fan_out: int = 8
+    tokens: int = 0
     traced: bool = False
     numbered: bool = False
     verdict: Verdict = "unverified"
@@ -106,6 +108,7 @@ def dresses(state: JobState) -> Iterator[tuple[str, Dress]]:
                 hops=plan.hops,
                 subtasks=plan.subtasks,
                 fan_out=plan.fan_out,
+                tokens=max(a.tokens for unit in units for a in unit.attempts),
                 traced=bool(plan.traceparent),
                 numbered=bool(plan.theta_ppm),
                 verdict=said[0],

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from meshnode.domain import bounds
+from meshnode.domain import bounds, tokens
 from meshnode.domain.facts import (
     ArtifactRef,
     Awarded,
@@ -67,6 +67,7 @@ class JobState:
         hedges: How many there were.
         spent_mc: Charged so far.
         subtasks_used: By attempts that are over.
+        tokens_used: Likewise, where the plan limits them.
         charges: Charge key -> millicredits: a key is charged once.
         planned_ms: When the first event was written.
         ended_ms: When the last one was.
@@ -93,6 +94,7 @@ class JobState:
     hedges: int = 0
     spent_mc: int = 0
     subtasks_used: int = 0
+    tokens_used: int = 0
     charges: dict[str, int] = field(default_factory=dict)
     planned_ms: int = 0
     ended_ms: int = 0
@@ -278,7 +280,7 @@ class JobState:
         attempt.award, attempt.lease_ms = fact.award, fact.lease_ms
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
         attempt.proposal, attempt.subtasks = fact.proposal, fact.subtasks
-        attempt.replica = fact.replica
+        attempt.replica, attempt.tokens = fact.replica, fact.tokens
 
     def _check_hedge(self, unit: Unit, fact: Awarded) -> None:
         """A hedge runs beside one award that is out, and with another contractor."""
@@ -339,9 +341,10 @@ class JobState:
             del self.outrun[unit.name]
 
     def _use(self, attempt: Attempt) -> None:
-        """Count what an attempt that is over has used of the sub-tasks that it was given."""
+        """Count what an attempt that is over has used of what it was given."""
         if attempt.award and bounds.was_begun(attempt):
             self.subtasks_used += bounds.own_awards(self) + bounds.below(attempt)
+            self.tokens_used += tokens.used(attempt)
 
     def _charge(self, fact: Charged, at_ms: int) -> None:
         unit = self._unit(fact)

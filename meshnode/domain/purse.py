@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from meshnode.domain import bounds
+from meshnode.domain import bounds, tokens
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate, rank
-from meshnode.domain.step_kinds import View
+from meshnode.domain.step_kinds import MakeAward, View
 from meshnode.domain.units import Unit
 
 
@@ -17,6 +17,7 @@ class Purse:
         load: Agent id -> units outstanding there.
         free_mc: What is left of the budget.
         free_subtasks: Awards that may be made, where the job is under one.
+        free_tokens: What is left of its model tokens, where they are limited.
     """
 
     def __init__(self, state: JobState, view: View) -> None:
@@ -25,18 +26,42 @@ class Purse:
         self.load = dict(view.load)
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.free_subtasks = bounds.left(state)
+        self._limits_tokens = state.required_plan.tokens > 0
+        self.free_tokens = tokens.left(state) if self._limits_tokens else 0
+        self._calls = tokens.calls_waiting(state) if self._limits_tokens else 0
 
     @property
     def has_award(self) -> bool:
-        """Whether the award that the job is under, if it is, lets it make another."""
+        """Whether the award that the job is under, if it is, and its tokens let it make one."""
+        has_tokens = self.free_tokens > 0 or not self._limits_tokens
+        return has_tokens and self._has_subtasks
+
+    @property
+    def _has_subtasks(self) -> bool:
         return self.free_subtasks >= bounds.own_awards(self._state)
+
+    def is_out(self) -> tuple[str, str] | None:
+        """Return code and text of why no award can be made, now or later, if that is so."""
+        state = self._state
+        if not self._has_subtasks and not bounds.reserved(state):
+            return bounds.out_of_awards(state)
+        if self._limits_tokens and self.free_tokens <= 0 and not tokens.may_come_back(state):
+            return tokens.out_of_tokens(state)
+        return None
+
+    def tokens_for(self, unit: Unit) -> int:
+        """Return how many model tokens the next award of ``unit`` may use; 0 for any number."""
+        return tokens.share(self._state, unit, self.free_tokens, self._calls)
 
     def fill(self, candidate: Candidate) -> None:
         """Count a unit as being at ``candidate``."""
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
 
-    def take(self, candidate: Candidate, *, cap_mc: int, subtasks: int) -> None:
-        """Count an award as made."""
+    def take(self, unit: Unit, made: MakeAward) -> None:
+        """Count an award of ``unit`` as made."""
+        candidate, cap_mc, subtasks = made.candidate, made.price_cap_mc, made.subtasks
+        self.free_tokens -= made.tokens
+        self._calls -= unit.calls if tokens.waits(unit) else 0
         self.free_subtasks -= subtasks + bounds.own_awards(self._state)
         self.free_mc -= cap_mc
         if candidate.peer in self._credit:

@@ -85,6 +85,7 @@ class MakeAward:
     considered: int = 0
     hedge: bool = False
     subtasks: int = 0
+    tokens: int = 0
     by_letter: bool = False
 
 

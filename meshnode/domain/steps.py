@@ -279,7 +279,9 @@ class _Planner:
             self._wake(asks.wake_ms)
         asked = asks.candidates[: max(0, room)]
         for number, candidate in enumerate(asked, start=len(unit.attempts)):
-            ranked = self.purse.affordable(unit, [candidate])
+            ranked = self.purse.affordable(unit, [candidate] if self.purse.has_award else [])
+            if not ranked:
+                return number - len(unit.attempts)
             self._award(unit, number, candidate, candidate.offer, ranked)
         return len(asked)
 
@@ -355,7 +357,7 @@ class _Planner:
     def _order(self, unit: Unit) -> bool:
         """Send a unit by letter, if nobody is there for it and that may be."""
         waits = {"now_ms": self.now_ms, "patience_ms": self._patience_ms}
-        away = choices(self.state, unit, self.view, **waits)
+        away = choices(self.state, unit, self.view, **waits) if self.purse.has_award else ()
         if ranked := self.purse.affordable(unit, away):
             self._award(unit, len(unit.attempts), ranked[0][0], b"", ranked)
         return bool(ranked)
@@ -442,32 +444,30 @@ class _Planner:
         *,
         hedge: bool = False,
     ) -> None:
-        cap_mc = candidate.price_mc * unit.calls
         subtasks = 0  # nothing that goes by letter is handed on
         if proposal:
             subtasks = bounds.grant(self.state, unit, self.purse.free_subtasks)
-        self.purse.take(candidate, cap_mc=cap_mc, subtasks=subtasks)
-        self.out.append(
-            MakeAward(
-                unit.name,
-                number,
-                candidate,
-                proposal,
-                tuple(row for _, row in ranked[:CALLED_MAX]),
-                cap_mc,
-                considered=len(ranked),
-                hedge=hedge,
-                subtasks=subtasks,
-                by_letter=not proposal,
-            )
+        made = MakeAward(
+            unit.name,
+            number,
+            candidate,
+            proposal,
+            tuple(row for _, row in ranked[:CALLED_MAX]),
+            candidate.price_mc * unit.calls,
+            considered=len(ranked),
+            hedge=hedge,
+            subtasks=subtasks,
+            tokens=self.purse.tokens_for(unit),
+            by_letter=not proposal,
         )
+        self.purse.take(unit, made)
+        self.out.append(made)
 
     def _may_award(self) -> bool:
-        """Tell whether the award that the job is under, if it is, lets it make another."""
-        may_be = self.purse.has_award
-        if not may_be and not bounds.reserved(self.state):  # none of which may come back
-            self.out.append(End(*bounds.out_of_awards(self.state)))
-        return may_be
+        """Tell whether the job's limits let it make another, or end it if none ever will."""
+        if end := self.purse.is_out():
+            self.out.append(End(*end))
+        return self.purse.has_award
 
     def _provider_missing(self, task: SubTask, failures: Sequence[Failed] = ()) -> None:
         """Note when a capability has had no provider for too long."""

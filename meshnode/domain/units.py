@@ -43,6 +43,7 @@ class Attempt:
         error: Code and text, when failed.
         hedge: It was begun while the one before it was out.
         subtasks: Reserved for what is done below it, while it is open.
+        tokens: Likewise, of what is used for it, here and below.
         replica: As in the award.
     """
 
@@ -67,6 +68,7 @@ class Attempt:
     error: Failed | None = None
     hedge: bool = False
     subtasks: int = 0
+    tokens: int = 0
     replica: int = 0
 
     @property

@@ -26,6 +26,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
+from meshnode.domain.tokens import result_trouble, told
 from meshnode.domain.trust.buyers import UNPAID, UNSETTLED
 from meshnode.domain.units import Attempt, Unit
 from meshnode.domain.wording import Blame
@@ -347,8 +348,11 @@ class Awards:
             return _failure(unit, attempt, "peer.protocol", trouble)
         if result.state != "completed":
             failed = self._not_completed(unit, attempt, result)
-            below = sum(row.awards for row in receipt.below)
-            return msgspec.structs.replace(failed, below=below)
+            return msgspec.structs.replace(
+                failed,
+                below=sum(row.awards for row in receipt.below),
+                tokens=told(award, result, receipt),
+            )
         run_ms = result.metering.run_ms
         if sent_s is not None:
             self._market.finished(
@@ -365,6 +369,7 @@ class Awards:
             price_mc=result.price_mc,
             run_ms=run_ms,
             below=sum(row.awards for row in receipt.below),
+            tokens=told(award, result, receipt),
         )
 
     def _refused(self, unit: Unit, attempt: Attempt, refuse: Refuse) -> Failed:
@@ -457,6 +462,8 @@ def _result_trouble(
         return "the receipt doesn't fit the result"
     if result.price_mc > award.price_cap_mc:
         return f"it charges {result.price_mc} mc, above the cap of {award.price_cap_mc} mc"
+    if trouble := result_trouble(award, result, receipt):
+        return trouble
     if trouble := beyond(award, receipt.below):
         return f"it had more done below than it was given: {trouble}"
     return ""

@@ -423,6 +423,7 @@ class Broker:
             depth_max=plan.hops,
             subtasks_max=plan.subtasks,
             fan_out_max=plan.fan_out,
+            tokens_max=plan.tokens,
             patience_s=plan.patience_ms / 1000,
             assurance=plan.theta_ppm / 1_000_000 if plan.theta_ppm else "",
             lends_golds=plan.lends_golds,

@@ -167,6 +167,7 @@ class Contracts:
             considered=step.considered,
             hedge=step.hedge,
             subtasks=step.subtasks,
+            tokens=step.tokens,
             replica=replica,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
@@ -186,7 +187,9 @@ class Contracts:
         about = replace(
             topic(state, unit, 0),
             replica=replica,
-            budget=Budget(cost_mc=step.price_cap_mc, subtasks=step.subtasks),
+            budget=Budget(
+                cost_mc=step.price_cap_mc, tokens=step.tokens, subtasks=step.subtasks
+            ),
         )
         current = unit.attempt(step.attempt)
         cfp = current.called.get(candidate.peer, b"") if current else b""
@@ -224,8 +227,9 @@ class Contracts:
         timeout_ms = self._timeout_ms(state, unit, candidate.peer, candidate.agent)
         begin_ms = left_ms - min(timeout_ms, left_ms // 2)
         about = replace(
-            topic(state, unit, step.price_cap_mc),
+            topic(state, unit, 0),
             replica=replica,
+            budget=Budget(cost_mc=step.price_cap_mc, tokens=step.tokens),
             deadline_ms=now_ms + left_ms,
             hops=0,
         )

@@ -29,6 +29,7 @@ from meshnode.errors import (
     MeshError,
     StoreError,
     SubtasksReached,
+    TokensReached,
 )
 from meshnode.ports import JsonValue, Left, Work
 from meshnode.services.broker import Broker
@@ -46,7 +47,8 @@ from protocol.receipts import Spent
 #: What a sub-broker lets one of its own awards hand on, at most.
 FAN_OUT: Final = 8
 _REACHED: Final[dict[str, type[BoundReached]]] = {
-    kind.code: kind for kind in (HopsReached, SubtasksReached, BudgetReached, DeadlineReached)
+    kind.code: kind
+    for kind in (HopsReached, SubtasksReached, TokensReached, BudgetReached, DeadlineReached)
 }
 #: Jobs that one award may have under it.
 _JOBS_MAX: Final = 1_000
@@ -182,7 +184,7 @@ class _Tally:
     def __init__(self, jobs: Iterable[JobJournal]) -> None:
         self.count = 0
         self._open: list[JobJournal] = []
-        self._cost_mc = self._subtasks = 0
+        self._cost_mc = self._subtasks = self._tokens = 0
         for journal in jobs:
             self.add(journal)
 
@@ -191,8 +193,8 @@ class _Tally:
         self.count += 1
         self._open.append(journal)
 
-    def used(self) -> tuple[int, int, int]:
-        """Return money, sub-tasks, and how many jobs have not ended."""
+    def used(self) -> tuple[int, int, int, int]:
+        """Return money, sub-tasks, model tokens, and how many jobs have not ended."""
         still: list[JobJournal] = []
         for journal in self._open:
             if journal.done is None:
@@ -200,11 +202,13 @@ class _Tally:
             else:
                 self._cost_mc += journal.state.spent_mc
                 self._subtasks += journal.state.subtasks_used
+                self._tokens += journal.state.tokens_used
         self._open = still
         plans = [journal.state.required_plan for journal in still]
         return (
             self._cost_mc + sum(plan.budget_mc for plan in plans),
             self._subtasks + sum(plan.subtasks for plan in plans),
+            self._tokens + sum(plan.tokens for plan in plans),
             len(still),
         )
 
@@ -230,10 +234,18 @@ class Under:
         header = self._execution.award.h
         cost_mc, subtasks, hops = header.budget.cost_mc, header.budget.subtasks, header.hops
         if not (hops and subtasks):
-            return Left(cost_mc=cost_mc, subtasks=subtasks, hops=hops), 1
-        used_mc, used, at_work = (await self._tally()).used()
+            free = header.budget.tokens - self._execution.tokens
+            tokens = free if header.budget.tokens else None
+            return Left(cost_mc=cost_mc, subtasks=subtasks, hops=hops, tokens=tokens), 1
+        used_mc, used, used_tokens, at_work = (await self._tally()).used()
         waiting = self._execution.award.items - self._execution.items_done - at_work
-        left = Left(cost_mc=cost_mc - used_mc, subtasks=subtasks - used, hops=hops)
+        cap = header.budget.tokens
+        left = Left(
+            cost_mc=cost_mc - used_mc,
+            subtasks=subtasks - used,
+            hops=hops,
+            tokens=cap - used_tokens - self._execution.tokens if cap else None,
+        )
         return left, max(1, waiting)
 
     async def _tally(self) -> _Tally:
@@ -293,6 +305,7 @@ class Under:
             depth_max=left.hops,
             fan_out_max=FAN_OUT,
             subtasks_max=max(units, left.subtasks // waiting),
+            tokens_max=0 if left.tokens is None else max(1, left.tokens // waiting),
             under=execution.name,
         )
         return await self._submit(graph, wish.inputs, terms)
@@ -317,6 +330,7 @@ def _check(left: Left, wish: _Wish, *, units: int) -> None:
     Raises:
         HopsReached: No broker may be below this one.
         SubtasksReached: The graph has more sub-tasks.
+        TokensReached: There are no tokens for them.
         BudgetReached: It may cost more.
         DeadlineReached: No time is left.
     """
@@ -330,6 +344,11 @@ def _check(left: Left, wish: _Wish, *, units: int) -> None:
             f"the sub-task limit is reached: {units} are to be handed on, and this award"
             f" lets {left.subtasks} more",
             hint="whose job it is may raise subtasks_max, and fan_out_max for one award",
+        )
+    if left.tokens is not None and left.tokens < 1:
+        raise TokensReached(
+            "the token limit is reached: no model tokens of this award are left",
+            hint="whose job it is may raise tokens_max",
         )
     if wish.budget_mc is not None and wish.budget_mc > left.cost_mc:
         raise BudgetReached(
@@ -365,7 +384,8 @@ def unaccounted(execution: Execution) -> list[Spent]:
     """Return what is told where nobody can tell what was done under an award: all of it."""
     header = execution.award.h
     count = header.budget.subtasks if header.hops else 0
-    return [Spent(level=1, subtask="", peer="", awards=count)] if count else []
+    tokens = max(0, header.budget.tokens - execution.tokens) if count else 0
+    return [Spent(level=1, subtask="", peer="", awards=count, tokens=tokens)] if count else []
 
 
 def _caller(execution: Execution) -> str:

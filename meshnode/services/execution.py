@@ -7,11 +7,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
+from msgspec.structs import replace
 
+from meshnode.domain.tokens import over_cap
 from meshnode.domain.values import sendable
 from protocol.keys import digest
 from protocol.limits import PROGRESS_SIZE_MAX
-from protocol.messages import Award
+from protocol.messages import Award, Metering
 
 if TYPE_CHECKING:
     from meshnode.ports import Write
@@ -38,6 +40,7 @@ class Execution:
         ended: How it ended, by the name that it is counted under.
         price_mc: What its result charges.
         below: What others did under it.
+        metered: What its agent used for the items that are finished.
         again: It was begun before, and the node was started anew since.
         saved: Item -> what its agent saved of its work.
         is_over: Nothing works on it any more, and its result is being made.
@@ -66,6 +69,7 @@ class Execution:
         self.ended: Literal["finished", "failed", "cancelled"] = "failed"
         self.price_mc = 0
         self.below: list[Spent] = []
+        self.metered = Metering()
         self.again = False
         self.saved: dict[int, bytes] = {}
         self.is_over = False
@@ -125,6 +129,25 @@ class Execution:
         self._streamed.update(told.encode())
         self._tail = (self._tail + told)[-_TEXT_MAX:]
         self._changed()
+
+    def meter(self, *, tokens_in: int, tokens_out: int) -> None:
+        """Add what a call used to what was."""
+        now = self.metered
+        self.metered = replace(
+            now, tokens_in=now.tokens_in + tokens_in, tokens_out=now.tokens_out + tokens_out
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Model tokens that its agent used, as far as its calls are over."""
+        return self.metered.tokens_in + self.metered.tokens_out
+
+    @property
+    def over_cap(self) -> str:
+        """What is said of it if more tokens were used, here and below, than its award lets."""
+        cap = self.award.h.budget.tokens
+        count = self.tokens + sum(row.tokens for row in self.below)
+        return over_cap(cap, count) if 0 < cap < count else ""
 
     @property
     def position(self) -> tuple[int, int]:

@@ -3,10 +3,17 @@
 from typing import Final, Literal
 
 import trio
+from msgspec.structs import replace
 
 from meshnode.domain.bindings import artifacts, assemble, list_lengths
 from meshnode.domain.values import canonical, sendable
-from meshnode.errors import AgentTimeout, ArtifactTooLarge, InputInvalid, MeshError
+from meshnode.errors import (
+    AgentTimeout,
+    ArtifactTooLarge,
+    InputInvalid,
+    MeshError,
+    TokensReached,
+)
 from meshnode.ports import AgentCall, JsonValue, Output
 from meshnode.services.agents import AgentHost
 from meshnode.services.artifacts import Artifacts, Wanted
@@ -21,7 +28,7 @@ from meshnode.services.signer import Topic
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.keys import digest
 from protocol.limits import INLINE_SIZE_MAX, LETTER_BODY_SIZE_MAX
-from protocol.messages import Award, Header, Metering, Progress, Result, Ticket, read_message
+from protocol.messages import Award, Header, Progress, Result, Ticket, read_message
 from protocol.receipts import Receipt
 
 #: Inputs of one award, all artifacts together.
@@ -76,8 +83,11 @@ class Executor:
             )
             result = self._result(execution, state=state, code=code, text=text)
         execution.is_over = True
-        execution.keeps = [*execution.keeps, *ended(execution)]
         execution.below = await self.delegations.close(execution)
+        if result.state == "completed" and (text := execution.over_cap):
+            code, execution.keeps = TokensReached.code, []
+            result = self._result(execution, state="failed", code=code, text=text)
+        execution.keeps = [*execution.keeps, *ended(execution)]
         try:
             return self._sign(execution, result)
         except LocalProtocolError as exc:  # a bug in one result must not end the node
@@ -113,10 +123,10 @@ class Executor:
         price_mc = spec.price_mc * execution.award.items if spec is not None else 0
         with trio.move_on_after(limit_s) as scope:
             async with self._room.taken(size, whose=execution.broker):
-                outputs, usage = await self._outputs(execution, begun_s + limit_s)
+                outputs = await self._outputs(execution, begun_s + limit_s)
         if scope.cancelled_caught:
             raise AgentTimeout(f"the award's {limit_s:g} s are over")
-        return await self._completed(execution, outputs, usage, price_mc)
+        return await self._completed(execution, outputs, price_mc)
 
     def _input_bytes(self, award: Award) -> int:
         """Return how much memory the artifacts among an award's inputs take.
@@ -130,9 +140,7 @@ class Executor:
             raise InputInvalid(f"inputs of {size} bytes; {size_max} are the most here")
         return size
 
-    async def _outputs(
-        self, execution: Execution, deadline_s: float
-    ) -> tuple[list[Output], dict[str, int]]:
+    async def _outputs(self, execution: Execution, deadline_s: float) -> list[Output]:
         award = execution.award
         inputs = assemble(
             award.inputs,
@@ -140,7 +148,7 @@ class Executor:
             award.items,
             await self._fetch_all(award, deadline_s),  # and not kept beside what is read of it
         )
-        outputs: list[Output | None] = [None] * len(inputs)
+        outputs: dict[int, Output] = {}
         failure: list[MeshError] = []
 
         def ran(run_ms: int) -> None:
@@ -162,13 +170,14 @@ class Executor:
                 checkpoint=self.checkpoints.of(execution, number),
             )
             try:
-                outputs[number] = await self._host.call(
+                made = outputs[number] = await self._host.call(
                     award.agent,
                     value,
                     call,
                     on_chunk=lambda text: execution.tell(text=text),
                     on_ran=ran,
                 )
+                _meter(execution, made)
             except MeshError as exc:
                 # A failed item fails its batch: the first reason is the batch's.
                 failure.append(exc)
@@ -182,12 +191,7 @@ class Executor:
             await one(0, inputs[0])  # alone, it needs no task of its own
         if failure:
             raise failure[0]
-        done = [output for output in outputs if output is not None]
-        usage: dict[str, int] = {}
-        for output in done:
-            for key, amount in output.usage.items():
-                usage[key] = usage.get(key, 0) + amount
-        return done, usage
+        return [outputs[number] for number in sorted(outputs)]
 
     async def _fetch_all(self, award: Award, deadline_s: float) -> dict[bytes, bytes]:
         """Fetch the inputs' artifacts, all at once."""
@@ -233,7 +237,7 @@ class Executor:
         return held
 
     async def _completed(
-        self, execution: Execution, outputs: list[Output], usage: dict[str, int], price_mc: int
+        self, execution: Execution, outputs: list[Output], price_mc: int
     ) -> Result:
         award = execution.award
         values = [output.value for output in outputs]
@@ -256,11 +260,10 @@ class Executor:
             size=ref.size,
             inline=data if len(data) <= INLINE_SIZE_MAX else b"",
             lengths=list_lengths(value, award.lengths),
-            metering=Metering(
+            metering=replace(
+                execution.metered,
                 queue_ms=max(0, int((started_s - execution.received_s) * 1000)),
                 run_ms=int((now_s - started_s) * 1000),
-                tokens_in=usage.get("tokens_in", 0),
-                tokens_out=usage.get("tokens_out", 0),
             ),
             price_mc=min(price_mc, award.price_cap_mc),
         )
@@ -277,6 +280,7 @@ class Executor:
             h=self._header(execution),
             award=execution.name,
             state=state,
+            metering=execution.metered,
             error_code=code,
             error_text=text[:500],
         )
@@ -299,3 +303,15 @@ class Executor:
             below=execution.below,
         )
         return envelope, self._signer.sign(receipt)
+
+
+def _meter(execution: Execution, made: Output) -> None:
+    """Count what a call used.
+
+    Raises:
+        TokensReached: It is more than the award lets, with all that was used before.
+    """
+    usage = made.usage
+    execution.meter(tokens_in=usage.get("tokens_in", 0), tokens_out=usage.get("tokens_out", 0))
+    if text := execution.over_cap:
+        raise TokensReached(text)

@@ -234,6 +234,7 @@ class Golds:
             depth_max=dress.hops,
             fan_out_max=dress.fan_out,
             subtasks_max=dress.subtasks,
+            tokens_max=dress.tokens,
             only=(agent,),
             gold=GoldPlan(
                 expected=[gold.output for gold in chosen],

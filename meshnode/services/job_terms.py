@@ -8,7 +8,7 @@ from meshnode.domain.facts import InputRef, Planned
 from meshnode.domain.plan_parts import Again, GoldPlan
 from meshnode.domain.trust.acceptance import theta_of
 from meshnode.errors import InputInvalid
-from protocol.limits import BATCHES_MAX, HOPS_MAX, REPLANS_MAX
+from protocol.limits import BATCHES_MAX, HOPS_MAX, NUMBER_MAX, REPLANS_MAX
 
 _DEADLINE_S_MAX: Final = 7 * 24 * 3600.0
 _KEY_SIZE_MAX: Final = 200
@@ -42,6 +42,7 @@ class Terms:
             these have others do.
         subtasks_max: The same of all the job's awards together; 0 lets nobody hand
             anything on.
+        tokens_max: Model tokens that may be used for it, further down too; 0 for any number.
         patience_s: So long is a node waited for when all that could do a sub-task are away.
         by_letter_s: What nobody is there for within that goes by letter to a node that takes
             orders so, and has so long for it; 0 for never.
@@ -69,6 +70,7 @@ class Terms:
     depth_max: int = 3
     fan_out_max: int = 8
     subtasks_max: int = 0
+    tokens_max: int = 0
     patience_s: float = 20.0
     by_letter_s: float = 0.0
     under: bytes = b""
@@ -126,6 +128,7 @@ def planned(
         hops=terms.depth_max,
         subtasks=terms.subtasks_max,
         fan_out=terms.fan_out_max,
+        tokens=terms.tokens_max,
         under=terms.under,
         patience_ms=int(terms.patience_s * 1000),
         by_letter_ms=int(terms.by_letter_s * 1000),
@@ -160,12 +163,13 @@ def check_terms(terms: Terms) -> None:
         raise InputInvalid(f"an idempotency key of over {_KEY_SIZE_MAX} characters")
     if not 1 <= terms.depth_max <= HOPS_MAX:
         raise InputInvalid(f"a depth of {terms.depth_max}", hint=f"1 to {HOPS_MAX}")
-    for name, value in (
-        ("fan_out_max", terms.fan_out_max),
-        ("subtasks_max", terms.subtasks_max),
+    for name, value, most in (
+        ("fan_out_max", terms.fan_out_max, BATCHES_MAX),
+        ("subtasks_max", terms.subtasks_max, BATCHES_MAX),
+        ("tokens_max", terms.tokens_max, NUMBER_MAX),  # 0 for no limit
     ):
-        if not 0 <= value <= BATCHES_MAX:
-            raise InputInvalid(f"{name} of {value}", hint=f"0 to {BATCHES_MAX}")
+        if not 0 <= value <= most:
+            raise InputInvalid(f"{name} of {value}", hint=f"0 to {most}")
 
 
 def _check_letters(terms: Terms) -> None:

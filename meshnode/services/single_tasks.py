@@ -65,6 +65,7 @@ class SingleTasks:
             depth_max=dress.hops,
             fan_out_max=dress.fan_out,
             subtasks_max=dress.subtasks,
+            tokens_max=dress.tokens,
             only=(agent,),
             gold=GoldPlan(
                 expected=[],

@@ -9,7 +9,7 @@ from protocol.framing import frame
 from protocol.journal import END, HEAD, MAGIC, export
 from protocol.keys import digest
 from protocol.likeness import Likeness
-from protocol.messages import Award, Budget, Cfp, Label, Result
+from protocol.messages import Award, Budget, Cfp, Label, Metering, Result
 from protocol.receipts import Spent
 from protocol.records import CallLimits, Measured, sign_record
 from protocol.settlements import PAYMENT_LIFETIME_MS, Payment, PaymentAnswer
@@ -294,6 +294,32 @@ def _passed_on() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     ):
         below = [Spent(**{**row, **fields}) for fields in rows]
         yield why, expected, {**given, "of_receipt": {"below": below}}
+    capped = {
+        "of_award": {
+            "h": samples.header(
+                BROKER, CONTRACTOR, hops=2, budget=Budget(cost_mc=50, tokens=100, subtasks=3)
+            )
+        }
+    }
+    for why, expected, own, rows in (
+        ("all tokens that the award allows", paid, 30, [50, 20]),
+        ("a token more than the award allows, there and below", MALFORMED, 31, [50, 20]),
+        ("a token more than the award allows, below", MALFORMED, 0, [51, 50]),
+        ("a token more than the award allows, there", MALFORMED, 101, []),
+    ):
+        below = [Spent(**row, tokens=count) for count in rows]
+        metering = Metering(tokens_in=own - own // 3, tokens_out=own // 3)
+        made = {"of_result": {"metering": metering}, "of_receipt": {"below": below}}
+        yield why, expected, {**capped, **made}
+    metering = Metering(tokens_in=10**9)
+    yield (
+        "any number of tokens, unless said otherwise",
+        paid,
+        {
+            **given,
+            "of_result": {"metering": metering},
+        },
+    )
     none = [Spent(level=1, subtask="scan", peer=STRANGER.peer, awards=1)]
     yield "done below, and nothing may be", MALFORMED, {"of_receipt": {"below": none}}
 

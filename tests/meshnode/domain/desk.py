@@ -75,7 +75,9 @@ class Desk:
         replica = 1_000 + step.attempt if state.required_plan.theta_ppm else 0
         h = msgspec.structs.replace(h, replica=replica)
         award = Award(
-            h=msgspec.structs.replace(h, budget=Budget(subtasks=step.subtasks)),
+            h=msgspec.structs.replace(
+                h, budget=Budget(subtasks=step.subtasks, tokens=step.tokens)
+            ),
             cfp=digest(cfp) if cfp else b"",
             proposal=digest(step.proposal),
             agent=candidate.agent,
@@ -113,6 +115,7 @@ class Desk:
             considered=step.considered,
             hedge=step.hedge,
             subtasks=step.subtasks,
+            tokens=step.tokens,
             replica=replica,
         )
 

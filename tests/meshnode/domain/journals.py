@@ -376,6 +376,7 @@ class Run:
                     lengths=result.lengths,
                     price_mc=result.price_mc,
                     run_ms=result.metering.run_ms,
+                    tokens=result.metering.tokens_out,
                 )
             )
 

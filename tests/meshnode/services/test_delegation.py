@@ -3,7 +3,7 @@
 ``a`` has a job done whose agent at ``b`` hands on to ``c``, and that to ``d``.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ class Sub:
         settings = {"price_mc": 30, "capability": f"text.{name}@1", **options}
         self.agent = TextAgent(self.work, name=name, **settings)
 
-    async def work(self, text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+    async def work(self, text: str, call: AgentCall) -> AsyncGenerator[Chunk | Output, None]:
         self.left.append(await call.left())
         try:
             made: Any = await call.hand_on(
