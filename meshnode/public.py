@@ -85,6 +85,8 @@ class SubmitTerms(TypedDict, total=False):
             all levels; 0, unless said otherwise, for none.
         fan_out_max: Of these, so many may one award have others do.
         depth_max: Brokers below each other, this node among them.
+        tokens_max: Model tokens that may be used for it, further down too; any number,
+            unless said otherwise.
         patience_s: So long is a node waited for when all that could do a sub-task are away;
             20 unless said otherwise.
         by_letter_s: What nobody is there for within that goes by letter to a node that takes
@@ -107,6 +109,7 @@ class SubmitTerms(TypedDict, total=False):
     subtasks_max: int
     fan_out_max: int
     depth_max: int
+    tokens_max: int
     patience_s: float
     by_letter_s: float
     assurance: str | float

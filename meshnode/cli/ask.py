@@ -88,7 +88,7 @@ Replans = Annotated[
 _TERMS: Final = (
     *("idempotency_key", "budget_mc", "deadline_s", "hedges_pct", "standbys", "replans_max"),
     *("subtasks_max", "fan_out_max", "depth_max", "patience_s", "by_letter_s", "assurance"),
-    "lends_golds",
+    *("lends_golds", "tokens_max"),
 )
 HandOn = Annotated[
     int | None,
@@ -102,6 +102,14 @@ HandOn = Annotated[
 FanOut = Annotated[
     int | None,
     typer.Option(metavar="N", min=0, help="Of these, so many may one award hand on."),
+]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="So many model tokens may be used, further down too; 0 for any number.",
+    ),
 ]
 Depth = Annotated[
     int | None,
@@ -159,6 +167,7 @@ def ask(
     hand_on: HandOn = None,
     fan_out: FanOut = None,
     depth: Depth = None,
+    tokens: Tokens = None,
     patience: Patience = None,
     by_letter: ByLetter = None,
     assurance: Assurance = "",
@@ -205,7 +214,7 @@ def ask(
     wanted = Wanted(goal, value, inputs, partial=partial, budget_mc=budget)
     heirs = job_files.read_standbys(standbys) if standbys else None
     sure = job_files.read_assurance(assurance) if assurance else None
-    bounds = (hand_on, fan_out, depth, patience, by_letter, sure, lend)
+    bounds = (hand_on, fan_out, depth, patience, by_letter, sure, lend, tokens)
     given = (key, budget, deadline, hedges, heirs, replans, *bounds)
     terms = dict(zip(_TERMS, given, strict=True))
     folder = None if out is None else job_files.make_folder(out)

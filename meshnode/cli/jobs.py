@@ -84,6 +84,9 @@ def show(
         out.print(plain(f"{row['subtask']} was handed on to {who}: {made}"), markup=False)
     cost = f"{told['cost_mc']} of {told['budget_mc']} mc, {told['elapsed_s']:.1f} s"
     out.print(f"\njob {told['job']} {told['state']}: {cost}", markup=False)
+    if told.get("tokens_max"):
+        used = f"{told['tokens_used']} of {told['tokens_max']} model tokens"
+        out.print(f"{used} were used", markup=False)
     if told["epoch"]:
         whose = "its owner" if told["broker"] == told["owner"] else told["broker"]
         out.print(f"its broker, number {told['epoch']}, is {whose}", markup=False)

@@ -226,6 +226,8 @@ class _Walk:
             budget_mc=plan.budget_mc,
             spent_mc=state.spent_mc,
             reserved_mc=state.reserved_mc(),
+            tokens_max=plan.tokens,
+            tokens_used=state.tokens_used,
             deadline_ms=plan.deadline_ms,
             elapsed_ms=end_ms - state.planned_ms,
             left_ms=0 if done else max(0, plan.deadline_ms - end_ms),

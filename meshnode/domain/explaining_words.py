@@ -405,6 +405,8 @@ def _time(told: Explanation) -> Iterator[str]:
 
 
 def _cost(told: Explanation) -> Iterator[str]:
+    if told.tokens_max:
+        yield f"{told.tokens_used} of {told.tokens_max} model tokens were used."
     if not told.spent_mc:
         yield "Nothing was paid."
         return

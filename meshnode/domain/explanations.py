@@ -173,6 +173,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         budget_mc: What might be spent.
         spent_mc: What was.
         reserved_mc: What is promised to awards that are out.
+        tokens_max: Model tokens that may be used; 0 for any number.
+        tokens_used: What was, or may have been, by awards that are over; 0 without a limit.
         deadline_ms: Unix time.
         elapsed_ms: From the plan to the end, or until now.
         left_ms: Until the deadline; 0 once it has ended.
@@ -196,6 +198,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     budget_mc: int
     spent_mc: int
     reserved_mc: int
+    tokens_max: int
+    tokens_used: int
     deadline_ms: int
     elapsed_ms: int
     left_ms: int

@@ -14,7 +14,8 @@ what a peer or a journal did wrong never becomes this node's 500.
     POST /api/jobs                     take a job: {graph, inputs, budget_mc, deadline_s,
                                        idempotency_key, asked, hedges_pct, replans_max,
                                        standbys, depth_max, fan_out_max, subtasks_max,
-                                       patience_s, by_letter_s, assurance, lends_golds}
+                                       patience_s, by_letter_s, assurance, lends_golds,
+                                       tokens_max}
                                        -> 201 {job}; ``standbys`` is a number or PeerIds;
                                        ``asked`` as the plan has it, if the graph is one
     GET  /api/jobs?limit=N             the newest jobs (100);

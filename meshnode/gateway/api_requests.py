@@ -31,6 +31,7 @@ _SUBMIT: Final = (
     "by_letter_s",
     "assurance",
     "lends_golds",
+    "tokens_max",
 )
 _PLAN: Final = ("goal", "files", "inputs", "partial")
 _INVITE: Final = ("name", "uses", "expires_s")
@@ -98,6 +99,7 @@ def read_submission(data: bytes, *, traceparent: str = "") -> Submission:
         by_letter_s=_number(table.get("by_letter_s", plain.by_letter_s), "by_letter_s"),
         subtasks_max=_whole(table.get("subtasks_max", plain.subtasks_max), "subtasks_max"),
         assurance=_assurance(table.get("assurance", "")),
+        tokens_max=_whole(table.get("tokens_max", plain.tokens_max), "tokens_max"),
         lends_golds=_yes(table.get("lends_golds", False), "lends_golds"),
     )
     return Submission(graph_of(table["graph"], where="graph"), inputs, terms)

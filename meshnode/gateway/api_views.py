@@ -261,6 +261,8 @@ def job_view(state: JobState, now_ms: int, *, durable: bool = True) -> View:
         ],
         "cost_mc": state.spent_mc,
         "budget_mc": state.required_plan.budget_mc,
+        "tokens_used": state.tokens_used,
+        "tokens_max": state.required_plan.tokens,
         "kept": state.kept(),
         "costs": _costs_view(state),
         "elapsed_s": max(0, ended_ms - state.planned_ms) / 1000,

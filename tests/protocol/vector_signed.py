@@ -301,13 +301,13 @@ def _passed_on() -> Iterator[tuple[str, Any, dict[str, Any]]]:
             )
         }
     }
-    for why, expected, own, rows in (
+    for why, expected, own, counts in (
         ("all tokens that the award allows", paid, 30, [50, 20]),
         ("a token more than the award allows, there and below", MALFORMED, 31, [50, 20]),
         ("a token more than the award allows, below", MALFORMED, 0, [51, 50]),
         ("a token more than the award allows, there", MALFORMED, 101, []),
     ):
-        below = [Spent(**row, tokens=count) for count in rows]
+        below = [Spent(**row, tokens=count) for count in counts]
         metering = Metering(tokens_in=own - own // 3, tokens_out=own // 3)
         made = {"of_result": {"metering": metering}, "of_receipt": {"below": below}}
         yield why, expected, {**capped, **made}

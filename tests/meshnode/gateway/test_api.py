@@ -214,6 +214,20 @@ async def test_the_terms_of_a_job_are_those_that_were_asked_for(
     assert sum(cost["paid_mc"] for cost in costs["subtasks"].values()) == view["cost_mc"]
 
 
+async def test_a_job_tells_what_it_used_of_the_tokens_that_it_may(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    body = {"graph": GRAPH, "inputs": INPUTS, "tokens_max": 700}
+    answer = await desk.http.post("/api/jobs", json=body)
+    view = await desk.ended(answer.json()["job"])
+    assert (view["tokens_max"], view["tokens_used"]) == (700, 0), "these agents use no model"
+    for wrong in (-1, 10**16, 1.5, "many", True):
+        answer = await desk.http.post("/api/jobs", json={**body, "tokens_max": wrong})
+        assert answer.status_code in {400, 422}, wrong
+        assert "tokens_max" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["hint"]
+
+
 async def test_results_of_a_job_that_goes_on_are_refused(
     autojump_clock: MockClock, desk: Desk
 ) -> None:

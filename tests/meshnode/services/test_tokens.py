@@ -4,12 +4,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+from typing_extensions import override
 
 from meshnode.domain.bounds import spent
+from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
 from meshnode.errors import MeshError
 from meshnode.ports import AgentCall, Chunk, Left, Output
 from meshnode.services import executor
+from meshnode.services.execution import Execution
 from meshnode.services.job_terms import Terms
 from simulations.mesh import SimMesh
 from tests.meshnode.services.test_delegation import (
@@ -42,7 +45,8 @@ def test_a_job_within_its_limit_completes_and_tells_what_was_used() -> None:
         assert state.done.state == "completed", state.done
         assert state.tokens_used == 30
         assert sum(award.h.budget.tokens for award in awards_of(state)) == 30
-        assert verify_provenance(await (await a.journal(job)).export())
+        proved = verify_provenance(await (await a.journal(job)).export())
+        assert proved.state == "completed"
 
     play(story)
 
@@ -70,7 +74,7 @@ def test_a_result_over_its_cap_is_refused_whatever_its_contractor_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(executor, "_meter", _meter_and_go_on)
-    monkeypatch.setattr(executor.Execution, "over_cap", "")
+    monkeypatch.setattr(Execution, "over_cap", "")
 
     async def story(mesh: SimMesh) -> None:
         a, *_ = await start(mesh, a=[], b=[TextAgent(model(6, 5))])
@@ -84,13 +88,14 @@ def test_a_result_over_its_cap_is_refused_whatever_its_contractor_says(
     play(story)
 
 
-def _meter_and_go_on(execution: executor.Execution, made: Output) -> None:
+def _meter_and_go_on(execution: Execution, made: Output) -> None:
     execution.meter(tokens_in=made.usage["tokens_in"], tokens_out=made.usage["tokens_out"])
 
 
 class Thinking(Sub):
     """An agent that has another do its work, and then uses ten tokens itself."""
 
+    @override
     async def work(self, text: str, call: AgentCall) -> AsyncGenerator[Chunk | Output, None]:
         async with aclosing(super().work(text, call)) as pieces:
             async for made in pieces:
@@ -98,7 +103,7 @@ class Thinking(Sub):
                 yield Output(made.value, usage={"tokens_out": 10})
 
 
-async def _three(mesh: SimMesh, tokens_max: int) -> tuple[Thinking, Thinking, object]:
+async def _three(mesh: SimMesh, tokens_max: int) -> tuple[Thinking, Thinking, list[JobState]]:
     b = Thinking("text.low@1", "high")
     c = Thinking("text.shout@1", "low", price_mc=9)
     leaf = TextAgent(model(60, 20))
@@ -112,12 +117,13 @@ async def _three(mesh: SimMesh, tokens_max: int) -> tuple[Thinking, Thinking, ob
         tokens_max=tokens_max,
     )
     job = await a.submit(asking("text.high@1"), inputs("x"), terms)
-    return b, c, (await ended(a, job), sub_jobs(at_b), sub_jobs(at_c))
+    return b, c, [await ended(a, job), *sub_jobs(at_b), *sub_jobs(at_c)]
 
 
 def test_what_is_used_below_counts_at_every_hop() -> None:
     async def story(mesh: SimMesh) -> None:
-        b, c, (state, _, _) = await _three(mesh, 100)
+        b, c, (state, *_) = await _three(mesh, 100)
+        assert state.done is not None
         assert state.done.state == "completed", state.done
         assert b.left == [Left(cost_mc=30, subtasks=10, hops=2, tokens=100)]
         assert c.left == [Left(cost_mc=9, subtasks=8, hops=1, tokens=100)]
@@ -130,12 +136,13 @@ def test_what_is_used_below_counts_at_every_hop() -> None:
 def test_a_sub_broker_spends_no_more_than_it_was_given() -> None:
     async def story(mesh: SimMesh) -> None:
         b, _, (state, at_b, at_c) = await _three(mesh, 99)
+        assert state.done is not None
         assert state.done.state == "failed"
         assert state.done.code == "bounds.tokens"
         assert state.spent_mc == 0
         assert state.tokens_used == 99
-        assert [job.tokens_used for job in at_b] == [90]
-        assert [job.tokens_used for job in at_c] == [80]
+        assert at_b.tokens_used == 90
+        assert at_c.tokens_used == 80
         assert not b.refused, "it was within its award until it used some itself"
 
     play(story)
@@ -144,6 +151,7 @@ def test_a_sub_broker_spends_no_more_than_it_was_given() -> None:
 def test_a_leaf_that_needs_more_than_is_left_ends_the_jobs_above_it() -> None:
     async def story(mesh: SimMesh) -> None:
         b, c, (state, *_) = await _three(mesh, 79)
+        assert state.done is not None
         assert state.done.code == "bounds.tokens"
         assert [error.code for error in (*b.refused, *c.refused)] == ["bounds.tokens"] * 2
         assert state.tokens_used == 79
