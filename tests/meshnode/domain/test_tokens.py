@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from meshnode.domain import attempts
 from meshnode.domain.bounds import spent
+from meshnode.domain.explaining import explain
+from meshnode.domain.explaining_words import in_words
 from meshnode.domain.facts import Awarded, Charged, Delivered, Fact, Failed
 from meshnode.domain.provenance import verify_provenance
 from meshnode.domain.tokens import left
@@ -84,6 +86,10 @@ def test_runs_use_all_that_they_may_and_end_for_it_too() -> None:
         if state.done.code == "bounds.tokens":
             assert "20 model tokens" in state.done.text
             assert "tokens_max" in state.done.text
+            events = [decode_event(event) for event in run.events]
+            told = in_words(explain(run.job, events, now_ms=run.now_ms))
+            words = [line for section in told for line in section.lines]
+            assert any("of 20 model tokens were used" in line for line in words)
     assert codes.count("bounds.tokens") > 2
     assert codes.count("") > 2, "jobs within their limit complete"
     assert full > 5
