@@ -9,7 +9,7 @@ from typing_extensions import override
 from meshnode.domain.bounds import spent
 from meshnode.domain.job import JobState
 from meshnode.domain.provenance import verify_provenance
-from meshnode.errors import MeshError
+from meshnode.errors import AgentError, MeshError
 from meshnode.ports import AgentCall, Chunk, Left, Output
 from meshnode.services import executor
 from meshnode.services.execution import Execution
@@ -68,6 +68,25 @@ def test_an_agent_that_takes_more_than_its_award_lets_is_not_paid() -> None:
 
     play(story)
     assert agent.calls == ["x"], "nothing is left for another try"
+
+
+def test_what_a_failed_try_did_not_use_is_there_for_the_next() -> None:
+    async def breaks(text: str, call: AgentCall) -> AsyncGenerator[Chunk | Output, None]:
+        raise AgentError("out of order")
+        yield Output(text)
+
+    async def story(mesh: SimMesh) -> None:
+        broken = TextAgent(breaks, price_mc=0)  # so it is asked first
+        a, b, c = await start(mesh, a=[], b=[broken], c=[TextAgent(model(6, 4))])
+        job = await a.submit(shouting(), inputs("x"), Terms(tokens_max=10, hedges_pct=0))
+        state = await ended(a, job)
+        assert state.done is not None
+        assert state.done.state == "completed", state.done
+        tried = state.units["say/0"].attempts
+        assert [(one.peer, one.tokens) for one in tried] == [(b.peer, 10), (c.peer, 10)]
+        assert state.tokens_used == 10
+
+    play(story)
 
 
 def test_a_result_over_its_cap_is_refused_whatever_its_contractor_says(
