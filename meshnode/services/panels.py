@@ -95,7 +95,8 @@ class Panels:
         """
         panel, plan = state.tasks[unit.subtask].panel, state.required_plan
         waits = len(unit.answers()) == len(unit.tried()) == len(judged.votes)
-        if panel is None or unit.summons is not None or plan.under or not waits:
+        limited = plan.under or plan.tokens  # what judges use would have to count there, too
+        if panel is None or unit.summons is not None or limited or not waits:
             return None
         if margin_ms(state) - self._context.clock.now_ms() < PANEL_MS_MIN:
             return None

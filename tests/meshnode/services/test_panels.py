@@ -263,6 +263,19 @@ def test_a_deaf_judge_is_waited_for_until_the_job_must_go_on() -> None:
     play(story)
 
 
+def test_a_job_with_a_limit_of_model_tokens_asks_no_panel() -> None:
+    async def story(mesh: SimMesh) -> None:
+        judges = [Judge(asks), Judge(asks)]
+        a, *_ = await mesh_of(mesh, judges)
+        state = await ask(a, disputed(), tokens_max=10_000)
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.outcome == "contested"
+        assert [judge.calls for judge in judges] == [[], []]
+
+    play(story)
+
+
 def test_with_too_little_time_left_no_panel_is_asked() -> None:
     judges = [Judge(), Judge(), Judge()]
 
