@@ -290,6 +290,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "broker._journals",
         "directory._exchange._neighbours._told",
         "ledger._balances._amounts",
+        "tallies._past",
         "tallies._rows",
     }
     assert set(BOUNDED) - set(told) == elsewhere
