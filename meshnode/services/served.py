@@ -184,6 +184,9 @@ class Served:
             for name, raw in await self._store.scan(SERVED, f"{number:08}/"):
                 key, tally = _read(name, raw)
                 self._add(key, tally)
+                if number < hour - 1:
+                    del self._rows[key]
+                    self._past[key] = raw
                 self._use_up(key, "calls", tally.calls)
                 self._use_up(key, "run_ms", tally.run_ms)
 

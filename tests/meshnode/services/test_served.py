@@ -10,7 +10,7 @@ from meshnode.domain.admission import DAY_HOURS, HOUR_MS
 from meshnode.domain.tallies import LAPSED
 from meshnode.errors import StoreError
 from meshnode.services.bodies import CFP, DECLINE
-from meshnode.services.served import KEPT_HOURS, OTHERS, ROWS_MAX, SERVED
+from meshnode.services.served import KEPT_HOURS, OTHERS, ROWS_MAX, SERVED, Served
 from protocol.declines import Decline
 from protocol.keys import digest
 from protocol.messages import Proposal, read_message
@@ -229,6 +229,12 @@ def test_a_clock_that_is_set_back_adds_to_what_was_counted_then() -> None:
         await at(0)
         await at(5)
         assert len(served._rows) == 1, "what is long past lies packed"
+        await served.flush()
+        again = Served(mesh.node("b")._context())
+        again._clock = served._clock
+        await again.load()
+        assert [key[0] for key in again._past] == [min(key[0] for key in served._past)]
+        assert len(again._rows) == 1, "after a restart, too"
         await at(0)
         counts = await served.tallies(0)
         assert counts[("who", "text.shout@1")].asked == 2
