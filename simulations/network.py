@@ -107,6 +107,7 @@ class SimNetwork:
         self._endings.forget(host)
         for scope in tuple(host.scopes):
             scope.cancel()
+        host.serve_no_more()
         self._obstacles_changed()
 
     def freeze(self, peer: str) -> None:
@@ -377,6 +378,10 @@ class SimTransport(Host):
     def serve(self, protocol: str, handler: Handler, *, per_peer_max: int = 32) -> None:
         """See :meth:`meshnode.ports.Transport.serve`."""
         self._handlers[protocol] = (handler, per_peer_max)
+
+    def serve_no_more(self) -> None:
+        """Hold nothing of a node that has ended: its place is kept until it comes back."""
+        self._handlers.clear()
 
     async def open(
         self, peer: str, protocol: str, *, addresses: Sequence[str] = ()

@@ -11,7 +11,7 @@ from typing import Final
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, has_room
+from meshnode.domain.matching import Candidate, has_room, stands
 from meshnode.domain.purse import Purse
 from meshnode.domain.step_kinds import View
 from meshnode.domain.units import Attempt, Unit
@@ -116,7 +116,7 @@ def asking(
     offered = view.candidates.get(state.tasks[unit.subtask].capability, ())
     kept = kept_mc(state, view)
     there = _there(unit, purse.within(unit, offered, kept_mc=kept))
-    standing = [one for one in there if one.offer and one.offer_expires_ms > until_ms]
+    standing = [one for one in there if stands(one, until_ms=until_ms)]
     ready = [one for one in standing if has_room(one, purse.load)]
     chosen: list[Candidate] = []
     for one in ready if purse.has_award else ():

@@ -17,7 +17,7 @@ from typing import Final
 
 from meshnode.domain.attempts import unfit
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate
+from meshnode.domain.matching import Candidate, stands
 from meshnode.domain.units import Attempt, Unit
 from protocol.contract import ContractState
 
@@ -81,8 +81,7 @@ def second_choices(
         for each in offered
         if each.peer not in out
         and each.items_max >= unit.calls
-        and each.offer
-        and each.offer_expires_ms > until_ms
+        and stands(each, until_ms=until_ms)
         and load.get(each.agent_id, 0) < each.concurrency
         and not (each.troubled or each.probe)
     ]

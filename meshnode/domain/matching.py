@@ -22,6 +22,8 @@ LATENCY_GUESS_MS: Final = 500
 DIAL_GUESS_MS: Final = 300
 #: Calling for a proposal, where there is no standing offer: a round trip, and its checks.
 CALL_GUESS_MS: Final = 100
+#: The same, where an offer was asked for a moment ago.
+ASKED_GUESS_MS: Final = 50
 #: What a millicredit is worth in waiting, milliseconds.
 MS_PER_MC: Final = 5
 #: Units that may wait at a contractor beyond those that run: enough to keep it busy.
@@ -102,6 +104,11 @@ def has_room(candidate: Candidate, load: Mapping[str, int]) -> bool:
     return load.get(candidate.agent_id, 0) < room
 
 
+def stands(candidate: Candidate, *, until_ms: int) -> bool:
+    """Tell whether its standing offer is there, and holds for longer than ``until_ms``."""
+    return bool(candidate.offer) and candidate.offer_expires_ms > until_ms
+
+
 def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Candidate:
     """Return the candidate that a proposal makes of an agent.
 
@@ -135,9 +142,16 @@ def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
     out = load.get(candidate.agent_id)
     waiting = out // max(1, candidate.concurrency) if out else 0
-    dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
-    call_ms = 0 if candidate.offer else CALL_GUESS_MS
+    dial_ms, call_ms = _reaching_ms(candidate)
     return latency_ms * calls * (1 + waiting) + candidate.queue_ms + dial_ms + call_ms
+
+
+def _reaching_ms(candidate: Candidate) -> tuple[int, int]:
+    """Return how long a dial and agreeing on terms may take before ``candidate`` begins."""
+    dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
+    if candidate.offer:
+        return dial_ms, 0
+    return dial_ms, ASKED_GUESS_MS if candidate.asked else CALL_GUESS_MS
 
 
 def rank(
@@ -168,8 +182,7 @@ def rank(
 def _ranked(candidate: Candidate, calls: int, time_ms: int, price_mc: int) -> Ranked:
     """Return ``candidate`` as the journal shows it: its time taken apart again."""
     run_ms = (candidate.latency_ms or LATENCY_GUESS_MS) * calls
-    dial_ms = 0 if candidate.alive else DIAL_GUESS_MS
-    call_ms = 0 if candidate.offer else CALL_GUESS_MS
+    dial_ms, call_ms = _reaching_ms(candidate)
     return Ranked(
         peer=candidate.peer,
         price_mc=price_mc,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from meshnode.domain import bounds, tokens
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, rank
+from meshnode.domain.matching import Candidate, first, rank
 from meshnode.domain.step_kinds import MakeAward, View
 from meshnode.domain.units import Unit
 
@@ -74,6 +74,13 @@ class Purse:
         """Return who can be paid for ``unit``, best first."""
         within = self.within(unit, candidates)
         return rank(within, key=self.key(unit), calls=unit.calls, load=self.load)
+
+    def first(self, unit: Unit, candidates: Sequence[Candidate]) -> Candidate | None:
+        """Return the first of :meth:`affordable`, for who needs neither the others nor why."""
+        within = self.within(unit, candidates)
+        if not within:
+            return None
+        return first(within, key=self.key(unit), calls=unit.calls, load=self.load)
 
     def within(
         self, unit: Unit, candidates: Sequence[Candidate], *, kept_mc: int = 0

@@ -27,10 +27,10 @@ from meshnode.domain.attempts import (
     unfit,
 )
 from meshnode.domain.batches import cut
-from meshnode.domain.facts import Failed, Ranked
+from meshnode.domain.facts import Cancelled, Failed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, first, has_room, proposed, untroubled
+from meshnode.domain.matching import Candidate, has_room, proposed, stands, untroubled
 from meshnode.domain.ordering import awaited_ms, choices
 from meshnode.domain.patches import patches_max
 from meshnode.domain.priorities import by_urgency, patience_ms
@@ -82,7 +82,7 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
     if state.plan is None or state.done is not None:
         return []
     if state.cancelled is not None:
-        return list(_ending(state))
+        return list(_ending(state, state.cancelled))
     if now_ms >= state.plan.deadline_ms:
         return [End("deadline", "the job's deadline has passed")]
     if state.seq >= EVENTS_MAX - EVENTS_RESERVED:
@@ -90,19 +90,15 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
     return _Planner(state, now_ms, view).steps()
 
 
-def _ending(state: JobState) -> Iterator[Step]:
+def _ending(state: JobState, why: Cancelled) -> Iterator[Step]:
     """Close what is open, then finish."""
-    if state.cancelled is None:
-        return
     stopping = False
     for unit, attempt in state.open_attempts():
         stopping = True
         yield Stop(unit.name, attempt.number)
     if not stopping:
-        owner = state.cancelled.reason == "owner"
-        yield Finish(
-            "cancelled" if owner else "failed", state.cancelled.reason, state.cancelled.text
-        )
+        owner = why.reason == "owner"
+        yield Finish("cancelled" if owner else "failed", why.reason, why.text)
 
 
 class _Planner:
@@ -305,16 +301,14 @@ class _Planner:
         if unanswered and self.now_ms < lapse_ms:
             self._wake(lapse_ms)
             return
-        by_peer: dict[str, Candidate] = {}
         offered = self.view.candidates.get(self.state.tasks[unit.subtask].capability, ())
-        for proposal in attempt.proposals.values():
-            if proposal.expires_ms <= self.now_ms:
-                continue
-            by_peer[proposal.peer] = proposed(proposal, unit.calls, offered)
-        # Who is to show that it does well gets one unit, unless nobody else proposed.
-        fit = [c for c in by_peer.values() if has_room(c, self.purse.load)] or [
-            *by_peer.values()
+        bids = [
+            proposed(proposal, unit.calls, offered)
+            for proposal in attempt.proposals.values()
+            if proposal.expires_ms > self.now_ms
         ]
+        # Who is to show that it does well gets one unit, unless nobody else proposed.
+        fit = [one for one in bids if has_room(one, self.purse.load)] or bids
         ranked = self.purse.affordable(unit, fit)
         if not ranked:
             code, text = no_proposal(attempt)
@@ -400,11 +394,10 @@ class _Planner:
 
         Then ``unit`` waits for it, and has a place there before whoever is asked for next.
         """
-        within = self.purse.within(unit, candidates)
-        if not within:
+        best = self.purse.first(unit, candidates)
+        if best is None or has_room(best, self.purse.load):
             return False
-        best = first(within, key=self.purse.key(unit), calls=unit.calls, load=self.purse.load)
-        until_ms = 0 if has_room(best, self.purse.load) else patience_ms(self.state, best)
+        until_ms = patience_ms(self.state, best)
         if until_ms <= self.now_ms:
             return False
         self.purse.fill(best)
@@ -414,25 +407,31 @@ class _Planner:
     def _commit(self, unit: Unit, candidates: list[Candidate]) -> bool:
         if not self._may_award():
             return False
+        likely = None if unit.judged else self.purse.first(unit, candidates)
+        if likely and self._offer_comes(likely):  # before the others are put in order
+            return False
         ranked = in_order(unit, self.purse.affordable(unit, candidates))
         if not ranked:
             if self.purse.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
                 return False  # what is reserved may come back
             self.out.append(End(*unaffordable(unit, candidates, self.purse.free_mc)))
             return False
-        best = ranked[0][0]
-        number = len(unit.attempts)
-        if best.offer and best.offer_expires_ms > self.now_ms + OFFER_MARGIN_MS:
+        best, number = ranked[0][0], len(unit.attempts)
+        if stands(best, until_ms=self.now_ms + OFFER_MARGIN_MS):
             self._award(unit, number, best, best.offer, ranked)
             return True
-        if best.asked:
-            # Its offer will serve every unit, where a call would serve this one.
-            self._wake(self.now_ms + OFFER_PATIENCE_MS)
+        if self._offer_comes(best):
             return False
-        called = tuple(candidate for candidate, _ in ranked[:CALLED_MAX])
-        self.out.append(Call(unit.name, number, called))
+        self.out.append(Call(unit.name, number, tuple(c for c, _ in ranked[:CALLED_MAX])))
         self.purse.fill(best)
         return True
+
+    def _offer_comes(self, candidate: Candidate) -> bool:
+        """Tell whether to wait for one: it serves every unit, where a call would one."""
+        until_ms = self.now_ms + OFFER_MARGIN_MS
+        if waits := candidate.asked and not stands(candidate, until_ms=until_ms):
+            self._wake(self.now_ms + OFFER_PATIENCE_MS)
+        return waits
 
     def _award(
         self,

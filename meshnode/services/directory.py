@@ -142,11 +142,13 @@ class DirectoryService:
         query = CapabilityName.parse(capability)
         return self._catalogue.providers(query, now_ms=self._intake.now_ms())
 
-    async def search(self, capability: str, *, timeout_s: float) -> Sequence[Provider]:
+    async def search(
+        self, capability: str, *, timeout_s: float, records_max: int | None = None
+    ) -> Sequence[Provider]:
         """Return who offers ``capability``, known here or found in the DHT.
 
         Where nobody was known before, the DHT is asked until several rounds find nobody
-        new: it is lossy.
+        new, or ``records_max`` were found: it is lossy.
 
         Raises:
             Malformed: Not a capability name.
@@ -155,7 +157,9 @@ class DirectoryService:
         if self._rendezvous is not None:
             others = any(record.peer != self._peer for record, _ in self.providers(capability))
             patience = _PATIENCE_KNOWN if others and self._config.catalogue else _PATIENCE
-            await self._rendezvous.find(query, timeout_s=timeout_s, patience=patience)
+            await self._rendezvous.find(
+                query, timeout_s=timeout_s, patience=patience, records_max=records_max
+            )
         else:
             await trio.lowlevel.checkpoint()
         return self.providers(capability)

@@ -5,6 +5,7 @@ is doing and skips those.  A runner that was killed is begun again on the same
 journal and picks up: awards that are out are sent again and attach to what runs.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,13 +68,12 @@ from meshnode.services.market import Market
 from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
 from meshnode.services.rights import Right
+from meshnode.services.seen import Seen
 from meshnode.services.step_facts import failed, replanned
 from meshnode.services.stopping import stop
 from meshnode.services.successions import Successions
 from protocol.errors import ProtocolError
 
-#: The view is looked at again after this, even if nothing happened, seconds.
-_POLL_S: Final = 1.0
 #: Pause after a step that failed for a reason of this node's own, seconds.
 _MISHAP_S: Final = 1.0
 
@@ -133,6 +133,8 @@ class JobRunner:
         self._judging = tools.judging
         self._acceptances = Acceptances(journal, tools.receipts, tools.charges, right)
         self._busy: set[_Key] = set()
+        self._wanted: set[_Key] = set()  # by the last turn
+        self._seen = Seen(journal, context)
         self._settlements: list[_Settlement] = []
         self._nursery: trio.Nursery | None = None
 
@@ -148,9 +150,9 @@ class JobRunner:
                 nursery.start_soon(self._listen)
                 nursery.start_soon(self._acceptances.deliver_again)
                 while self._journal.done is None:
-                    wake_ms = await self._turn()
-                    if wake_ms is not None:
-                        await self._sleep(wake_ms)
+                    self._seen.look()
+                    await self._turn()
+                    await self._seen.until_news()
                 await self._acceptances.settled()
                 nursery.cancel_scope.cancel()
         finally:
@@ -161,47 +163,59 @@ class JobRunner:
             await self._market.news()
             self._journal.poke()
 
-    async def _turn(self, settling: _Settlement | None = None) -> int | None:
-        """Carry out one round of steps; return when to look again, None for at once.
-
-        There is nothing to do if it is for ``settling`` and another turn took that in.
-        """
+    async def _turn(self, settling: _Settlement | None = None) -> None:
+        """Carry out one round of steps; none if another turn took in what is ``settling``."""
         work: list[Work] = []
         taken: list[_Settlement] = []
-        outlook = Outlook(self._market)
-        wake_ms = self._context.clock.now_ms() + int(_POLL_S * 1000)
+        outlook: Outlook | None = None
 
         async def decide(state: JobState) -> tuple[Sequence[Fact], Sequence[Write]]:
-            nonlocal wake_ms
+            nonlocal outlook
             if not self._may_decide(settling, taken):
                 return [], []
-            while self._settlements:
-                # One at a time: each may be what another no longer holds after.
-                settlement = self._settlements.pop(0)
-                if settlement.still():
-                    taken.append(settlement)
-                    return settlement.facts, settlement.writes
-            facts: list[Fact] = []
-            writes: list[Write] = []
+            if settlement := self._due():
+                taken.append(settlement)
+                return settlement.facts, settlement.writes
+            if outlook is None:  # which serves the whole turn
+                self._seen.look()
+                outlook = Outlook(self._market)
             work.clear()
-            for step in self._steps(state, outlook):
-                if isinstance(step, Wake):
-                    wake_ms = min(wake_ms, step.at_ms)
-                elif isinstance(step, Work):
-                    work.append(step)
-                else:
-                    await self._decide(step, facts, writes)
-            return facts, writes
+            return await self._follow(self._steps(state, outlook), work)
 
         # Work is begun when what it follows from is durable: nothing is sent because of a
         # fact that a crash undoes.
         facts = await self._journal.extend(decide)
         for settlement in taken:
             settlement.added = True
+        if outlook is not None:
+            self._seen.committed(len(facts))
+            self._wanted.clear()
         self._after(facts)
         for step in work:
             self._start(step)
-        return wake_ms if self._journal.done is None else None
+
+    def _due(self) -> _Settlement | None:
+        """Return what waits to be taken in, one at a time: each may be what ends another."""
+        while self._settlements:
+            settlement = self._settlements.pop(0)
+            if settlement.still():
+                return settlement
+        return None
+
+    async def _follow(
+        self, steps: Sequence[Step], work: list[Work]
+    ) -> tuple[list[Fact], list[Write]]:
+        """Return what decisions add to the journal, and add the others to ``work``."""
+        facts: list[Fact] = []
+        writes: list[Write] = []
+        for step in steps:
+            if isinstance(step, Wake):
+                self._seen.wake(step.at_ms)
+            elif isinstance(step, Work):
+                work.append(step)
+            else:
+                await self._decide(step, facts, writes)
+        return facts, writes
 
     def _may_decide(self, settling: _Settlement | None, taken: Sequence[_Settlement]) -> bool:
         if self._right is not None and not self._right.holds:
@@ -217,17 +231,12 @@ class JobRunner:
         return steps
 
     def _publish_load(self) -> None:
-        load: dict[str, int] = {}
-        for _, attempt in self._journal.state.open_attempts():
-            if attempt.award and attempt.delivered is None:
-                agent_id = f"{attempt.peer}/{attempt.agent}"
-                load[agent_id] = load.get(agent_id, 0) + 1
+        load = Counter(
+            f"{attempt.peer}/{attempt.agent}"
+            for _, attempt in self._journal.state.open_attempts()
+            if attempt.award and attempt.delivered is None
+        )
         self._market.publish_load(self._journal.job, load)
-
-    async def _sleep(self, wake_ms: int) -> None:
-        pause_s = max(0.0, (wake_ms - self._context.clock.now_ms()) / 1000)
-        with trio.move_on_after(min(pause_s, _POLL_S)):
-            await self._journal.changed()
 
     # --- decisions: steps that become facts at once ---
 
@@ -330,6 +339,7 @@ class JobRunner:
                 )
 
     def _spawn(self, key: _Key, work: _Task) -> None:
+        self._wanted.add(key)
         if key in self._busy or self._nursery is None:
             return
         self._busy.add(key)
@@ -347,7 +357,8 @@ class JobRunner:
             await trio.sleep(_MISHAP_S)
         finally:
             self._busy.discard(key)
-            self._journal.poke()
+            if key in self._wanted:  # nothing came of it, or no turn has seen that yet
+                self._journal.poke()
 
     async def _decline(self, fact: Awarded) -> None:
         await self._awards.decline(self._journal.state, fact)

@@ -59,6 +59,7 @@ class JobJournal:
     Attributes:
         job: Job id.
         state: The fold over every durable event.
+        changes: How often whoever waits for one was woken.
     """
 
     def __init__(
@@ -73,15 +74,13 @@ class JobJournal:
         self._context = context
         self.job = job
         self._segment = decode_segment(header)
-        self._header = header
-        self._before = before
-        self._head = b""
-        self._following = False
-        #: Of a job with standbys: how many events can't be lost with this node.
+        self._header, self._head = header, b""
+        self._before, self._following = before, False
+        # Of a job with standbys: how many events can't be lost with this node.
         self.guard: Callable[[], int] | None = None
         self._lock = trio.Lock()
         self._wishes: list[Wish] = []
-        self._changed = trio.Event()
+        self.changes, self._changed = 0, trio.Event()
         self._broken = ""
         self._begin()
 
@@ -396,6 +395,7 @@ class JobJournal:
 
     def poke(self) -> None:
         """Wake whoever waits for a change."""
+        self.changes += 1
         self._changed.set()
         self._changed = trio.Event()
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from meshnode.domain.attempts import NOT_BELIEVED, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
 from meshnode.domain.hedges import Paces
-from meshnode.domain.matching import Candidate, matches
+from meshnode.domain.matching import Candidate, matches, rank
 from meshnode.domain.queues import Queues
 from meshnode.domain.step_kinds import View
 from meshnode.domain.watching import Run, Watched, per_call
@@ -39,14 +39,19 @@ from protocol.timely import check_timely
 _SEARCH_S: Final = 3.0
 #: A peer is asked for offers again after this, seconds.
 _OFFERS_S: Final = 5.0
+#: New providers of a capability that one search brings, of however many there are: more
+#: than are approached for it, and the next search brings others.
+_FOUND_MAX: Final = 32
 #: Offers are renewed when they hold for less than this, milliseconds.
 _RENEW_MS: Final = 120_000
 _OFFERS_TIMEOUT_S: Final = 5.0
 #: So long units wait for an offer instead of calling for proposals, seconds: as a rule a
 #: dial and a round trip.
 _OFFERS_WORTH_S: Final = 1.0
-#: Peers that are approached ahead of need for one capability.
-_APPROACHED_MAX: Final = 16
+#: Peers that are approached ahead of need for one capability: so many as have work waiting
+#: for them, and a few to choose from.
+APPROACHED_MIN: Final = 4
+APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
 _NOT_BELIEVED: Final = "was wrong too often (see `meshnode reputation`)"
 
@@ -64,8 +69,10 @@ class Finder(Protocol):
     def providers(self, capability: str) -> Sequence[Provider]:
         """Return what is known here."""
 
-    async def search(self, capability: str, *, timeout_s: float) -> Sequence[Provider]:
-        """Look for providers everywhere."""
+    async def search(
+        self, capability: str, *, timeout_s: float, records_max: int | None = None
+    ) -> Sequence[Provider]:
+        """Look for providers everywhere, until so many are found."""
 
     def known(self) -> Sequence[NodeRecord]:
         """Return every record that is known here."""
@@ -133,37 +140,68 @@ class Market:
 
     # --- the view ---
 
-    def view(self, queries: Iterable[str]) -> View:
-        """Return the view of now; what it lacks is looked for behind it."""
-        wanted = sorted(set(queries))
+    def view(self, queries: Iterable[str], units: Mapping[str, int] | None = None) -> View:
+        """Return the view of now; what it lacks is looked for behind it.
+
+        Args:
+            queries: Capability queries.
+            units: Query -> about how many agents there is work for; many, if not given.
+        """
+        wanted, many = sorted(set(queries)), units or {}
+        seen = {query: self._offering(query) for query in wanted}
         return View(
-            candidates={query: self.candidates(query) for query in wanted},
+            candidates={
+                query: self._candidates(query, fit, many.get(query, APPROACHED_MAX))
+                for query, (fit, _) in seen.items()
+            },
             load=self.load(),
             since_ms=self._since_ms,
-            barred={query: barred for query in wanted if (barred := self.barred(query))},
+            barred={query: barred for query, (_, barred) in seen.items() if barred},
             slow_ms={query: ms for query in wanted if (ms := self._paces.slow_ms(query))},
         )
 
     def candidates(self, query: str) -> list[Candidate]:
-        """Return who offers ``query`` as far as is known here, this node included."""
+        """Return who offers ``query`` as far as is known here, this node included.
+
+        Those who are the likeliest to be chosen are asked for offers.
+        """
+        return self._candidates(query, self._offering(query)[0], APPROACHED_MAX)
+
+    def _candidates(
+        self, query: str, offering: Iterable[Provider], units: int
+    ) -> list[Candidate]:
         own = self._context.peer
         alive = frozenset((own, *self._sessions.connected()))
         now = self._context.clock.now_ms(), trio.current_time()
         found = [
             self._candidate(record.peer, capability, alive, now)
-            for record, capability in self._finder.providers(query)
-            if record.peer != own and self.refusals.bar(record) is None
+            for record, capability in offering
         ]
         found += [
             self._candidate(own, capability, alive, now)
             for capability in self._host.capabilities()
             if matches(query, capability.name)
+            and not self._is_blocked(capability.name, f"{own}/{capability.agent}")
         ]
-        found = [one for one in found if not self._is_blocked(one.capability, one.agent_id)]
-        asked = self._prepare(query, found)
+        asked = self._prepare(query, found, units)
         if not asked:
             return found
         return [replace(one, asked=True) if one.peer in asked else one for one in found]
+
+    def _offering(self, query: str) -> tuple[list[Provider], list[Barred]]:
+        """Return which others may get work, and who gets none of it now, by whose wish."""
+        own, fit, blocked, bars = self._context.peer, [], set(), {}
+        for record, capability in self._finder.providers(query):
+            peer = record.peer
+            if self._is_blocked(capability.name, f"{peer}/{capability.agent}"):
+                blocked.add(peer)
+            elif bar := self.refusals.bar(record):
+                bars[peer] = bar
+            elif peer != own:
+                fit.append((record, capability))
+        barred = [bars[peer] for peer in sorted(bars) if peer not in blocked]
+        barred += [Barred(peer, NOT_BELIEVED, _NOT_BELIEVED) for peer in sorted(blocked)]
+        return fit, barred
 
     def away(self, query: str) -> list[Candidate]:
         """Return who does ``query`` if it is ordered by letter, and isn't there now."""
@@ -211,7 +249,7 @@ class Market:
         With ``away``, else those that were on offer by nodes that take orders by letter.
         """
         if not self.providers(query):
-            await self._finder.search(query, timeout_s=timeout_s)
+            await self._finder.search(query, timeout_s=timeout_s, records_max=_FOUND_MAX)
         kept = self._book(query) if away else ()
         return self.providers(query) or [capability for _, capability in kept]
 
@@ -303,21 +341,6 @@ class Market:
         if self._circuits.worked(peer):
             self._context.emit("market.circuit", peer=peer, state=CircuitState.CLOSED.value)
 
-    def barred(self, query: str) -> list[Barred]:
-        """Return who offers ``query`` and gets none of it now, by whoever's wish."""
-        offers = self._finder.providers(query)
-        records = {record.peer: record for record, _ in offers}
-        bars = (self.refusals.bar(record) for _, record in sorted(records.items()))
-        blocked = {
-            record.peer
-            for record, capability in offers
-            if self._is_blocked(capability.name, f"{record.peer}/{capability.agent}")
-        }
-        return [
-            *(bar for bar in bars if bar is not None and bar.peer not in blocked),
-            *(Barred(peer, NOT_BELIEVED, _NOT_BELIEVED) for peer in sorted(blocked)),
-        ]
-
     def finished(
         self, award: Award, *, sent_s: float, run_ms: int, ahead: int, calls: int
     ) -> None:
@@ -380,7 +403,7 @@ class Market:
         self._news.set()
         self._news = trio.Event()
 
-    def _prepare(self, query: str, found: Sequence[Candidate]) -> set[str]:
+    def _prepare(self, query: str, found: Sequence[Candidate], units: int) -> set[str]:
         """Search, and fetch offers, for what the next decisions will want; return from whom."""
         if self._nursery is None:
             return set()
@@ -390,7 +413,14 @@ class Market:
         if helpless and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
             self._searched_s[query] = now_s
             self._nursery.start_soon(self._search, query)
-        return self.approach(query, found[:_APPROACHED_MAX])
+        count = min(max(units, APPROACHED_MIN), APPROACHED_MAX)
+        now_ms = self._context.clock.now_ms()
+        lasting = [o for o in found if o.asked or o.offer_expires_ms > now_ms + _RENEW_MS]
+        if len(lasting) >= min(count, len(found)):
+            return set()
+        # By what they say, and where that is the same others than another broker's.
+        ranked = rank(found, key=self._context.peer, calls=1, load={})
+        return self.approach(query, [one for one, _ in ranked[:count]])
 
     def approach(self, query: str, candidates: Sequence[Candidate]) -> set[str]:
         """Fetch offers of those who have none that holds for long; return from whom."""
@@ -411,7 +441,7 @@ class Market:
 
     async def _search(self, query: str) -> None:
         try:
-            await self._finder.search(query, timeout_s=_SEARCH_S * 2)
+            await self._finder.search(query, timeout_s=_SEARCH_S * 2, records_max=_FOUND_MAX)
         except MeshError as exc:
             self._context.emit("market.search_failed", capability=query, why=str(exc))
         self._tell()

@@ -7,6 +7,7 @@ Of a job that names agents (``Planned.only``) no others are seen: so whatever de
 among them, and nothing that is sent says so.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -22,12 +23,16 @@ class Outlook:
     def __init__(self, market: Market) -> None:
         self._market = market
         self._seen: View | None = None
+        self._units: dict[str, int] = {}
 
     def view(self, state: JobState) -> View:
         """Return the view of ``state``, with the load of now."""
         queries = {task.capability for task in state.tasks.values()}
-        if self._seen is None or not queries <= set(self._seen.candidates):
-            self._seen = self._market.view(queries)
+        units = _at_hand(state)
+        more = any(count > self._units.get(query, 0) for query, count in units.items())
+        if self._seen is None or more or not queries <= set(self._seen.candidates):
+            self._units = units
+            self._seen = self._market.view(queries, units)
             if state.required_plan.by_letter_ms:
                 away = {query: self._market.away(query) for query in sorted(queries)}
                 self._seen = replace(self._seen, by_letter=away)
@@ -51,6 +56,20 @@ class Outlook:
                 query: self._market.declared(query) for query in sorted({*queries, *others})
             },
         )
+
+
+def _at_hand(state: JobState) -> dict[str, int]:
+    """Return how many units there are to do, by capability query.
+
+    Nothing for a job that compares answers: many others are asked beside the first.
+    """
+    if state.required_plan.theta_ppm:
+        return {}
+    units: Counter[str] = Counter()
+    for task in state.tasks.values():
+        names = state.expanded.get(task.id, ())
+        units[task.capability] += sum(state.units[name].accepted is None for name in names)
+    return units
 
 
 def pinned(view: View, only: Collection[str]) -> View:

@@ -84,13 +84,22 @@ class Rendezvous:
         await self._directory.publish(record, names)
         self._emit("directory.provided", names=len(names))
 
-    async def find(self, query: CapabilityName, *, timeout_s: float, patience: int) -> None:
+    async def find(
+        self,
+        query: CapabilityName,
+        *,
+        timeout_s: float,
+        patience: int,
+        records_max: int | None = None,
+    ) -> None:
         """Bring the records of those who offer ``query`` into the catalogue.
 
         Args:
             query: A path, with or without a version.
             timeout_s: When to stop at the latest.
             patience: Rounds without anything new after which to stop.
+            records_max: How many new ones will do, drawn from all that are listed; each
+                takes a lookup of its own.
         """
         listed: dict[str, None] = {}
         fetched: dict[str, None] = {}
@@ -100,7 +109,12 @@ class Rendezvous:
                 before = (len(listed), len(fetched))
                 await self._list(query, listed)
                 missing = [p for p in listed if p not in fetched and not self._knows(p, query)]
+                room = len(missing) if records_max is None else records_max - len(fetched)
+                if room < len(missing):
+                    missing = self._rng.sample(missing, room)
                 await self._fetch(missing, fetched)
+                if records_max is not None and len(fetched) >= records_max:
+                    return
                 fruitless = 0 if (len(listed), len(fetched)) != before else fruitless + 1
                 if fruitless >= patience:
                     return

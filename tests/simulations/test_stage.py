@@ -7,6 +7,7 @@ import pytest
 import trio
 
 import simulations.world
+from meshnode.node import Node
 from meshnode.services.broker import Broker
 from meshnode.services.records import OwnRecord
 from simulations.agents import ECHO, UPPER, Act, Temper
@@ -230,3 +231,23 @@ def test_what_ended_nodes_leave_is_collected_now_and_then(
 
     run(story, seed=1)
     assert alive[0] <= 2 + 4 + 1, "those that run, and what a few have left"
+
+
+def test_nothing_holds_a_node_that_has_ended_while_its_place_waits_for_it() -> None:
+    async def story(world: World) -> None:
+        mesh = Stage(world)
+        mesh.add(agents=[UPPER], n=3)
+        await mesh.ready()
+        await mesh.submit("text.upper@1", {"text": "x"}, by="n0")
+        for name in ("n1", "n2"):
+            mesh.crash(name)
+            await trio.sleep(1)
+            await mesh.mesh.restart(name)
+            await trio.sleep(1)
+            mesh.crash(name)
+        await trio.sleep(60)
+        gc.collect()
+        nodes = [one for one in gc.get_objects() if isinstance(one, Node)]
+        assert nodes == [mesh.node("n0")]
+
+    run(story, seed=1)

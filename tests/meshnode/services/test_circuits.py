@@ -60,7 +60,9 @@ def test_others_are_looked_for_while_all_who_are_known_are_in_trouble() -> None:
         await mesh.ready()
         node, searched = mesh.node("broker0"), []
 
-        async def search(capability: str, *, timeout_s: float) -> list[Provider]:
+        async def search(
+            capability: str, *, timeout_s: float, records_max: int | None = None
+        ) -> list[Provider]:
             searched.append((capability, timeout_s))
             await trio.lowlevel.checkpoint()
             return []

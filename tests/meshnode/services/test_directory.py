@@ -283,6 +283,26 @@ async def test_the_dht_alone_finds_all_six_providers(
         assert all(not node.sessions.connected() for node in mesh.nodes)
 
 
+async def test_a_search_that_needs_few_brings_few_and_the_next_one_others(
+    autojump_clock: MockClock,
+) -> None:
+    """Each record is a lookup of its own, in a mesh where hundreds offer the same."""
+    async with open_mesh() as mesh:
+        asker, providers = await six_providers(mesh, DHT_ONLY)
+        others = [await mesh.add(n, "other@1", config=DHT_ONLY) for n in range(20, 24)]
+        await trio.sleep(10)
+        drawn = set()
+        for node in (asker, *others):
+            found = await node.service.search("text", timeout_s=20, records_max=2)
+            assert len(found) == 2
+            drawn.add(frozenset(record.peer for record, _ in found))
+        assert len(drawn) > 1, "not all of them bring the same"
+        found = await asker.service.search("text", timeout_s=20, records_max=2)
+        assert len(found) == 4
+        found = await asker.service.search("text", timeout_s=20, records_max=32)
+        assert len(found) == len(providers)
+
+
 async def test_without_a_catalogue_nothing_is_exchanged_or_answered(
     autojump_clock: MockClock,
 ) -> None:

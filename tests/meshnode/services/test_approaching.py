@@ -1,0 +1,138 @@
+"""Whom a broker asks for offers before it has anything to award, and what that saves.
+
+In virtual time (a MockClock's).
+"""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from meshnode.services import market as markets
+from meshnode.services.bodies import CFP, OFFERS
+from meshnode.services.sessions import Sessions
+from simulations.agents import ECHO, Act, Temper
+from simulations.graphs import map_graph
+from simulations.mesh import SimMesh
+from simulations.stage import Stage
+from simulations.world import World, run
+
+if TYPE_CHECKING:
+    from meshnode.ports import JsonValue
+
+NODES = 24
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str, str]]:
+    """Return a count of what was asked, by who asked, whom, and what."""
+    asked: Counter[tuple[str, str, str]] = Counter()
+    honest = Sessions.request
+
+    async def request(
+        self: Sessions, peer: str, method: str, body: bytes, **options: Any
+    ) -> bytes:
+        asked[self.peer, peer, method] += 1
+        return await honest(self, peer, method, body, **options)
+
+    monkeypatch.setattr(Sessions, "request", request)
+    return asked
+
+
+async def mesh_of_many(world: World, *, brokers: int = 1) -> Stage:
+    """Return a mesh in which many agents are as good as each other."""
+    mesh = Stage(world)
+    mesh.add([Act(ECHO, Temper(latency_s=(0.1, 0.1)))], n=NODES, name="maker")
+    mesh.add(n=brokers, name="broker")
+    await mesh.ready()
+    await trio.sleep(5)
+    return mesh
+
+
+def of(
+    requests: Counter[tuple[str, str, str]], mesh: SimMesh, name: str, method: str
+) -> set[str]:
+    """Return whom a node has asked that."""
+    own = mesh.peer(name)
+    return {peer for by, peer, what in requests if (by, what) == (own, method)}
+
+
+def test_few_are_asked_for_a_single_sub_task(
+    requests: Counter[tuple[str, str, str]],
+) -> None:
+    async def story(world: World) -> None:
+        mesh = await mesh_of_many(world)
+        end = await mesh.submit(ECHO.capability, {"text": "x"}, by="broker0")
+        assert end.state == "completed"
+        asked = of(requests, mesh.mesh, "broker0", OFFERS)
+        assert len(asked) == markets.APPROACHED_MIN
+        assert not of(requests, mesh.mesh, "broker0", CFP), "an offer came of it"
+
+    run(story, seed=1)
+
+
+def test_so_many_are_asked_as_have_something_to_do(
+    requests: Counter[tuple[str, str, str]],
+) -> None:
+    async def story(world: World) -> None:
+        mesh = await mesh_of_many(world)
+        words: list[JsonValue] = [f"word {number}" for number in range(10)]
+        end = await mesh.submit(map_graph(ECHO), {"words": words}, by="broker0")
+        assert end.state == "completed"
+        asked = of(requests, mesh.mesh, "broker0", OFFERS)
+        assert len(asked) == len(words)
+        assert not of(requests, mesh.mesh, "broker0", CFP), "offers came of it"
+
+    run(story, seed=1)
+
+
+def test_a_job_of_hundreds_asks_no_more_than_a_few(
+    requests: Counter[tuple[str, str, str]],
+) -> None:
+    async def story(world: World) -> None:
+        mesh = await mesh_of_many(world)
+        words: list[JsonValue] = [f"word {number}" for number in range(200)]
+        end = await mesh.submit(map_graph(ECHO), {"words": words}, by="broker0")
+        assert end.state == "completed"
+        asked = of(requests, mesh.mesh, "broker0", OFFERS)
+        assert len(asked) == markets.APPROACHED_MAX
+
+    run(story, seed=1)
+
+
+def test_brokers_that_know_the_same_do_not_all_ask_the_same(
+    requests: Counter[tuple[str, str, str]],
+) -> None:
+    async def story(world: World) -> None:
+        mesh = await mesh_of_many(world, brokers=6)
+        for number in range(6):
+            for maker in range(NODES):  # who is met already is as near as the others
+                peer = mesh.mesh.peer(f"maker{maker}")
+                await mesh.node(f"broker{number}").sessions.connect(peer)
+            await mesh.submit(ECHO.capability, {"text": "x"}, by=f"broker{number}")
+        asked = [of(requests, mesh.mesh, f"broker{number}", OFFERS) for number in range(6)]
+        assert len(set().union(*asked)) >= NODES / 2
+        assert all(len(one) == markets.APPROACHED_MIN for one in asked)
+
+    run(story, seed=1)
+
+
+def test_while_nobody_asked_answers_others_are_asked(
+    requests: Counter[tuple[str, str, str]],
+) -> None:
+    """Given that whoever is asked first has frozen a moment before."""
+
+    async def story(world: World) -> None:
+        mesh = await mesh_of_many(world)
+        found = mesh.node("broker0").market.candidates(ECHO.capability)
+        asked = {one.peer for one in found if one.asked}
+        assert len(asked) == markets.APPROACHED_MAX
+        for name in mesh.mesh.members:
+            if mesh.mesh.peer(name) in asked:
+                mesh.freeze(name)
+        end = await mesh.submit(ECHO.capability, {"text": "x"}, by="broker0")
+        assert end.state == "completed"
+        assert len(of(requests, mesh.mesh, "broker0", OFFERS)) > markets.APPROACHED_MAX
+
+    run(story, seed=1)
