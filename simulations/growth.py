@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
@@ -163,23 +163,21 @@ def tables(root: object) -> Iterator[tuple[str, int]]:
     while ahead:
         path, owner = ahead.popleft()
         for name, value in _attributes(owner):
-            if id(value) in seen:
+            what = _what(type(value))  # type: ignore[arg-type]  # classes hash
+            if what is None or id(value) in seen:
                 continue
             here = f"{path}.{name}" if path else name
-            if isinstance(value, deque) and value.maxlen is not None:
-                continue  # it can't
-            if isinstance(value, _CONTAINERS):
-                seen.add(id(value))
+            seen.add(id(value))
+            if what == "inside":
+                ahead.append((here, value))
+            elif isinstance(value, trio.Nursery):
+                yield f"{here} tasks", len(value.child_tasks)
+            elif not (isinstance(value, deque) and value.maxlen is not None):  # or it can't
+                assert isinstance(value, _CONTAINERS)
                 yield here, len(value)
                 parts = [part for part in _parts(value) if id(part) not in seen]
                 seen.update(map(id, parts))
                 ahead += [(f"{here}*", part) for part in parts]
-            elif type(value) is trio.Nursery:  # final, and isinstance is slow for it
-                seen.add(id(value))
-                yield f"{here} tasks", len(value.child_tasks)
-            elif _is_inside(type(value)):  # type: ignore[arg-type]  # classes hash
-                seen.add(id(value))
-                ahead.append((here, value))
 
 
 def _parts(table: Iterable[object]) -> Iterable[object]:
@@ -190,8 +188,15 @@ def _parts(table: Iterable[object]) -> Iterable[object]:
 
 
 @cache
-def _is_inside(kind: type) -> bool:
-    return kind.__module__.startswith(_INSIDE) and not issubclass(kind, msgspec.Struct)
+def _what(kind: type) -> Literal["container", "tasks", "inside"] | None:
+    """Return what is to be done with a value of that type: most hold nothing that grows."""
+    if issubclass(kind, _CONTAINERS):
+        return "container"
+    if kind is trio.Nursery:
+        return "tasks"
+    if kind.__module__.startswith(_INSIDE) and not issubclass(kind, msgspec.Struct):
+        return "inside"
+    return None
 
 
 @cache

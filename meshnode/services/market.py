@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
+from meshnode.services.looking import Finder, Looking, Provider
 from meshnode.services.refusals import Refusals
 from meshnode.services.sessions import Sessions
 from meshnode.services.watching import Watching
@@ -35,13 +36,8 @@ from protocol.messages import Award, StandingOffer, read_message
 from protocol.records import Capability, NodeRecord
 from protocol.timely import check_timely
 
-#: A capability is searched for again after this, seconds.
-_SEARCH_S: Final = 3.0
 #: A peer is asked for offers again after this, seconds.
 _OFFERS_S: Final = 5.0
-#: New providers of a capability that one search brings, of however many there are: more
-#: than are approached for it, and the next search brings others.
-_FOUND_MAX: Final = 32
 #: Offers are renewed when they hold for less than this, milliseconds.
 _RENEW_MS: Final = 120_000
 _OFFERS_TIMEOUT_S: Final = 5.0
@@ -55,30 +51,11 @@ APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
 _NOT_BELIEVED: Final = "was wrong too often (see `meshnode reputation`)"
 
-Provider = tuple[NodeRecord, Capability]
 ProvidersOf = Callable[[str], Sequence[Provider]]
 #: Takes a full capability name and an agent's id; tells whether it gets no work.
 IsBlocked = Callable[[str, str], bool]
 #: Takes a peer; tells whether its name has cost less than this node asks for.
 IsUnpaid = Callable[[str], bool]
-
-
-class Finder(Protocol):
-    """What the market needs from the directory service."""
-
-    def providers(self, capability: str) -> Sequence[Provider]:
-        """Return what is known here."""
-
-    async def search(
-        self, capability: str, *, timeout_s: float, records_max: int | None = None
-    ) -> Sequence[Provider]:
-        """Look for providers everywhere, until so many are found."""
-
-    def known(self) -> Sequence[NodeRecord]:
-        """Return every record that is known here."""
-
-    def failed(self, peer: str) -> None:
-        """Note that ``peer`` could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +92,8 @@ class Market:
         self._offers: dict[tuple[str, str], _Offer] = {}  # (peer, agent)
         self._asked_s: dict[str, float] = {}
         self._asking_s: dict[str, float] = {}  # until when an answer is worth waiting for
-        self._searched_s: dict[str, float] = {}
         self._circuits = Circuits()
+        self._looking = Looking(context, finder, self._tell)
         self.refusals = Refusals(context, known=finder.known, tell=self._tell)
         # Where anybody may come, whoever does the work may take this node for a stranger.
         self._batch_mc = BATCH_MC if context.config.is_public else 0
@@ -151,7 +128,7 @@ class Market:
         seen = {query: self._offering(query) for query in wanted}
         return View(
             candidates={
-                query: self._candidates(query, fit, many.get(query, APPROACHED_MAX))
+                query: self._candidates(query, fit, many.get(query))
                 for query, (fit, _) in seen.items()
             },
             load=self.load(),
@@ -165,10 +142,10 @@ class Market:
 
         Those who are the likeliest to be chosen are asked for offers.
         """
-        return self._candidates(query, self._offering(query)[0], APPROACHED_MAX)
+        return self._candidates(query, self._offering(query)[0], None)
 
     def _candidates(
-        self, query: str, offering: Iterable[Provider], units: int
+        self, query: str, offering: Iterable[Provider], units: int | None
     ) -> list[Candidate]:
         own = self._context.peer
         alive = frozenset((own, *self._sessions.connected()))
@@ -249,7 +226,7 @@ class Market:
         With ``away``, else those that were on offer by nodes that take orders by letter.
         """
         if not self.providers(query):
-            await self._finder.search(query, timeout_s=timeout_s, records_max=_FOUND_MAX)
+            await self._looking.find(query, timeout_s=timeout_s)
         kept = self._book(query) if away else ()
         return self.providers(query) or [capability for _, capability in kept]
 
@@ -403,20 +380,17 @@ class Market:
         self._news.set()
         self._news = trio.Event()
 
-    def _prepare(self, query: str, found: Sequence[Candidate], units: int) -> set[str]:
+    def _prepare(self, query: str, found: Sequence[Candidate], units: int | None) -> set[str]:
         """Search, and fetch offers, for what the next decisions will want; return from whom."""
         if self._nursery is None:
             return set()
-        now_s = trio.current_time()
-        # Who is known and gone says nothing of others who aren't known.
-        helpless = all(one.troubled for one in found)
-        if helpless and now_s >= self._searched_s.get(query, -_SEARCH_S) + _SEARCH_S:
-            self._searched_s[query] = now_s
-            self._nursery.start_soon(self._search, query)
-        count = min(max(units, APPROACHED_MIN), APPROACHED_MAX)
+        if self._looking.is_due(query, found, units or 1):
+            self._nursery.start_soon(self._looking.search, query)
+        count = APPROACHED_MAX if units is None else max(units, APPROACHED_MIN)
+        count = min(count, APPROACHED_MAX, len(found))
         now_ms = self._context.clock.now_ms()
         lasting = [o for o in found if o.asked or o.offer_expires_ms > now_ms + _RENEW_MS]
-        if len(lasting) >= min(count, len(found)):
+        if len(lasting) >= count:
             return set()
         # By what they say, and where that is the same others than another broker's.
         ranked = rank(found, key=self._context.peer, calls=1, load={})
@@ -438,13 +412,6 @@ class Market:
                 self._nursery.start_soon(self._ask_offers, candidate.peer, query)
                 asked.add(candidate.peer)
         return asked
-
-    async def _search(self, query: str) -> None:
-        try:
-            await self._finder.search(query, timeout_s=_SEARCH_S * 2, records_max=_FOUND_MAX)
-        except MeshError as exc:
-            self._context.emit("market.search_failed", capability=query, why=str(exc))
-        self._tell()
 
     async def _ask_offers(self, peer: str, query: str) -> None:
         """Ask for offers of all that ``peer`` can do: the next sub-task may want another."""

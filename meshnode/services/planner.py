@@ -13,7 +13,7 @@ from meshnode.domain.planning_examples import example_words
 from meshnode.domain.values import fingerprint, parse
 from meshnode.errors import AgentError, CannotPlan, InputInvalid, NoProvider
 from meshnode.ports import Embedder, Emit, JsonValue, WallClock
-from meshnode.services.market import Finder
+from meshnode.services.looking import Finder
 from protocol.records import Capability
 
 GOAL_CHARACTERS_MAX: Final = 20_000

@@ -4,24 +4,35 @@ In virtual time (a MockClock's).
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 import trio
+import trio.lowlevel
+from trio.testing import MockClock
 
+from meshnode.config import DirectoryConfig
+from meshnode.domain.matching import Candidate
+from meshnode.services import looking
 from meshnode.services import market as markets
 from meshnode.services.bodies import CFP, OFFERS
+from meshnode.services.looking import Looking, Provider
 from meshnode.services.sessions import Sessions
 from simulations.agents import ECHO, Act, Temper
 from simulations.graphs import map_graph
-from simulations.mesh import SimMesh
+from simulations.mesh import CONFIG, SimMesh
 from simulations.stage import Stage
 from simulations.world import World, run
 
 if TYPE_CHECKING:
     from meshnode.ports import JsonValue
+    from meshnode.services.context import Context
+    from meshnode.services.looking import Finder
 
 NODES = 24
+DHT_ONLY = msgspec.structs.replace(CONFIG, directory=DirectoryConfig(catalogue=False))
 
 
 @pytest.fixture
@@ -136,3 +147,62 @@ def test_while_nobody_asked_answers_others_are_asked(
         assert len(of(requests, mesh.mesh, "broker0", OFFERS)) > markets.APPROACHED_MAX
 
     run(story, seed=1)
+
+
+def test_a_job_with_more_to_do_than_the_known_have_room_for_looks_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given that a search brings four of the twenty-four that are there."""
+    monkeypatch.setattr(looking, "_FOUND_MAX", 4)
+
+    async def story(world: World) -> None:
+        mesh = Stage(world, config=DHT_ONLY)
+        agent = Act(ECHO, Temper(latency_s=(5.0, 5.0), concurrency_max=1))
+        mesh.add([agent], n=NODES, name="maker")
+        mesh.add(name="broker")
+        await mesh.ready()
+        await trio.sleep(20)
+        one = await mesh.submit(ECHO.capability, {"text": "x"}, by="broker0")
+        assert one.state == "completed"
+        market = mesh.node("broker0").market
+        known = len(market.candidates(ECHO.capability))
+        assert known <= 2 * 4, "for one sub-task a search or two will do"
+        words: list[JsonValue] = [f"word {number}" for number in range(150)]
+        end = await mesh.submit(
+            map_graph(ECHO), {"words": words}, by="broker0", deadline_s=600.0
+        )
+        assert end.state == "completed"
+        assert len(market.candidates(ECHO.capability)) > NODES - 4
+
+    run(story, seed=1)
+
+
+async def test_searches_that_bring_nobody_become_rare(autojump_clock: MockClock) -> None:
+    """Given one agent with room for two units, and a hundred to do."""
+    searched_s: list[float] = []
+
+    class Nobody:
+        def providers(self, _: str) -> list[Provider]:
+            return []
+
+        async def search(self, *_: object, **__: object) -> list[Provider]:
+            searched_s.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+            return []
+
+    looks = Looking(cast("Context", None), cast("Finder", Nobody()), lambda: None)
+    found = [
+        Candidate(peer="p", agent="a", capability="c", price_mc=0, latency_ms=0, concurrency=1)
+    ]
+    for _ in range(600):
+        if looks.is_due("c", found, 100):
+            await looks.search("c")
+        await trio.sleep(1)
+    assert len(searched_s) <= 12, "ten minutes"
+    pauses_s = [after - before for before, after in pairwise(searched_s)]
+    assert pauses_s == sorted(pauses_s)
+    helpless = 0
+    for _ in range(60):
+        helpless += looks.is_due("c", [], 1)
+        await trio.sleep(1)
+    assert helpless > 10, "while nobody is known it is looked for them all the time"

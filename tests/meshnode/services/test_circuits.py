@@ -3,7 +3,7 @@
 import trio
 
 from meshnode.domain.circuits import FAILURES_MAX, OPEN_S, CircuitState
-from meshnode.services.market import Provider
+from meshnode.services.looking import Provider
 from simulations.agents import ECHO, Act, Temper
 from simulations.stage import Stage
 from simulations.world import World, run
