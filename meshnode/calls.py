@@ -46,6 +46,9 @@ class Handover(Protocol):
     async def left(self) -> Left:
         """Return what may still be handed on under the award."""
 
+    async def tokens(self) -> int | None:
+        """Return this call's share of the model tokens left; None for any number."""
+
     async def run(
         self,
         work: Work,
@@ -117,6 +120,13 @@ class AgentCall:
     async def left(self) -> Left:
         """Return what may be handed on: nothing, unless the job's owner lets it."""
         return Left(0, 0, 0) if self.handover is None else await self.handover.left()
+
+    async def tokens(self) -> int | None:
+        """Return how many model tokens this call may use, read and written together.
+
+        That is its share of what its award has left, None for any number.
+        """
+        return None if self.handover is None else await self.handover.tokens()
 
     async def hand_on(
         self,

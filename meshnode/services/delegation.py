@@ -226,6 +226,11 @@ class Under:
         """Return what may still be handed on."""
         return (await self._left())[0]
 
+    async def tokens(self) -> int | None:
+        """Return one call's share of the model tokens left; None for any number."""
+        left, calls = await self._left()
+        return None if left.tokens is None else max(0, left.tokens // calls)
+
     async def _left(self) -> tuple[Left, int]:
         """Return what may still be handed on, and how many calls may do so.
 
@@ -236,7 +241,9 @@ class Under:
         if not (hops and subtasks):
             free = header.budget.tokens - self._execution.tokens
             tokens = free if header.budget.tokens else None
-            return Left(cost_mc=cost_mc, subtasks=subtasks, hops=hops, tokens=tokens), 1
+            waiting = self._execution.award.items - self._execution.items_done
+            left = Left(cost_mc=cost_mc, subtasks=subtasks, hops=hops, tokens=tokens)
+            return left, max(1, waiting)
         used_mc, used, used_tokens, at_work = (await self._tally()).used()
         waiting = self._execution.award.items - self._execution.items_done - at_work
         cap = header.budget.tokens

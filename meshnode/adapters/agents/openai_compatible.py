@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
+from meshnode.adapters.agents.answer_tokens import answer_tokens
 from meshnode.adapters.agents.signature import convert
 from meshnode.adapters.agents.upstream import Upstream
 from meshnode.errors import AgentError, AgentTimeout, OutputInvalid
@@ -32,6 +33,8 @@ SILENCE_S: Final = 120.0
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _ERROR_BYTES_MAX: Final = 64 * 1024
 _ERROR_SHOWN: Final = 500
+#: Model tokens of an answer that any server's model has room for.
+_HOLDS_TOKENS: Final = 1_024
 #: Statuses with which a server says what is wrong with what it was sent.
 _OF_INPUT: Final = frozenset({400, 413, 422})
 _CONNECT_TRIES: Final = 3
@@ -85,9 +88,11 @@ class OpenAICompatibleAgent:
             AgentError: The server can't be reached, refuses, or says nothing of sense.
             AgentTimeout: It fell silent.
             OutputInvalid: The answer is not of the schema.
+            TokensReached: Its award leaves no model token for an answer.
         """
         told, pieces, size = Answered(), list[str](), 0
-        async with aclosing(self.ask(self.body(value), told, call.idempotency_key)) as answer:
+        body = await self._within(self.body(value), call)
+        async with aclosing(self.ask(body, told, call.idempotency_key)) as answer:
             async for piece in answer:
                 size += len(piece)
                 if size > ANSWER_BYTES_MAX:
@@ -120,6 +125,18 @@ class OpenAICompatibleAgent:
             form = {"name": "answer", "strict": True, "schema": dict(upstream.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+    async def _within(self, body: dict[str, Any], call: AgentCall) -> dict[str, Any]:
+        """Return ``body``, its answer no longer than the award's model tokens let it be.
+
+        A server may refuse a number beyond what its model can hold, so none is named that
+        is near that, or may be.
+        """
+        most = await answer_tokens(call, body["messages"])
+        holds = self._spec.measures.context_tokens // 2 or _HOLDS_TOKENS
+        if most is None or most > body.get("max_tokens", holds):
+            return body
+        return {**body, "max_tokens": most}
 
     async def ask(
         self, body: Mapping[str, Any], told: Answered, key: str = ""

@@ -70,6 +70,27 @@ def test_an_agent_that_takes_more_than_its_award_lets_is_not_paid() -> None:
     assert agent.calls == ["x"], "nothing is left for another try"
 
 
+def test_an_agent_is_told_its_calls_share_of_what_its_award_has_left() -> None:
+    told: list[int | None] = []
+
+    async def work(text: str, call: AgentCall) -> AsyncGenerator[Chunk | Output, None]:
+        told.append(await call.tokens())
+        yield Output({"text": text.upper()}, usage={"tokens_in": 2, "tokens_out": 4})
+
+    async def story(mesh: SimMesh) -> None:
+        a, *_ = await start(mesh, a=[], b=[TextAgent(work, concurrency_max=1)])
+        for terms in (Terms(tokens_max=90, hedges_pct=0), Terms(hedges_pct=0)):
+            job = await a.submit(shouting(3, batch_items_max=3), inputs("x", "y", "z"), terms)
+            state = await ended(a, job)
+            assert state.done is not None
+            assert state.done.state == "completed"
+
+    play(story)
+    two, one = told[:2], told[2:3]
+    assert (two, one) == ([30, 54], [30]), "of sixty for two calls, of thirty for one"
+    assert told[3:] == [None, None, None]
+
+
 def test_what_a_failed_try_did_not_use_is_there_for_the_next() -> None:
     async def breaks(text: str, call: AgentCall) -> AsyncGenerator[Chunk | Output, None]:
         raise AgentError("out of order")

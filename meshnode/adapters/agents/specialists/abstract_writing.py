@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from meshnode.adapters.agents.answer_tokens import answer_tokens
 from meshnode.adapters.agents.llamacpp import ChatModel, Usage
 from meshnode.adapters.agents.signature import convert, schema_of, to_json
 from meshnode.adapters.agents.specialists.prose import Path, Text, sentences, squeeze
@@ -81,7 +82,7 @@ class AbstractWriter:
     async def run(
         self,
         value: JsonValue,
-        call: AgentCall,  # noqa: ARG002 - the port's signature
+        call: AgentCall,
     ) -> AsyncGenerator[Chunk | Output, None]:
         """Stream what the model writes, then yield the abstract that is in it.
 
@@ -93,7 +94,9 @@ class AbstractWriter:
         """
         prompt = _prompt(convert(value, Draft))
         usage, pieces = Usage(), list[str]()
-        async with aclosing(self.model.generate(prompt, _TOKENS_MAX, usage)) as stream:
+        left = await answer_tokens(call, prompt)
+        most = _TOKENS_MAX if left is None else min(left, _TOKENS_MAX)
+        async with aclosing(self.model.generate(prompt, most, usage)) as stream:
             async for piece in stream:
                 pieces.append(piece)
                 yield Chunk(piece)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import jsonschema_rs
 import msgspec
 
+from meshnode.adapters.agents.answer_tokens import answer_tokens
 from meshnode.adapters.agents.llamacpp import ChatModel, Usage
 from meshnode.adapters.agents.signature import convert, schema_of, to_json
 from meshnode.errors import AgentError, OutputInvalid
@@ -112,7 +113,7 @@ class JsonExtractor:
     async def run(
         self,
         value: JsonValue,
-        call: AgentCall,  # noqa: ARG002 - nothing here must happen once
+        call: AgentCall,
     ) -> AsyncGenerator[Chunk | Output, None]:
         """Extract once.
 
@@ -124,7 +125,9 @@ class JsonExtractor:
         schema = object_schema(request.fields)
         usage, pieces = Usage(), list[str]()
         prompt = _prompt(request)
-        stream = self.model.generate(prompt, _TOKENS_MAX, usage, schema=schema)
+        left = await answer_tokens(call, prompt)
+        most = _TOKENS_MAX if left is None else min(left, _TOKENS_MAX)
+        stream = self.model.generate(prompt, most, usage, schema=schema)
         async with aclosing(stream) as answer:
             async for piece in answer:
                 pieces.append(piece)

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -19,9 +19,18 @@ from meshnode.adapters.agents import measuring, openai_compatible
 from meshnode.adapters.agents.measuring import measure
 from meshnode.adapters.agents.openai_compatible import OpenAICompatibleAgent
 from meshnode.adapters.agents.upstream import Upstream, make_spec
-from meshnode.errors import AgentError, AgentTimeout, ConfigError, OutputInvalid
+from meshnode.errors import (
+    AgentError,
+    AgentTimeout,
+    ConfigError,
+    OutputInvalid,
+    TokensReached,
+)
 from meshnode.gateway.http import serve_http
 from meshnode.ports import AgentCall, Chunk, Output
+
+if TYPE_CHECKING:
+    from meshnode.calls import Handover
 
 KEY = "sk-verysecretkey123456"
 Answer = Callable[[dict[str, Any]], Response]
@@ -109,9 +118,22 @@ async def agent(url: str, **more: Any) -> AsyncIterator[OpenAICompatibleAgent]:
         await made.aclose()
 
 
-async def ask(made: OpenAICompatibleAgent, value: Any) -> tuple[list[str], Output]:
+class Rest:
+    """What an award leaves."""
+
+    def __init__(self, tokens: int | None) -> None:
+        self._tokens = tokens
+
+    async def tokens(self) -> int | None:
+        return self._tokens
+
+
+async def ask(
+    made: OpenAICompatibleAgent, value: Any, *, tokens: int | None = None
+) -> tuple[list[str], Output]:
     chunks: list[str] = []
-    call = AgentCall(idempotency_key="once", deadline_s=trio.current_time() + 30)
+    under = cast("Handover", Rest(tokens))
+    call = AgentCall("once", trio.current_time() + 30, handover=under)
     async with aclosing(made.run(value, call)) as items:
         async for item in items:
             if isinstance(item, Chunk):
@@ -134,6 +156,36 @@ async def test_an_answer_is_streamed_and_metered(server: Server) -> None:
     assert (body["model"], body["max_tokens"], body["stream"]) == ("tiny", 9, True)
     assert server.headers[0]["idempotency-key"] == "once"
     assert "authorization" not in server.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wanted", "expected"),
+    [
+        (None, None, None),
+        (None, 200, 200),
+        (90, None, 80),  # the prompt is guessed at two tokens, and eight around it
+        (90, 200, 80),
+        (90, 40, 40),
+        (1_034, None, 1_024),
+        (1_035, None, None),  # the server knows better how much there is room for
+        (5_000, 2_000, 2_000),
+    ],
+)
+async def test_an_answer_is_as_long_as_the_tokens_of_its_award_let_it_be(
+    server: Server, tokens: int | None, wanted: int | None, expected: int | None
+) -> None:
+    given = {"prompt": "Greet!"} | ({"max_tokens": wanted} if wanted else {})
+    async with agent(server.url) as made:
+        await ask(made, given, tokens=tokens)
+    (body,) = server.bodies
+    assert body.get("max_tokens") == expected
+
+
+async def test_what_leaves_no_token_for_an_answer_is_not_asked(server: Server) -> None:
+    async with agent(server.url) as made:
+        with pytest.raises(TokensReached, match=r"about 10 .* has 10 left.*tokens_max"):
+            await ask(made, {"prompt": "Greet!"}, tokens=10)
+    assert not server.bodies
 
 
 async def test_no_connection_is_used_twice(server: Server) -> None:
