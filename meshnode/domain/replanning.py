@@ -83,9 +83,10 @@ def _is_troubled(state: JobState, subtask: str, view: View) -> bool:
         return False
     if not all(state.finished(producer) for producer in state.producers[subtask]):
         return False
-    begun = state.begun.get(subtask, {}).values()
-    nobody = not view.candidates.get(state.tasks[subtask].capability)
-    return nobody or any(unit.failures() for unit in begun)
+    if any(unit.failures() for unit in state.begun.get(subtask, {}).values()):
+        return True
+    waits = subtask not in state.expanded or bool(state.fresh.get(subtask))
+    return waits and not view.candidates.get(state.tasks[subtask].capability)
 
 
 def _nearest_first(planned: str, names: set[str]) -> list[str]:

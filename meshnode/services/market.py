@@ -25,6 +25,7 @@ from meshnode.errors import MeshError
 from meshnode.services.agents import AgentHost
 from meshnode.services.bodies import OFFERS, OFFERS_BODY, TERMS_BYTES_MAX, OffersBody
 from meshnode.services.context import Context
+from meshnode.services.later import Later
 from meshnode.services.looking import Finder, Looking, Provider
 from meshnode.services.refusals import Refusals
 from meshnode.services.sessions import Sessions
@@ -125,15 +126,12 @@ class Market:
             units: Query -> about how many agents there is work for; many, if not given.
         """
         wanted, many = sorted(set(queries)), units or {}
-        seen = {query: self._offering(query) for query in wanted}
+        seen = Later(wanted, self._offering)
         return View(
-            candidates={
-                query: self._candidates(query, fit, many.get(query))
-                for query, (fit, _) in seen.items()
-            },
+            candidates=Later(wanted, lambda q: self._candidates(q, seen[q][0], many.get(q))),
             load=self.load(),
             since_ms=self._since_ms,
-            barred={query: barred for query, (_, barred) in seen.items() if barred},
+            barred=Later(wanted, lambda q: seen[q][1]),
             slow_ms={query: ms for query in wanted if (ms := self._paces.slow_ms(query))},
         )
 
