@@ -19,6 +19,7 @@ from meshnode.domain.values import parse
 from meshnode.errors import MeshError, StoreError
 from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.context import Context
+from protocol.errors import ProtocolError
 from protocol.records import Capability
 
 FAMILIES: Final = "family"
@@ -174,8 +175,8 @@ class Families:
             async with limiter:
                 try:
                     text = answer_of(await self._ask(agent, capability, value))
-                except MeshError as exc:
-                    self._emit("families.no_answer", agent=agent, why=exc.line())
+                except (MeshError, ProtocolError) as exc:
+                    self._emit("families.no_answer", agent=agent, why=str(exc))
                     return
             if text:
                 answers[agent][question] = text

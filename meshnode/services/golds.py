@@ -31,7 +31,9 @@ from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
 from meshnode.services.market import Market
 from meshnode.services.reputation import Reputation
+from meshnode.services.supervising import alone
 from protocol.codec import encode
+from protocol.errors import ProtocolError
 from protocol.messages import read_message
 from protocol.receipts import Receipt
 
@@ -99,7 +101,8 @@ class Golds:
             if raw is None:
                 await self._take_back(rows)
             else:
-                nursery.start_soon(self._follow, read_key(raw)[0], rows)
+                job = read_key(raw)[0]
+                nursery.start_soon(alone, self._emit, self._follow, job, rows)
 
     # --- giving ---
 
@@ -116,7 +119,7 @@ class Golds:
         agents = [one.agent_id for one in ranked if one.capability == capability]
         book = self._reputation.book(capability)
         for agent in golds_due(book, agents, self._context.rng, alarmed=alarmed):
-            self._nursery.start_soon(self._give, capability, agent)
+            self._nursery.start_soon(alone, self._emit, self._give, capability, agent)
 
     async def _give(self, capability: str, agent: str) -> None:
         try:
@@ -203,7 +206,7 @@ class Golds:
             job = await self._broker.submit(graph, inputs, terms, caller=_CALLER)
         except StoreError:
             raise  # it is looked up at the next start whether it is there
-        except MeshError as exc:
+        except (MeshError, ProtocolError) as exc:
             unfit = isinstance(exc, GraphError | InputInvalid)
             await self._take_back(rows, came="unfit" if unfit else "")
             self._emit("gold.not_given", agent=candidate.agent_id, why=str(exc))
@@ -216,7 +219,7 @@ class Golds:
             count=len(chosen),
         )
         if self._nursery is not None:
-            self._nursery.start_soon(self._follow, job, rows)
+            self._nursery.start_soon(alone, self._emit, self._follow, job, rows)
         return job
 
     def _terms(
@@ -264,7 +267,10 @@ class Golds:
             except StoreError as exc:
                 self._emit("gold.held_up", job=job, why=str(exc))
                 await trio.sleep(_AGAIN_S)
-            except MeshError as exc:  # such as a job that is forgotten: it shows nothing
+            except (
+                MeshError,
+                ProtocolError,
+            ) as exc:  # such as a job that is forgotten: it shows nothing
                 self._emit("gold.lost", job=job, why=str(exc))
                 return
             else:
