@@ -101,7 +101,7 @@ class GoldProbes:
         return not is_due, known_units(standing, book.imported(one.agent_id))
 
     async def _spent_mc(self) -> int:
-        """Return what golds that nobody waited for may have cost in the last day."""
+        """Return what golds that nobody waited for cost in the last day, or still may."""
         since_ms = self._context.clock.now_ms() - _DAY_MS
         given = await self._golds.kept.given()
         return sum(row.cost_mc for _, row in given if row.unasked and row.at_ms > since_ms)

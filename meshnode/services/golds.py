@@ -200,8 +200,7 @@ class Golds:
             for name, value in first.inputs.items()
         }
         key = next(iter(rows.values())).key
-        cost_mc = candidate.price_mc * len(chosen)
-        terms = self._terms(dress, key, chosen, candidate.agent_id, cost_mc)
+        terms = self._terms(dress, key, chosen, candidate)
         try:
             job = await self._broker.submit(graph, inputs, terms, caller=_CALLER)
         except StoreError:
@@ -223,12 +222,12 @@ class Golds:
         return job
 
     def _terms(
-        self, dress: Dress, key: str, chosen: Sequence[Gold], agent: str, cost_mc: int
+        self, dress: Dress, key: str, chosen: Sequence[Gold], candidate: Candidate
     ) -> Terms:
         token = self._context.entropy.token
         trace = f"00-{token(16).hex()}-{token(8).hex()}-01" if dress.traced else ""
         return Terms(
-            budget_mc=max(dress.budget_mc, cost_mc),
+            budget_mc=max(dress.budget_mc, candidate.price_mc * len(chosen)),
             deadline_s=dress.deadline_ms / 1000,
             idempotency_key=key,
             traceparent=trace,
@@ -238,12 +237,13 @@ class Golds:
             fan_out_max=dress.fan_out,
             subtasks_max=dress.subtasks,
             tokens_max=dress.tokens,
-            only=(agent,),
+            only=(candidate.agent_id,),
             gold=GoldPlan(
                 expected=[gold.output for gold in chosen],
                 numbered=dress.numbered,
                 verdict=dress.verdict,
                 check=dress.check,
+                price_max_mc=candidate.price_mc,
             ),
         )
 
@@ -253,7 +253,7 @@ class Golds:
         for name, row in rows.items():
             gold = name.partition("/")[2]
             writes += await self.kept.counted(row.capability, gold, "", by=-1)
-            kept = replace(row, came=came)
+            kept = replace(row, came=came, cost_mc=0)
             writes.append(Put(GIVEN, name, encode(kept)) if came else Delete(GIVEN, name))
         await self._store.commit(*writes)
 
@@ -289,9 +289,12 @@ class Golds:
             for place in range(unit.first, unit.first + unit.count)
         }
         writes: list[Write] = []
+        each_mc, more_mc = divmod(state.spent_mc, len(rows))
         for name, row in rows.items():
             came: Came = came_of.get(row.place, "") or "nothing"
-            writes.append(Put(GIVEN, name, encode(replace(row, came=came))))
+            cost_mc = each_mc if row.place else each_mc + more_mc
+            kept = replace(row, came=came, cost_mc=cost_mc)
+            writes.append(Put(GIVEN, name, encode(kept)))
             if came != "nothing":
                 gold = name.partition("/")[2]
                 writes += await self.kept.counted(row.capability, gold, came)

@@ -123,8 +123,8 @@ class SpotChecks:
             if plan.theta_ppm and self._probes.wants(name, agents[name]):
                 share /= 2
                 self._probes.earn(name, share * count, share * costs_mc[name])
-                if (chosen := self._probes.take(name)) is not None:
-                    nursery.start_soon(alone, self._emit, self._probes.probe, name, chosen)
+                if (taken := self._probes.take(name)) is not None:
+                    nursery.start_soon(alone, self._emit, self._probes.probe, name, taken)
             purse = self._purses.setdefault(name, Purse())
             purse.earn(share * count, share * costs_mc[name], calls_max=_SAVED_MAX)
             if purse.affords(1, 0) and self._may_begin(name):
@@ -198,11 +198,15 @@ class SpotChecks:
             )
             purse.pay(1, price_mc)
             self._held_mc[key] = price_mc
-        return await self._send(capability, agent, asked, key)
+        return await self._send(capability, agent, asked, key, price_mc)
 
-    async def _send(self, capability: str, agent: str, asked: Example, key: str) -> str:
+    async def _send(
+        self, capability: str, agent: str, asked: Example, key: str, price_mc: int
+    ) -> str:
         try:
-            job = await self._tasks.begin(agent, capability, asked.value, key=key)
+            job = await self._tasks.begin(
+                agent, capability, asked.value, key=key, price_max_mc=price_mc
+            )
         except StoreError:
             raise  # it is looked up at the next start whether it is there
         except (MeshError, ProtocolError) as exc:  # an example that can't be put in a graph
