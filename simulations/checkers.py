@@ -34,7 +34,9 @@ from simulations.ledgers import amounts
 from simulations.mesh import NETWORK, Down, Member, SimMesh
 
 #: Events that say that a node is wrong, and not the world.
-_BUGS: Final = frozenset({"session.bug", "job.stalled", "job.unreadable", "award.bug"})
+_BUGS: Final = frozenset(
+    {"session.bug", "job.stalled", "job.unreadable", "award.bug", "task.bug"}
+)
 
 #: How long nobody may have anything to do before all is at rest, seconds.
 QUIET_S: Final = 4.0

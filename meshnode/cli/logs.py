@@ -64,6 +64,7 @@ WARNINGS: Final = frozenset(
         "peer.banned",
         "served.unsaved",
         "session.bug",
+        "task.bug",
         "transport.handler_failed",
     ]
 )

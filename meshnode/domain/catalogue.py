@@ -21,8 +21,7 @@ from typing import Final
 
 import msgspec
 
-from meshnode.domain.graphs import check_capability
-from meshnode.errors import InputInvalid
+from meshnode.domain.offered import usable_record
 from protocol import limits
 from protocol.catalogue import (
     HAVE_MAX,
@@ -85,7 +84,7 @@ class Outcome:
         record: What is held of ``peer`` now, if it was taken.
         error: The rule that it broke.
         reason: Why it was refused, for people.
-        dropped: Reasons why some of its capabilities can't be used.
+        dropped: Reasons why some of what its capabilities say can't be used.
     """
 
     verdict: Verdict
@@ -219,7 +218,7 @@ class Catalogue:
         was_held = self._held.get(peer) is not None
         if was_held:
             self._remove(peer)
-        usable, dropped = _usable(record)
+        usable, dropped = usable_record(record)
         self._put(_Held(envelope, usable, payer, _offers(usable)))
         verdict = Verdict.NEWER if was_held else Verdict.NEW
         return Outcome(verdict, peer, sequence, usable, dropped=dropped)
@@ -471,21 +470,6 @@ def _counts_until_ms(record: NodeRecord) -> int:
 
 def _still(memories: dict[str, _Memory], now_ms: int) -> dict[str, _Memory]:
     return {peer: memory for peer, memory in memories.items() if memory.until_ms > now_ms}
-
-
-def _usable(record: NodeRecord) -> tuple[NodeRecord, tuple[str, ...]]:
-    """Return ``record`` without capabilities whose schemas can't be used, and why."""
-    usable, dropped = [], []
-    for capability in record.capabilities:
-        try:
-            check_capability(capability)
-        except InputInvalid as exc:
-            dropped.append(str(exc))
-        else:
-            usable.append(capability)
-    if not dropped:
-        return record, ()
-    return msgspec.structs.replace(record, capabilities=usable), tuple(dropped)
 
 
 def _offers(record: NodeRecord) -> list[tuple[CapabilityName, Capability]]:

@@ -28,9 +28,13 @@ class GoldPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         numbered: Its awards have numbers of replicas, as where answers are compared.
         verdict: Of a right answer, where no check of the graph has one.
         check: What is said to be behind that.
+        price_max_mc: Whoever asks more for a call isn't awarded it: the price that was looked
+            at when it was decided to ask.  Not told to anybody, and None for no limit, as in
+            the plans of older versions.
     """
 
     expected: list[bytes]
     numbered: bool = False
     verdict: Verdict = "unverified"
     check: str = ""
+    price_max_mc: int | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from meshnode.domain import bounds, tokens
+from meshnode.domain.attempts import unaffordable
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate, first, rank
@@ -29,6 +30,8 @@ class Purse:
         self._limits_tokens = state.required_plan.tokens > 0
         self.free_tokens = tokens.left(state) if self._limits_tokens else 0
         self._calls = tokens.calls_waiting(state) if self._limits_tokens else 0
+        gold = state.required_plan.gold
+        self._price_max_mc = None if gold is None else gold.price_max_mc
 
     @property
     def has_award(self) -> bool:
@@ -89,12 +92,38 @@ class Purse:
         return [
             c
             for c in candidates
-            if c.price_mc * unit.calls <= self._payable_mc(c.peer, kept_mc=kept_mc)
+            if not self._is_dear(c)
+            and c.price_mc * unit.calls <= self._payable_mc(c.peer, kept_mc=kept_mc)
         ]
+
+    def why_none(self, unit: Unit, candidates: Sequence[Candidate]) -> tuple[str, str]:
+        """Return code and text for a unit that none of ``candidates`` can be paid for."""
+        dear = self.too_dear(unit, candidates)
+        return dear or unaffordable(unit, candidates, self.free_mc)
+
+    def too_dear(self, unit: Unit, candidates: Sequence[Candidate]) -> tuple[str, str] | None:
+        """Return code and text if all of ``candidates`` ask for more than was looked at.
+
+        Then the job ends: whom it is for would be asked again and again until its deadline.
+        """
+        if not candidates or not all(self._is_dear(one) for one in candidates):
+            return None
+        return "budget.exceeded", (
+            f"sub-task {unit.name} costs more than the {self._price_max_mc} mc a call for which"
+            " it was to be asked"
+        )
 
     def key(self, unit: Unit) -> str:
         """Return what ties are broken by."""
         return f"{self._state.job}/{unit.name}"
+
+    def _is_dear(self, candidate: Candidate) -> bool:
+        """Tell whether one asks for more than was looked at when the job was decided on.
+
+        The job's budget is no bound for what a probe costs: it is as large as a usual job's,
+        so that nobody recognises a probe by it.
+        """
+        return self._price_max_mc is not None and candidate.price_mc > self._price_max_mc
 
     def _payable_mc(self, peer: str, *, kept_mc: int) -> int:
         free_mc = self.free_mc - kept_mc

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import jsonschema_rs
 
-from meshnode.domain.values import parse
+from meshnode.domain.values import canonical, parse
 from meshnode.errors import InputInvalid
 from meshnode.ports import JsonValue
 
@@ -25,8 +25,10 @@ def _no_retrieval(uri: str) -> JsonValue:
 
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:  # noqa: ANN401 - the library's validator has no type
+    value = parse(schema)
+    canonical(value)  # it is shown to people and programs, who may have no way to write it
     return jsonschema_rs.Draft202012Validator(
-        cast("dict[str, Any]", parse(schema)),
+        cast("dict[str, Any]", value),
         retriever=_no_retrieval,
         pattern_options=jsonschema_rs.RegexOptions(),
     )

@@ -212,15 +212,30 @@ class Purse:
     Attributes:
         calls: Saved up.
         mc: Likewise, millicredits.
+        earned_calls: All that ever were, spent or not.
+        earned_mc: Likewise.
     """
 
     calls: float = 0.0
     mc: float = 0.0
+    earned_calls: float = 0.0
+    earned_mc: float = 0.0
 
     def earn(self, calls: float, mc: float, *, calls_max: float) -> None:
-        """Save up, so many calls at most: who does much work isn't to check in bursts."""
+        """Save up, so many calls at most: who does much work isn't to check in bursts.
+
+        Money is saved up for as many calls at what the work cost on the average, and no more:
+        else years of work with nobody to check would pay for one call at any price.
+
+        Args:
+            calls: More than 0.
+            mc: What they cost.
+            calls_max: How many are saved up.
+        """
+        self.earned_calls += calls
+        self.earned_mc += mc
         self.calls = min(self.calls + calls, calls_max)
-        self.mc += mc
+        self.mc = min(self.mc + mc, calls_max * self.earned_mc / self.earned_calls)
 
     def affords(self, calls: int, mc: int) -> bool:
         """Tell whether that may be spent."""

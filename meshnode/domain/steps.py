@@ -23,7 +23,6 @@ from meshnode.domain.attempts import (
     refused_by_all,
     share_of,
     soonest_ms,
-    unaffordable,
     unfit,
 )
 from meshnode.domain.batches import cut
@@ -311,8 +310,9 @@ class _Planner:
         fit = [one for one in bids if has_room(one, self.purse.load)] or bids
         ranked = self.purse.affordable(unit, fit)
         if not ranked:
-            code, text = no_proposal(attempt)
-            self.out.append(GiveUp(unit.name, attempt.number, code, text))
+            given_up = GiveUp(unit.name, attempt.number, *no_proposal(attempt))
+            dear = self.purse.too_dear(unit, bids)
+            self.out.append(End(*dear) if dear else given_up)
             return
         best = ranked[0][0]
         if self._may_award():
@@ -414,7 +414,7 @@ class _Planner:
         if not ranked:
             if self.purse.free_mc + self.state.spent_mc < self.state.required_plan.budget_mc:
                 return False  # what is reserved may come back
-            self.out.append(End(*unaffordable(unit, candidates, self.purse.free_mc)))
+            self.out.append(End(*self.purse.why_none(unit, candidates)))
             return False
         best, number = ranked[0][0], len(unit.attempts)
         if stands(best, until_ms=self.now_ms + OFFER_MARGIN_MS):

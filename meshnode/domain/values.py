@@ -57,6 +57,14 @@ def parse(data: bytes) -> JsonValue:
         raise InputInvalid(f"not JSON: {exc}") from exc
 
 
+def is_canonical(data: bytes) -> bool:
+    """Tell whether ``data`` is a JSON value in its one encoding, whoever wrote it."""
+    try:
+        return canonical(parse(data)) == data
+    except InputInvalid:
+        return False
+
+
 def _integer(digits: str) -> JsonValue:
     """Return the number; a large one is the float that RFC 8785 writes so, if there is one.
 

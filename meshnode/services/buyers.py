@@ -16,7 +16,7 @@ name for a thousand free calls would have it for nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -54,6 +54,11 @@ _REFUSED: Final = "refused"
 #: An award waits so long for receipts that would make room for it, seconds.
 _SETTLING_S: Final = 2.0
 _ROWS_MAX: Final = 10_000_000
+#: Notes from which older tables buyers were taken over.
+_TAKEN_OVER: Final = "buyer_taken_over"
+_LEDGER: Final = "ledger"
+#: Buyers of an older version that are written down in one commit.
+_TAKEN_OVER_MAX: Final = 1_000
 
 
 class _Out(NamedTuple):
@@ -118,11 +123,17 @@ class Buyers:
         self._buyers: dict[str, Buyer] = {}
         self._news = trio.Event()
 
-    async def load(self) -> None:
+    async def load(self, earned_mc: Mapping[str, int]) -> None:
         """Take up what the rows say.
 
+        Versions before these rows kept the ledger alone.  Whoever paid or owed for work then is
+        no stranger now: its receipts are what it settled, written down so that they count once.
+
+        Args:
+            earned_mc: By peer, what this node earned from it, by the ledger.
+
         Raises:
-            StoreError: They can't be read.
+            StoreError: They can't be read, or what older versions left can't be written.
         """
         self._out, self._waiting, self._buyers = {}, Counter(), {}
         for key, raw in await self._store.scan(BUYERS, count_max=_ROWS_MAX):
@@ -130,10 +141,29 @@ class Buyers:
             if name not in _KEPT:
                 raise StoreError(f"{BUYERS}/{key!r:.200} is no sum of a buyer")
             self._of(peer).add({name: read_sum(raw)})
+        await self._take_over(earned_mc)
         for buyer in self._buyers.values():
             buyer.open_mc = buyer.lost_mc
         for award, raw in await self._store.scan(UNACCEPTED, count_max=_ROWS_MAX):
             self._keep(award, _read(award, raw))
+
+    async def _take_over(self, earned_mc: Mapping[str, int]) -> None:
+        """Begin with what the ledger says of whom nothing is kept here, once for a store.
+
+        Later it would be wrong: what an heir paid for a job's owner is earned from that one,
+        too, and the owner has signed nothing for it.
+        """
+        if await self._store.read(_TAKEN_OVER, _LEDGER) is not None:
+            return
+        sums = {
+            peer: mc for peer, mc in earned_mc.items() if mc > 0 and peer not in self._buyers
+        }
+        adds = [Add(BUYERS, f"{peer}/settled_mc", mc) for peer, mc in sorted(sums.items())]
+        for begin in range(0, len(adds), _TAKEN_OVER_MAX):  # who has a row is passed over
+            await self._store.commit(*adds[begin : begin + _TAKEN_OVER_MAX])
+        await self._store.commit(Put(_TAKEN_OVER, _LEDGER, b""))
+        for peer, mc in sums.items():
+            self._of(peer).settled_mc = mc
 
     # --- learning ---
 

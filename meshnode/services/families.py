@@ -8,7 +8,7 @@ How a question is asked is handed in, since only a broker can ask one agent and 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
@@ -19,6 +19,7 @@ from meshnode.domain.values import parse
 from meshnode.errors import MeshError, StoreError
 from meshnode.ports import Delete, JsonValue, Put, Write
 from meshnode.services.context import Context
+from protocol.errors import ProtocolError
 from protocol.records import Capability
 
 FAMILIES: Final = "family"
@@ -32,8 +33,26 @@ KEPT_MAX: Final = 1_024
 #: Questions that are out at once.
 _AT_ONCE: Final = 4
 
-#: ``ask(agent, capability, input)``: what one agent, and no other, makes of an input.
-Ask = Callable[[str, str, dict[str, JsonValue]], Awaitable[JsonValue]]
+
+class Reply(NamedTuple):
+    """What came of a question.
+
+    Attributes:
+        answer: The agent's; None if there is none.
+        spent_mc: What was paid for it.
+        why: There is no answer.
+    """
+
+    answer: JsonValue
+    spent_mc: int = 0
+    why: str = ""
+
+
+#: ``ask(agent, capability, input, price_max_mc)``: what one agent, and no other, makes of an
+#: input, unless it asks for more than that.
+Ask = Callable[[str, str, dict[str, JsonValue], int], Awaitable[Reply]]
+#: ``paid(agent, mc)``: told what each question came to.
+Paid = Callable[[str, int], None]
 #: Who offers a capability: by agent id, what it declares.
 Declared = Callable[[str], Mapping[str, Capability]]
 
@@ -114,20 +133,28 @@ class Families:
         return None if lapsed else row
 
     async def probe(
-        self, capability: str, chosen: Mapping[str, Capability] | None = None
+        self,
+        capability: str,
+        chosen: Mapping[str, Capability] | None = None,
+        *,
+        prices_mc: Mapping[str, int] | None = None,
+        paid: Paid = lambda _, __: None,
     ) -> dict[str, str]:
         """Ask some agents of ``capability`` the same; return the families that were told.
 
         Args:
             capability: Full name.
             chosen: Whom, by id, of those that are able; else as many as may be.
+            prices_mc: By agent, what one call may cost; else what its record says.
+            paid: Told what each question came to, as it ends.
 
         Raises:
             StoreError: The disk refused; what was told counts until a restart.
         """
         if chosen is None:
             chosen = self._chosen(capability)
-        looks = await self._looks(capability, chosen)
+        caps_mc = {agent: one.price_mc for agent, one in chosen.items()} | {**(prices_mc or {})}
+        looks = await self._looks(capability, chosen, caps_mc, paid)
         own = [agent for agent in chosen if agent.startswith(f"{self._own}/")]
         told = recognised(looks, own=own)
         now_ms = self._clock.now_ms()
@@ -165,7 +192,13 @@ class Families:
         self._rng.shuffle(others)
         return {agent: able[agent] for agent in [*own, *others][:AGENTS_MAX]}
 
-    async def _looks(self, capability: str, chosen: Mapping[str, Capability]) -> list[Look]:
+    async def _looks(
+        self,
+        capability: str,
+        chosen: Mapping[str, Capability],
+        caps_mc: Mapping[str, int],
+        paid: Paid,
+    ) -> list[Look]:
         answers: dict[str, dict[str, str]] = {agent: {} for agent in chosen}
         limiter = trio.CapacityLimiter(_AT_ONCE)
 
@@ -173,11 +206,13 @@ class Families:
             value = asked(question, parse(chosen[agent].input_schema))
             async with limiter:
                 try:
-                    text = answer_of(await self._ask(agent, capability, value))
-                except MeshError as exc:
-                    self._emit("families.no_answer", agent=agent, why=exc.line())
-                    return
-            if text:
+                    reply = await self._ask(agent, capability, value, caps_mc[agent])
+                except (MeshError, ProtocolError) as exc:
+                    reply = Reply(None, why=str(exc))
+            paid(agent, reply.spent_mc)
+            if reply.why:
+                self._emit("families.no_answer", agent=agent, why=reply.why)
+            if text := answer_of(reply.answer):
                 answers[agent][question] = text
 
         pairs = [(agent, question) for question in questions(self._rng) for agent in chosen]

@@ -1,10 +1,11 @@
 """What looks at agents by tasks of its own: model families, and spot checks, put together."""
 
+from meshnode.errors import MeshError
 from meshnode.ports import JsonValue
 from meshnode.services.broker import Broker
 from meshnode.services.brokering import Surroundings
 from meshnode.services.context import Context
-from meshnode.services.families import Families
+from meshnode.services.families import Families, Reply
 from meshnode.services.golds import Golds
 from meshnode.services.single_tasks import SingleTasks
 from meshnode.services.spot_checks import SpotChecks
@@ -18,9 +19,18 @@ def open_families(
     market = around.market
     questions = SingleTasks(context, broker=broker, golds=golds, caller="family")
 
-    async def ask(agent: str, capability: str, value: dict[str, JsonValue]) -> JsonValue:
-        job = await questions.begin(agent, capability, value, key=questions.key())
-        return await questions.answer(await broker.wait(job))
+    async def ask(
+        agent: str, capability: str, value: dict[str, JsonValue], price_max_mc: int
+    ) -> Reply:
+        key = questions.key()
+        job = await questions.begin(
+            agent, capability, value, key=key, price_max_mc=price_max_mc
+        )
+        state = await broker.wait(job)
+        try:
+            return Reply(await questions.answer(state), state.spent_mc)
+        except MeshError as exc:
+            return Reply(None, state.spent_mc, why=exc.line())
 
     families = Families(context, declared=market.declared, ask=ask)
     broker.judging.family = families.voice

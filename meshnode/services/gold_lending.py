@@ -23,6 +23,7 @@ from meshnode.ports import JsonValue, Put
 from meshnode.services.artifacts import Artifacts
 from meshnode.services.context import Context
 from meshnode.services.gold_store import GoldStore
+from meshnode.services.supervising import alone
 from protocol.codec import decode_as, encode
 from protocol.errors import ProtocolError
 from protocol.messages import Award, read_message
@@ -59,10 +60,7 @@ class GoldLending:
         for query, raw in await self._store.scan(DRESSES):
             self._dresses.setdefault(query, decode_as(raw, _DRESS))
         async for state in self._ended:
-            try:
-                await self._take(state)
-            except (MeshError, ProtocolError) as exc:
-                self._context.emit("gold.not_lent", job=state.job, why=str(exc))
+            await alone(self._context.emit, self._look_through, state)
 
     def ended(self, state: JobState) -> None:
         """Note that a job has ended."""
@@ -80,6 +78,12 @@ class GoldLending:
     def knows(self, capability: str) -> bool:
         """Tell whether there was such a task."""
         return any(matches(query, capability) for query in self._dresses)
+
+    async def _look_through(self, state: JobState) -> None:
+        try:
+            await self._take(state)
+        except (MeshError, ProtocolError) as exc:
+            self._context.emit("gold.not_lent", job=state.job, why=str(exc))
 
     async def _take(self, state: JobState) -> None:
         plan = state.plan

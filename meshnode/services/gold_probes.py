@@ -23,6 +23,7 @@ from meshnode.services.gold_store import MAPPED_MAX, GoldStore
 from meshnode.services.golds import Golds
 from meshnode.services.market import Market
 from meshnode.services.reputation import Reputation
+from meshnode.services.supervising import alone
 
 _HOUR_S: Final = 3_600.0
 _DAY_MS: Final = 86_400_000
@@ -50,10 +51,13 @@ class GoldProbes:
         pause_s = _HOUR_S / self._trust.golds_per_hour
         while True:
             await trio.sleep(pause_s * 2 * self._rng.random())
-            try:
-                await self.probe()
-            except StoreError as exc:
-                self._context.emit("gold.held_up", job="", why=str(exc))
+            await alone(self._context.emit, self._probe)
+
+    async def _probe(self) -> None:
+        try:
+            await self.probe()
+        except StoreError as exc:
+            self._context.emit("gold.held_up", job="", why=str(exc))
 
     async def probe(self) -> str:
         """Give a gold to an agent, if one may be given; return its job.
@@ -97,7 +101,7 @@ class GoldProbes:
         return not is_due, known_units(standing, book.imported(one.agent_id))
 
     async def _spent_mc(self) -> int:
-        """Return what golds that nobody waited for may have cost in the last day."""
+        """Return what golds that nobody waited for cost in the last day, or still may."""
         since_ms = self._context.clock.now_ms() - _DAY_MS
         given = await self._golds.kept.given()
         return sum(row.cost_mc for _, row in given if row.unasked and row.at_ms > since_ms)

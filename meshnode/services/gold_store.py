@@ -89,7 +89,7 @@ class GivenRow(msgspec.Struct, frozen=True, kw_only=True):
         key: Of the job, the same for all golds in it; empty likewise.
         place: Among those.
         at_ms: Unix time.
-        cost_mc: Most that it may cost.
+        cost_mc: Most that it may cost, while it is out; then what it came to.
         unasked: No task of this node's was waiting for it.
         came: What came of it; empty while it is out, ``seen`` where nobody was asked.
     """

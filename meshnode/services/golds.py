@@ -31,7 +31,9 @@ from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
 from meshnode.services.market import Market
 from meshnode.services.reputation import Reputation
+from meshnode.services.supervising import alone
 from protocol.codec import encode
+from protocol.errors import ProtocolError
 from protocol.messages import read_message
 from protocol.receipts import Receipt
 
@@ -99,7 +101,8 @@ class Golds:
             if raw is None:
                 await self._take_back(rows)
             else:
-                nursery.start_soon(self._follow, read_key(raw)[0], rows)
+                job = read_key(raw)[0]
+                nursery.start_soon(alone, self._emit, self._follow, job, rows)
 
     # --- giving ---
 
@@ -116,7 +119,7 @@ class Golds:
         agents = [one.agent_id for one in ranked if one.capability == capability]
         book = self._reputation.book(capability)
         for agent in golds_due(book, agents, self._context.rng, alarmed=alarmed):
-            self._nursery.start_soon(self._give, capability, agent)
+            self._nursery.start_soon(alone, self._emit, self._give, capability, agent)
 
     async def _give(self, capability: str, agent: str) -> None:
         try:
@@ -197,13 +200,12 @@ class Golds:
             for name, value in first.inputs.items()
         }
         key = next(iter(rows.values())).key
-        cost_mc = candidate.price_mc * len(chosen)
-        terms = self._terms(dress, key, chosen, candidate.agent_id, cost_mc)
+        terms = self._terms(dress, key, chosen, candidate)
         try:
             job = await self._broker.submit(graph, inputs, terms, caller=_CALLER)
         except StoreError:
             raise  # it is looked up at the next start whether it is there
-        except MeshError as exc:
+        except (MeshError, ProtocolError) as exc:
             unfit = isinstance(exc, GraphError | InputInvalid)
             await self._take_back(rows, came="unfit" if unfit else "")
             self._emit("gold.not_given", agent=candidate.agent_id, why=str(exc))
@@ -216,16 +218,16 @@ class Golds:
             count=len(chosen),
         )
         if self._nursery is not None:
-            self._nursery.start_soon(self._follow, job, rows)
+            self._nursery.start_soon(alone, self._emit, self._follow, job, rows)
         return job
 
     def _terms(
-        self, dress: Dress, key: str, chosen: Sequence[Gold], agent: str, cost_mc: int
+        self, dress: Dress, key: str, chosen: Sequence[Gold], candidate: Candidate
     ) -> Terms:
         token = self._context.entropy.token
         trace = f"00-{token(16).hex()}-{token(8).hex()}-01" if dress.traced else ""
         return Terms(
-            budget_mc=max(dress.budget_mc, cost_mc),
+            budget_mc=max(dress.budget_mc, candidate.price_mc * len(chosen)),
             deadline_s=dress.deadline_ms / 1000,
             idempotency_key=key,
             traceparent=trace,
@@ -235,12 +237,13 @@ class Golds:
             fan_out_max=dress.fan_out,
             subtasks_max=dress.subtasks,
             tokens_max=dress.tokens,
-            only=(agent,),
+            only=(candidate.agent_id,),
             gold=GoldPlan(
                 expected=[gold.output for gold in chosen],
                 numbered=dress.numbered,
                 verdict=dress.verdict,
                 check=dress.check,
+                price_max_mc=candidate.price_mc,
             ),
         )
 
@@ -250,7 +253,7 @@ class Golds:
         for name, row in rows.items():
             gold = name.partition("/")[2]
             writes += await self.kept.counted(row.capability, gold, "", by=-1)
-            kept = replace(row, came=came)
+            kept = replace(row, came=came, cost_mc=0)
             writes.append(Put(GIVEN, name, encode(kept)) if came else Delete(GIVEN, name))
         await self._store.commit(*writes)
 
@@ -264,7 +267,10 @@ class Golds:
             except StoreError as exc:
                 self._emit("gold.held_up", job=job, why=str(exc))
                 await trio.sleep(_AGAIN_S)
-            except MeshError as exc:  # such as a job that is forgotten: it shows nothing
+            except (
+                MeshError,
+                ProtocolError,
+            ) as exc:  # such as a job that is forgotten: it shows nothing
                 self._emit("gold.lost", job=job, why=str(exc))
                 return
             else:
@@ -283,9 +289,12 @@ class Golds:
             for place in range(unit.first, unit.first + unit.count)
         }
         writes: list[Write] = []
+        each_mc, more_mc = divmod(state.spent_mc, len(rows))
         for name, row in rows.items():
             came: Came = came_of.get(row.place, "") or "nothing"
-            writes.append(Put(GIVEN, name, encode(replace(row, came=came))))
+            cost_mc = each_mc if row.place else each_mc + more_mc
+            kept = replace(row, came=came, cost_mc=cost_mc)
+            writes.append(Put(GIVEN, name, encode(kept)))
             if came != "nothing":
                 gold = name.partition("/")[2]
                 writes += await self.kept.counted(row.capability, gold, came)

@@ -87,7 +87,8 @@ class Ledger:
         """
         rows = await self._store.scan(BALANCES, count_max=_ACCOUNTS_MAX)
         self._balances = Balances({name: read_sum(raw) for name, raw in rows})
-        await self.buyers.load()
+        peers = self._balances.peers()
+        await self.buyers.load({p: self._balances.standing(p).earned_mc for p in peers})
 
     def receipt(
         self, kind: Kind, peer: str, award: bytes, amount_mc: int, *, job: str, unit: str

@@ -43,9 +43,22 @@ class SingleTasks:
         return self._context.entropy.token(_KEY_BYTES).hex()
 
     async def begin(
-        self, agent: str, capability: str, value: dict[str, JsonValue], *, key: str
+        self,
+        agent: str,
+        capability: str,
+        value: dict[str, JsonValue],
+        *,
+        key: str,
+        price_max_mc: int,
     ) -> str:
         """Have ``agent`` make something of an input; return the job, which is durable.
+
+        Args:
+            agent: ``peer/name``.
+            capability: Full name.
+            value: The input.
+            key: See :meth:`key`.
+            price_max_mc: If it asks for more now, it isn't given the task; it isn't told.
 
         Raises:
             MeshError: The agent isn't there, or the job can't be made.
@@ -72,6 +85,7 @@ class SingleTasks:
                 numbered=dress.numbered,
                 verdict=dress.verdict,
                 check=dress.check,
+                price_max_mc=price_max_mc,
             ),
         )
         graph = gold_graph(dress, capability, list(value), EXACT)

@@ -33,6 +33,7 @@ from meshnode.domain.spot_checks import (
 )
 from meshnode.domain.trust.rules import Kind
 from meshnode.errors import MeshError, StoreError
+from meshnode.ports import JsonValue
 from meshnode.services.context import Context
 from meshnode.services.experience import capability_of
 from meshnode.services.market import Market
@@ -40,7 +41,9 @@ from meshnode.services.reputation import Noted, Reputation
 from meshnode.services.single_tasks import SingleTasks
 from meshnode.services.spot_examples import Example, Examples
 from meshnode.services.spot_rows import Key, Out, SpotRow, SpotRows
+from meshnode.services.supervising import alone
 from meshnode.services.unasked_probes import UnaskedProbes
+from protocol.errors import ProtocolError
 from protocol.keys import digest
 
 #: Calls that are saved up for one capability, at most.
@@ -101,7 +104,7 @@ class SpotChecks:
         await self.rows.load()
         async with trio.open_nursery() as nursery:
             for capability, agent, out in list(self.rows.under_way()):
-                nursery.start_soon(self._follow, capability, agent, out.key)
+                nursery.start_soon(alone, self._emit, self._follow, capability, agent, out.key)
             self._nursery = nursery
             await trio.sleep_forever()
 
@@ -120,14 +123,14 @@ class SpotChecks:
             if plan.theta_ppm and self._probes.wants(name, agents[name]):
                 share /= 2
                 self._probes.earn(name, share * count, share * costs_mc[name])
-                if (chosen := self._probes.take(name)) is not None:
-                    nursery.start_soon(self._probes.probe, name, chosen)
+                if (taken := self._probes.take(name)) is not None:
+                    nursery.start_soon(alone, self._emit, self._probes.probe, name, taken)
             purse = self._purses.setdefault(name, Purse())
             purse.earn(share * count, share * costs_mc[name], calls_max=_SAVED_MAX)
             if purse.affords(1, 0) and self._may_begin(name):
                 pause_s = _WITHIN_S * self._rng.random()
                 self._waits_s[name] = trio.current_time() + pause_s
-                nursery.start_soon(self._later, name, agents[name], pause_s)
+                nursery.start_soon(alone, self._emit, self._later, name, agents[name], pause_s)
 
     def _may_begin(self, capability: str) -> bool:
         """Tell whether a check may begin now, as far as is known without asking anybody."""
@@ -195,21 +198,25 @@ class SpotChecks:
             )
             purse.pay(1, price_mc)
             self._held_mc[key] = price_mc
-        return await self._send(capability, agent, asked, key)
+        return await self._send(capability, agent, asked, key, price_mc)
 
-    async def _send(self, capability: str, agent: str, asked: Example, key: str) -> str:
+    async def _send(
+        self, capability: str, agent: str, asked: Example, key: str, price_mc: int
+    ) -> str:
         try:
-            job = await self._tasks.begin(agent, capability, asked.value, key=key)
+            job = await self._tasks.begin(
+                agent, capability, asked.value, key=key, price_max_mc=price_mc
+            )
         except StoreError:
             raise  # it is looked up at the next start whether it is there
-        except MeshError as exc:
-            self._emit("spots.not_asked", agent=agent, why=exc.line())
+        except (MeshError, ProtocolError) as exc:  # an example that can't be put in a graph
+            self._emit("spots.not_asked", agent=agent, why=str(exc))
             self._settle(capability, key, calls=0, spent_mc=0)
             await self._end(capability, agent)
             return ""
         self._emit("spots.asked", capability=capability, agent=agent, job=job)
         if self._nursery is not None:
-            self._nursery.start_soon(self._follow, capability, agent, key)
+            self._nursery.start_soon(alone, self._emit, self._follow, capability, agent, key)
         return job
 
     def _candidate(self, capability: str, agent: str) -> Candidate | None:
@@ -256,6 +263,18 @@ class SpotChecks:
             self._emit("spots.no_answer", agent=agent, why=exc.line())
             await self._end(capability, agent)
             return
+        try:
+            await self._compare(capability, agent, out, answer, _award_of(state))
+        except StoreError:
+            raise
+        except (MeshError, ProtocolError) as exc:  # it can't be held against what is claimed
+            self._emit("spots.not_compared", agent=agent, why=str(exc))
+            await self._end(capability, agent)
+
+    async def _compare(
+        self, capability: str, agent: str, out: Out | None, answer: JsonValue, award: bytes
+    ) -> None:
+        """Note what an answer shows beside what its example's owner says comes out."""
         async with self._turn:
             asked = self._examples.again(capability, agent, out)
             rows: dict[Key, SpotRow] = {}
@@ -268,7 +287,7 @@ class SpotChecks:
                     rows, kind = self._other(capability, agent, asked.owner, right=right)
             key = capability, agent
             rows[key] = replace(rows.get(key, self.rows.of(*key)), out=None)
-            await self._learn(key, rows, kind, _award_of(state))
+            await self._learn(key, rows, kind, award)
 
     def _own_example(
         self, capability: str, agent: str, *, right: bool

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from meshnode.domain.declared import grouping
+from meshnode.domain.offered import usable_samples
 from meshnode.domain.spot_checks import Owner, Spotted, comparable, spotted
 from meshnode.domain.values import parse
 from meshnode.ports import JsonValue
@@ -145,13 +146,13 @@ class Examples:
             return None
         own = out.owner == agent
         like = grouping(EXACT, [claimed.like]) if own else comparable(claimed, offer)
-        sample = next((one for one in offer.examples if _name_of(one) == out.example), None)
+        sample = next((one for one in _usable(offer) if _name_of(one) == out.example), None)
         return Example(out.owner, sample, like) if sample and like else None
 
 
 def _usable(offer: Capability) -> Sequence[Sample]:
-    """Return the examples whose inputs are objects, as every task's are."""
-    return [sample for sample in offer.examples if sample.input.startswith(b"{")]
+    """Return the examples that are JSON, and whose inputs are objects, as every task's are."""
+    return [sample for sample in usable_samples(offer) if sample.input.startswith(b"{")]
 
 
 def _name_of(sample: Sample) -> bytes:

@@ -11,6 +11,7 @@ probe is a few dozen calls.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from meshnode.domain.fingerprints import QUESTIONS
@@ -27,6 +28,21 @@ OTHERS_MAX: Final = 4
 _AGAIN_MS: Final = 24 * 3_600_000
 #: Capabilities and agents that are remembered: those of the latest jobs.
 _WANTED_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A probe that is paid for ahead.
+
+    Attributes:
+        chosen: Who is asked, by agent id.
+        prices_mc: What a call of each may cost: what was looked at when it was decided.
+        costs_mc: All calls of others together, at those prices.
+    """
+
+    chosen: dict[str, Capability]
+    prices_mc: dict[str, int]
+    costs_mc: int
 
 
 class UnaskedProbes:
@@ -71,18 +87,17 @@ class UnaskedProbes:
         calls_max = float(OTHERS_MAX * QUESTIONS)
         self._purses.setdefault(capability, Purse()).earn(calls, mc, calls_max=calls_max)
 
-    def take(self, capability: str) -> dict[str, Capability] | None:
-        """Return who is to be probed now, and spend what that costs; None for nobody."""
+    def take(self, capability: str) -> Taken | None:
+        """Return who is to be probed now, and spend what that may cost; None for nobody."""
         chosen = self._chosen(capability, self._families.able(capability))
         purse = self._purses.get(capability)
         if purse is None or not chosen:
             return None
-        prices_mc = {one.agent_id: one.price_mc for one in self._market.candidates(capability)}
+        known_mc = {one.agent_id: one.price_mc for one in self._market.candidates(capability)}
+        prices_mc = {agent: known_mc.get(agent, one.price_mc) for agent, one in chosen.items()}
         others = [agent for agent in chosen if not self._is_own(agent)]
         calls = QUESTIONS * len(others)
-        costs_mc = QUESTIONS * sum(
-            prices_mc.get(agent, chosen[agent].price_mc) for agent in others
-        )
+        costs_mc = QUESTIONS * sum(prices_mc[agent] for agent in others)
         if not purse.affords(calls, costs_mc):
             return None
         purse.pay(calls, costs_mc)
@@ -92,14 +107,23 @@ class UnaskedProbes:
             self._asked_ms[agent] = now_ms
         while len(self._asked_ms) > _WANTED_MAX:
             del self._asked_ms[next(iter(self._asked_ms))]
-        return chosen
+        return Taken(chosen, prices_mc, costs_mc)
 
-    async def probe(self, capability: str, chosen: dict[str, Capability]) -> None:
-        """Probe, and tell what can't be kept."""
+    async def probe(self, capability: str, taken: Taken) -> None:
+        """Probe, settle what that came to, and tell what can't be kept."""
+        spent_mc = 0
+
+        def paid(agent: str, mc: int) -> None:
+            nonlocal spent_mc
+            spent_mc += 0 if self._is_own(agent) else mc
+
         try:
-            await self._families.probe(capability, chosen)
+            await self._families.probe(
+                capability, taken.chosen, prices_mc=taken.prices_mc, paid=paid
+            )
         except MeshError as exc:
             self._emit("families.unprobed", capability=capability, why=exc.line())
+        self._purses[capability].pay(0, spent_mc - taken.costs_mc)
 
     def _chosen(self, capability: str, able: dict[str, Capability]) -> dict[str, Capability]:
         """Return who would be asked: own agents, who is wanted, and others of its family."""

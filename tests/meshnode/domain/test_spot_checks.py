@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from meshnode.domain.spot_checks import (
@@ -148,11 +148,38 @@ def test_a_purse_holds_what_was_saved_and_few_calls_at_once() -> None:
     purse = Purse()
     for _ in range(5):
         purse.earn(0.5, 3.0, calls_max=2.0)
-    assert (purse.calls, purse.mc) == (2.0, 15.0)
-    assert purse.affords(2, 15)
+    assert (purse.calls, purse.mc) == (2.0, 12.0), "two calls at what they cost"
+    assert purse.affords(2, 12)
     assert not purse.affords(3, 0)
-    assert not purse.affords(1, 16)
+    assert not purse.affords(1, 13)
     purse.pay(1, 20)
     assert not purse.affords(1, 0), "what was spent too much is made up first"
-    purse.earn(1.0, 5.0, calls_max=2.0)
+    purse.earn(1.0, 8.0, calls_max=2.0)
     assert purse.affords(2, 0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.01, 5.0), st.integers(0, 100), st.integers(0, 9)), min_size=1
+    )
+)
+def test_a_purse_never_holds_more_than_some_calls_at_the_mean_price(
+    works: list[tuple[float, int, int]],
+) -> None:
+    """Each work: calls saved up, the price of each, and what a check costs after it."""
+    note(str(works))
+    purse = Purse()
+    for calls, price_mc, check_mc in works:
+        purse.earn(calls, calls * price_mc, calls_max=4.0)
+        assert purse.mc <= 4.0 * purse.earned_mc / purse.earned_calls + 1e-6
+        assert purse.calls <= 4.0
+        if purse.affords(1, check_mc):
+            purse.pay(1, check_mc)
+
+
+def test_who_is_cheap_to_check_does_not_pay_for_one_dear_check() -> None:
+    purse = Purse()
+    for _ in range(1_000):
+        purse.earn(1.0, 3.0, calls_max=4.0)
+        purse.pay(1, 0)
+    assert not purse.affords(0, 13)

@@ -297,3 +297,47 @@ def test_who_is_refused_for_good_asks_others_and_is_told_why_where_there_are_non
         assert "1000 mc of it too late" in state.done.text
 
     play(story)
+
+
+# --- stores of older versions -------------------------------------------------------------
+
+
+async def downgraded(hand: Hand) -> None:
+    """Restart b with a store as a version left it that kept a ledger and nothing of buyers."""
+    hand.mesh.crash("b")
+    tables = hand.mesh.members["b"].disk.tables
+    for name in ("buyer", "buyer_taken_over"):
+        tables.pop(name, None)
+    await hand.mesh.restart("b")
+    await hand.node.sessions.connect(hand.peer)
+    await trio.sleep(1)
+
+
+def test_who_was_a_customer_before_there_were_caps_is_no_stranger() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(price_mc=100), capped(stranger_first_mc=100))
+        for _ in range(6):
+            for award, answer in await take(hand, 1):
+                await hand.request(ACCEPTANCE, half(hand, award, answer))
+        await take(hand, 1)  # it is out while the node is updated
+        assert (seen(mesh).settled_mc, seen(mesh).open_mc) == (600, 100)
+        await downgraded(hand)
+        assert seen(mesh) == Buyer(settled_mc=600, open_mc=100)
+        assert len(await take(hand, 1)) == 1, "it may have 250 out"
+        await restarted(hand)
+        assert seen(mesh) == Buyer(settled_mc=600, open_mc=200), "it counts once"
+
+    play(story)
+
+
+def test_what_is_earned_without_a_receipt_settles_nothing_later() -> None:
+    async def story(mesh: SimMesh) -> None:
+        hand = await meet(mesh, TextAgent(price_mc=100), capped(stranger_first_mc=100))
+        b = mesh.node("b")
+        paid = b.ledger.advance("earned", mesh.peer("a"), bytes(32), 5_000, job="j", unit="u/0")
+        await b.ledger.commit(paid)
+        await restarted(hand)
+        assert mesh.node("b").ledger.balances.standing(mesh.peer("a")).earned_mc == 5_000
+        assert seen(mesh).settled_mc == 0, "an heir paid that, and its owner signed nothing"
+
+    play(story)

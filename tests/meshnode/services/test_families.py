@@ -4,7 +4,7 @@ import pytest
 
 from meshnode.errors import AgentError, StoreError
 from meshnode.ports import JsonValue
-from meshnode.services.families import AGENTS_MAX, FAMILY_LIFETIME_MS, Families
+from meshnode.services.families import AGENTS_MAX, FAMILY_LIFETIME_MS, Families, Reply
 from protocol.records import CallLimits, Capability, Measured
 from simulations.clock import SimClock
 from simulations.mesh import SimMesh
@@ -39,7 +39,10 @@ class Talkers:
         assert capability == CHAT
         return {f"{peer}/chat": chat(said) for peer, (said, _) in self.models.items()}
 
-    async def ask(self, agent: str, capability: str, value: dict[str, JsonValue]) -> JsonValue:
+    async def ask(
+        self, agent: str, capability: str, value: dict[str, JsonValue], price_max_mc: int
+    ) -> Reply:
+        assert price_max_mc == 1, "what its record says"
         assert capability == CHAT
         prompt = value["prompt"]
         assert isinstance(prompt, str)
@@ -47,7 +50,7 @@ class Talkers:
         model = self.models[agent.partition("/")[0]][1]
         if not model:
             raise AgentError("no answer")
-        return {"text": f"{model} answers {prompt}"}
+        return Reply({"text": f"{model} answers {prompt}"}, 1)
 
 
 def families(mesh: SimMesh, talkers: Talkers) -> Families:

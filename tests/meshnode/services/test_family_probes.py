@@ -184,9 +184,9 @@ def test_an_own_agent_is_asked_along_and_costs_nothing_of_the_share() -> None:
         probes = broker.spots._probes
         assert probes.wants(CHAT, [f"{one.peer}/chat"])
         probes.earn(CHAT, 24, 0.0)
-        chosen = probes.take(CHAT)
-        assert chosen is not None
-        assert set(chosen) == set(offers)
+        taken = probes.take(CHAT)
+        assert taken is not None
+        assert set(taken.chosen) == set(offers)
         assert probes.take(CHAT) is None, "it is spent, and nobody is wanted"
 
     play(story)

@@ -57,9 +57,9 @@ def test_known_agents_are_looked_at_while_nothing_is_to_be_done() -> None:
     [
         ({}, 0),
         ({"golds_per_hour": 600.0, "golds_mc_per_day": 0}, 0),
-        ({"golds_per_hour": 600.0, "golds_mc_per_day": 14}, 4),
+        ({"golds_per_hour": 600.0, "golds_mc_per_day": 14}, 5),
     ],
-    ids=["nothing said", "no money", "money for four"],
+    ids=["nothing said", "no money", "money for four, and a liar's wrong answer isn't paid"],
 )
 def test_no_more_is_spent_than_the_owner_said(trust: dict[str, float], count: int) -> None:
     async def story(mesh: SimMesh) -> None:
