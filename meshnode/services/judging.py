@@ -6,7 +6,8 @@ of the agents, what the answers say and which of them say the same.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
 import trio
 
@@ -42,6 +43,32 @@ class OnBegin(Protocol):
 
     def __call__(self, ranked: Sequence[Candidate], *, alarmed: bool) -> None:
         """Take note; does nothing that takes time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a judgement that takes time goes by.
+
+    Attributes:
+        judgements: How many there were before.
+        answers: Numbers of the attempts whose answers wait.
+    """
+
+    judgements: int
+    answers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, unit: Unit) -> Self:
+        """Return that of a judgement that is begun now."""
+        return cls(unit.judgements, tuple(one.number for one in unit.answers()))
+
+    def holds(self, state: JobState, unit: Unit, judged: Judged) -> bool:
+        """Tell whether a judgement made by it may still be written down."""
+        called = judged.sitting if not judged.outcome else None
+        free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        if called is not None and called.cap_mc > free_mc:  # others took it meanwhile
+            return False
+        return self == Basis.of(unit) and state.cancelled is None
 
 
 def _nothing(ranked: Sequence[Candidate], *, alarmed: bool) -> None:

@@ -10,7 +10,9 @@ them, how far anybody is believed, or which is the likelier one.  The second tim
 swapped, in another job, and by chance that one is sent first.
 
 Another broker that goes on with the job doesn't ask again: what it can't know was paid counts
-as paid.
+as paid.  Nor does it call a panel of its own: whom it pays for answers it pays for the owner,
+who can hold that against what contractors signed; what judges are paid is in jobs of the
+heir's own, which prove nothing to the owner.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -85,8 +87,8 @@ class Panels:
     async def call(self, state: JobState, unit: Unit, judged: Judged) -> Judged | None:
         """Return ``judged``, which nothing decides, as one that waits for a panel.
 
-        None where the graph names none, there is no time, money, or judge for one, or what
-        they would be shown is too much or gone.
+        None where the graph names none, the job is another's, there is no time, money, or
+        judge for one, or what they would be shown is too much or gone.
 
         Args:
             state: Of its job.
@@ -97,6 +99,8 @@ class Panels:
         waits = len(unit.answers()) == len(unit.tried()) == len(judged.votes)
         limited = plan.under or plan.tokens  # what judges use would have to count there, too
         if panel is None or unit.summons is not None or limited or not waits:
+            return None
+        if plan.owner != self._context.peer:
             return None
         if margin_ms(state) - self._context.clock.now_ms() < PANEL_MS_MIN:
             return None
