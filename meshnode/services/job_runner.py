@@ -402,10 +402,8 @@ class JobRunner:
         if unit.summons is not None:
             await self._until_safe()  # judges are paid as contractors are
         basis = Basis.of(unit)
-        judged, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
-        await self._record(
-            judged, learned, lambda: basis.holds(self._journal.state, unit, judged)
-        )
+        fact, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
+        await self._record(fact, learned, lambda: basis.holds(self._journal.state, unit, fact))
 
     async def _settle(
         self, step: Attend, unit: Unit, attempt: Attempt, delivered: Delivered
