@@ -273,47 +273,69 @@ class Panels:
         One that isn't out when the panel must end isn't asked any more.
         """
         job = await self._job(one.key)
-        left_s = (one.end_ms - self._context.clock.now_ms()) / 1000
-        if not job and left_s > 0:
-            terms = Terms(
-                budget_mc=one.price_mc,
-                deadline_s=left_s,
-                idempotency_key=one.key,
-                hedges_pct=0,
-                replans_max=0,
-                depth_max=1,
-                only=(one.agent,),
-            )
-            graph, inputs = _graph(one.capability), await shown()
-            try:
-                job = await self._broker.submit(graph, inputs, terms, caller=_CALLER)
-            except StoreError:
-                raise  # it is looked up again whether it is there
-            except MeshError as exc:
-                self._context.emit("panel.not_asked", agent=one.agent, why=str(exc))
+        if not job:
+            job = await self._put(one, shown)
         if not job:
             return _Said()
         try:
-            return await self._answer(job, one.price_mc, left_s)
+            return await self._answer(job, one, state.required_plan.deadline_ms)
         finally:
             if state.cancelled is not None:
                 self._broker.abandon(job)
+
+    async def _put(
+        self, one: "_Question", shown: Callable[[], Awaitable[dict[str, JsonValue]]]
+    ) -> str:
+        """Ask what wasn't asked yet; return the id of its job, empty if it can't be."""
+        inputs: dict[str, JsonValue] | None = None
+        # What may take long is done before the job is taken: that can't be cut short.
+        with trio.move_on_after(self._left_s(one.end_ms)):
+            if await self._market.search(one.capability, timeout_s=_SEARCH_S):
+                inputs = await shown()
+        left_s = self._left_s(one.end_ms)
+        if inputs is None or not left_s:
+            self._context.emit("panel.not_asked", agent=one.agent, why="nobody there, or late")
+            return ""
+        terms = Terms(
+            budget_mc=one.price_mc,
+            deadline_s=left_s,
+            idempotency_key=one.key,
+            hedges_pct=0,
+            replans_max=0,
+            depth_max=1,
+            only=(one.agent,),
+        )
+        try:
+            return await self._broker.submit(
+                _graph(one.capability), inputs, terms, caller=_CALLER
+            )
+        except StoreError:
+            raise  # it is looked up again whether it is there
+        except MeshError as exc:
+            self._context.emit("panel.not_asked", agent=one.agent, why=str(exc))
+            return ""
+
+    def _left_s(self, until_ms: int) -> float:
+        return max(0.0, (until_ms - self._context.clock.now_ms()) / 1000)
 
     async def _job(self, key: str) -> str:
         raw = await self._context.store.read(KEYS, f"{_CALLER}/{key}")
         return read_key(raw)[0] if raw is not None else ""
 
-    async def _answer(self, job: str, price_mc: int, left_s: float) -> "_Said":
-        """Return what came of a question; what nobody knows counts as paid."""
+    async def _answer(self, job: str, one: "_Question", deadline_ms: int) -> "_Said":
+        """Return what came of a question; what nobody knows counts as paid.
+
+        Half of what is left until the deadline of the job that it is about is kept for that.
+        """
         ended: JobState | None = None
-        with trio.move_on_after(max(0.0, left_s)):
+        with trio.move_on_after(self._left_s(one.end_ms)):
             ended = await self._broker.wait(job)
         if ended is None:
             self._broker.abandon(job)
-            with trio.move_on_after(_END_S):
+            with trio.move_on_after(min(_END_S, self._left_s(deadline_ms) / 2)):
                 ended = await self._broker.wait(job)
         if ended is None or ended.done is None:
-            return _Said(job, "", price_mc)
+            return _Said(job, "", one.price_mc)
         word: JsonValue = ""
         if ended.done.state == "completed":
             try:

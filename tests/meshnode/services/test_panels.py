@@ -6,8 +6,10 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import pytest
 import trio
 from msgspec.structs import replace
+from typing_extensions import override
 
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
@@ -259,6 +261,34 @@ def test_a_deaf_judge_is_waited_for_until_the_job_must_go_on() -> None:
         assert trio.current_time() - begun_s < 60.0
         assert sorted(verdicts(state)) == ["agreed", "contested"], "the others decide"
         assert state.spent_mc == 4 + 2 * 2 * 5
+
+    play(story)
+
+
+class Deaf(Judge):
+    """A judge that doesn't stop when it is told to."""
+
+    @override
+    async def run(self, value: JsonValue, _: AgentCall) -> AsyncIterator[Chunk | Output]:
+        assert isinstance(value, dict)
+        self.calls.append(value)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(60.0)
+        yield Output({"better": "a"})
+
+
+@pytest.mark.parametrize("deadline_s", [8.0, 12.0, 20.0, 28.0])
+def test_deaf_judges_leave_a_short_job_the_time_to_go_on(deadline_s: float) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, *_ = await mesh_of(mesh, [Deaf(), Deaf()])
+        begun_s = trio.current_time()
+        state = await ask(a, disputed(), deadline_s=deadline_s)
+        assert trio.current_time() - begun_s < deadline_s
+        assert verdicts(state) == ["contested", "contested"]
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert state.spent_mc <= 4 + judged.sitting.cap_mc
 
     play(story)
 
