@@ -93,8 +93,7 @@ class Charges:
         plan, left_mc = journal.state.required_plan, journal.state.required_plan.budget_mc
         for fact in _facts(journal):
             if isinstance(fact, Judged):  # a panel's judges are paid beside the contractors
-                if fact.outcome and fact.sitting is not None:
-                    left_mc -= fact.sitting.paid_mc
+                left_mc -= _panel_mc(fact)
                 continue
             heir = peek(fact.acceptance).i
             left_mc -= fact.paid_mc
@@ -143,6 +142,14 @@ def _facts(journal: JobJournal) -> Iterator[Charged | Judged]:
             fact = from_event(event)
             assert isinstance(fact, Charged | Judged)
             yield fact
+
+
+def _panel_mc(fact: Judged) -> int:
+    """Return what a judgement takes of the budget: its panel's promise, or gives back of it."""
+    if fact.sitting is None:
+        return 0
+    promised_mc = fact.sitting.cap_mc
+    return fact.sitting.paid_mc - promised_mc if fact.outcome else promised_mc
 
 
 def _attempt_of(journal: JobJournal, fact: Charged) -> Attempt:

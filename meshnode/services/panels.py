@@ -227,8 +227,7 @@ class Panels:
         sitting, theta_ppm = judged.sitting, state.required_plan.theta_ppm
         assert sitting is not None, "called"
         if sitting.broker != self._context.peer:  # nobody here knows what it was told
-            lost = [replace(seat, paid_mc=seat.cap_mc) for seat in sitting.seats]
-            return heard(judged, replace(sitting, seats=lost), theta_ppm)
+            return heard(judged, sitting.lost, theta_ppm)
         panel = state.tasks[unit.subtask].panel
         assert panel is not None, "its graph names one"
         end_ms = min(margin_ms(state), unit.judged_ms + PANEL_MS)

@@ -11,6 +11,7 @@ import trio
 from msgspec.structs import replace
 from typing_extensions import override
 
+from meshnode.domain.explaining import explain
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
 from meshnode.ports import AgentCall, AgentSpec, Chunk, JsonValue, Output
@@ -352,6 +353,34 @@ def test_a_broker_that_dies_in_the_middle_of_a_panel_asks_and_pays_nobody_twice(
         assert [len(judge.calls) for judge in judges] == [2, 2, 2]
         assert state.spent_mc == 34
         await audited(again, state)
+
+    play(story)
+
+
+def test_a_job_that_is_cancelled_while_judges_are_asked_counts_what_they_may_be_paid() -> None:
+    judges = [Judge(delay_s=delay_s) for delay_s in (1.0, 1.0, 30.0)]
+
+    async def story(mesh: SimMesh) -> None:
+        a, _, seats = await mesh_of(mesh, judges)
+
+        def owed_mc() -> int:
+            return -sum(a.ledger.balances.due_mc(seat.peer) for seat in seats)
+
+        job = await a.submit(disputed(), inputs("hi"), Terms(assurance=0.9))
+        await until(lambda: owed_mc() > 0)
+        await a.cancel(job)
+        state = await a.wait(job)
+        await trio.sleep(60.0)
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert 0 < owed_mc() <= state.spent_mc == judged.sitting.cap_mc
+        assert state.reserved_mc() == 0
+        await audited(a, state)
+        journal = await a.journal(job)
+        explained = explain(job, journal.events(), now_ms=state.ended_ms)
+        assert sum(explained.paid_mc.values()) == explained.spent_mc == state.spent_mc
+        assert sum(task.paid_mc for task in explained.tasks) == state.spent_mc
 
     play(story)
 
