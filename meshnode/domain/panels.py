@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from meshnode.domain.facts import Judged, Vote
+from meshnode.domain.families import UNKNOWN
 from meshnode.domain.sittings import VOTES_MIN, WORDS, Seat, Sitting, weighed
 from meshnode.domain.trust.posterior import Voter, posteriors
 from meshnode.domain.trust.rules import RULES, Rules
@@ -210,7 +211,7 @@ def check_called(fact: Judged) -> None:
         raise Malformed(f"a panel has {VOTES_MIN} to {JUDGES_MAX} judges, each of another peer")
     if makers & set(peers):
         raise Malformed("a judge of its own answer")
-    theirs = {vote.family for vote in fact.votes} - {""}
+    theirs = {vote.family for vote in fact.votes} - {"", UNKNOWN}
     if any(theirs & set(seat.family.split()) for seat in sitting.seats):
         raise Malformed("a judge of the model family of one of the answers")
     if any(seat.said or seat.jobs or seat.paid_mc or seat.cap_mc < 0 for seat in sitting.seats):

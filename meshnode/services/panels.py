@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from meshnode.domain.asking import kept_mc, margin_ms
 from meshnode.domain.facts import Judged, Vote
+from meshnode.domain.families import UNKNOWN
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.panels import (
@@ -48,7 +49,6 @@ from meshnode.ports import JsonValue
 from meshnode.services.broker import Broker
 from meshnode.services.checking import Checking
 from meshnode.services.context import Context
-from meshnode.services.families import UNKNOWN
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
 from meshnode.services.market import Market
@@ -164,12 +164,16 @@ class Panels:
         )
 
     def _families(self, capability: str, agent: str) -> frozenset[str]:
-        """Return the families that an agent may be of: as probed, or else as declared."""
+        """Return the families that an agent may be of: as probed, or else as declared.
+
+        Each as one word: a journal has them with spaces between.  What isn't recognised is no
+        family here, whoever says so: all of that kind would count as one.
+        """
         voice = self._broker.judging.family(capability, agent)
         offer = self._market.declared(capability).get(agent)
         declared = offer.model_family if offer is not None else ""
-        names = {declared, "" if voice == UNKNOWN else voice}
-        return frozenset(name.replace(" ", "_") for name in names if name)
+        names = {"_".join(name.split()) for name in (declared, voice)}
+        return frozenset(names - {"", UNKNOWN})
 
     def _makers(
         self, votes: Sequence[Vote], state: JobState, unit: Unit

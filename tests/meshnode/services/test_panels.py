@@ -238,6 +238,17 @@ def test_nobody_judges_its_own_answer_or_that_of_its_family() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("family", ["?", "tall\tsmol", " ? ", "?\n?"])
+def test_whatever_family_a_judge_declares_the_story_of_the_job_holds(family: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        makers = [TextAgent(lying, model_family="smol"), TextAgent()]
+        a, *_ = await mesh_of(mesh, [Judge(model_family=family), Judge(), Judge()], makers)
+        state = await ask(a, disputed())  # which is audited
+        assert sorted(verdicts(state)) == ["agreed", "contested"]
+
+    play(story)
+
+
 def test_without_money_for_it_no_panel_is_asked() -> None:
     judges = [Judge(), Judge(), Judge()]
 
