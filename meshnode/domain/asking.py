@@ -11,7 +11,7 @@ from typing import Final
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, has_room, stands
+from meshnode.domain.matching import Candidate, has_room, stands, untroubled
 from meshnode.domain.purse import Purse
 from meshnode.domain.step_kinds import View
 from meshnode.domain.units import Attempt, Unit
@@ -115,7 +115,8 @@ def asking(
         return Asking(judge=new and not out, wake_ms=wake_ms)
     offered = view.candidates.get(state.tasks[unit.subtask].capability, ())
     kept = kept_mc(state, view)
-    there = _there(unit, purse.within(unit, offered, kept_mc=kept))
+    # Before room and offers: those who are for last aren't asked because others are busy.
+    there = untroubled(_there(unit, purse.within(unit, offered, kept_mc=kept)))
     standing = [one for one in there if stands(one, until_ms=until_ms)]
     ready = [one for one in standing if has_room(one, purse.load)]
     chosen: list[Candidate] = []

@@ -212,7 +212,7 @@ class Judging:
         found = [
             one
             for one in self._market.candidates(query)
-            if one.peer not in tried and one.items_max >= unit.calls and not one.troubled
+            if one.peer not in tried and one.items_max >= unit.calls and not one.failing
         ]
         if unit.judged is not None:
             found = [one for one in found if one.offer or one.asked]
@@ -253,6 +253,7 @@ class Judging:
             imported=self._reputation.imported(one.capability, one.agent_id),
             open_mc=open_mc,
             family=self.family(one.capability, one.agent_id),
+            last=one.troubled,
         )
 
     def _voter(self, attempt: Attempt) -> Bidder:

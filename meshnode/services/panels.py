@@ -147,7 +147,7 @@ class Panels:
             (
                 one
                 for one in self._market.candidates(panel.capability)
-                if not one.troubled
+                if not one.failing
                 and (one.latency_ms + one.queue_ms) * ORDERS <= min(left_ms, PANEL_MS)
                 and may_read(graph, one.peer)
                 and (not only or one.agent_id in only)
@@ -161,6 +161,7 @@ class Panels:
             credibility=self._reputation.credibility(one.capability, one.agent_id),
             price_mc=one.price_mc,
             families=self._families(one.capability, one.agent_id),
+            last=one.troubled,
         )
 
     def _families(self, capability: str, agent: str) -> frozenset[str]:

@@ -374,3 +374,26 @@ def test_a_map_whose_answers_are_more_than_run_at_once_is_judged_all_the_same() 
         await audited(a, state)
 
     play(story)
+
+
+@pytest.mark.parametrize("paid", [0, 1, 6])
+def test_who_has_not_paid_for_its_name_is_asked_where_too_few_others_are_there(
+    paid: int,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {f"b{n}": [TextAgent()] for n in range(4 + paid)}
+        a, *others = await start(mesh, a=[], **agents)
+        await until(lambda: len(a.known()) == len(others) + 1)
+        await believe(a, others, golds=8)
+        known = {other.peer for other in others[:paid]}
+        vars(a.market)["_is_unpaid"] = lambda peer: peer not in known
+        for number in range(5):
+            state = await shout(a, f"hi{number}")
+            assert set(verdicts(state)) == {"agreed"}
+            asked = [attempt.peer for attempt in state.units["say/0"].attempts]
+            assert len(asked) >= 2
+            assert known.issuperset(asked[:paid]), "those who have come first"
+            assert paid < len(asked) or known.issuperset(asked)
+            await audited(a, state)
+
+    play(story)

@@ -249,6 +249,26 @@ def test_whatever_family_a_judge_declares_the_story_of_the_job_holds(family: str
     play(story)
 
 
+@pytest.mark.parametrize("paid", [0, 1, 2])
+def test_judges_who_have_not_paid_for_their_names_fill_a_panel_that_is_too_small(
+    paid: int,
+) -> None:
+    judges = [Judge() for _ in range(4)]
+
+    async def story(mesh: SimMesh) -> None:
+        a, makers, seats = await mesh_of(mesh, judges)
+        known = {other.peer for other in (*makers, *seats[:paid])}
+        vars(a.market)["_is_unpaid"] = lambda peer: peer not in known
+        state = await ask(a, disputed())
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert all(len(judge.calls) == 2 for judge in judges[:paid])
+        assert sum(len(judge.calls) for judge in judges) == 4
+
+    play(story)
+
+
 def test_without_money_for_it_no_panel_is_asked() -> None:
     judges = [Judge(), Judge(), Judge()]
 
