@@ -127,9 +127,10 @@ def asking(
     if chosen or out or (standing and purse.has_award):
         return Asking(tuple(chosen), wake_ms=wake_ms)  # an event makes room where there is none
     look_ms = unit.judged_ms + LOOK_MS
-    if there and now_ms < look_ms:
+    used_up = not purse.has_award and purse.is_out() is not None  # waiting brings nothing back
+    if there and not used_up and now_ms < look_ms:
         return Asking(wake_ms=look_ms)
-    return Asking(judge=True, last=not there)
+    return Asking(judge=True, last=used_up or not there)
 
 
 def _there(unit: Unit, offered: Sequence[Candidate]) -> list[Candidate]:
