@@ -185,7 +185,10 @@ def check_money(mesh: Estate) -> Iterator[str]:
             )
         cost_mc = account.charged_mc + account.panels_mc
         if cost_mc > account.budget_mc:
-            yield f"job {job} of {account.broker} cost {cost_mc} of {account.budget_mc} mc"
+            yield (
+                f"job {job} of {account.broker} was charged {cost_mc} of {account.budget_mc} mc"
+                ", its panels counted in"
+            )
         if again := [key for key, times in account.keys.items() if times > 1]:
             yield f"job {job} of {account.broker} was charged twice for {again}"
     yield from _check_panels(mesh, books)
