@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from meshnode.domain.facts import Awarded, Charged, Elected, Planned, from_event
+from meshnode.domain.facts import Awarded, Charged, Elected, Judged, Planned, from_event
 from meshnode.domain.ledger import Kind
 from meshnode.services.ledger import advance_key
 from protocol.journal import END, SegmentExport, decode_event, decode_segment
@@ -21,7 +21,7 @@ from simulations.estate import Estate, Holder
 
 _HEADS: Final = "journal_head"
 _COPIES: Final = "copy_head"
-_KINDS: Final = frozenset({Planned.KIND, Awarded.KIND, Charged.KIND, Elected.KIND})
+_KINDS: Final = frozenset({Planned.KIND, Awarded.KIND, Charged.KIND, Elected.KIND, Judged.KIND})
 
 #: Key -> kind, peer and millicredits of a posting.
 Postings = dict[str, tuple[Kind, str, int]]
@@ -57,13 +57,13 @@ class Story:
         """PeerId of whose job it is."""
         return next(fact.owner for fact in self.facts() if isinstance(fact, Planned))
 
-    def facts(self) -> Iterator[Planned | Awarded | Charged]:
+    def facts(self) -> Iterator[Planned | Awarded | Charged | Judged]:
         """Yield what money depends on."""
         for segment in self.segments:
             for body in segment.events:
                 if kind_of(body) in _KINDS:
                     fact = from_event(decode_event(body))
-                    if isinstance(fact, Planned | Awarded | Charged):
+                    if isinstance(fact, Planned | Awarded | Charged | Judged):
                         yield fact
 
 
@@ -130,6 +130,8 @@ def advances(stories: list[Story]) -> Mapping[str, Postings]:
                 owner = fact.owner
             elif isinstance(fact, Awarded):
                 awards[fact.unit, fact.attempt] = digest(fact.award)
+            elif isinstance(fact, Judged):
+                continue
             elif fact.paid_mc and (heir := peek(fact.acceptance).i) != owner:
                 key = advance_key(awards[fact.unit, fact.attempt])
                 wanted.setdefault(owner, {})[key] = ("spent", heir, fact.paid_mc)

@@ -19,9 +19,10 @@ from typing import Final
 
 import msgspec
 
-from meshnode.domain.facts import Charged, Fact, Planned, from_event
+from meshnode.domain.facts import Charged, Fact, Judged, Planned, from_event
 from meshnode.domain.tallies import Tally
 from meshnode.services.bodies import RECEIPT_ROW, RECEIPTS
+from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.served import SERVED
 from protocol.codec import decode_as
 from protocol.errors import ProtocolError
@@ -34,7 +35,8 @@ from simulations.heritage import Postings, advances, is_chartered, read_stories
 from simulations.ledgers import check_ledgers
 
 _TALLY: Final = msgspec.msgpack.Decoder(Tally)
-_KINDS: Final = frozenset({Planned.KIND, Charged.KIND})
+_KINDS: Final = frozenset({Planned.KIND, Charged.KIND, Judged.KIND})
+_PANEL: Final = "panel/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Account:
         broker: Name of its node; of the owner's, if it had several.
         budget_mc: What it may cost.
         charged_mc: By its journal.
+        panels_mc: What its panels cost, by its journal.
         keys: What was charged, how often.
         paid_mc: By the broker's receipts.
     """
@@ -62,6 +65,7 @@ class Account:
     broker: str
     budget_mc: int = 0
     charged_mc: int = 0
+    panels_mc: int = 0
     keys: Counter[str] = field(default_factory=Counter)
     paid_mc: int = 0
 
@@ -76,6 +80,7 @@ class Books:
         got: Award -> what its contractor's receipt says.
         jobs: (PeerId, or charter in hex, and job id) -> account.
         advances: PeerId -> what its ledger must say beside receipts.
+        promised_mc: (PeerId, job id) -> what that broker promised judges, by the journal.
         earned_mc: Node -> what it counts as earned from others.
         troubles: What could not be read.
     """
@@ -84,6 +89,7 @@ class Books:
     paid: dict[str, Payment] = field(default_factory=dict)
     got: dict[str, Payment] = field(default_factory=dict)
     jobs: dict[tuple[str, str], Account] = field(default_factory=dict)
+    promised_mc: Counter[tuple[str, str]] = field(default_factory=Counter)
     earned_mc: Counter[str] = field(default_factory=Counter)
     advances: Mapping[str, Postings] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
@@ -109,7 +115,7 @@ def read_books(mesh: Estate) -> Books:
                 account = books.jobs.setdefault((member.peer, job), Account(member.name))
                 for body in entries[1:]:
                     if kind_of(body) in _KINDS:
-                        _count(books, account, from_event(decode_event(body)))
+                        _count(books, account, job, from_event(decode_event(body)))
         for award, raw in member.disk.tables.get(RECEIPTS, {}).items():
             _read_receipt(books, member, award, raw)
         for raw in member.disk.tables.get(SERVED, {}).values():
@@ -125,18 +131,23 @@ def _read_stories(books: Books, mesh: Estate) -> None:
         for fact in story.facts():
             if isinstance(fact, Planned):
                 account.broker = mesh.name(fact.owner)
-            _count(books, account, fact)
+            _count(books, account, story.job, fact)
     books.troubles += troubles
     books.advances = advances(stories)
 
 
-def _count(books: Books, account: Account, fact: Fact) -> None:
+def _count(books: Books, account: Account, job: str, fact: Fact) -> None:
     if isinstance(fact, Planned):
         account.budget_mc = fact.budget_mc
     elif isinstance(fact, Charged):
         account.charged_mc += fact.paid_mc
         accepted = read_message(fact.acceptance, Acceptance, network=books.network_id)
         account.keys[fact.key] += accepted.verdict != "rejected"
+    elif isinstance(fact, Judged) and fact.sitting is not None:
+        if fact.outcome:
+            account.panels_mc += fact.sitting.paid_mc
+        else:
+            books.promised_mc[fact.sitting.broker, job] += fact.sitting.cap_mc
 
 
 def _read_receipt(books: Books, member: Holder, award: str, raw: bytes) -> None:
@@ -172,13 +183,15 @@ def check_money(mesh: Estate) -> Iterator[str]:
                 f"job {job} of {account.broker}: receipts of {account.paid_mc} mc, the"
                 f" journal charges {account.charged_mc} mc"
             )
-        if account.charged_mc > account.budget_mc:
+        cost_mc = account.charged_mc + account.panels_mc
+        if cost_mc > account.budget_mc:
             yield (
-                f"job {job} of {account.broker} was charged {account.charged_mc} of"
-                f" {account.budget_mc} mc"
+                f"job {job} of {account.broker} was charged {cost_mc} of {account.budget_mc} mc"
+                ", its panels counted in"
             )
         if again := [key for key, times in account.keys.items() if times > 1]:
             yield f"job {job} of {account.broker} was charged twice for {again}"
+    yield from _check_panels(mesh, books)
     yield from _check_earnings(mesh, books)
     yield from check_ledgers(mesh, paid=books.paid, got=books.got, advances=books.advances)
     if books.paid_mc != books.got_mc:
@@ -200,6 +213,19 @@ def _check_contracts(mesh: Estate, books: Books) -> Iterator[str]:
         if award not in books.paid:
             name = mesh.name(payment.contractor)
             yield f"{name} got {payment.paid_mc} mc for {award[:12]} that nobody paid"
+
+
+def _check_panels(mesh: Estate, books: Books) -> Iterator[str]:
+    """A broker pays judges what it promised them at most, in a journal that counts."""
+    paid_mc: Counter[tuple[str, str]] = Counter()
+    for member in mesh.members.values():
+        for key, raw in member.disk.tables.get(KEYS, {}).items():
+            if key.startswith(_PANEL):
+                account = books.jobs.get((member.peer, read_key(raw)[0]), Account(""))
+                paid_mc[member.peer, key.split("/")[1]] += account.charged_mc
+    for (peer, job), paid in paid_mc.items():
+        if paid > (most := books.promised_mc[peer, job]):
+            yield f"{mesh.name(peer)} paid judges of job {job} {paid} mc, and promised {most}"
 
 
 def _check_earnings(mesh: Estate, books: Books) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, has_room, stands
+from meshnode.domain.matching import Candidate, has_room, stands, untroubled
 from meshnode.domain.purse import Purse
 from meshnode.domain.step_kinds import View
 from meshnode.domain.units import Attempt, Unit
@@ -115,7 +115,8 @@ def asking(
         return Asking(judge=new and not out, wake_ms=wake_ms)
     offered = view.candidates.get(state.tasks[unit.subtask].capability, ())
     kept = kept_mc(state, view)
-    there = _there(unit, purse.within(unit, offered, kept_mc=kept))
+    # Before room and offers: those who are for last aren't asked because others are busy.
+    there = untroubled(_there(unit, purse.within(unit, offered, kept_mc=kept)))
     standing = [one for one in there if stands(one, until_ms=until_ms)]
     ready = [one for one in standing if has_room(one, purse.load)]
     chosen: list[Candidate] = []
@@ -126,9 +127,10 @@ def asking(
     if chosen or out or (standing and purse.has_award):
         return Asking(tuple(chosen), wake_ms=wake_ms)  # an event makes room where there is none
     look_ms = unit.judged_ms + LOOK_MS
-    if there and now_ms < look_ms:
+    used_up = not purse.has_award and purse.is_out() is not None  # waiting brings nothing back
+    if there and not used_up and now_ms < look_ms:
         return Asking(wake_ms=look_ms)
-    return Asking(judge=True, last=not there)
+    return Asking(judge=True, last=used_up or not there)
 
 
 def _there(unit: Unit, offered: Sequence[Candidate]) -> list[Candidate]:

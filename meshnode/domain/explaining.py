@@ -245,6 +245,8 @@ class _Walk:
         state = self._state
         task = state.tasks[name]
         parts = [part for part in self._parts.values() if part.subtask == name]
+        over = state.done is not None
+        judges_mc = sum(seat.paid_mc for part in parts for seat in _seats(part, over=over))
         return Task(
             subtask=name,
             capability=task.capability,
@@ -253,10 +255,7 @@ class _Walk:
             units=len(parts) if name in state.expanded else None,
             calls=sum(part.calls for part in parts),
             checks=[check.kind for check in task.checks],
-            paid_mc=sum(
-                sum(told.paid_mc or 0 for told in part.tries) + _sitting_mc(part)
-                for part in parts
-            ),
+            paid_mc=judges_mc + sum(told.paid_mc or 0 for part in parts for told in part.tries),
         )
 
     def _paid(self) -> dict[str, int]:
@@ -265,7 +264,7 @@ class _Walk:
             for told in part.tries:
                 if told.paid_mc is not None:
                     paid[told.peer] = paid.get(told.peer, 0) + told.paid_mc
-            for seat in _seats(part):
+            for seat in _seats(part, over=self._state.done is not None):
                 peer = seat.agent.partition("/")[0]
                 paid[peer] = paid.get(peer, 0) + seat.paid_mc
         return dict(sorted(paid.items()))
@@ -346,16 +345,14 @@ def _of_tries(tries: Sequence[Try], ready_ms: int, over_ms: int) -> Iterator[tup
     yield waiting, over_ms - at_ms
 
 
-def _seats(part: Part) -> Sequence[Seat]:
-    """Return the judges that were paid for a unit."""
+def _seats(part: Part, *, over: bool) -> Sequence[Seat]:
+    """Return the judges that were paid for a unit, or may have been once the job is over."""
     judged = part.judged
-    if judged is None or judged.sitting is None or not judged.outcome:
+    if judged is None or judged.sitting is None:
         return ()
-    return judged.sitting.seats
-
-
-def _sitting_mc(part: Part) -> int:
-    return sum(seat.paid_mc for seat in _seats(part))
+    if judged.outcome:
+        return judged.sitting.seats
+    return judged.sitting.lost.seats if over else ()
 
 
 def _in_turn(tries: Sequence[Try], over_ms: int) -> Iterator[tuple[Try, int]]:

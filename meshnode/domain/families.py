@@ -22,6 +22,8 @@ import msgspec
 
 from meshnode.domain.likeness import normalised
 
+#: The family of all models that aren't recognised.
+UNKNOWN: Final = "?"
 #: Questions that two must both have answered, and how large a part of them alike.
 ANSWERS_MIN: Final = 8
 ALIKE: Final = 0.6

@@ -65,7 +65,8 @@ class JobState:
         begun: Sub-task id -> its units that were, and have no accepted output.
         outrun: Units with an accepted output, and another attempt that is to be stopped.
         hedges: How many there were.
-        spent_mc: Charged so far.
+        spent_mc: Charged so far, and what panels cost: all that was promised to one that
+            wasn't heard when the job ended.
         subtasks_used: By attempts that are over.
         tokens_used: Likewise, where the plan limits them.
         charges: Charge key -> millicredits: a key is charged once.
@@ -114,8 +115,14 @@ class JobState:
     def reserved_mc(self) -> int:
         """Millicredits promised to open awards, and to panels that are asked."""
         awards = sum(one.price_cap_mc for _, one in self.open_attempts() if one.award)
+        return awards + self._promised_mc()
+
+    def _promised_mc(self) -> int:
+        """Return what panels may cost that were called, and not heard."""
+        if self.done is not None:
+            return 0
         begun = (unit for units in self.begun.values() for unit in units.values())
-        return awards + sum(unit.promised_mc for unit in begun)
+        return sum(unit.promised_mc for unit in begun)
 
     def open_attempts(self) -> Iterator[tuple[Unit, Attempt]]:
         """Yield every attempt that is open, with its unit."""
@@ -214,6 +221,8 @@ class JobState:
             case Cancelled():
                 self.cancelled = self.cancelled or fact
             case Done():
+                # Judges are paid whether or not the job waits for what they say.
+                self.spent_mc += self._promised_mc()
                 self.done, self.ended_ms = fact, at_ms
             case _:
                 raise OutOfTurn(fact.KIND, "folding")

@@ -46,6 +46,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         items_max: Calls that one award may hold.
         alive: There is an open session.
         troubled: It failed lately, or its name cost too little: last choice.
+        failing: The former of these: no choice at all where answers are compared.
         probe: It failed before that: one unit may go there, to see.
         asked: It was asked for an offer a moment ago, and has not answered yet.
         queue_ms: How long what was awarded there lately waited behind the work of others.
@@ -67,6 +68,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     items_max: int = 1_000
     alive: bool = False
     troubled: bool = False
+    failing: bool = False
     probe: bool = False
     asked: bool = False
     queue_ms: int = 0
@@ -132,6 +134,7 @@ def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Ca
         offer=proposal.proposal,
         alive=True,
         troubled=seen is not None and seen.troubled,
+        failing=seen is not None and seen.failing,
         probe=seen is not None and seen.probe,
         units_max=seen.units_max if seen is not None else 0,
     )

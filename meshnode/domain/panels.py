@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from meshnode.domain.facts import Judged, Vote
+from meshnode.domain.families import UNKNOWN
 from meshnode.domain.sittings import VOTES_MIN, WORDS, Seat, Sitting, weighed
 from meshnode.domain.trust.posterior import Voter, posteriors
 from meshnode.domain.trust.rules import RULES, Rules
@@ -52,12 +53,14 @@ class Judge:
         credibility: From 0 to 1.
         price_mc: Of one question.
         families: Of its model: as probed, and as declared; none for what is no model.
+        last: It is asked only where others are too few.
     """
 
     agent: str
     credibility: float
     price_mc: int
     families: frozenset[str] = frozenset()
+    last: bool = False
 
     @property
     def peer(self) -> str:
@@ -74,6 +77,8 @@ def seated(
     rules: Rules = RULES,
 ) -> list[Seat]:
     """Return the panel, or nobody where too few are to be had.
+
+    Who is asked last completes one that is too small without it, and enlarges none.
 
     Args:
         judges: Ordered by id: chance is drawn in that order.
@@ -93,12 +98,13 @@ def seated(
     rng.shuffle(fit)
     fit.sort(key=lambda one: (-one.credibility, one.price_mc))
     chosen: list[Judge] = []
-    for alike in (False, True):  # of families of their own, then of any
-        for one in fit:
+    for last, alike in ((False, False), (False, True), (True, False), (True, True)):
+        seats_max = VOTES_MIN if last else JUDGES_MAX
+        for one in fit:  # of families of their own, then of any
             known = {family for other in chosen for family in other.families}
             here = one.peer in {other.peer for other in chosen}
             cost_mc = ORDERS * sum(other.price_mc for other in (*chosen, one))
-            room = len(chosen) < JUDGES_MAX and cost_mc <= free_mc
+            room = len(chosen) < seats_max and cost_mc <= free_mc and one.last == last
             if room and not here and (alike or not known & one.families):
                 chosen.append(one)
     if len(chosen) < VOTES_MIN:
@@ -210,7 +216,7 @@ def check_called(fact: Judged) -> None:
         raise Malformed(f"a panel has {VOTES_MIN} to {JUDGES_MAX} judges, each of another peer")
     if makers & set(peers):
         raise Malformed("a judge of its own answer")
-    theirs = {vote.family for vote in fact.votes} - {""}
+    theirs = {vote.family for vote in fact.votes} - {"", UNKNOWN}
     if any(theirs & set(seat.family.split()) for seat in sitting.seats):
         raise Malformed("a judge of the model family of one of the answers")
     if any(seat.said or seat.jobs or seat.paid_mc or seat.cap_mc < 0 for seat in sitting.seats):

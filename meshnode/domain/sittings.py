@@ -92,6 +92,12 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sum(seat.paid_mc for seat in self.seats)
 
     @property
+    def lost(self) -> "Sitting":
+        """The same, if nobody knows what came of it: all that was promised counts as paid."""
+        seats = [msgspec.structs.replace(seat, paid_mc=seat.cap_mc) for seat in self.seats]
+        return msgspec.structs.replace(self, seats=seats)
+
+    @property
     def votes(self) -> tuple[int, int]:
         """Votes for the first of the two answers, and for the second."""
         cast = [seat.vote for seat in self.seats]

@@ -7,15 +7,16 @@ has to be taken back.
 
 Who accepts a result pays its contractor.  An heir does so for the job's owner, which owes
 it just that: both post it when the job has ended, from the same journal, each charge once.
-The owner holds every such charge against what the contractor signed, and all together
-against what the job may cost: an heir's word alone makes no debt.
+The owner holds every such charge against what the contractor signed, and all together, with
+what its panels cost, against what the job may cost: an heir's word alone makes no debt.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 import trio
 
-from meshnode.domain.facts import Charged, from_event
+from meshnode.domain.facts import Charged, Judged, from_event
 from meshnode.domain.units import Attempt
 from meshnode.ports import Put
 from meshnode.services.bodies import RECEIPTS, ReceiptRow
@@ -27,6 +28,8 @@ from protocol.errors import Malformed, RemoteProtocolError
 from protocol.keys import digest
 from protocol.receipts import check_receipt
 from protocol.signing import peek
+
+_SPENDING: Final = frozenset({Charged.KIND, Judged.KIND})
 
 
 class Charges:
@@ -67,8 +70,8 @@ class Charges:
         Raises:
             StoreError: The disk refused.
         """
-        for fact in _charged(journal):
-            if peek(fact.acceptance).i == self._context.peer:
+        for fact in _facts(journal):
+            if isinstance(fact, Charged) and peek(fact.acceptance).i == self._context.peer:
                 await self.keep(journal, fact)
 
     async def close(self, journal: JobJournal) -> None:
@@ -88,7 +91,10 @@ class Charges:
             StoreError: The disk refused.
         """
         plan, left_mc = journal.state.required_plan, journal.state.required_plan.budget_mc
-        for fact in _charged(journal):
+        for fact in _facts(journal):
+            if isinstance(fact, Judged):  # a panel's judges are paid beside the contractors
+                left_mc -= _panel_mc(fact)
+                continue
             heir = peek(fact.acceptance).i
             left_mc -= fact.paid_mc
             if heir == plan.owner or self._context.peer not in {heir, plan.owner}:
@@ -129,12 +135,21 @@ class Charges:
                 await self._ledger.commit(posting, receipt_time(posting.key, now_ms=now_ms))
 
 
-def _charged(journal: JobJournal) -> Iterator[Charged]:
+def _facts(journal: JobJournal) -> Iterator[Charged | Judged]:
+    """Yield what the job spent, and what else there was to it."""
     for event in journal.events():
-        if event.kind == Charged.KIND:
+        if event.kind in _SPENDING:
             fact = from_event(event)
-            assert isinstance(fact, Charged)
+            assert isinstance(fact, Charged | Judged)
             yield fact
+
+
+def _panel_mc(fact: Judged) -> int:
+    """Return what a judgement takes of the budget: its panel's promise, or gives back of it."""
+    if fact.sitting is None:
+        return 0
+    promised_mc = fact.sitting.cap_mc
+    return fact.sitting.paid_mc - promised_mc if fact.outcome else promised_mc
 
 
 def _attempt_of(journal: JobJournal, fact: Charged) -> Attempt:

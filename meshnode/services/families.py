@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 import trio
 
-from meshnode.domain.families import Look, recognised
+from meshnode.domain.families import UNKNOWN, Look, recognised
 from meshnode.domain.fingerprints import answer_of, asked, can_be_asked, questions
 from meshnode.domain.values import parse
 from meshnode.errors import MeshError, StoreError
@@ -25,8 +25,6 @@ from protocol.records import Capability
 FAMILIES: Final = "family"
 #: What was probed counts for so long.
 FAMILY_LIFETIME_MS: Final = 7 * 24 * 3_600_000
-#: The family of all models that aren't recognised.
-UNKNOWN: Final = "?"
 #: Agents that are asked in one probe, and those of which something is kept.
 AGENTS_MAX: Final = 8
 KEPT_MAX: Final = 1_024

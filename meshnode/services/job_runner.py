@@ -63,7 +63,7 @@ from meshnode.services.context import Context
 from meshnode.services.contracts import Contracts
 from meshnode.services.experience import Experience, Learned
 from meshnode.services.journals import JobJournal
-from meshnode.services.judging import Judging
+from meshnode.services.judging import Basis, Judging
 from meshnode.services.market import Market
 from meshnode.services.outlook import Outlook
 from meshnode.services.receipts import Receipts
@@ -368,8 +368,7 @@ class JobRunner:
         attempt = self._open_attempt(step.unit, step.attempt)
         if attempt is None:
             return
-        if self._right is not None:  # what isn't known to its heirs would be done again
-            await self._right.until_safe(self._journal.state.seq)
+        await self._until_safe()
         begun_s = trio.current_time()
         fact = await self._awards.attend(self._journal, unit, attempt)
         timed = not attempt.by_letter and self._market.was_up_at(attempt.at_ms)
@@ -388,6 +387,11 @@ class JobRunner:
             fact, learned, lambda: self._is_open(step, attempt) and not attempt.delivered
         )
 
+    async def _until_safe(self) -> None:
+        """Wait until heirs know what is about to be begun: they would do it again."""
+        if self._right is not None:
+            await self._right.until_safe(self._journal.state.seq)
+
     async def _record(self, fact: Fact, learned: Learned, still: Callable[[], bool]) -> None:
         """Write down a fact and what it teaches, if it still holds then."""
         added = await self._journal.record(fact, writes=learned.writes, still=still)
@@ -395,19 +399,11 @@ class JobRunner:
 
     async def _judge(self, step: Judge) -> None:
         unit = self._journal.state.units[step.unit]
-        count, answers = unit.judgements, [one.number for one in unit.answers()]
-        judged, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
-
-        def holds() -> bool:
-            state = self._journal.state
-            same = answers == [one.number for one in unit.answers()]
-            calls = judged.sitting if not judged.outcome else None
-            free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
-            if calls is not None and calls.cap_mc > free_mc:  # others took it meanwhile
-                return False
-            return same and count == unit.judgements and state.cancelled is None
-
-        await self._record(judged, learned, holds)
+        if unit.summons is not None:
+            await self._until_safe()  # judges are paid as contractors are
+        basis = Basis.of(unit)
+        fact, learned = await self._judging.judge(self._journal.state, unit, last=step.last)
+        await self._record(fact, learned, lambda: basis.holds(self._journal.state, unit, fact))
 
     async def _settle(
         self, step: Attend, unit: Unit, attempt: Attempt, delivered: Delivered

@@ -6,18 +6,20 @@ of the agents, what the answers say and which of them say the same.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
 import trio
 
 from meshnode.domain.declared import grouping
-from meshnode.domain.facts import Judged
+from meshnode.domain.facts import Failed, Judged
 from meshnode.domain.job import JobState
 from meshnode.domain.judging import Bench, begin, go_on, stake
 from meshnode.domain.matching import Candidate
 from meshnode.domain.trust.allocation import Bidder
 from meshnode.domain.units import SINGLE, Attempt, Unit
 from meshnode.domain.verification import read_output
+from meshnode.errors import ArtifactError, ArtifactTooLarge
 from meshnode.ports import Embedder, JsonValue
 from meshnode.services.agreement import agreeing
 from meshnode.services.checking import Checking
@@ -42,6 +44,60 @@ class OnBegin(Protocol):
 
     def __call__(self, ranked: Sequence[Candidate], *, alarmed: bool) -> None:
         """Take note; does nothing that takes time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a judgement that takes time goes by.
+
+    Attributes:
+        judgements: How many there were before.
+        answers: Numbers of the attempts whose answers wait.
+    """
+
+    judgements: int
+    answers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, unit: Unit) -> Self:
+        """Return that of a judgement that is begun now."""
+        return cls(unit.judgements, tuple(one.number for one in unit.answers()))
+
+    def holds(self, state: JobState, unit: Unit, fact: Judged | Failed) -> bool:
+        """Tell whether what came of a judgement by it may still be written down."""
+        called = fact.sitting if isinstance(fact, Judged) and not fact.outcome else None
+        free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
+        if called is not None and called.cap_mc > free_mc:  # others took it meanwhile
+            return False
+        return self == Basis.of(unit) and state.cancelled is None
+
+
+class _AnswerGone(ArtifactError):
+    """An answer can't be had any more, such as of who made it for another broker.
+
+    Attributes:
+        attempt: Whose answer it is.
+        why: What stood in the way.
+    """
+
+    def __init__(self, attempt: Attempt, why: ArtifactError) -> None:
+        super().__init__(str(why), hint=why.hint)
+        self.attempt, self.why = attempt, why
+
+    def fact(self, unit: Unit) -> Failed:
+        """Return the end of that attempt: not for want of what its maker did.
+
+        What is too large is so for this node.
+        """
+        own = isinstance(self.why, ArtifactTooLarge)
+        return Failed(
+            unit=unit.name,
+            attempt=self.attempt.number,
+            peer="" if own else self.attempt.peer,
+            code=self.why.code,
+            text=str(self)[:500],
+            blame="broker" if own else "artifact",
+        )
 
 
 def _nothing(ranked: Sequence[Candidate], *, alarmed: bool) -> None:
@@ -83,8 +139,13 @@ class Judging:
 
     # --- judging ---
 
-    async def judge(self, state: JobState, unit: Unit, *, last: bool) -> tuple[Judged, Learned]:
+    async def judge(
+        self, state: JobState, unit: Unit, *, last: bool
+    ) -> tuple[Judged | Failed, Learned]:
         """Return a judgement of ``unit``, and what it teaches.
+
+        Or the end of an attempt whose answer can't be had any more: the others are judged
+        without it.
 
         Args:
             state: Of its job.
@@ -92,8 +153,16 @@ class Judging:
             last: Nobody else can be asked.
 
         Raises:
-            ArtifactError: An answer can't be had any more.
+            ArtifactError: What a panel is to be shown can't be had any more.
         """
+        try:
+            return await self._judgement(state, unit, last=last)
+        except _AnswerGone as gone:
+            return gone.fact(unit), Learned()
+
+    async def _judgement(
+        self, state: JobState, unit: Unit, *, last: bool
+    ) -> tuple[Judged, Learned]:
         task = state.tasks[unit.subtask]
         if unit.summons is not None and self.arbiters is not None:
             heard = await self.arbiters.hear(state, unit)
@@ -143,7 +212,7 @@ class Judging:
         found = [
             one
             for one in self._market.candidates(query)
-            if one.peer not in tried and one.items_max >= unit.calls and not one.troubled
+            if one.peer not in tried and one.items_max >= unit.calls and not one.failing
         ]
         if unit.judged is not None:
             found = [one for one in found if one.offer or one.asked]
@@ -184,6 +253,7 @@ class Judging:
             imported=self._reputation.imported(one.capability, one.agent_id),
             open_mc=open_mc,
             family=self.family(one.capability, one.agent_id),
+            last=one.troubled,
         )
 
     def _voter(self, attempt: Attempt) -> Bidder:
@@ -200,6 +270,18 @@ class Judging:
         )
 
     async def _value(self, state: JobState, unit: Unit, attempt: Attempt) -> JsonValue:
-        data = await self._checking.output(state, attempt)
+        """Return an answer; half of the time that is left is kept for the others.
+
+        Raises:
+            _AnswerGone: It can't be had any more, or not in time.
+        """
+        left_ms = state.required_plan.deadline_ms - self._context.clock.now_ms()
+        try:
+            with trio.fail_after(max(0.0, left_ms / 2000)):
+                data = await self._checking.output(state, attempt)
+        except trio.TooSlowError:
+            raise _AnswerGone(attempt, ArtifactError("an answer took too long")) from None
+        except ArtifactError as exc:
+            raise _AnswerGone(attempt, exc) from exc
         outputs = read_output(data, calls=unit.calls, single=unit.items == SINGLE)
         return outputs[0] if unit.items == SINGLE else outputs

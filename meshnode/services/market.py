@@ -256,6 +256,7 @@ class Market:
             items_max=offer.offer.items_max if offer else 1_000,
             alive=peer in alive,
             troubled=circuit is CircuitState.OPEN or self._is_unpaid(peer),
+            failing=circuit is CircuitState.OPEN,
             probe=circuit is CircuitState.HALF_OPEN,
             asked=now_s < self._asking_s.get(peer, 0.0),
             queue_ms=self._queues.wait_ms(f"{peer}/{capability.agent}", now_s=now_s),

@@ -10,7 +10,9 @@ them, how far anybody is believed, or which is the likelier one.  The second tim
 swapped, in another job, and by chance that one is sent first.
 
 Another broker that goes on with the job doesn't ask again: what it can't know was paid counts
-as paid.
+as paid.  Nor does it call a panel of its own: whom it pays for answers it pays for the owner,
+who can hold that against what contractors signed; what judges are paid is in jobs of the
+heir's own, which prove nothing to the owner.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +24,7 @@ from msgspec.structs import replace
 
 from meshnode.domain.asking import kept_mc, margin_ms
 from meshnode.domain.facts import Judged, Vote
+from meshnode.domain.families import UNKNOWN
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate
 from meshnode.domain.panels import (
@@ -46,7 +49,6 @@ from meshnode.ports import JsonValue
 from meshnode.services.broker import Broker
 from meshnode.services.checking import Checking
 from meshnode.services.context import Context
-from meshnode.services.families import UNKNOWN
 from meshnode.services.job_keys import KEYS, read_key
 from meshnode.services.job_terms import Terms
 from meshnode.services.market import Market
@@ -85,8 +87,8 @@ class Panels:
     async def call(self, state: JobState, unit: Unit, judged: Judged) -> Judged | None:
         """Return ``judged``, which nothing decides, as one that waits for a panel.
 
-        None where the graph names none, there is no time, money, or judge for one, or what
-        they would be shown is too much or gone.
+        None where the graph names none, the job is another's, there is no time, money, or
+        judge for one, or what they would be shown is too much or gone.
 
         Args:
             state: Of its job.
@@ -97,6 +99,8 @@ class Panels:
         waits = len(unit.answers()) == len(unit.tried()) == len(judged.votes)
         limited = plan.under or plan.tokens  # what judges use would have to count there, too
         if panel is None or unit.summons is not None or limited or not waits:
+            return None
+        if plan.owner != self._context.peer:
             return None
         if margin_ms(state) - self._context.clock.now_ms() < PANEL_MS_MIN:
             return None
@@ -143,7 +147,7 @@ class Panels:
             (
                 one
                 for one in self._market.candidates(panel.capability)
-                if not one.troubled
+                if not one.failing
                 and (one.latency_ms + one.queue_ms) * ORDERS <= min(left_ms, PANEL_MS)
                 and may_read(graph, one.peer)
                 and (not only or one.agent_id in only)
@@ -157,15 +161,20 @@ class Panels:
             credibility=self._reputation.credibility(one.capability, one.agent_id),
             price_mc=one.price_mc,
             families=self._families(one.capability, one.agent_id),
+            last=one.troubled,
         )
 
     def _families(self, capability: str, agent: str) -> frozenset[str]:
-        """Return the families that an agent may be of: as probed, or else as declared."""
+        """Return the families that an agent may be of: as probed, or else as declared.
+
+        Each as one word: a journal has them with spaces between.  What isn't recognised is no
+        family here, whoever says so: all of that kind would count as one.
+        """
         voice = self._broker.judging.family(capability, agent)
         offer = self._market.declared(capability).get(agent)
         declared = offer.model_family if offer is not None else ""
-        names = {declared, "" if voice == UNKNOWN else voice}
-        return frozenset(name.replace(" ", "_") for name in names if name)
+        names = {"_".join(name.split()) for name in (declared, voice)}
+        return frozenset(names - {"", UNKNOWN})
 
     def _makers(
         self, votes: Sequence[Vote], state: JobState, unit: Unit
@@ -223,8 +232,7 @@ class Panels:
         sitting, theta_ppm = judged.sitting, state.required_plan.theta_ppm
         assert sitting is not None, "called"
         if sitting.broker != self._context.peer:  # nobody here knows what it was told
-            lost = [replace(seat, paid_mc=seat.cap_mc) for seat in sitting.seats]
-            return heard(judged, replace(sitting, seats=lost), theta_ppm)
+            return heard(judged, sitting.lost, theta_ppm)
         panel = state.tasks[unit.subtask].panel
         assert panel is not None, "its graph names one"
         end_ms = min(margin_ms(state), unit.judged_ms + PANEL_MS)
@@ -269,47 +277,69 @@ class Panels:
         One that isn't out when the panel must end isn't asked any more.
         """
         job = await self._job(one.key)
-        left_s = (one.end_ms - self._context.clock.now_ms()) / 1000
-        if not job and left_s > 0:
-            terms = Terms(
-                budget_mc=one.price_mc,
-                deadline_s=left_s,
-                idempotency_key=one.key,
-                hedges_pct=0,
-                replans_max=0,
-                depth_max=1,
-                only=(one.agent,),
-            )
-            graph, inputs = _graph(one.capability), await shown()
-            try:
-                job = await self._broker.submit(graph, inputs, terms, caller=_CALLER)
-            except StoreError:
-                raise  # it is looked up again whether it is there
-            except MeshError as exc:
-                self._context.emit("panel.not_asked", agent=one.agent, why=str(exc))
+        if not job:
+            job = await self._put(one, shown)
         if not job:
             return _Said()
         try:
-            return await self._answer(job, one.price_mc, left_s)
+            return await self._answer(job, one, state.required_plan.deadline_ms)
         finally:
             if state.cancelled is not None:
                 self._broker.abandon(job)
+
+    async def _put(
+        self, one: "_Question", shown: Callable[[], Awaitable[dict[str, JsonValue]]]
+    ) -> str:
+        """Ask what wasn't asked yet; return the id of its job, empty if it can't be."""
+        inputs: dict[str, JsonValue] | None = None
+        # What may take long is done before the job is taken: that can't be cut short.
+        with trio.move_on_after(self._left_s(one.end_ms)):
+            if await self._market.search(one.capability, timeout_s=_SEARCH_S):
+                inputs = await shown()
+        left_s = self._left_s(one.end_ms)
+        if inputs is None or not left_s:
+            self._context.emit("panel.not_asked", agent=one.agent, why="nobody there, or late")
+            return ""
+        terms = Terms(
+            budget_mc=one.price_mc,
+            deadline_s=left_s,
+            idempotency_key=one.key,
+            hedges_pct=0,
+            replans_max=0,
+            depth_max=1,
+            only=(one.agent,),
+        )
+        try:
+            return await self._broker.submit(
+                _graph(one.capability), inputs, terms, caller=_CALLER
+            )
+        except StoreError:
+            raise  # it is looked up again whether it is there
+        except MeshError as exc:
+            self._context.emit("panel.not_asked", agent=one.agent, why=str(exc))
+            return ""
+
+    def _left_s(self, until_ms: int) -> float:
+        return max(0.0, (until_ms - self._context.clock.now_ms()) / 1000)
 
     async def _job(self, key: str) -> str:
         raw = await self._context.store.read(KEYS, f"{_CALLER}/{key}")
         return read_key(raw)[0] if raw is not None else ""
 
-    async def _answer(self, job: str, price_mc: int, left_s: float) -> "_Said":
-        """Return what came of a question; what nobody knows counts as paid."""
+    async def _answer(self, job: str, one: "_Question", deadline_ms: int) -> "_Said":
+        """Return what came of a question; what nobody knows counts as paid.
+
+        Half of what is left until the deadline of the job that it is about is kept for that.
+        """
         ended: JobState | None = None
-        with trio.move_on_after(max(0.0, left_s)):
+        with trio.move_on_after(self._left_s(one.end_ms)):
             ended = await self._broker.wait(job)
         if ended is None:
             self._broker.abandon(job)
-            with trio.move_on_after(_END_S):
+            with trio.move_on_after(min(_END_S, self._left_s(deadline_ms) / 2)):
                 ended = await self._broker.wait(job)
         if ended is None or ended.done is None:
-            return _Said(job, "", price_mc)
+            return _Said(job, "", one.price_mc)
         word: JsonValue = ""
         if ended.done.state == "completed":
             try:

@@ -11,7 +11,8 @@ wrong one costs, ``τ`` the price of time.
 
 No agent may hold more than 30 % of the value that is out (10 % if it is not strong), or one
 task if that is more; seven tasks in a hundred begin with a newcomer, and in a tenth of those
-that are to be very sure one is asked beside; who is blocked gets none.
+that are to be very sure one is asked beside; who is blocked gets none, and whose name
+cost too little only what nobody else is there for.
 """
 
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class Bidder:
         family: Of its model, as for :class:`~meshnode.domain.trust.posterior.Voter`.
         operator: Who runs it; empty for unknown.
         network: Where it is, such as a /24; empty for unknown.
+        last: It gets a task only where nobody else is there.
     """
 
     agent: str
@@ -66,6 +68,7 @@ class Bidder:
     family: str = ""
     operator: str = ""
     network: str = ""
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Placed(NamedTuple):
         replicas: Expected.
         capped: It holds all that one agent may: behind all others.
         newcomer: It is first because it is new.
+        last: As of the bidder: behind even those.
     """
 
     bidder: int
@@ -111,6 +115,7 @@ class Placed(NamedTuple):
     replicas: float
     capped: bool = False
     newcomer: bool = False
+    last: bool = False
 
 
 def rank(
@@ -190,9 +195,10 @@ def reserve(
 
     The most credible first, give or take a little by chance, so that nobody can be sure to
     sit beside its friends; whoever is of another model family, operator and network than the
-    first choice before who isn't, and who is at its cap last.  Now and then a newcomer before
-    all others, where the task is to be very sure and the first choice is strong: several are
-    asked then anyway, and else nobody new could become as good a choice as those long known.
+    first choice before who isn't, who is at its cap after them, and last of all who is to be
+    asked last.  Now and then a newcomer before all others who aren't, where the task is to be
+    very sure and the first choice is strong: several are asked then anyway, and else nobody
+    new could become as good a choice as those long known.
     """
     chosen = bidders[first]
     rows = []
@@ -202,7 +208,7 @@ def reserve(
             continue
         chance = credibility(bidder.standing, bidder.imported, rules) + drawn
         capped = is_capped(bidder, job, rules)
-        rows.append((capped, _is_near(bidder, chosen), -chance, number))
+        rows.append((bidder.last, capped, _is_near(bidder, chosen), -chance, number))
     order = [row[-1] for row in sorted(rows)]
     sure = job.theta >= rules.sure
     if (
@@ -222,6 +228,7 @@ def _introduce(
         place
         for place, number in enumerate(order)
         if on_probation(bidders[number].standing, bidders[number].imported, rules)
+        and bidders[number].last == bidders[order[0]].last
     ]
     if new:
         order.insert(0, order.pop(new[int(rng.random() * len(new))]))
@@ -240,11 +247,11 @@ def _place(number: int, bidder: Bidder, job: Job, rng: "Random", rules: Rules) -
         - job.replica_mc * replicas
     )
     capped = is_capped(bidder, job, rules)
-    return Placed(number, utility_mc, right, there, replicas, capped=capped)
+    return Placed(number, utility_mc, right, there, replicas, capped=capped, last=bidder.last)
 
 
-def _order(placed: Placed) -> tuple[bool, float, int]:
-    return placed.capped, -placed.utility_mc, placed.bidder
+def _order(placed: Placed) -> tuple[bool, bool, float, int]:
+    return placed.last, placed.capped, -placed.utility_mc, placed.bidder
 
 
 def _prefer_newcomer(
@@ -255,6 +262,7 @@ def _prefer_newcomer(
         place
         for place, row in enumerate(placed)
         if not row.capped
+        and row.last == placed[0].last
         and on_probation(bidders[row.bidder].standing, bidders[row.bidder].imported, rules)
     ]
     if new:

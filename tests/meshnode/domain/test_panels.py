@@ -260,6 +260,13 @@ def test_a_panel_that_may_not_be_called(fact: Judged, why: str) -> None:
         check_called(fact)
 
 
+def test_models_that_are_not_recognised_are_no_family_of_a_judge() -> None:
+    assert WAITING.sitting is not None
+    votes = [replace(vote, family="?") for vote in WAITING.votes]
+    seats = [replace(seat, family="? tall") for seat in WAITING.sitting.seats]
+    check_called(replace(with_sitting(WAITING, seats=seats), votes=votes))
+
+
 HEARD = heard(WAITING, sitting(FOR, FOR), 840_000)
 
 

@@ -20,6 +20,7 @@ from protocol.graph import Check, Source, SubTask, TaskGraph
 from protocol.limits import FAN_OUT_MAX
 from simulations.mesh import SimMesh
 from tests.meshnode.services.worlds import (
+    Behave,
     TextAgent,
     answers_after,
     inputs,
@@ -372,5 +373,60 @@ def test_a_map_whose_answers_are_more_than_run_at_once_is_judged_all_the_same() 
         assert sum(len(unit.judged.votes) for unit in units if unit.judged) > FAN_OUT_MAX
         assert trio.current_time() - begun_s < 60, "an answer waited until the deadline"
         await audited(a, state)
+
+    play(story)
+
+
+@pytest.mark.parametrize("paid", [0, 1, 6])
+def test_who_has_not_paid_for_its_name_is_asked_where_too_few_others_are_there(
+    paid: int,
+) -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {f"b{n}": [TextAgent()] for n in range(4 + paid)}
+        a, *others = await start(mesh, a=[], **agents)
+        await until(lambda: len(a.known()) == len(others) + 1)
+        await believe(a, others, golds=8)
+        known = {other.peer for other in others[:paid]}
+        vars(a.market)["_is_unpaid"] = lambda peer: peer not in known
+        for number in range(5):
+            state = await shout(a, f"hi{number}")
+            assert set(verdicts(state)) == {"agreed"}
+            asked = [attempt.peer for attempt in state.units["say/0"].attempts]
+            assert len(asked) >= 2
+            assert known.issuperset(asked[:paid]), "those who have come first"
+            assert paid < len(asked) or known.issuperset(asked)
+            await audited(a, state)
+
+    play(story)
+
+
+def eats_all(tail: str) -> Behave:
+    """Answer with all the model tokens that the award lets be used."""
+
+    async def behave(text: str, call: AgentCall) -> AsyncIterator[Chunk | Output]:
+        left = (await call.left()).tokens or 0
+        yield Output({"text": text.upper() + tail}, usage={"tokens_in": 0, "tokens_out": left})
+
+    return behave
+
+
+@pytest.mark.parametrize("tokens_max", [3, 4])
+def test_answers_that_used_all_tokens_up_must_do_at_once(tokens_max: int) -> None:
+    async def story(mesh: SimMesh) -> None:
+        agents = {f"b{n}": [TextAgent(eats_all("?" * (n % 2)))] for n in range(6)}
+        a, *others = await start(mesh, a=[], **agents)
+        await until(lambda: len(a.known()) == len(others) + 1)
+        await believe(a, others, golds=8)
+        for number in range(4):
+            begun_s = trio.current_time()
+            terms = Terms(assurance=0.98, tokens_max=tokens_max)
+            state = await a.wait(await a.submit(shouting(), inputs(f"hi{number}"), terms))
+            assert state.done is not None
+            assert state.done.state == "completed", state.done.text
+            assert state.tokens_used == tokens_max
+            unit = state.units["say/0"]
+            assert unit.judgements <= len(unit.attempts) + 1, "none says what one before did"
+            assert trio.current_time() - begun_s < 2.0
+            await audited(a, state)
 
     play(story)

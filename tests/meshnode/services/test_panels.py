@@ -6,9 +6,12 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import pytest
 import trio
 from msgspec.structs import replace
+from typing_extensions import override
 
+from meshnode.domain.explaining import explain
 from meshnode.domain.job import JobState
 from meshnode.node import Node, Terms
 from meshnode.ports import AgentCall, AgentSpec, Chunk, JsonValue, Output
@@ -235,6 +238,37 @@ def test_nobody_judges_its_own_answer_or_that_of_its_family() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("family", ["?", "tall\tsmol", " ? ", "?\n?"])
+def test_whatever_family_a_judge_declares_the_story_of_the_job_holds(family: str) -> None:
+    async def story(mesh: SimMesh) -> None:
+        makers = [TextAgent(lying, model_family="smol"), TextAgent()]
+        a, *_ = await mesh_of(mesh, [Judge(model_family=family), Judge(), Judge()], makers)
+        state = await ask(a, disputed())  # which is audited
+        assert sorted(verdicts(state)) == ["agreed", "contested"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("paid", [0, 1, 2])
+def test_judges_who_have_not_paid_for_their_names_fill_a_panel_that_is_too_small(
+    paid: int,
+) -> None:
+    judges = [Judge() for _ in range(4)]
+
+    async def story(mesh: SimMesh) -> None:
+        a, makers, seats = await mesh_of(mesh, judges)
+        known = {other.peer for other in (*makers, *seats[:paid])}
+        vars(a.market)["_is_unpaid"] = lambda peer: peer not in known
+        state = await ask(a, disputed())
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert all(len(judge.calls) == 2 for judge in judges[:paid])
+        assert sum(len(judge.calls) for judge in judges) == 4
+
+    play(story)
+
+
 def test_without_money_for_it_no_panel_is_asked() -> None:
     judges = [Judge(), Judge(), Judge()]
 
@@ -259,6 +293,34 @@ def test_a_deaf_judge_is_waited_for_until_the_job_must_go_on() -> None:
         assert trio.current_time() - begun_s < 60.0
         assert sorted(verdicts(state)) == ["agreed", "contested"], "the others decide"
         assert state.spent_mc == 4 + 2 * 2 * 5
+
+    play(story)
+
+
+class Deaf(Judge):
+    """A judge that doesn't stop when it is told to."""
+
+    @override
+    async def run(self, value: JsonValue, _: AgentCall) -> AsyncIterator[Chunk | Output]:
+        assert isinstance(value, dict)
+        self.calls.append(value)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(60.0)
+        yield Output({"better": "a"})
+
+
+@pytest.mark.parametrize("deadline_s", [8.0, 12.0, 20.0, 28.0])
+def test_deaf_judges_leave_a_short_job_the_time_to_go_on(deadline_s: float) -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, *_ = await mesh_of(mesh, [Deaf(), Deaf()])
+        begun_s = trio.current_time()
+        state = await ask(a, disputed(), deadline_s=deadline_s)
+        assert trio.current_time() - begun_s < deadline_s
+        assert verdicts(state) == ["contested", "contested"]
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert state.spent_mc <= 4 + judged.sitting.cap_mc
 
     play(story)
 
@@ -322,6 +384,34 @@ def test_a_broker_that_dies_in_the_middle_of_a_panel_asks_and_pays_nobody_twice(
         assert [len(judge.calls) for judge in judges] == [2, 2, 2]
         assert state.spent_mc == 34
         await audited(again, state)
+
+    play(story)
+
+
+def test_a_job_that_is_cancelled_while_judges_are_asked_counts_what_they_may_be_paid() -> None:
+    judges = [Judge(delay_s=delay_s) for delay_s in (1.0, 1.0, 30.0)]
+
+    async def story(mesh: SimMesh) -> None:
+        a, _, seats = await mesh_of(mesh, judges)
+
+        def owed_mc() -> int:
+            return -sum(a.ledger.balances.due_mc(seat.peer) for seat in seats)
+
+        job = await a.submit(disputed(), inputs("hi"), Terms(assurance=0.9))
+        await until(lambda: owed_mc() > 0)
+        await a.cancel(job)
+        state = await a.wait(job)
+        await trio.sleep(60.0)
+        judged = state.units["say/0"].judged
+        assert judged is not None
+        assert judged.sitting is not None
+        assert 0 < owed_mc() <= state.spent_mc == judged.sitting.cap_mc
+        assert state.reserved_mc() == 0
+        await audited(a, state)
+        journal = await a.journal(job)
+        explained = explain(job, journal.events(), now_ms=state.ended_ms)
+        assert sum(explained.paid_mc.values()) == explained.spent_mc == state.spent_mc
+        assert sum(task.paid_mc for task in explained.tasks) == state.spent_mc
 
     play(story)
 
