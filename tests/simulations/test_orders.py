@@ -40,7 +40,7 @@ from tests.meshnode.services.correspondence import keeping
 from tests.meshnode.services.ordering import taking
 from tests.meshnode.services.worlds import Behave, TextAgent, inputs, shouting
 
-SEEDS: Final = range(2)
+SEEDS: Final = range(3)
 BOXES: Final = ("box0", "box1")
 WORKERS: Final = ("bob", "eve")
 EVERYBODY: Final = ("ada", *WORKERS, *BOXES)

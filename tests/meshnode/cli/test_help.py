@@ -1,6 +1,5 @@
 """``--help`` is quick and teaches."""
 
-import resource
 import subprocess
 import sys
 
@@ -9,8 +8,9 @@ import pytest
 from meshnode.cli import COMMANDS, DEFAULTS, GROUPS, bench
 from tests.meshnode.cli.commands import run
 
-#: Of the processor, seconds: a busy machine doesn't count.
-HELP_S_MAX = 0.3
+#: Python's own among them, 370 in CPython 3.11: each is some half a millisecond.  How long it
+#: takes is measured by ``meshnode bench startup`` (P7).
+MODULES_MAX = 430
 HEAVY = ("libp2p", "trio", "rich", "httpx", "starlette", "hypercorn", "multiaddr")
 PROGRAM = f"""
 import sys
@@ -19,26 +19,17 @@ try:
     main(["up", "--help"])
 finally:
     print([name for name in {HEAVY!r} if name in sys.modules])
+    print(len(sys.modules))
 """
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_loads_little_and_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_is_quick() -> None:
-    took_s = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "meshnode", "--help"], stdout=subprocess.DEVNULL, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(took_s) < HELP_S_MAX, took_s
+    heavy, count = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert int(count) <= MODULES_MAX
 
 
 def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,8 +86,8 @@ def test_an_agent_is_told_its_calls_share_of_what_its_award_has_left() -> None:
             assert state.done.state == "completed"
 
     play(story)
-    two, one = told[:2], told[2:3]
-    assert (two, one) == ([30, 54], [30]), "of sixty for two calls, of thirty for one"
+    # Sixty for two calls of one agent, and thirty for one: whichever comes first.
+    assert sorted(share for share in told[:3] if share is not None) == [30, 30, 54]
     assert told[3:] == [None, None, None]
 
 
