@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,8 +248,12 @@ async def _ask(
         if made is None:
             return None
         made |= {name: value for name, value in terms.items() if value is not None}
-        job: str = (await client.call("POST", "/api/jobs", body=made))["job"]
-    return await _ended(where, job, show=not shown.as_json)
+        # From here on there may be a job, whether or not this has been told of it yet.
+        async with _cancelling_on_interrupt(where) as begun:
+            job: str = (await client.call("POST", "/api/jobs", body=made))["job"]
+            begun(job)
+            await _followed(where, job, show=not shown.as_json)
+    return await _ended(where, job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +271,22 @@ class Ended:
     provenance: bytes
 
 
-async def _ended(where: Where, job: str, *, show: bool) -> Ended:
-    """Follow a job to its end, and return what came of it."""
+async def _followed(where: Where, job: str, *, show: bool) -> None:
+    """Follow a job to its end."""
     from meshnode.cli.following import Following
     from meshnode.cli.progress import Progress
 
     progress = Progress()
     following = Following(where, job, show=progress.take)
     following.patience_s = _PATIENCE_S
-    async with _cancelling_on_interrupt(where, job):
-        if show:
-            await _show(following, job, progress)
-        else:
-            await _follow(following, job)
+    if show:
+        await _show(following, job, progress)
+    else:
+        await _follow(following, job)
+
+
+async def _ended(where: Where, job: str) -> Ended:
+    """Return what came of a job."""
     async with where.client() as client:
         status = await client.call("GET", f"/api/jobs/{job}")
         outputs = None
@@ -289,23 +296,38 @@ async def _ended(where: Where, job: str, *, show: bool) -> Ended:
 
 
 @asynccontextmanager
-async def _cancelling_on_interrupt(where: Where, job: str) -> AsyncIterator[None]:
-    """Let Ctrl-C cancel the job: who asked has gone.  A second one ends this at once."""
+async def _cancelling_on_interrupt(where: Where) -> AsyncIterator[Callable[[str], None]]:
+    """Let Ctrl-C cancel the job: who asked has gone.  A second one ends this at once.
+
+    Gives what is to be called with the job once that is known; it is cancelled then.
+    """
     import trio
+
+    jobs: list[str] = []
+    known = trio.Event()
+
+    def begun(job: str) -> None:
+        jobs.append(job)
+        known.set()
+
+    async def cancel() -> None:
+        await known.wait()
+        async with where.client() as client:
+            await client.call("POST", f"/api/jobs/{jobs[0]}/cancel")
 
     async with trio.open_nursery() as nursery:
 
-        async def listen() -> None:
+        async def listen(task_status: "trio.TaskStatus[None]") -> None:
             with trio.open_signal_receiver(signal.SIGINT) as signals:
+                task_status.started()
                 await anext(signals)
                 console(errors=True).print("cancelling…", markup=False)
-                async with where.client() as client:
-                    await client.call("POST", f"/api/jobs/{job}/cancel")
+                nursery.start_soon(cancel)
                 await anext(signals)
                 raise KeyboardInterrupt
 
-        nursery.start_soon(listen)
-        yield
+        await nursery.start(listen)
+        yield begun
         nursery.cancel_scope.cancel()
 
 

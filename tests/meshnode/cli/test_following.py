@@ -1,5 +1,6 @@
 """A job is followed event after event, each once, through a node that comes and goes."""
 
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +32,7 @@ class FakeNode:
         self.clean = clean  # a stream that is cut off ends as if that was all
         self.state = state
         self.asked: list[dict[str, str]] = []
+        self.called: list[tuple[str, str]] = []
 
     @asynccontextmanager
     async def open_client(self, *_: Any, **__: Any) -> AsyncIterator["FakeNode"]:
@@ -40,9 +42,10 @@ class FakeNode:
             raise GONE
         yield self
 
-    async def call(self, _method: str, path: str, **_: Any) -> Any:
+    async def call(self, method: str, path: str, **_: Any) -> Any:
+        self.called.append((method, path))
         await trio.lowlevel.checkpoint()
-        assert path == f"/api/jobs/{JOB}"
+        assert path.removesuffix("/cancel") == f"/api/jobs/{JOB}"
         return {"state": self.state}
 
     async def content(self, _path: str) -> bytes:
@@ -139,7 +142,8 @@ async def test_ask_waits_for_its_node_too_and_goes_on_where_it_was(
 ) -> None:
     node = FakeNode(3, None, 0, 9, clean=True)
     monkeypatch.setattr("meshnode.cli.client.open_client", node.open_client)
-    ended = await ask._ended(Where(), JOB, show=False)
+    await ask._followed(Where(), JOB, show=False)
+    ended = await ask._ended(Where(), JOB)
     assert [asked.get("last_seq") for asked in node.asked] == [None, "2", "2"]
     assert (ended.job["state"], ended.provenance) == ("running", b"journal")
 
@@ -149,9 +153,22 @@ async def test_ask_says_how_to_hear_of_a_job_whose_node_stays_away(
 ) -> None:
     node = FakeNode(3, *[None] * 1_000)
     monkeypatch.setattr("meshnode.cli.client.open_client", node.open_client)
-    with pytest.raises(BaseExceptionGroup) as group:
-        await ask._ended(Where(), JOB, show=False)
-    (error,) = group.value.exceptions
-    assert isinstance(error, CommandFailed)
-    assert f"job {JOB} is with its node" in str(error)
-    assert f"meshnode jobs events {JOB} --follow" in error.hint
+    with pytest.raises(CommandFailed) as refused:
+        await ask._followed(Where(), JOB, show=False)
+    assert f"job {JOB} is with its node" in str(refused.value)
+    assert f"meshnode jobs events {JOB} --follow" in refused.value.hint
+
+
+async def test_who_is_interrupted_before_the_job_is_known_cancels_it_once_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = FakeNode(3)
+    monkeypatch.setattr("meshnode.cli.client.open_client", node.open_client)
+    with trio.fail_after(10):
+        async with ask._cancelling_on_interrupt(Where()) as begun:
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep(0.1)
+            assert not node.called
+            begun(JOB)
+            await trio.sleep(0.5)
+            assert node.called == [("POST", f"/api/jobs/{JOB}/cancel")]
