@@ -133,7 +133,7 @@ def test_a_node_that_drains_holds_its_home_and_says_what_it_waits_for(tmp_path: 
     (tmp_path / "napping.py").write_text(NAP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
-        patch.setenv("MESHNODE_DRAIN_S", "12")
+        patch.setenv("MESHNODE_DRAIN_S", "20")
         with running(tmp_path, "up", "--function", "napping:sleep") as node:
             home = node.home / "home"
             asking = nap(node, tmp_path)
