@@ -267,10 +267,8 @@ class Golds:
             except StoreError as exc:
                 self._emit("gold.held_up", job=job, why=str(exc))
                 await trio.sleep(_AGAIN_S)
-            except (
-                MeshError,
-                ProtocolError,
-            ) as exc:  # such as a job that is forgotten: it shows nothing
+            except (MeshError, ProtocolError) as exc:
+                # Such as a job that is forgotten: it shows nothing.
                 self._emit("gold.lost", job=job, why=str(exc))
                 return
             else:

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
+from meshnode.domain.facts import Done
+from meshnode.services.journals import JobJournal
 from meshnode.services.seen import Seen
 
 if TYPE_CHECKING:
     from meshnode.services.context import Context
-    from meshnode.services.journals import JobJournal
 
 POLL_S = 1.0
 
 
-class Page:
+class Page(JobJournal):
     """A journal with changes and nothing else."""
 
     def __init__(self) -> None:
-        self.changes, self.done, self._changed = 0, None, trio.Event()
+        self.changes, self._changed = 0, trio.Event()
+        self.ended: Done | None = None
 
-    def poke(self) -> None:
-        self.changes += 1
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def changed(self) -> None:
-        await self._changed.wait()
+    @property
+    @override
+    def done(self) -> Done | None:
+        return self.ended
 
 
 class Wall:
@@ -48,7 +48,7 @@ class Wall:
 
 def opened(wall: Wall | None = None) -> tuple[Page, Seen]:
     page = Page()
-    return page, Seen(cast("JobJournal", page), cast("Context", wall or Wall()))
+    return page, Seen(page, cast("Context", wall or Wall()))
 
 
 async def waited_s(seen: Seen) -> float:
@@ -74,24 +74,16 @@ async def test_what_a_turn_added_itself_is_no_news(
     assert await waited_s(seen) == pytest.approx(POLL_S)
 
 
-async def test_what_comes_while_a_turn_is_written_down_is_news(
-    autojump_clock: trio.testing.MockClock,
+@pytest.mark.parametrize(("pokes", "facts"), [(2, 3), (1, 0)])
+async def test_what_comes_during_a_turn_is_news(
+    pokes: int, facts: int, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """Given a turn that wrote something down, which is one change, and one that did not."""
     page, seen = opened()
     seen.look()
-    page.poke()
-    page.poke()  # one of them wasn't the commit's
-    seen.committed(3)
-    assert await waited_s(seen) == 0.0
-
-
-async def test_what_comes_during_a_turn_that_adds_nothing_is_news(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    page, seen = opened()
-    seen.look()
-    page.poke()
-    seen.committed(0)
+    for _ in range(pokes):
+        page.poke()
+    seen.committed(facts)
     assert await waited_s(seen) == 0.0
 
 
@@ -143,7 +135,7 @@ async def test_nobody_waits_for_news_of_a_job_that_is_done(
 ) -> None:
     page, seen = opened()
     seen.look()
-    vars(page)["done"] = object()
+    page.ended = Done(state="completed")
     page.poke()
     seen.committed(1)
     assert await waited_s(seen) == 0.0
