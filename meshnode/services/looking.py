@@ -55,7 +55,7 @@ class Looking:
         self._searched_s: dict[str, float] = {}
         self._fruitless: Counter[str] = Counter()  # searches in a row
 
-    def is_due(self, query: str, found: Sequence[Candidate], units: int) -> bool:
+    def try_begin(self, query: str, found: Sequence[Candidate], units: int) -> bool:
         """Tell whether to search now for more than were ``found``, and note that it is done.
 
         Who is known and gone says nothing of others who aren't known.

@@ -383,7 +383,7 @@ class Market:
         """Search, and fetch offers, for what the next decisions will want; return from whom."""
         if self._nursery is None:
             return set()
-        if self._looking.is_due(query, found, units or 1):
+        if self._looking.try_begin(query, found, units or 1):
             self._nursery.start_soon(self._looking.search, query)
         count = APPROACHED_MAX if units is None else max(units, APPROACHED_MIN)
         count = min(count, APPROACHED_MAX, len(found))

@@ -181,7 +181,7 @@ async def test_searches_that_bring_nobody_become_rare(autojump_clock: MockClock)
         Candidate(peer="p", agent="a", capability="c", price_mc=0, latency_ms=0, concurrency=1)
     ]
     for _ in range(600):
-        if looks.is_due("c", found, 100):
+        if looks.try_begin("c", found, 100):
             await looks.search("c")
         await trio.sleep(1)
     assert len(searched_s) <= 12, "ten minutes"
@@ -189,6 +189,6 @@ async def test_searches_that_bring_nobody_become_rare(autojump_clock: MockClock)
     assert pauses_s == sorted(pauses_s)
     helpless = 0
     for _ in range(60):
-        helpless += looks.is_due("c", [], 1)
+        helpless += looks.try_begin("c", [], 1)
         await trio.sleep(1)
     assert helpless > 10, "while nobody is known it is looked for them all the time"
