@@ -162,9 +162,8 @@ def tables(root: object) -> Iterator[tuple[str, int]]:
     ahead: deque[tuple[str, object]] = deque([("", root)])
     while ahead:
         path, owner = ahead.popleft()
-        for name, value in _attributes(owner):
-            what = _what(type(value))  # type: ignore[arg-type]  # classes hash
-            if what is None or id(value) in seen:
+        for name, what, value in _held(owner):
+            if id(value) in seen:
                 continue
             here = f"{path}.{name}" if path else name
             seen.add(id(value))
@@ -182,21 +181,29 @@ def tables(root: object) -> Iterator[tuple[str, int]]:
 
 def _parts(table: Iterable[object]) -> Iterable[object]:
     """Return the values of ``table`` that are looked into: all, if its first one is."""
+    if not table:
+        return ()
     values = table.values() if isinstance(table, dict) else table
     first = next(iter(values), None)
     return values if type(first).__module__.startswith(_PARTS) else ()
 
 
-@cache
-def _what(kind: type) -> Literal["container", "tasks", "inside"] | None:
-    """Return what is to be done with a value of that type: most hold nothing that grows."""
-    if issubclass(kind, _CONTAINERS):
-        return "container"
-    if kind is trio.Nursery:
-        return "tasks"
-    if kind.__module__.startswith(_INSIDE) and not issubclass(kind, msgspec.Struct):
-        return "inside"
-    return None
+class _Kinds(dict[type, Literal["container", "tasks", "inside"] | None]):
+    """What is to be done with a value of each type: most hold nothing that grows."""
+
+    def __missing__(self, kind: type) -> Literal["container", "tasks", "inside"] | None:
+        what: Literal["container", "tasks", "inside"] | None = None
+        if issubclass(kind, _CONTAINERS):
+            what = "container"
+        elif kind is trio.Nursery:
+            what = "tasks"
+        elif kind.__module__.startswith(_INSIDE) and not issubclass(kind, msgspec.Struct):
+            what = "inside"
+        self[kind] = what
+        return what
+
+
+_KINDS: Final = _Kinds()
 
 
 @cache
@@ -208,11 +215,15 @@ def _slots(kind: type) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _attributes(owner: object) -> Iterator[tuple[str, object]]:
-    yield from getattr(owner, "__dict__", {}).items()
+def _held(owner: object) -> Iterator[tuple[str, str, object]]:
+    """Yield the attributes of ``owner`` that are told or looked into."""
+    for name, value in getattr(owner, "__dict__", {}).items():
+        if (what := _KINDS[type(value)]) is not None:
+            yield name, what, value
     for name in _slots(type(owner)):  # type: ignore[arg-type]  # classes hash
-        if (value := getattr(owner, name, None)) is not None:
-            yield name, value
+        value = getattr(owner, name, None)
+        if (what := _KINDS[type(value)]) is not None:
+            yield name, what, value
 
 
 def _rise(before: Sizes, after: Sizes, table: str, slack: int) -> tuple[int, str] | None:

@@ -99,17 +99,32 @@ def _check_book(
 
 def _check_sides(mesh: Estate) -> Iterator[str]:
     """What one node says that another owes it, that one says that it owes."""
-    books = {member.peer: amounts(member) for member in mesh.members.values()}
-    peers = list(books)
-    for number, one in enumerate(peers):
-        for other in peers[number + 1 :]:
-            owed_mc = books[one].get(account(DUE, other), 0)
-            owes_mc = -books[other].get(account(DUE, one), 0)
-            if owed_mc != owes_mc:
-                yield (
-                    f"{mesh.name(one)} says that {mesh.name(other)} owes it {owed_mc} mc, and"
-                    f" {mesh.name(other)} that it owes {owes_mc} mc"
-                )
+    dues = {member.peer: _dues(member) for member in mesh.members.values()}
+    place = {peer: number for number, peer in enumerate(dues)}
+    # Only those who have an account with each other: a pair of others owes nothing.
+    pairs = {
+        (one, other) if place[one] < place[other] else (other, one): None
+        for one, there in dues.items()
+        for other in there
+        if other in place and other != one
+    }
+    for one, other in pairs:
+        owed_mc, owes_mc = dues[one].get(other, 0), -dues[other].get(one, 0)
+        if owed_mc != owes_mc:
+            yield (
+                f"{mesh.name(one)} says that {mesh.name(other)} owes it {owed_mc} mc, and"
+                f" {mesh.name(other)} that it owes {owes_mc} mc"
+            )
+
+
+def _dues(member: Holder) -> dict[str, int]:
+    """Return what each peer owes ``member``, by its disk."""
+    of = account(DUE, "")
+    return {
+        name.removeprefix(of): amount_mc
+        for name, amount_mc in amounts(member).items()
+        if name.startswith(of)
+    }
 
 
 def _told(mesh: Estate, row: tuple[Kind, str, int] | None) -> str:

@@ -108,7 +108,7 @@ class SimNetwork:
         for scope in tuple(host.scopes):
             scope.cancel()
         host.serve_no_more()
-        self._obstacles_changed()
+        self._look_again()
 
     def freeze(self, peer: str) -> None:
         """Stop ``peer`` as SIGSTOP would: connected, but nothing comes in or goes out."""
@@ -305,8 +305,7 @@ class SimNetwork:
 
     def _obstacles_changed(self) -> None:
         """Block and unblock every lane as the cuts and the frozen peers have it."""
-        self._changed.set()
-        self._changed = trio.Event()
+        self._look_again()
         for link in tuple(self._links):
             cut = False
             for source in link.hosts:
@@ -320,6 +319,11 @@ class SimNetwork:
                 elif lane.blocked and not link.stalled:
                     lane.unblock()
             self._watch_cut(link, cut=cut)
+
+    def _look_again(self) -> None:
+        """Let those who wait for a clear path look for it."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     def _watch_cut(self, link: Link, *, cut: bool) -> None:
         """Break ``link`` when it stays cut for too long."""

@@ -15,7 +15,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
 #: Of getrusage's unit on Linux.
 _KIB = 1024
-#: Of two hundred tellings, one in so many tells of memory and disks: to add up what lies on
-#: a thousand disks takes a third of a second, which isn't the simulation's.
-_DISKS_EVERY = 10
-#: Shares of the time at which objects are counted.
+#: Shares of the time at which objects are counted, and what lies on the disks.
 _COUNTED = (0.5, 0.99)
 
 
@@ -73,18 +69,19 @@ def _scenario(
     )
     stages: list[Stage] = []
 
-    tellings, due = count(), list(_COUNTED) if counted else []
+    due = list(_COUNTED) if counted else []
 
     def tell(done_s: float, all_s: float) -> None:
         told: dict[str, object] = {"share": done_s / all_s}
-        collect = bool(due) and done_s / all_s >= due[0]
-        if collect:
+        if due and done_s / all_s >= due[0]:
             del due[0]
             gc.collect()
-            told["objects"] = len(gc.get_objects())
-        if next(tellings) % _DISKS_EVERY == 0 or collect:
             disk_bytes = sum(_disk_bytes(one) for one in stages[0].mesh.members.values())
-            told |= {"rss_bytes": _rss_bytes(), "disk_bytes": disk_bytes}
+            told |= {
+                "objects": len(gc.get_objects()),
+                "rss_bytes": _rss_bytes(),
+                "disk_bytes": disk_bytes,
+            }
         _say(told)
 
     outcome = play(scenario, seed=seed, progress=tell, shown=stages.append)
