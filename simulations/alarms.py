@@ -5,14 +5,20 @@ microseconds.  In an hour of a thousand nodes somebody sleeps a million times, f
 their way and commits on theirs.  Here a sleeper is an entry of a heap, and the clock of a
 world (:mod:`simulations.world`) makes it ready as it jumps.  Where the clock is another, as
 in a test of one part, sleep is Trio's.
+
+While :func:`for_all` holds, ``trio.sleep`` and ``trio.sleep_until`` are these, for the nodes
+of the world, which know no other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from typing import Final
 
 import trio
+from trio import _timeouts as trio_timeouts
 from trio.lowlevel import Abort, RaiseCancelT, RunVar, Task, wait_task_rescheduled
 
 
@@ -64,13 +70,14 @@ class Alarms:
 
 
 _ALARMS: Final[RunVar[Alarms | None]] = RunVar("alarms", None)
+_TRIOS: Final = trio.sleep_until
 
 
 async def sleep_until(due_s: float) -> None:
     """Sleep until Trio's clock shows ``due_s``; a checkpoint, as ``trio.sleep_until`` is."""
     alarms = _ALARMS.get()
     if alarms is None:
-        await trio.sleep_until(due_s)
+        await _TRIOS(due_s)
     elif due_s <= trio.current_time():
         await trio.lowlevel.checkpoint()
     else:
@@ -80,6 +87,19 @@ async def sleep_until(due_s: float) -> None:
 async def sleep(seconds: float) -> None:
     """Sleep for ``seconds``, at least 0."""
     await sleep_until(trio.current_time() + seconds)
+
+
+@contextmanager
+def for_all() -> Iterator[None]:
+    """Let all of this process sleep so; who runs without alarms sleeps as ever."""
+    inside = vars(trio_timeouts)
+    assert inside.get("sleep_until") is _TRIOS, "Trio changed: it sleeps in another way"
+    # What trio.sleep calls, and what others call by name.
+    inside["sleep_until"] = vars(trio)["sleep_until"] = sleep_until
+    try:
+        yield
+    finally:
+        inside["sleep_until"] = vars(trio)["sleep_until"] = _TRIOS
 
 
 class Nap:

@@ -9,7 +9,8 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   that sorts them first (by age) and shuffles with a ``Random`` of its own, made for
   Hypothesis; both names are private.  They are touched in :func:`_pinned`, which
   refuses to start if either has gone, and :func:`standing_still` only.  (More names,
-  of its clock and its loop, in :func:`_clock` and :func:`_look_rarely`.)  The sets of
+  of its clock, its loop and its sleep, in :func:`_clock`, :func:`_look_rarely` and
+  :func:`~simulations.alarms.for_all`.)  The sets of
   tasks inside Trio (who waits for an event, who is in a nursery, who is cancelled with
   it) iterate in the order of addresses, which differ between processes; but each is only
   used to make all its members ready for the same round, which is then sorted.
@@ -28,7 +29,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,8 +41,9 @@ import outcome
 import trio
 import trio.testing
 from trio._core import _run as trio_run
+from typing_extensions import override
 
-from simulations.alarms import Alarms
+from simulations.alarms import Alarms, for_all
 from simulations.clock import SeededEntropy, SimClock
 from simulations.huge_pages import ask_for_huge_pages, resident_bytes
 from simulations.network import SimNetwork, Weather, open_network
@@ -54,6 +56,8 @@ LIMIT_S: Final = 86_400.0
 #: An hour of a thousand nodes is 600,000 jumps and leaves some fifty thousand objects in
 #: cycles; to look for them every thousand jumps took 4 s of it.
 _GC_JUMPS: Final = (20_000, 200_000, 1_000_000)
+#: Jumps before the heap is first seen to: a world that ends sooner has no use for it.
+_HEAP_JUMPS: Final = 2_000
 #: A heap that grew by less lies on huge pages but for a little.
 _GROWN_BYTES: Final = 16 * 1024 * 1024
 #: Nodes that end between collections of all objects.  A node of a day of churn leaves some
@@ -157,7 +161,7 @@ def run(
             ending.unwrap()
         return Run(seed, trace.digest(), trace.lines(), trio.current_time())
 
-    with _pinned(seed), _collecting_at_fixed_times() as collector:
+    with _pinned(seed), for_all(), _collecting_at_fixed_times() as collector:
         try:
             return trio.run(main, clock=_clock(alarms, collector))
         except BaseException as exc:
@@ -190,6 +194,16 @@ def _replay(scenario: Scenario, seed: int) -> str:
 # --- what Python and Trio leave to chance ------------------------------------------
 
 
+class _Order(Random):
+    """Chance for the order of tasks; most rounds of the loop have one, and need none."""
+
+    @override
+    def shuffle(self, x: MutableSequence[Any]) -> None:
+        """Put ``x`` into any order."""
+        if len(x) > 1:
+            super().shuffle(x)
+
+
 @contextmanager
 def _pinned(seed: int) -> Iterator[None]:
     """Let ``seed`` decide in which order Trio runs the tasks that are ready."""
@@ -198,7 +212,7 @@ def _pinned(seed: int) -> Iterator[None]:
         assert name in names, f"Trio changed: it has no {name}; see the top of this module"
     before = names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"]
     names["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
-    names["_r"] = Random(f"{seed}/tasks")
+    names["_r"] = _Order(f"{seed}/tasks")
     try:
         yield
     finally:
@@ -236,6 +250,9 @@ def _clock(alarms: Alarms, collector: "Collector") -> trio.testing.MockClock:
 class _Events(Protocol):
     """What the loop asks of the part of Trio that waits for the system."""
 
+    def process_events(self, events: Sequence[object]) -> None:
+        """Wake who waits for them."""
+
     def get_events(self, timeout_s: float) -> Sequence[object]:
         """Wait so long for news, and return it."""
 
@@ -254,6 +271,11 @@ class _Unhurried:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
+
+    def process_events(self, events: Sequence[object]) -> None:
+        """Wake who waits for them, if there are any."""
+        if events:
+            self._real.process_events(events)
 
     def get_events(self, timeout_s: float) -> Sequence[object]:
         """Return what the system has; nothing, as a rule, for who can't wait."""
@@ -301,6 +323,8 @@ class Collector:
         if self._jumps % _GC_JUMPS[0] == 0:
             oldest = max(i for i, jumps in enumerate(_GC_JUMPS) if self._jumps % jumps == 0)
             gc.collect(oldest)
+            self._see_to_the_heap()
+        elif self._jumps == _HEAP_JUMPS:
             self._see_to_the_heap()
 
     def _see_to_the_heap(self) -> None:
