@@ -1,10 +1,12 @@
 """Sleepers that the clock of a world wakes, and that Trio wakes where there is no world."""
 
 from math import inf
+from threading import Thread
 
 import pytest
 import trio
 import trio.testing
+from trio import _timeouts as timeouts
 
 from simulations import world
 from simulations.alarms import Nap, sleep, sleep_until
@@ -98,3 +100,36 @@ async def test_a_nap_without_a_world_ends_at_the_earliest_time(
     autojump_clock: trio.testing.MockClock, ends_s: list[float], woken_s: float
 ) -> None:
     assert await _nap(ends_s) == woken_s
+
+
+def test_only_in_a_world_trios_sleep_is_that_of_the_world() -> None:
+    before = trio.sleep_until
+
+    async def scenario(_: world.World) -> None:
+        # The second is what trio.sleep calls.
+        assert trio.sleep_until is timeouts.sleep_until is sleep_until
+        with pytest.raises(ValueError, match="non-negative"):
+            await trio.sleep(-1.0)
+        raise OSError("on purpose")
+
+    with pytest.raises(OSError, match="on purpose"):
+        world.run(scenario, seed=1)
+    assert trio.sleep_until is before is timeouts.sleep_until
+
+
+def test_another_thread_sleeps_by_its_own_clock_meanwhile() -> None:
+    took_s: list[float] = []
+
+    async def elsewhere() -> None:
+        begun_s = trio.current_time()
+        await trio.sleep(0.02)
+        took_s.append(trio.current_time() - begun_s)
+
+    async def scenario(_: world.World) -> None:
+        with world.standing_still():
+            thread = Thread(target=trio.run, args=(elsewhere,))
+            thread.start()
+            thread.join()
+
+    world.run(scenario, seed=1)
+    assert took_s[0] >= 0.02
