@@ -5,6 +5,7 @@ Callers take these from :mod:`meshnode.ports`, where the store is.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from meshnode.errors import StoreError
@@ -78,26 +79,17 @@ def check_write(write: Write) -> None:
     Raises:
         StoreError: Says what is wrong with it.
     """
-    match write:
-        case Put(table, key, value):
-            check_table(table)
-            check_text("key", key)
-            _check_value(value)
-        case Delete(table, key):
-            check_table(table)
-            check_text("key", key)
-        case Append(log, _, value):
-            check_text("log", log)
-            _check_value(value)
-        case Add(table, key):
-            check_table(table)
-            check_text("key", key)
-        case Once(table, key, value, writes):
-            check_table(table)
-            check_text("key", key)
-            _check_value(value)
-            for inner in writes:
-                check_write(inner)
+    if isinstance(write, Append):
+        check_text("log", write.log)
+        _check_value(write.value)
+        return
+    check_table(write.table)
+    check_text("key", write.key)
+    if isinstance(write, Put | Once):
+        _check_value(write.value)
+    if isinstance(write, Once):
+        for inner in write.writes:
+            check_write(inner)
 
 
 def read_sum(value: bytes | None) -> int:
@@ -115,8 +107,14 @@ def read_sum(value: bytes | None) -> int:
 
 def check_table(table: str) -> None:
     """Refuse what can't name a table."""
-    if _TABLE_NAME.fullmatch(table) is None:
+    if not _is_table(table):
         raise StoreError(f"table {table!r} must match {_TABLE_NAME.pattern}")
+
+
+@lru_cache(maxsize=256)
+def _is_table(name: str) -> bool:
+    """Tell whether ``name`` may name a table: they are few, and in every write."""
+    return _TABLE_NAME.fullmatch(name) is not None
 
 
 def check_text(what: str, text: str) -> None:

@@ -395,7 +395,7 @@ def sign_message(identity: Identity, message: Message) -> bytes:
     except (Malformed, msgspec.ValidationError) as exc:
         raise LocalProtocolError(f"our own {message.TYPE}: {exc}") from exc
     envelope = seal(identity, message.TYPE, message.h.network, payload)
-    _remember(digest(envelope), envelope, read)
+    _remember(envelope, read)
     return envelope
 
 
@@ -405,10 +405,8 @@ def read_message(envelope: bytes, kind: type[M], *, network: str) -> M:
     Raises:
         RemoteProtocolError: Forged, of another type or network, or against the rules.
     """
-    # All of its bytes are in the name, and all checks but the caller's own expectations
-    # are functions of them.
-    name = digest(envelope)
-    known = _READ.get(name)
+    # All checks but the caller's own expectations are functions of its bytes.
+    known = _READ.get(envelope)
     if type(known) is kind and known.h.network == network:
         return known
     parts = unseal(envelope, kind=kind.TYPE, network=network)
@@ -418,13 +416,13 @@ def read_message(envelope: bytes, kind: type[M], *, network: str) -> M:
     if message.h.network != parts.n:
         raise WrongNetwork("the header names another network than the envelope")
     _check(message)
-    _remember(name, envelope, message)
+    _remember(envelope, message)
     return message
 
 
-def _remember(name: bytes, envelope: bytes, message: Message) -> None:
+def _remember(envelope: bytes, message: Message) -> None:
     if len(envelope) <= _READ_BYTES_MAX:
-        _READ[name] = message
+        _READ[envelope] = message
         if len(_READ) > _READ_MAX:
             _READ.popitem(last=False)
 

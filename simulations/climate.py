@@ -55,6 +55,7 @@ class Climate:
         self._homes: dict[tuple[Geography, str], Home] = {}
         self._accesses: dict[str, Access] = {}
         self._pipes: dict[str, tuple[Pipe, Pipe]] = {}
+        self._is_plain = weather.geography is None
 
     def change(self, weather: Weather, *between: str) -> None:
         """Let ``weather`` hold everywhere, or both ways between two peers."""
@@ -63,14 +64,12 @@ class Climate:
             self._special[one, other] = self._special[other, one] = weather
         else:
             self._weather = weather
-        self._known.clear()
-        self._adjust_pipes()
+        self._adjust()
 
     def connect(self, peer: str, access: Access) -> None:
         """Let ``peer`` have ``access`` from now on, whatever the geography says."""
         self._accesses[peer] = access
-        self._known.clear()
-        self._adjust_pipes()
+        self._adjust()
 
     def weather(self, one: str, other: str) -> Weather:
         """Return the weather from ``one`` to ``other``, places and accesses included."""
@@ -97,9 +96,11 @@ class Climate:
         pipe = self._pipes_of(peer)[1]
         return pipe if pipe.bytes_per_s < inf else None
 
-    @property
-    def _is_plain(self) -> bool:
-        return self._weather.geography is None and not (self._special or self._accesses)
+    def _adjust(self) -> None:
+        plain = self._weather.geography is None
+        self._is_plain = plain and not (self._special or self._accesses)
+        self._known.clear()
+        self._adjust_pipes()
 
     def _work_out(self, one: str, other: str) -> Weather:
         weather = self._special.get((one, other), self._weather)

@@ -39,11 +39,12 @@ class SimClock:
         """See :meth:`meshnode.ports.WallClock.now_ms`."""
         elapsed_s = trio.current_time()
         elapsed_us = round(elapsed_s * 1_000_000)
-        gained_us = elapsed_us * self.drift_ppm // 1_000_000
+        if self.drift_ppm:
+            elapsed_us += elapsed_us * self.drift_ppm // 1_000_000
         ahead_ms = self.skew_ms
         if self.jumps:
             ahead_ms += sum(by_ms for at_s, by_ms in self.jumps if at_s <= elapsed_s)
-        return self.epoch_ms + ahead_ms + (elapsed_us + gained_us) // 1000
+        return self.epoch_ms + ahead_ms + elapsed_us // 1000
 
     def jump(self, by_ms: int) -> None:
         """Set it ahead now, or back."""
