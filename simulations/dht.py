@@ -30,7 +30,7 @@ class KademliaDht:
             world.random("directory"),
             validate,
             delay_s=self._delay_s,
-            reaches=self._reaches,
+            reaches=world.network.answers,
             rules=rules,
             trace=world.trace,
         )
@@ -60,6 +60,3 @@ class KademliaDht:
 
     def _delay_s(self, one: str, other: str) -> float:
         return self._network.weather(one, other).delay_s(self._rng)
-
-    def _reaches(self, one: str, other: str) -> bool:
-        return self._network.answers(one, other)

@@ -6,7 +6,7 @@ entries that others gave it.  It answers as py-libp2p's server does, unless an
 :class:`~simulations.answering.Answering` answers for it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -134,9 +134,9 @@ class KadNode:
 
     # --- whom it knows ------------------------------------------------------------
 
-    def meet(self, key: int) -> None:
-        """Take a peer into the table, if there is room."""
-        self.table.meet(key, self._pings)
+    def meet_all(self, keys: Iterable[int]) -> None:
+        """Take peers into the table, in that order, as far as there is room."""
+        self.table.meet_all(keys, self._pings)
 
     def hear_of(self, key: int) -> None:
         """Learn where a peer is."""

@@ -142,9 +142,9 @@ class Walk:
         """Ask all of ``batch`` for the nearest they know; return whom they named."""
         node = self._node
         ended: list[tuple[float, int, int, KadNode | None]] = []
+        self.finds += len(batch)
+        node.meet_all(batch)
         for order, key in enumerate(batch):
-            self.finds += 1
-            node.meet(key)
             other, took_s = self._call(key, self._rules.request_trips)
             ended.append((took_s, order, key, other))
         # In the order in which they end: who refuses is forgotten before the others name
@@ -181,13 +181,13 @@ class Walk:
 
         Nobody after less than ``request_s`` is a refusal, after as long a silence.
         """
-        node, limit_s = self._node, self._rules.request_s
+        node, population, limit_s = self._node, self._population, self._rules.request_s
         other, took_s = self._reach(key)
         if other is None:
             self.unanswered += 1
             return None, took_s
         other.contacted_by(node)
-        took_s += trips * self._population.trip_s(node.peer, other.peer)
+        took_s += trips * population.trip_s(node.peer, other.peer)
         if took_s >= limit_s:
             self.unanswered += 1
             return None, limit_s

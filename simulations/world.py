@@ -359,7 +359,8 @@ def _collecting_at_fixed_times() -> Iterator[Collector]:
     try:
         yield collector
     finally:
-        gc.unfreeze()
+        gc.freeze()  # with the line after it, all counts as old: else the first new object
+        gc.unfreeze()  # would have all those of the world looked at, while it is still there
         if enabled:
             gc.enable()
 
