@@ -211,11 +211,18 @@ def first(
         calls: See there.
         load: See there.
     """
+    found = equals(candidates, calls=calls, load=load)
+    return found[0] if len(found) == 1 else min(found, key=lambda c: _rendezvous(key, c))
+
+
+def equals(
+    candidates: Sequence[Candidate], *, calls: int, load: Mapping[str, int]
+) -> list[Candidate]:
+    """Return those of whom :func:`first` returns one, whatever its key."""
     fit = untroubled(candidates)
     costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
     lowest_ms = min(costs_ms)
-    found = [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
-    return found[0] if len(found) == 1 else min(found, key=lambda c: _rendezvous(key, c))
+    return [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
 
 
 def _break_ties(rows: list[_Row], key: str) -> None:

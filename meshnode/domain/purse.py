@@ -6,7 +6,7 @@ from meshnode.domain import bounds, tokens
 from meshnode.domain.attempts import unaffordable
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, first, rank
+from meshnode.domain.matching import Candidate, equals, first, rank
 from meshnode.domain.step_kinds import MakeAward, View
 from meshnode.domain.units import Unit
 
@@ -19,12 +19,15 @@ class Purse:
         free_mc: What is left of the budget.
         free_subtasks: Awards that may be made, where the job is under one.
         free_tokens: What is left of its model tokens, where they are limited.
+        waiting: (sub-task, calls) of units that wait for an offer, whoever of equals may
+            give it; while nobody else gets a place.
     """
 
     def __init__(self, state: JobState, view: View) -> None:
         self._state = state
         self._credit = dict(view.credit)
         self.load = dict(view.load)
+        self.waiting: set[tuple[str, int]] = set()
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
         self.free_subtasks = bounds.left(state)
         self._limits_tokens = state.required_plan.tokens > 0
@@ -59,6 +62,7 @@ class Purse:
     def fill(self, candidate: Candidate) -> None:
         """Count a unit as being at ``candidate``."""
         self.load[candidate.agent_id] = self.load.get(candidate.agent_id, 0) + 1
+        self.waiting.clear()
 
     def take(self, unit: Unit, made: MakeAward) -> None:
         """Count an award of ``unit`` as made."""
@@ -84,6 +88,11 @@ class Purse:
         if not within:
             return None
         return first(within, key=self.key(unit), calls=unit.calls, load=self.load)
+
+    def equals(self, unit: Unit, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return those of whom the first one is, for any unit of as many calls."""
+        within = self.within(unit, candidates)
+        return equals(within, calls=unit.calls, load=self.load)
 
     def within(
         self, unit: Unit, candidates: Sequence[Candidate], *, kept_mc: int = 0

@@ -8,7 +8,7 @@ The view holds what isn't the job's: who offers what, who is alive, how loaded t
 are.  Whatever a decision draws on is in the step and goes into the event.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import Final
@@ -26,7 +26,8 @@ from meshnode.domain.attempts import (
     unfit,
 )
 from meshnode.domain.batches import cut
-from meshnode.domain.facts import Cancelled, Failed, Ranked
+from meshnode.domain.closing import closing
+from meshnode.domain.facts import Failed, Ranked
 from meshnode.domain.hedges import due_ms, hedges_max, second_choices
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import Candidate, has_room, proposed, stands, untroubled
@@ -81,23 +82,12 @@ def next_steps(state: JobState, now_ms: int, view: View) -> list[Step]:
     if state.plan is None or state.done is not None:
         return []
     if state.cancelled is not None:
-        return list(_ending(state, state.cancelled))
+        return list(closing(state, state.cancelled))
     if now_ms >= state.plan.deadline_ms:
         return [End("deadline", "the job's deadline has passed")]
     if state.seq >= EVENTS_MAX - EVENTS_RESERVED:
         return [End("journal.full", f"the job has {state.seq} events: split it into several")]
     return _Planner(state, now_ms, view).steps()
-
-
-def _ending(state: JobState, why: Cancelled) -> Iterator[Step]:
-    """Close what is open, then finish."""
-    stopping = False
-    for unit, attempt in state.open_attempts():
-        stopping = True
-        yield Stop(unit.name, attempt.number)
-    if not stopping:
-        owner = why.reason == "owner"
-        yield Finish("cancelled" if owner else "failed", why.reason, why.text)
 
 
 class _Planner:
@@ -360,6 +350,8 @@ class _Planner:
         fresh_unit = not unit.attempts
         if fresh_unit and unit.calls >= self.full.get(task.capability, unit.calls + 1):
             return False  # who would take it would have taken the smaller one
+        if fresh_unit and (task.id, unit.calls) in self.purse.waiting:
+            return False  # one just like it waits
         offered = self.view.candidates.get(task.capability, ())
         known = [c for c in offered if c.items_max >= unit.calls]
         out = unfit(unit)
@@ -409,6 +401,9 @@ class _Planner:
             return False
         likely = None if unit.judged else self.purse.first(unit, candidates)
         if likely and self._offer_comes(likely):  # before the others are put in order
+            equals = self.purse.equals(unit, candidates)
+            if not unit.attempts and all(map(self._offer_comes, equals)):
+                self.purse.waiting.add((unit.subtask, unit.calls))
             return False
         ranked = in_order(unit, self.purse.affordable(unit, candidates))
         if not ranked:
