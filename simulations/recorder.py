@@ -142,10 +142,6 @@ class Recorder:
             for (broker, contractor), awards in self._lines.most_common()
         )
 
-    @property
-    def _names(self) -> dict[str, str]:
-        return {member.peer: name for name, member in self._stage.mesh.members.items()}
-
     async def stories(self) -> tuple[Story, ...]:
         """Return the slowest jobs and the first that did not complete, told."""
         ends = self._stage.ends
@@ -180,13 +176,14 @@ class Recorder:
     def _told(self, events: Sequence[Event]) -> tuple[str, ...]:
         """Return what a reader looks for in a journal, with names for peers."""
         begun_ms = events[0].at_ms if events else 0
+        names = {member.peer: name for name, member in self._stage.mesh.members.items()}
         lines = []
         for event in events[:_EVENTS_MAX]:
             told = [f"{(event.at_ms - begun_ms) / 1000:9.3f} s {event.kind}"]
             for key in _TOLD:
                 value = event.data.get(key, "")
-                if key == "peer" and value in self._names:
-                    value = self._names[value]
+                if key == "peer":
+                    value = names.get(value, value)
                 if isinstance(value, str | int) and value != "":
                     told.append(f"{key}={value}")
             lines.append(" ".join(told))
