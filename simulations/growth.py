@@ -139,7 +139,7 @@ def look(mesh: SimMesh) -> Sizes:
     for member in mesh.members.values():
         if member.life is not None:
             sizes.nodes[member.name] = None
-            for table, entries in tables(member.life.node):
+            for table, entries in tables(member.life.node, empty=False):
                 sizes.add(table, member.name, entries)
         _add_disk(sizes, member)
     return sizes
@@ -152,31 +152,39 @@ def _add_disk(sizes: Sizes, member: Member) -> None:
         sizes.add(f"disk log {log.partition('/')[0]}", member.name, len(entries))
 
 
-def tables(root: object) -> Iterator[tuple[str, int]]:
+def tables(root: object, *, empty: bool = True) -> Iterator[tuple[str, int]]:
     """Yield every container in ``root`` and in the objects that it is made of, by its path.
 
     One that is reached by several paths is told once, by the shortest; those of the values
-    of a table share a path, which ends in ``*``.
+    of a table share a path, which ends in ``*``.  Most are empty at most nodes: those can be
+    left out.
     """
     seen: set[int] = {id(root)}
     ahead: deque[tuple[str, object]] = deque([("", root)])
     while ahead:
         path, owner = ahead.popleft()
         for name, what, value in _held(owner):
-            if id(value) in seen:
+            if id(value) in seen or not (empty or what == "inside" or _entries(value)):
                 continue
             here = f"{path}.{name}" if path else name
             seen.add(id(value))
             if what == "inside":
                 ahead.append((here, value))
             elif isinstance(value, trio.Nursery):
-                yield f"{here} tasks", len(value.child_tasks)
+                yield f"{here} tasks", _entries(value)
             elif not (isinstance(value, deque) and value.maxlen is not None):  # or it can't
+                yield here, _entries(value)
                 assert isinstance(value, _CONTAINERS)
-                yield here, len(value)
                 parts = [part for part in _parts(value) if id(part) not in seen]
                 seen.update(map(id, parts))
                 ahead += [(f"{here}*", part) for part in parts]
+
+
+def _entries(value: object) -> int:
+    if isinstance(value, trio.Nursery):
+        return len(value.child_tasks)
+    assert isinstance(value, _CONTAINERS)
+    return len(value)
 
 
 def _parts(table: Iterable[object]) -> Iterable[object]:
