@@ -223,7 +223,7 @@ async def test_who_comes_back_is_not_told_again_what_it_was_told(
     autojump_clock: MockClock,
 ) -> None:
     async with open_mesh() as mesh:
-        nodes = await joined_mesh(mesh, 5, NO_STRANGERS)
+        nodes = await joined_mesh(mesh, 4, NO_STRANGERS)  # so few that all are neighbours
         await trio.sleep(60)
         asked = record_requests(nodes)
         for _ in range(5):
