@@ -127,10 +127,8 @@ class Session:
     stream: Stream
     machine: SessionMachine
     epoch_ms: int
-    on_open: Callable[["Session"], None] | None = None
     opened: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)
-    decided: trio.Event = field(default_factory=trio.Event)  # it is open, or never will be
     asked: dict[int, _Asked] = field(default_factory=dict)
     serving: dict[int, trio.CancelScope] = field(default_factory=dict)
     credited: dict[int, trio.Event] = field(default_factory=dict)
@@ -217,7 +215,7 @@ class Session:
     ) -> None:
         match event:
             case Opened():
-                self._open()
+                self.opened.set()
             case Request():
                 self._serve(event)
             case Item():
@@ -242,12 +240,6 @@ class Session:
                     waiting.set()
             case Goodbye():
                 self._bidden(event)
-
-    def _open(self) -> None:
-        self.opened.set()
-        self.decided.set()
-        if self.on_open is not None:
-            self.on_open(self)
 
     def _bidden(self, goodbye: Goodbye) -> None:
         self.reason = goodbye.reason
@@ -456,7 +448,6 @@ class Session:
     def _end(self) -> None:
         self.machine.close()
         self.ended.set()
-        self.decided.set()
         self.settled.set()
         why = self.reason or f"the session with {self.peer} ended"
         for asked in self.asked.values():

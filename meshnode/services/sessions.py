@@ -117,8 +117,10 @@ class Sessions:
 
     async def _accept(self, stream: Stream) -> None:
         session = self._new(stream, "listener")
-        session.on_open = self._register
-        await session.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._register_when_open, session)
+            await session.run()
+            nursery.cancel_scope.cancel()
         self._forget(session)
 
     def _new(self, stream: Stream, role: str) -> Session:
@@ -127,6 +129,10 @@ class Sessions:
         )
         epoch_ms = self.clock.now_ms() - int(trio.current_time() * 1000)
         return Session(self, stream, machine, epoch_ms)
+
+    async def _register_when_open(self, session: Session) -> None:
+        await session.opened.wait()
+        self._register(session)
 
     def _register(self, session: Session) -> None:
         """Keep ``session``, or the one that is there, by the rule both sides share."""
@@ -274,7 +280,14 @@ class Sessions:
 
     async def _await_welcome(self, session: Session) -> None:
         with trio.move_on_after(limits.HELLO_MS_MAX / 1000):
-            await session.decided.wait()
+            async with trio.open_nursery() as nursery:
+
+                async def either(event: trio.Event) -> None:
+                    await event.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(either, session.opened)
+                nursery.start_soon(either, session.ended)
         if not session.opened.is_set():
             session.stop("no welcome in time")
             raise StreamLost(session.reason or "the peer did not welcome this node")
