@@ -87,10 +87,13 @@ class Broker:
         """Carry jobs until cancelled; begins with those that a restart left."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for job, raw in await self._context.store.scan(JOBS, count_max=_JOBS_MAX):
-                if not decode_as(raw, JOB_ROW).done:
-                    nursery.start_soon(self._resume, job)
-            await trio.sleep_forever()
+            try:
+                for job, raw in await self._context.store.scan(JOBS, count_max=_JOBS_MAX):
+                    if not decode_as(raw, JOB_ROW).done:
+                        nursery.start_soon(self._resume, job)
+                await trio.sleep_forever()
+            finally:  # what is handed over now goes on when the node starts again
+                self._nursery = None
 
     async def _resume(self, job: str) -> None:
         journal, hold_s = None, _HOLD_S

@@ -114,7 +114,10 @@ class Market:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._since_ms = self._context.clock.now_ms()
-            await self._watching.run()
+            try:
+                await self._watching.run()
+            finally:  # a job may look on while all of the node is ending
+                self._nursery = None
 
     # --- the view ---
 

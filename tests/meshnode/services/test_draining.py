@@ -61,3 +61,16 @@ def test_a_node_with_nothing_to_do_ends_at_once_and_says_what_goes_on_later() ->
         assert not told(a, "node.handed_back")
 
     play(story)
+
+
+def test_what_still_looks_on_when_a_node_has_ended_begins_nothing() -> None:
+    async def story(mesh: SimMesh) -> None:
+        a, b = await start(mesh, a=[], b=[TextAgent(answers_after(20))])
+        await until(lambda: bool(a.market.providers("text.shout")))
+        mesh.crash("a")
+        await trio.sleep(0.1)
+        (found,) = a.market.candidates("text.shout")
+        assert (found.peer, found.asked) == (b.peer, False)
+        a.broker.abandon("of nobody")
+
+    play(story)
