@@ -6,8 +6,8 @@ their way and commits on theirs.  Here a sleeper is an entry of a heap, and the 
 world (:mod:`simulations.world`) makes it ready as it jumps.  Where the clock is another, as
 in a test of one part, sleep is Trio's.
 
-While :func:`for_all` holds, ``trio.sleep`` and ``trio.sleep_until`` are these, for the nodes
-of the world, which know no other.
+While :func:`replacing_sleep` holds, ``trio.sleep`` and ``trio.sleep_until`` are these, for the
+nodes of the world, which know no other.
 """
 
 from collections.abc import Iterator
@@ -90,8 +90,8 @@ async def sleep(seconds: float) -> None:
 
 
 @contextmanager
-def for_all() -> Iterator[None]:
-    """Let all of this process sleep so; who runs without alarms sleeps as ever."""
+def replacing_sleep() -> Iterator[None]:
+    """Let ``trio.sleep`` be this one; who runs without alarms sleeps as ever."""
     inside = vars(trio_timeouts)
     assert inside.get("sleep_until") is _TRIOS, "Trio changed: it sleeps in another way"
     # What trio.sleep calls, and what others call by name.

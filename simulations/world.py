@@ -10,7 +10,7 @@ Same code, same seed: same trace hash, in any process.  What that takes:
   Hypothesis; both names are private.  They are touched in :func:`_pinned`, which
   refuses to start if either has gone, and :func:`standing_still` only.  (More names,
   of its clock, its loop and its sleep, in :func:`_clock`, :func:`_look_rarely` and
-  :func:`~simulations.alarms.for_all`.)  The sets of
+  :func:`~simulations.alarms.replacing_sleep`.)  The sets of
   tasks inside Trio (who waits for an event, who is in a nursery, who is cancelled with
   it) iterate in the order of addresses, which differ between processes; but each is only
   used to make all its members ready for the same round, which is then sorted.
@@ -43,7 +43,7 @@ import trio.testing
 from trio._core import _run as trio_run
 from typing_extensions import override
 
-from simulations.alarms import Alarms, for_all
+from simulations.alarms import Alarms, replacing_sleep
 from simulations.clock import SeededEntropy, SimClock
 from simulations.huge_pages import ask_for_huge_pages, resident_bytes
 from simulations.network import SimNetwork, Weather, open_network
@@ -163,7 +163,7 @@ def run(
             ending.unwrap()
         return Run(seed, trace.digest(), trace.lines(), trio.current_time())
 
-    with _pinned(seed), for_all(), _collecting_at_fixed_times() as collector:
+    with _pinned(seed), replacing_sleep(), _collecting_at_fixed_times() as collector:
         try:
             return trio.run(main, clock=_clock(alarms, collector))
         except BaseException as exc:
