@@ -50,6 +50,7 @@ INVITE_TOKEN_SIZE_MAX: Final = 2 * 1024  # characters
 # capability records (30-records.md)
 RECORD_SIZE_MAX: Final = 64 * 1024  # bytes of one signed record in a catalogue
 RECORD_LIFETIME_MS_MAX: Final = 24 * 3_600_000
+RECORD_AHEAD_MS_MAX: Final = 600_000  # how far ahead its node's clock may be
 CAPABILITIES_MAX: Final = 32  # in one record
 CAPABILITY_NAME_SIZE_MAX: Final = 96
 DESCRIPTION_SIZE_MAX: Final = 1_000

@@ -115,7 +115,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether anything is claimed that counts now: no future, and no lapsed one."""
         return (
             self.samples > 0
-            and 0 < self.at_ms <= now_ms + limits.SKEW_MS_MAX
+            and 0 < self.at_ms <= now_ms + limits.RECORD_AHEAD_MS_MAX
             and now_ms < self.at_ms + limits.CLAIM_LIFETIME_MS
         )
 
@@ -211,7 +211,7 @@ def open_record(envelope: bytes, *, network: str, now_ms: int) -> NodeRecord:
 
     Raises:
         TooLarge: Over :data:`~protocol.limits.RECORD_SIZE_MAX`.
-        Expired: Past its expiry, or issued in the future, beyond the skew allowed.
+        Expired: Past its expiry, or issued in the future, beyond what clocks may differ.
         RemoteProtocolError: Forged, for another network, or against the rules.
     """
     if len(envelope) > limits.RECORD_SIZE_MAX:
@@ -223,7 +223,7 @@ def open_record(envelope: bytes, *, network: str, now_ms: int) -> NodeRecord:
     _check(record)
     if now_ms >= record.expires_ms + limits.SKEW_MS_MAX:
         raise Expired(f"the record expired at {record.expires_ms}")
-    if record.issued_ms > now_ms + limits.SKEW_MS_MAX:
+    if record.issued_ms > now_ms + limits.RECORD_AHEAD_MS_MAX:
         raise Expired(f"the record was issued in the future, at {record.issued_ms}")
     return record
 

@@ -104,12 +104,12 @@ def test_a_record_of_another_network_or_type_is_refused() -> None:
         opened(seal(CONTRACTOR, "offer", NETWORK, codec.encode(record())))
 
 
-def test_a_record_counts_from_issue_to_expiry_with_the_skew_allowed() -> None:
+def test_a_record_counts_from_issue_to_expiry_with_what_clocks_may_differ() -> None:
     made = record()
-    opened(VALID, made.issued_ms - limits.SKEW_MS_MAX)
+    opened(VALID, made.issued_ms - limits.RECORD_AHEAD_MS_MAX)
     opened(VALID, made.expires_ms + limits.SKEW_MS_MAX - 1)
     with pytest.raises(Expired):
-        opened(VALID, made.issued_ms - limits.SKEW_MS_MAX - 1)
+        opened(VALID, made.issued_ms - limits.RECORD_AHEAD_MS_MAX - 1)
     with pytest.raises(Expired):
         opened(VALID, made.expires_ms + limits.SKEW_MS_MAX)
 

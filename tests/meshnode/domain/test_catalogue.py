@@ -150,7 +150,7 @@ def test_a_record_that_no_honest_node_passes_on_blames_its_source(
     "issued_ms",
     [
         NOW_MS - LIFETIME_MS - limits.SKEW_MS_MAX,
-        NOW_MS + limits.SKEW_MS_MAX + 1,
+        NOW_MS + limits.RECORD_AHEAD_MS_MAX + 1,
     ],
 )
 def test_a_record_out_of_its_time_is_refused_and_blames_nobody(issued_ms: int) -> None:

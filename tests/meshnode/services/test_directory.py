@@ -209,6 +209,27 @@ async def test_clocks_that_are_apart_still_agree(autojump_clock: MockClock) -> N
         assert all(n.known() == everyone - {late.peer} for n in mesh.nodes)
 
 
+async def test_a_node_whose_clock_is_minutes_off_holds_what_the_others_hold(
+    autojump_clock: MockClock,
+) -> None:
+    """And nobody asks it, or is asked by it, for what it would refuse."""
+    async with open_mesh() as mesh:
+        nodes = await joined_mesh(mesh, 5, NO_STRANGERS)
+        slow = await mesh.add(40, "slow@1", config=NO_STRANGERS, skew_ms=-180_000)
+        await mesh.join(slow, nodes[0])
+        fast = await mesh.add(41, "fast@1", config=NO_STRANGERS, skew_ms=180_000)
+        await mesh.join(fast, nodes[1])
+        everyone = {node.peer for node in mesh.nodes}
+        await mesh.until(
+            lambda: all(node.known() == everyone for node in mesh.nodes), within_s=3
+        )
+        await trio.sleep(60)
+        asked = record_requests(list(mesh.nodes))
+        await trio.sleep(100)
+        assert set(asked) == {DIGEST}
+        assert not any(node.service.refused() for node in mesh.nodes)
+
+
 async def test_little_is_said_when_nothing_happens(autojump_clock: MockClock) -> None:
     async with open_mesh() as mesh:
         nodes = await joined_mesh(mesh, 8, NO_STRANGERS)
