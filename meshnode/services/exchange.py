@@ -80,7 +80,7 @@ class Exchange:
             (PULL, self._on_pull),
             (PUSH, self._on_push),
         ):
-            sessions.handle(method, handler)
+            sessions.handle_promptly(method, handler)
 
     def neighbours(self) -> Sequence[str]:
         """Return who is pushed to, sorted."""
@@ -122,8 +122,8 @@ class Exchange:
     async def _tend(self, neighbour: Neighbour) -> None:
         with neighbour.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._deliver, neighbour)
                 nursery.start_soon(self._compare, neighbour)
+                await self._deliver(neighbour)
 
     async def _deliver(self, neighbour: Neighbour) -> None:
         """Send what is owed, as it comes; this node's own record without delay."""
@@ -251,27 +251,25 @@ class Exchange:
 
     # --- answering ---
 
-    async def _on_digest(self, incoming: Incoming) -> bytes:
+    def _on_digest(self, incoming: Incoming) -> bytes:
         self._read(incoming, Digest)
         self._neighbours.welcome(incoming.peer)
-        await trio.lowlevel.checkpoint()
         return encode(self._catalogue.digest(now_ms=self._intake.now_ms()))
 
-    async def _on_pull(self, incoming: Incoming) -> bytes:
+    def _on_pull(self, incoming: Incoming) -> bytes:
         have = self._read(incoming, Pull).have
         now_ms = self._intake.now_ms()
         if self._nursery is not None and self._catalogue.lacks(
             have, source=incoming.peer, now_ms=now_ms
         ):
             self._nursery.start_soon(self._pull_back, incoming.peer)
-        await trio.lowlevel.checkpoint()
         return encode(self._catalogue.answer(have, now_ms=now_ms))
 
     async def _pull_back(self, peer: str) -> None:
         with self._neighbours.blaming(peer):
             await self._pull(peer)
 
-    async def _on_push(self, incoming: Incoming) -> bytes:
+    def _on_push(self, incoming: Incoming) -> bytes:
         push = self._read(incoming, Push)
         count = len(push.records)
         self._records.take(incoming.peer, count, now_s=trio.current_time())
@@ -280,7 +278,6 @@ class Exchange:
         except RemoteProtocolError as exc:
             self._neighbours.shun(incoming.peer, str(exc))
             raise
-        await trio.lowlevel.checkpoint()
         return b""
 
     def _read(self, incoming: Incoming, kind: type[B]) -> B:

@@ -90,6 +90,8 @@ class Incoming:
 
 
 Handler = Callable[[Incoming], Awaitable[bytes]]
+#: Answers at once, in the task that reads: for what takes microseconds and waits for nothing.
+PromptHandler = Callable[[Incoming], bytes]
 
 
 class Owner(Protocol):
@@ -100,6 +102,9 @@ class Owner(Protocol):
 
     def handler(self, method: str) -> Handler | None:
         """Return who answers ``method``."""
+
+    def prompt_handler(self, method: str) -> PromptHandler | None:
+        """Return who answers ``method`` at once."""
 
     def refused(self, peer: str, why: str) -> None:
         """Hear that ``peer`` takes this node's key for one that has ended."""
@@ -268,10 +273,12 @@ class Session:
     # --- serving ---
 
     def _serve(self, request: Request) -> None:
-        handler = self.owner.handler(request.method)
         if why := self.owner.bar(self.peer):
             self.machine.fail(request.rid, ErrorCode.REVOKED, why)
-        elif handler is None:
+        elif (prompt := self.owner.prompt_handler(request.method)) is not None:
+            if self.machine.is_serving(request.rid):
+                self._answer(prompt, request)
+        elif (handler := self.owner.handler(request.method)) is None:
             self.machine.fail(
                 request.rid, ErrorCode.UNKNOWN_TYPE, f"no method {request.method[:60]!r} here"
             )
@@ -280,53 +287,62 @@ class Session:
             self.serving[request.rid] = scope
             self.nursery.start_soon(self._handle, handler, request, scope)
 
+    def _answer(self, handler: PromptHandler, request: Request) -> None:
+        """Answer at once; whoever let ``request`` in writes what is to be said."""
+        try:
+            self.machine.reply(request.rid, handler(self._incoming(request)))
+        except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session
+            self._refuse(request, exc)
+
     async def _handle(
         self, handler: Handler, request: Request, scope: trio.CancelScope
     ) -> None:
-        deadline_s = trio.current_time() + request.timeout_ms / 1000
-        incoming = Incoming(
-            self.peer,
-            request.method,
-            request.body,
-            deadline_s,
-            request.traceparent,
-            lambda body: self.send_item(request.rid, body),
-        )
+        incoming = self._incoming(request)
         try:
             with scope:
                 answer = await handler(incoming)
                 self.machine.reply(request.rid, answer)
             if scope.cancelled_caught:
                 self.machine.fail(request.rid, ErrorCode.CANCELLED, "cancelled")
-        except Busy as exc:
-            self.machine.fail(
-                request.rid, ErrorCode.BUSY, str(exc), retry_after_ms=exc.retry_after_ms
-            )
-        except RemoteProtocolError as exc:
-            self.owner.emit(
-                "session.refused", peer=self.peer, method=request.method, why=str(exc)
-            )
-            self.machine.fail(request.rid, exc.code, str(exc))
-        except StoreError as exc:
-            # Our own disk, not the asker's fault, and it passes: the asker may try again.
-            self.owner.emit("session.held_up", method=request.method, why=str(exc))
-            self.machine.fail(
-                request.rid,
-                ErrorCode.BUSY,
-                "this node can't write",
-                retry_after_ms=_STORE_RETRY_MS,
-            )
-        except MeshError as exc:
-            self.machine.fail(request.rid, ErrorCode.REFUSED, f"{exc.code}: {exc}")
         except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session
-            self.owner.emit(
-                "session.bug", peer=self.peer, method=request.method, error=repr(exc)
-            )
-            self.machine.fail(request.rid, ErrorCode.INTERNAL, "an error at this node")
+            self._refuse(request, exc)
         finally:
             self.serving.pop(request.rid, None)
             self.credited.pop(request.rid, None)
             self.wake()
+
+    def _incoming(self, request: Request) -> Incoming:
+        return Incoming(
+            self.peer,
+            request.method,
+            request.body,
+            trio.current_time() + request.timeout_ms / 1000,
+            request.traceparent,
+            lambda body: self.send_item(request.rid, body),
+        )
+
+    def _refuse(self, request: Request, exc: Exception) -> None:
+        """Tell the asker why there is no answer."""
+        code, why, retry_ms = ErrorCode.INTERNAL, "an error at this node", 0
+        match exc:
+            case Busy():
+                code, why, retry_ms = ErrorCode.BUSY, str(exc), exc.retry_after_ms
+            case RemoteProtocolError():
+                code, why = exc.code, str(exc)
+                self.owner.emit(
+                    "session.refused", peer=self.peer, method=request.method, why=why
+                )
+            case StoreError():
+                # Our own disk, not the asker's fault, and it passes: the asker may try again.
+                code, why, retry_ms = ErrorCode.BUSY, "this node can't write", _STORE_RETRY_MS
+                self.owner.emit("session.held_up", method=request.method, why=str(exc))
+            case MeshError():
+                code, why = ErrorCode.REFUSED, f"{exc.code}: {exc}"
+            case _:
+                self.owner.emit(
+                    "session.bug", peer=self.peer, method=request.method, error=repr(exc)
+                )
+        self.machine.fail(request.rid, code, why, retry_after_ms=retry_ms)
 
     async def send_item(self, rid: int, body: bytes) -> None:
         """Send a piece of the answer to ``rid`` once there is credit for it."""

@@ -15,6 +15,7 @@ from meshnode.ports import Emit, Started, Stream, Transport, WallClock
 from meshnode.services.session import (
     Handler,
     Incoming,
+    PromptHandler,
     RequestFailed,
     RequestTimeout,
     Session,
@@ -36,7 +37,15 @@ _FAILED_MAX: Final = 1_024
 
 OnChange = Callable[[str, bool], None]
 
-__all__ = ["Handler", "Incoming", "OnChange", "RequestFailed", "RequestTimeout", "Sessions"]
+__all__ = [
+    "Handler",
+    "Incoming",
+    "OnChange",
+    "PromptHandler",
+    "RequestFailed",
+    "RequestTimeout",
+    "Sessions",
+]
 
 
 class Sessions:
@@ -62,6 +71,7 @@ class Sessions:
         self._addresses = addresses
         self._features = features
         self._handlers: dict[str, Handler] = {}
+        self._prompt: dict[str, PromptHandler] = {}
         self._sessions: dict[str, Session] = {}
         self._dialling: dict[str, trio.Event] = {}
         self._failed_s: dict[str, tuple[float, str]] = {}
@@ -80,10 +90,25 @@ class Sessions:
     def handle(self, method: str, handler: Handler) -> None:
         """Let ``handler`` answer requests for ``method``."""
         self._handlers[method] = handler
+        self._prompt.pop(method, None)
+
+    def handle_promptly(self, method: str, handler: PromptHandler) -> None:
+        """Let ``handler`` answer requests for ``method`` at once; it may not wait."""
+
+        async def answer(incoming: Incoming) -> bytes:
+            await trio.lowlevel.checkpoint()
+            return handler(incoming)
+
+        self._handlers[method] = answer  # for this node itself
+        self._prompt[method] = handler
 
     def handler(self, method: str) -> Handler | None:
         """Return who answers ``method``."""
         return self._handlers.get(method)
+
+    def prompt_handler(self, method: str) -> PromptHandler | None:
+        """Return who answers ``method`` at once."""
+        return self._prompt.get(method)
 
     def on_change(self, callback: OnChange) -> None:
         """Call ``callback(peer, opened)`` whenever a session opens or ends."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from meshnode.errors import Busy, StreamLost, Unreachable
+from meshnode.errors import Busy, StoreError, StreamLost, Unreachable
 from meshnode.services.sessions import Incoming, RequestFailed, RequestTimeout, Sessions
 from protocol import limits
 from protocol.errors import ErrorCode, Malformed
@@ -375,6 +375,44 @@ def test_a_bug_in_a_handler_ends_its_request_and_nothing_else() -> None:
         assert b.count("session.bug") == 1
         assert await a.ask("b", b"good") == b"good"
         assert a.count("session.opened") == 1
+
+    play(story)
+
+
+def test_who_answers_promptly_refuses_as_others_do_and_answers_this_node_too() -> None:
+    errors: list[Exception] = [
+        Busy("it", retry_after_ms=700),
+        Malformed("no such thing"),
+        StoreError("the disk is full", hint="make room"),
+        RuntimeError("a bug"),
+    ]
+
+    def answer(incoming: Incoming) -> bytes:
+        if incoming.body == b"bad":
+            raise errors.pop(0)
+        return incoming.peer.encode()
+
+    async def story(_: SimNetwork, a: Side, b: Side) -> None:
+        b.sessions.handle("m", hang)
+        b.sessions.handle_promptly("m", answer)
+        with pytest.raises(Busy) as busy:
+            await a.ask("b", b"bad")
+        assert busy.value.retry_after_ms == 700
+        with pytest.raises(RequestFailed) as refused:
+            await a.ask("b", b"bad")
+        assert refused.value.failure == ErrorCode.MALFORMED
+        with pytest.raises(Busy):
+            await a.ask("b", b"bad")
+        assert b.count("session.held_up") == 1
+        with pytest.raises(RequestFailed) as caught:
+            await a.ask("b", b"bad")
+        assert caught.value.failure == ErrorCode.INTERNAL
+        assert b.count("session.bug") == 1
+        assert await a.ask("b") == b"a"
+        assert b.count("session.opened") == 1, "the session stayed"
+        assert await b.ask("b") == b"b"
+        b.sessions.handle("m", echo)
+        assert await a.ask("b", b"bad") == b"bad", "who answers last is who was named last"
 
     play(story)
 
