@@ -68,12 +68,12 @@ class Joining:
         self._nearby: dict[str, Sighting] = {}
         self._fresh: dict[str, None] = {}
         self._news = trio.Event()
-        self._stir = trio.Event()  # somebody new is seen, or somebody has gone
-        self._lost = trio.Event()  # somebody has gone
+        self._stir = trio.Event()  # somebody new is seen, or the last peer has gone
+        self._lost = trio.Event()  # the last peer has gone
         sessions.on_change(self._session_changed)
 
     def _session_changed(self, _peer: str, opened: bool) -> None:  # noqa: FBT001 - Sessions calls it so
-        if not opened:
+        if not opened and not self._sessions.connected():
             self._stir.set()
             self._lost.set()
             self._lost = trio.Event()
@@ -108,8 +108,8 @@ class Joining:
     async def _alone(self, others: Mapping[str, object]) -> None:
         """Wait until nobody is there, and then a little: who hangs up at once is left alone.
 
-        Where there are no ``others`` to dial either, only a session that ends is a reason to
-        look again: it is those one has met that are remembered.
+        Where there are no ``others`` to dial either, only the end of the last session is a
+        reason to look again: it is those one has met that are remembered.
         """
         await trio.lowlevel.checkpoint()
         if not others:

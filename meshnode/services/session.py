@@ -109,6 +109,9 @@ class Owner(Protocol):
     def refused(self, peer: str, why: str) -> None:
         """Hear that ``peer`` takes this node's key for one that has ended."""
 
+    def answered(self, session: "Session") -> None:
+        """Hear that ``session``, which the peer dialled, is open."""
+
     @property
     def bar(self) -> Callable[[str], str]:
         """Return what tells why nothing is had from a peer, or empty."""
@@ -143,6 +146,7 @@ class Session:
     deaf: bool = False  # nobody is there any more for what still comes
     settled: trio.Event = field(default_factory=trio.Event)
     _wake: trio.Event = field(default_factory=trio.Event)
+    _writer: bool = False  # there is one: not before something could not be written at once
     _writing: bool = False  # by the writer, which looks again before it rests
     _held: bytes = b""  # taken from the machine, and not yet by the stream
 
@@ -164,7 +168,7 @@ class Session:
                 self.nursery = nursery
                 if self.stopped:
                     nursery.cancel_scope.cancel()
-                nursery.start_soon(self._write)
+                self.wake()
                 nursery.start_soon(self._beat)
                 try:
                     await self._read()
@@ -220,7 +224,7 @@ class Session:
     ) -> None:
         match event:
             case Opened():
-                self.opened.set()
+                self._open()
             case Request():
                 self._serve(event)
             case Item():
@@ -245,6 +249,11 @@ class Session:
                     waiting.set()
             case Goodbye():
                 self._bidden(event)
+
+    def _open(self) -> None:
+        self.opened.set()
+        if self.machine.role == "listener":
+            self.owner.answered(self)
 
     def _bidden(self, goodbye: Goodbye) -> None:
         self.reason = goodbye.reason
@@ -394,18 +403,24 @@ class Session:
         if self._writing:
             return
         if self._held or self.machine.open_requests > _FEW:
-            self._wake.set()
+            self._write_soon()
             return
         try:
             while self.machine.waiting_bytes:
                 self._held = self.machine.take()
                 if not self.stream.send_nowait(self._held):
-                    self._wake.set()
+                    self._write_soon()
                     return
                 self._held = b""
         except StreamLost as exc:
             self.stop(str(exc))
         self._settle()
+
+    def _write_soon(self) -> None:
+        self._wake.set()
+        if not self._writer and not self.deaf and self.nursery is not None:
+            self._writer = True
+            self.nursery.start_soon(self._write)
 
     async def _write(self) -> None:
         """Write what waits, urgent frames first, many small ones in one go."""

@@ -142,10 +142,7 @@ class Sessions:
 
     async def _accept(self, stream: Stream) -> None:
         session = self._new(stream, "listener")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._register_when_open, session)
-            await session.run()
-            nursery.cancel_scope.cancel()
+        await session.run()
         self._forget(session)
 
     def _new(self, stream: Stream, role: str) -> Session:
@@ -155,8 +152,8 @@ class Sessions:
         epoch_ms = self.clock.now_ms() - int(trio.current_time() * 1000)
         return Session(self, stream, machine, epoch_ms)
 
-    async def _register_when_open(self, session: Session) -> None:
-        await session.opened.wait()
+    def answered(self, session: Session) -> None:
+        """Hear that ``session``, which the peer dialled, is open."""
         self._register(session)
 
     def _register(self, session: Session) -> None:
