@@ -55,6 +55,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         batch_mc: Most that one award to it should cost while it may take this broker for a
             stranger; 0 for any amount.
         agent_id: The agent's name in the mesh: ``peer/name``.
+        begins_ms: Expected until it would begin a first unit of this broker: its queue, a
+            dial, and agreeing on terms.
     """
 
     peer: str
@@ -77,10 +79,13 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     batch_mc: int = 0
 
     agent_id: str = ""
+    begins_ms: int = 0
 
     def __post_init__(self) -> None:
-        """Name it once: a broker looks its load up by that again and again."""
+        """Say once what a broker that compares many asks of each again and again."""
         msgspec.structs.force_setattr(self, "agent_id", f"{self.peer}/{self.agent}")
+        begins_ms = self.queue_ms + sum(_reaching_ms(self))
+        msgspec.structs.force_setattr(self, "begins_ms", begins_ms)
 
 
 #: Whether it is in trouble, then its time and price; the candidate, its time, its price.
@@ -142,11 +147,10 @@ def proposed(proposal: Proposed, calls: int, offered: Iterable[Candidate]) -> Ca
 
 def finish_ms(candidate: Candidate, calls: int, load: Mapping[str, int]) -> int:
     """Return the expected time until ``candidate`` is finished, from now."""
-    latency_ms = candidate.latency_ms or LATENCY_GUESS_MS
-    out = load.get(candidate.agent_id)
-    waiting = out // max(1, candidate.concurrency) if out else 0
-    dial_ms, call_ms = _reaching_ms(candidate)
-    return latency_ms * calls * (1 + waiting) + candidate.queue_ms + dial_ms + call_ms
+    run_ms = (candidate.latency_ms or LATENCY_GUESS_MS) * calls
+    if out := load.get(candidate.agent_id):
+        run_ms *= 1 + out // max(1, candidate.concurrency)
+    return run_ms + candidate.begins_ms
 
 
 def _reaching_ms(candidate: Candidate) -> tuple[int, int]:
