@@ -109,7 +109,7 @@ class Owner(Protocol):
     def refused(self, peer: str, why: str) -> None:
         """Hear that ``peer`` takes this node's key for one that has ended."""
 
-    def answered(self, session: "Session") -> None:
+    def accepted(self, session: "Session") -> None:
         """Hear that ``session``, which the peer dialled, is open."""
 
     @property
@@ -253,7 +253,7 @@ class Session:
     def _open(self) -> None:
         self.opened.set()
         if self.machine.role == "listener":
-            self.owner.answered(self)
+            self.owner.accepted(self)
 
     def _bidden(self, goodbye: Goodbye) -> None:
         self.reason = goodbye.reason

@@ -152,7 +152,7 @@ class Sessions:
         epoch_ms = self.clock.now_ms() - int(trio.current_time() * 1000)
         return Session(self, stream, machine, epoch_ms)
 
-    def answered(self, session: Session) -> None:
+    def accepted(self, session: Session) -> None:
         """Hear that ``session``, which the peer dialled, is open."""
         self._register(session)
 
