@@ -39,16 +39,11 @@ from meshnode.gateway.api_members import member_routes
 from meshnode.gateway.api_owner import owner_routes
 from meshnode.gateway.api_reputation import reputation_routes
 from meshnode.gateway.app_passes import passes
-from meshnode.gateway.auth import (
-    LOOPBACK_HOSTS,
-    GateRules,
-    bare_app,
-    build_app,
-    load_or_create_token,
-)
+from meshnode.gateway.auth import LOOPBACK_HOSTS, GateRules, bare_app, build_app
 from meshnode.gateway.http import serve_http
 from meshnode.gateway.mcp import McpDoor
 from meshnode.gateway.openai import openai_routes
+from meshnode.gateway.token_files import load_or_create_token
 from meshnode.node import Node, Ports, is_local
 from meshnode.ports import Agent, Directory, Emit, JsonValue, Sighting, Store
 from meshnode.services import crash_points

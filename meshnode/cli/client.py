@@ -16,7 +16,7 @@ import httpx
 from meshnode.adapters.running_file import HTTP_FILE, read_running
 from meshnode.cli.app_files import is_app_file, pass_of
 from meshnode.cli.failure import CommandFailed
-from meshnode.gateway.auth import read_token
+from meshnode.gateway.token_files import read_token
 
 #: Finding strangers through the DHT takes some seconds.
 _TIMEOUT_S: Final = 60.0

@@ -92,7 +92,7 @@ def pass_(file: AppFileName, *, as_json: Json = False) -> None:
     """
     from meshnode.cli.app_files import is_app_file, pass_of
     from meshnode.cli.failure import CommandFailed
-    from meshnode.gateway.auth import read_token
+    from meshnode.gateway.token_files import read_token
 
     try:
         text = read_token(file.absolute())

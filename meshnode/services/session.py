@@ -301,7 +301,7 @@ class Session:
         try:
             self.machine.reply(request.rid, handler(self._incoming(request)))
         except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session
-            self._refuse(request, exc)
+            self._report(request, exc)
 
     async def _handle(
         self, handler: Handler, request: Request, scope: trio.CancelScope
@@ -314,7 +314,7 @@ class Session:
             if scope.cancelled_caught:
                 self.machine.fail(request.rid, ErrorCode.CANCELLED, "cancelled")
         except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session
-            self._refuse(request, exc)
+            self._report(request, exc)
         finally:
             self.serving.pop(request.rid, None)
             self.credited.pop(request.rid, None)
@@ -330,8 +330,8 @@ class Session:
             lambda body: self.send_item(request.rid, body),
         )
 
-    def _refuse(self, request: Request, exc: Exception) -> None:
-        """Tell the asker why there is no answer."""
+    def _report(self, request: Request, exc: Exception) -> None:
+        """Tell the asker why there is no answer, and this node's owner what is amiss here."""
         code, why, retry_ms = ErrorCode.INTERNAL, "an error at this node", 0
         match exc:
             case Busy():
