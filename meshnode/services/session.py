@@ -1,9 +1,9 @@
 """One session at work: a reader, a writer and a heart around the sans-I/O machine.
 
 The reader never waits for a handler: each request runs in a task of its own, so a
-slow one stalls nobody.  A frozen peer (its connection still up) is noticed by
-silence within ``SILENCE_MS_MAX``; every request to it then ends in
-:class:`StreamLost`.
+slow one stalls nobody; only what takes microseconds is answered at once.  A frozen
+peer (its connection still up) is noticed by silence within ``SILENCE_MS_MAX``; every
+request to it then ends in :class:`StreamLost`.
 """
 
 from collections.abc import Awaitable, Callable
