@@ -286,7 +286,7 @@ class Session:
             self.machine.fail(request.rid, ErrorCode.REVOKED, why)
         elif (prompt := self.owner.prompt_handler(request.method)) is not None:
             if self.machine.is_serving(request.rid):
-                self._answer(prompt, request)
+                self._answer_at_once(prompt, request)
         elif (handler := self.owner.handler(request.method)) is None:
             self.machine.fail(
                 request.rid, ErrorCode.UNKNOWN_TYPE, f"no method {request.method[:60]!r} here"
@@ -296,8 +296,8 @@ class Session:
             self.serving[request.rid] = scope
             self.nursery.start_soon(self._handle, handler, request, scope)
 
-    def _answer(self, handler: PromptHandler, request: Request) -> None:
-        """Answer at once; whoever let ``request`` in writes what is to be said."""
+    def _answer_at_once(self, handler: PromptHandler, request: Request) -> None:
+        """Answer; whoever let ``request`` in writes what is to be said."""
         try:
             self.machine.reply(request.rid, handler(self._incoming(request)))
         except Exception as exc:  # noqa: BLE001 - a bug in one handler must not end the session

@@ -74,7 +74,7 @@ def _claims(told: Any, silent: Any) -> Iterator[tuple[str, Measured, Any]]:
     yield "claimed for a millisecond more", Measured(samples=1, at_ms=lapsed_ms + 1), told
     yield "a claim that has lapsed", Measured(samples=1, at_ms=lapsed_ms), silent
     ahead_ms = NOW_MS + limits.RECORD_AHEAD_MS_MAX
-    yield "measured as far ahead as the skew allowed", Measured(samples=1, at_ms=ahead_ms), told
+    yield "measured as far ahead as clocks may be", Measured(samples=1, at_ms=ahead_ms), told
     yield "measured in the future", Measured(samples=1, at_ms=ahead_ms + 1), silent
     yield "measured nobody knows when", Measured(samples=1, latency_ms=1), silent
     yield "made of no calls", Measured(latency_ms=1, at_ms=NOW_MS), silent
