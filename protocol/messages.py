@@ -250,6 +250,7 @@ class Award(Message, frozen=True, kw_only=True):
         lengths: JSON Pointers into the output whose list length the result must tell.
         readers: PeerIds that may be given tickets for the output.
         tickets: Signed tickets, one for each artifact among the inputs.
+        wait_max_ms: Refused as ``crowded`` if it can't begin within this; 0 for any time.
     """
 
     TYPE: ClassVar[str] = "award"
@@ -268,6 +269,7 @@ class Award(Message, frozen=True, kw_only=True):
     lengths: list[str] = []
     readers: list[str] = []
     tickets: list[bytes] = []
+    wait_max_ms: Count = 0
 
 
 class Progress(Message, frozen=True, kw_only=True):

@@ -12,13 +12,14 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from meshnode.domain.matching import Candidate, first
+from meshnode.domain.crowding import limit_ms
+from meshnode.domain.matching import Candidate, first, lead
 from meshnode.domain.queues import Queues
 
 #: What a broker comes to know of an award: paid for; what came back was refused; its
-#: contractor failed, and said so; it was never heard of; it had no room; the answer was
-#: accepted, and is found out to be wrong only now.
-Outcome = Literal["accepted", "rejected", "failed", "no_answer", "busy", "noticed"]
+#: contractor failed, and said so; it was never heard of; it had no room; it would have
+#: waited too long; the answer was accepted, and is found out to be wrong only now.
+Outcome = Literal["accepted", "rejected", "failed", "no_answer", "busy", "crowded", "noticed"]
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -33,6 +34,7 @@ class Evidence(msgspec.Struct, frozen=True):
         took_s: From the award to the answer, seconds.
         run_s: Of that, the run, as the answer says; 0 if there was none.
         ahead: This broker's units there when it was awarded.
+        queue_ms: How long it would have waited, where that was too long.
     """
 
     broker: int
@@ -43,6 +45,7 @@ class Evidence(msgspec.Struct, frozen=True):
     took_s: float
     run_s: float
     ahead: int
+    queue_ms: int = 0
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -54,6 +57,7 @@ class Choice(msgspec.Struct, frozen=True):
         key: The task's name, the same for all attempts.
         load: Agent id -> this broker's units outstanding there.
         now_s: Seconds.
+        turned: How often it was refused because it would have waited too long.
     """
 
     broker: int
@@ -61,6 +65,19 @@ class Choice(msgspec.Struct, frozen=True):
     key: str
     load: Mapping[str, int]
     now_s: float
+    turned: int = 0
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """Who gets a task.
+
+    Attributes:
+        candidate: One of those who were to choose among.
+        wait_max_ms: How long the award may wait there; 0 for any time.
+    """
+
+    candidate: Candidate
+    wait_max_ms: int = 0
 
 
 class Policy(Protocol):
@@ -70,7 +87,7 @@ class Policy(Protocol):
     def name(self) -> str:
         """For tables."""
 
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         """Return one of ``candidates``, none of them without room; None to wait."""
 
     def learn(self, evidence: Evidence) -> None:
@@ -80,7 +97,8 @@ class Policy(Protocol):
 class ByFinish:
     """As a broker of today: who would be finished first, price turned into time.
 
-    What it learned of waiting behind others (:mod:`meshnode.domain.queues`) counts in.
+    What it learned of waiting behind others (:mod:`meshnode.domain.queues`) counts in, and
+    an award waits no longer than another would be worth (:mod:`meshnode.domain.crowding`).
     """
 
     name = "by_finish"
@@ -89,28 +107,31 @@ class ByFinish:
         del rng  # nothing is left to chance
         self._queues: dict[int, Queues] = {}
 
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         """See :meth:`Policy.choose`."""
-        queues = self._queues.get(choice.broker)
-        if queues is None:
-            return first(candidates, key=choice.key, calls=1, load=choice.load)
-        seen = queues.agents  # few of those drawn have been seen to let anybody wait
+        queues = self._queues.setdefault(choice.broker, Queues())
+        seen, now_s = queues.agents, choice.now_s
         known = [
-            replace(card, queue_ms=queues.wait_ms(card.agent_id, now_s=choice.now_s))
+            replace(card, queue_ms=queues.wait_ms(card.agent_id, now_s=now_s))
             if card.agent_id in seen
             else card
             for card in candidates
         ]
-        best = first(known, key=choice.key, calls=1, load=choice.load)
-        if best.agent_id not in seen:
-            return best
-        return next(card for card in candidates if card.peer == best.peer)
+        best, ahead_ms = lead(known, key=choice.key, calls=1, load=choice.load)
+        if ahead_ms is None or best.agent_id in choice.load:
+            return Chosen(best)
+        return Chosen(best, limit_ms(ahead_ms, best.queue_ms, turned=choice.turned))
 
     def learn(self, evidence: Evidence) -> None:
         """Learn how long it waited; trouble is in the candidates already."""
-        if evidence.outcome in {"accepted", "rejected"}:
+        queues = self._queues.setdefault(evidence.broker, Queues())
+        if evidence.outcome == "crowded":
+            queues.told(
+                evidence.candidate.agent_id, wait_ms=evidence.queue_ms, now_s=evidence.at_s
+            )
+        elif evidence.outcome in {"accepted", "rejected"}:
             run_ms = round(evidence.run_s * 1000)
-            self._queues.setdefault(evidence.broker, Queues()).saw(
+            queues.saw(
                 evidence.candidate.agent_id,
                 took_ms=round(evidence.took_s * 1000),
                 run_ms=run_ms,
@@ -142,7 +163,7 @@ class ByTurnaround:
         # Broker -> peer -> as it was seen there, until when; the oldest first.
         self._seen: dict[int, dict[str, tuple[Candidate, float]]] = {}
 
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         """See :meth:`Policy.choose`."""
         seen = self._seen.setdefault(choice.broker, {})
         while seen and next(iter(seen.values()))[1] < choice.now_s:
@@ -151,7 +172,7 @@ class ByTurnaround:
             seen[c.peer][0] if c.peer in seen and not c.troubled else c for c in candidates
         ]
         best = first(known, key=choice.key, calls=1, load=choice.load)
-        return next(c for c in candidates if c.peer == best.peer)
+        return Chosen(next(c for c in candidates if c.peer == best.peer))
 
     def learn(self, evidence: Evidence) -> None:
         """Take in how long an award took."""
@@ -177,10 +198,10 @@ class AtRandom:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
 
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         """See :meth:`Policy.choose`."""
         del choice
-        return candidates[int(self._rng.random() * len(candidates))]
+        return Chosen(candidates[int(self._rng.random() * len(candidates))])
 
     def learn(self, evidence: Evidence) -> None:
         """Remember nothing."""

@@ -6,11 +6,11 @@ the same pure functions as a broker (who has room, in which order, when to try a
 whom not), and everything around them is reduced to what moves a market:
 
 * Every task is a job of one single call.  An agent is its node; its record is known to
-  all, and a broker looks at a sample, drawn for each task, of those who offer what it needs.
+  all, and a broker looks at a subset of its own of those who offer what it needs.
 * A broker sees what a broker sees: declared prices, the latency that an agent says it has
   (as old as its offer), its own load, who failed it lately, whom it has a session with.
 * Awards go out under standing offers.  They wait at their contractor for a slot, in the
-  order they came; beyond its limit they are refused.
+  order they came; beyond its limit, or the time that they may wait, they are refused.
 * What travels or is written down first takes time, drawn for each message and commit.
 * A failed attempt is followed by another, after the pauses of a broker, at somebody else
   if there is anybody; a task ends with its deadline at the latest, and its award is
@@ -25,7 +25,7 @@ limit on one award's time counts when the award is begun, not while it waits.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from heapq import heappop, heappush
@@ -35,13 +35,15 @@ from typing import Any, Final
 
 from meshnode.config import HostConfig
 from meshnode.domain.attempts import DISQUALIFYING, IDLE_MAX, UNTRIED, pause_ms
+from meshnode.domain.crowding import SUBSET, subset
 from meshnode.domain.matching import Candidate, has_room
+from meshnode.domain.units import CROWDED
 from simulations.market_agents import Trader
 from simulations.market_arrivals import Arrival
-from simulations.market_choice import Choice, Evidence, Outcome, Policy
+from simulations.market_choice import Choice, Chosen, Evidence, Outcome, Policy
 from simulations.market_figures import Counter
 from simulations.market_ledger import Ledger, Payment
-from simulations.market_parties import OFFER_S, Attempt, Broker, Contractor, Task
+from simulations.market_parties import BUSY, OFFER_S, Attempt, Broker, Contractor, Task
 
 #: A broker looks again after this if nobody had room, seconds (services/job_runner.py).
 _POLL_S: Final = 1.0
@@ -52,7 +54,8 @@ _ANSWER_S: Final = 15.0
 
 _CODES: Final = {"error": "agent.failed", "hang": "agent.timeout"}
 _OUTCOMES: Final[dict[str, Outcome]] = {
-    "node.busy": "busy",
+    BUSY: "busy",
+    CROWDED: "crowded",
     "output.rejected": "rejected",
     "session.timeout": "no_answer",
 }
@@ -97,7 +100,8 @@ class Rules:
     """What holds for everybody in a market.
 
     Attributes:
-        candidates_max: A broker looks at so many, drawn from those who offer what it needs.
+        candidates: Without its own work, that a broker looks at of those who offer what it
+            needs; drawn once, with others as it needs them.
         attempts_max: Awards of a task at which a contractor may fail.
         deadline_s: From a task's arrival.
         caught_chance: Of a wrong result being found out before it is accepted.
@@ -109,7 +113,7 @@ class Rules:
         delays: What takes time beside the work.
     """
 
-    candidates_max: int = 32
+    candidates: int = SUBSET
     attempts_max: int = 4
     deadline_s: float = 120.0
     caught_chance: float = 0.0
@@ -236,7 +240,7 @@ class Market:
         self.counter.arrived += 1
         deadline_s = self.now_s + self._rules.deadline_s
         broker = self.brokers[arrival.broker]
-        task = Task(number, broker, arrival, self._drawn(arrival.capability), deadline_s)
+        task = Task(number, broker, arrival, deadline_s)
         self._open[number] = task
         if not self._expires:
             self._expires = True
@@ -276,10 +280,15 @@ class Market:
         chosen = None
         if candidates:
             choice = Choice(
-                broker.number, task.capability, f"task-{task.number}", broker.load, self.now_s
+                broker.number,
+                task.capability,
+                f"task-{task.number}",
+                broker.load,
+                self.now_s,
+                task.turned,
             )
             chosen = self._policy.choose(choice, candidates)
-        elif all(task.failed.get(each.peer) for each in task.drawn):
+        elif all(task.failed.get(each.peer) for each in broker.subsets[task.capability]):
             self._fail(task, "providers.failed")
             return
         if chosen is None:
@@ -289,32 +298,41 @@ class Market:
 
     def _candidates(self, task: Task, broker: Broker) -> list[Candidate]:
         """Return who could do it: has room, and hasn't failed at it unless all others have."""
-        sessions, troubled = broker.sessions, broker.troubled(self.now_s)
-        cards = [
-            each.troubled_cards[each.peer in sessions]
-            if each.peer in troubled
-            else each.cards[each.peer in sessions]
-            for each in task.drawn
-        ]
-        if failed := task.failed:
+        load, failed = broker.load, task.failed
+        wanted = self._rules.candidates + len(failed)
+        cards = subset(self._cards(task.capability, broker), load=load, count=wanted)
+        if failed:
             cards = [card for card in cards if not failed.get(card.peer)]
             cards = [card for card in cards if card.peer not in failed] or cards
-        load = broker.load
         # Who has nothing of this broker's has room; few of those drawn have.
         return [card for card in cards if card.agent_id not in load or has_room(card, load)]
 
-    def _drawn(self, capability: int) -> Sequence[Contractor]:
+    def _cards(self, capability: int, broker: Broker) -> Iterator[Candidate]:
+        """Go through all who offer it, in the broker's own order, drawn as far as is needed."""
+        sessions, troubled = broker.sessions, broker.troubled(self.now_s)
+        drawn = broker.subsets.setdefault(capability, [])
+        for number in count():
+            if number == len(drawn) and not self._draw(capability, drawn):
+                return
+            each = drawn[number]
+            cards = each.troubled_cards if each.peer in troubled else each.cards
+            yield cards[each.peer in sessions]
+
+    def _draw(self, capability: int, drawn: list[Contractor]) -> bool:
+        """Draw some more than were ``drawn``; tell whether there are any."""
         offering = self._offering.get(capability, [])
-        if len(offering) <= self._rules.candidates_max:
-            return offering
-        return self._sampling.sample(offering, self._rules.candidates_max)
+        wanted = min(self._rules.candidates, len(offering) - len(drawn))
+        more = self._sampling.sample(offering, min(len(offering), len(drawn) + wanted))
+        drawn += [one for one in more if one not in drawn][:wanted]
+        return wanted > 0
 
     # --- awards ---
 
-    def _award(self, task: Task, candidate: Candidate) -> None:
+    def _award(self, task: Task, chosen: Chosen) -> None:
+        candidate = chosen.candidate
         contractor = self._by_peer[candidate.peer]
         broker, delays = task.broker, self._rules.delays
-        attempt = task.attempt = Attempt(task, contractor, candidate, self.now_s)
+        attempt = task.attempt = Attempt(task, contractor, chosen, self.now_s)
         load, agent_id = broker.load, candidate.agent_id
         attempt.ahead = load.get(agent_id, 0)
         load[agent_id] = attempt.ahead + 1
@@ -333,8 +351,8 @@ class Market:
         if attempt.state == "over":
             return
         contractor = attempt.contractor
-        if not contractor.take(attempt, self.now_s, self._running):
-            self._send(attempt, "node.busy", commits=0)
+        if refused := contractor.take(attempt, self.now_s, self._running):
+            self._send(attempt, refused, commits=0)
         elif attempt.state == "mute":
             limit_s = contractor.trader.timeout_s + _SLACK_S + _ANSWER_S
             self._at(attempt.awarded_s + limit_s, self._give_up, attempt)
@@ -431,11 +449,13 @@ class Market:
     def _missed(self, attempt: Attempt, code: str) -> None:
         """An attempt came to nothing: try again, if that is allowed, after a pause."""
         task, peer = attempt.task, attempt.candidate.peer
-        is_try = code not in UNTRIED
+        is_try, is_unfit = code not in UNTRIED, code in DISQUALIFYING
+        is_turned = code == CROWDED
         task.tries += is_try
         task.idle += not is_try
-        is_unfit = code in DISQUALIFYING
-        task.failed[peer] = task.failed.get(peer, False) or is_unfit
+        task.turned += is_turned
+        if not is_turned:
+            task.failed[peer] = task.failed.get(peer, False) or is_unfit
         self._note(code.encode(), task, attempt.contractor.number)
         if is_unfit:
             self._blame(attempt.contractor, peer)
@@ -443,7 +463,7 @@ class Market:
         if task.tries >= self._rules.attempts_max or task.idle > IDLE_MAX:
             self._fail(task, code)
             return
-        pause_s = pause_ms(task.tries, tried=is_try) / 1000
+        pause_s = 0.0 if is_turned else pause_ms(task.tries, tried=is_try) / 1000
         self._at(self.now_s + pause_s, self._place, task)
 
     # --- what is known of whom ---
@@ -470,5 +490,6 @@ class Market:
                 took_s,
                 attempt.run_s,
                 attempt.ahead,
+                attempt.queue_ms,
             )
         )

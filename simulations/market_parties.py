@@ -4,13 +4,16 @@ They are told the time and never schedule anything; :mod:`simulations.market_loo
 """
 
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from random import Random
 from typing import Final, Literal
 
+from meshnode.domain.crowding import wait_ms
 from meshnode.domain.matching import Candidate
+from meshnode.domain.units import CROWDED
 from simulations.market_agents import Conduct, Trader
 from simulations.market_arrivals import Arrival
+from simulations.market_choice import Chosen
 
 #: An agent's offer is renewed about so often: a broker's idea of its latency is as old.
 OFFER_S: Final = 480.0
@@ -18,6 +21,9 @@ OFFER_S: Final = 480.0
 TROUBLE_S: Final = 30.0
 #: Weight of the newest run in an agent's own mean of its latency, as at a node.
 _NEWEST: Final = 0.2
+
+#: No room for another award.
+BUSY: Final = "node.busy"
 
 Fate = Literal["right", "wrong", "error", "hang"]
 
@@ -28,15 +34,17 @@ class Broker:
     Attributes:
         number: Index.
         load: Agent id -> its own units outstanding there.
+        subsets: Capability -> whom it looks at, in its own order, as far as it ever looked.
         sessions: Peers that it has an open session with, the latest used last.
         paid_mc: For accepted results.
     """
 
-    __slots__ = ("_trouble_s", "load", "number", "paid_mc", "sessions")
+    __slots__ = ("_trouble_s", "load", "number", "paid_mc", "sessions", "subsets")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.load: dict[str, int] = {}
+        self.subsets: dict[int, list[Contractor]] = {}
         self.sessions: dict[str, None] = {}
         self.paid_mc = 0
         self._trouble_s: dict[str, float] = {}  # peer -> until when, the soonest first
@@ -84,11 +92,11 @@ class Task:
         number: In order of arrival.
         broker: Whose it is.
         capability: What it needs.
-        drawn: Whom its broker looks at: a sample of those who offer that.
         arrived_s: When it came.
         deadline_s: When it has failed.
         tries: Attempts at which a contractor failed.
         idle: Attempts that nobody took up.
+        turned: Of those, the ones that would have waited too long.
         executions: Runs that were begun for it.
         failed: Peer that failed -> whether it isn't asked again at all.
         attempt: The one that is out.
@@ -101,31 +109,26 @@ class Task:
         "broker",
         "capability",
         "deadline_s",
-        "drawn",
         "executions",
         "failed",
         "idle",
         "number",
         "over",
         "tries",
+        "turned",
     )
 
     def __init__(
-        self,
-        number: int,
-        broker: Broker,
-        arrival: Arrival,
-        drawn: Sequence["Contractor"],
-        deadline_s: float,
+        self, number: int, broker: Broker, arrival: Arrival, deadline_s: float
     ) -> None:
         self.number = number
         self.broker = broker
-        self.drawn = drawn
         self.capability = arrival.capability
         self.arrived_s = arrival.at_s
         self.deadline_s = deadline_s
         self.tries = 0
         self.idle = 0
+        self.turned = 0
         self.executions = 0
         self.failed: dict[str, bool] = {}
         self.attempt: Attempt | None = None
@@ -145,6 +148,8 @@ class Attempt:
         state: Where it is at its contractor.
         fate: What its run comes to.
         ahead: Units of the same broker that were there before it.
+        wait_max_ms: How long it may wait there; 0 for any time.
+        queue_ms: How long it would have waited, where it was refused.
         run_s: How long its run takes.
     """
 
@@ -155,18 +160,22 @@ class Attempt:
         "candidate",
         "contractor",
         "fate",
+        "queue_ms",
         "received_s",
         "run_s",
         "state",
         "task",
+        "wait_max_ms",
     )
 
     def __init__(
-        self, task: Task, contractor: "Contractor", candidate: Candidate, awarded_s: float
+        self, task: Task, contractor: "Contractor", chosen: Chosen, awarded_s: float
     ) -> None:
         self.task = task
         self.contractor = contractor
-        self.candidate = candidate
+        self.candidate = chosen.candidate
+        self.wait_max_ms = chosen.wait_max_ms
+        self.queue_ms = 0
         self.awarded_s = awarded_s
         self.received_s = 0.0
         self.begun_s = -1.0
@@ -268,11 +277,14 @@ class Contractor:
 
     # --- awards ---
 
-    def take(self, attempt: Attempt, now_s: float, rng: Random) -> bool:
-        """Take an award; tell whether there was room."""
+    def take(self, attempt: Attempt, now_s: float, rng: Random) -> str:
+        """Take an award; return nothing, or the code by which it is refused."""
         if self._held >= self._awards_max:
             attempt.state = "over"
-            return False
+            return BUSY
+        if attempt.wait_max_ms and (wait_ms := self.wait_ms) > attempt.wait_max_ms:
+            attempt.state, attempt.queue_ms = "over", wait_ms
+            return CROWDED
         self._held += 1
         attempt.received_s = now_s
         silent_chance = self.trader.behaviour.at(now_s).silent_chance
@@ -281,7 +293,16 @@ class Contractor:
         else:
             attempt.state = "waiting"
             self._queue.append(attempt)
-        return True
+        return ""
+
+    @property
+    def wait_ms(self) -> int:
+        """How long an award that came now would wait for a slot, as far as it knows."""
+        return wait_ms(
+            self._running + len(self._queue),
+            concurrency=self.trader.concurrency,
+            latency_ms=int(self._mean_ms),
+        )
 
     def begin(self, now_s: float) -> Iterator[Attempt]:
         """Return what begins now, since there is a slot for it."""

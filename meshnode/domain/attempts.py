@@ -15,7 +15,7 @@ from meshnode.domain import admission, elections, ledger
 from meshnode.domain.facts import Failed
 from meshnode.domain.matching import Candidate
 from meshnode.domain.trust import buyers
-from meshnode.domain.units import Attempt, Unit
+from meshnode.domain.units import CROWDED, Attempt, Unit
 from protocol.graph import SubTask
 
 #: Why this broker gives somebody no work, of its own account.
@@ -69,7 +69,7 @@ INPUTS_GONE: Final = "check.inputs_gone"
 _BROKERS_OWN: Final = frozenset({INPUTS_GONE, _TOO_LARGE})
 UNCHECKED_MAX: Final = 2
 #: Failures of awards that nobody took.
-UNTRIED: Final = frozenset({_BUSY, _AWAY, elections.CHANGED, *CODES.values()})
+UNTRIED: Final = frozenset({_BUSY, CROWDED, _AWAY, elections.CHANGED, *CODES.values()})
 #: Attempts that may come to nothing because the contractor could not have an input, beside
 #: the tries: a link that is bad for some seconds must not use those up.  With the pauses
 #: they last about half a minute.
@@ -165,6 +165,8 @@ class Failures:
 
     def rest_ms(self, last: Attempt, share: float) -> int:
         """Return how long the unit rests after ``last``, which failed; see :func:`pause_ms`."""
+        if last.turned:
+            return 0  # by who is busy, and another may not be
         if last.error is not None and last.error.blame == "artifact":
             return pause_ms(self.tries + self.unfetched, tried=True, share=share)
         if self.idle > IDLE_MAX:
@@ -203,6 +205,26 @@ def share_of(job: str, unit: Unit) -> float:
     """
     name = f"{job}/{unit.name}/{len(unit.attempts)}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") / 2**32
+
+
+def is_last(unit: Unit, *, is_gold: bool) -> bool:
+    """Tell whether no other attempt at a unit that failed is made, so that its job ends.
+
+    No agent takes such an input; and a gold that its agent has no time for would come back
+    where a usual task goes elsewhere.
+    """
+    last = unit.attempts[-1]
+    blame = last.error.blame if last.error is not None else ""
+    return blame == "input" or (is_gold and last.turned)
+
+
+def failed(unit: Unit) -> set[str]:
+    """Return the peers that failed at ``unit``; who only was busy has said until when."""
+    return {
+        attempt.error.peer
+        for attempt in unit.counted()
+        if attempt.error is not None and not attempt.turned
+    }
 
 
 def unfit(unit: Unit) -> set[str]:

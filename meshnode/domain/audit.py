@@ -36,7 +36,7 @@ from meshnode.domain.facts import (
 from meshnode.domain.hedges import hedges_max
 from meshnode.domain.job import JobState
 from meshnode.domain.replicas import check_judged
-from meshnode.domain.units import SINGLE, Attempt, Unit, charge_key
+from meshnode.domain.units import CROWDED, SINGLE, Attempt, Unit, charge_key
 from meshnode.domain.values import canonical, parse, pick
 from protocol.errors import BadSignature, Malformed, WrongAudience
 from protocol.graph import Source, SubTask
@@ -234,8 +234,14 @@ class Audit:
         self._need_work(award, unit)
         terms = self._terms(fact, attempt, award)
         _need(
-            (fact.agent, fact.price_cap_mc, fact.lease_ms, fact.replica)
-            == (award.agent, award.price_cap_mc, award.lease_ms, award.h.replica),
+            (fact.agent, fact.price_cap_mc, fact.lease_ms, fact.replica, fact.wait_max_ms)
+            == (
+                award.agent,
+                award.price_cap_mc,
+                award.lease_ms,
+                award.h.replica,
+                award.wait_max_ms,
+            ),
             "the award says something else than the event",
         )
         asked = (award.agent, award.capability)
@@ -347,8 +353,10 @@ class Audit:
         _need(not trouble, trouble)
 
     def _failed(self, fact: Failed) -> None:
-        blamed = self._attempt(fact.unit, fact.attempt).peer
-        _need(fact.peer in {"", blamed}, "it blames another peer")
+        attempt = self._attempt(fact.unit, fact.attempt)
+        _need(fact.peer in {"", attempt.peer}, "it blames another peer")
+        could_wait = fact.code == CROWDED and not attempt.wait_max_ms
+        _need(not could_wait, "it might have waited for any time")
 
     def _verified(self, fact: Verified) -> None:
         task = self.state.tasks[self.state.units[fact.unit].subtask]

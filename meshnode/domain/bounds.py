@@ -33,6 +33,7 @@ _NEVER_BEGUN: Final = (
     "broker.changed",
     "credit.",
     "node.busy",
+    "node.crowded",
     "refused.",
     "transport.unreachable",
 )

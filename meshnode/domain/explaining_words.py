@@ -24,6 +24,7 @@ from meshnode.domain.facts import Judged, Ranked
 from meshnode.domain.hedges import SUPERSEDED
 from meshnode.domain.matching import MS_PER_MC
 from meshnode.domain.sittings import Seat, Sitting
+from meshnode.domain.units import CROWDED
 from meshnode.domain.wording import BLAMED, count_of, sentence
 
 #: Of a line; whoever prints it may indent it.
@@ -118,7 +119,7 @@ def _summary(told: Explanation) -> Iterator[str]:
     if told.resumes:
         yield f"It went on with what job {told.resumes} had left."
     failures = [t.failure for part in told.parts for t in part.tries if t.failure is not None]
-    failed = [failure for failure in failures if failure.code != SUPERSEDED]
+    failed = [failure for failure in failures if failure.code not in {SUPERSEDED, CROWDED}]
     if failed and told.state == "completed":
         yield f"{count_of(len(failed), 'attempt')} came to nothing on the way."
 
@@ -289,6 +290,9 @@ def _try(told: Try) -> Iterator[str]:
         why = _said(failure.text) or failure.code
         if failure.code == SUPERSEDED:
             yield f"{who} was stopped after {took}: {why} [{failure.code}]. It costs nothing."
+            return
+        if failure.code == CROWDED:
+            yield f"{who} had no time for it: {why} [{failure.code}]. All were weighed again."
             return
         blamed = sentence(BLAMED[failure.blame])
         yield f"{who} failed after {took}: {why} [{failure.code}]. {blamed}"

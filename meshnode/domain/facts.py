@@ -267,6 +267,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
             plan doesn't limit them.
         replica: Told apart by it from other answers to the same; drawn by chance, so that
             nobody knows from it whether others are asked.
+        wait_max_ms: As in the award: how long it may wait for its turn; 0 for any time.
     """
 
     KIND: ClassVar[str] = "awarded"
@@ -286,6 +287,7 @@ class Awarded(Fact, frozen=True, kw_only=True, omit_defaults=True):
     subtasks: int = 0
     tokens: int = 0
     replica: int = 0
+    wait_max_ms: int = 0
 
 
 class Progressed(Fact, frozen=True, kw_only=True):

@@ -290,6 +290,7 @@ class JobState:
         attempt.price_cap_mc, attempt.schema = fact.price_cap_mc, fact.schema
         attempt.proposal, attempt.subtasks = fact.proposal, fact.subtasks
         attempt.replica, attempt.tokens = fact.replica, fact.tokens
+        attempt.wait_max_ms = fact.wait_max_ms
 
     def _check_hedge(self, unit: Unit, fact: Awarded) -> None:
         """A hedge runs beside one award that is out, and with another contractor."""

@@ -4,9 +4,17 @@ from collections.abc import Sequence
 
 from meshnode.domain import bounds, tokens
 from meshnode.domain.attempts import unaffordable
+from meshnode.domain.crowding import wait_max_ms
 from meshnode.domain.facts import Ranked
 from meshnode.domain.job import JobState
-from meshnode.domain.matching import Candidate, equals, first, rank
+from meshnode.domain.matching import (
+    Candidate,
+    equals,
+    first,
+    has_room,
+    rank,
+    untroubled,
+)
 from meshnode.domain.step_kinds import MakeAward, View
 from meshnode.domain.units import Unit
 
@@ -26,6 +34,7 @@ class Purse:
     def __init__(self, state: JobState, view: View) -> None:
         self._state = state
         self._credit = dict(view.credit)
+        self._beside = view.beside
         self.load = dict(view.load)
         self.waiting: set[tuple[str, int]] = set()
         self.free_mc = state.required_plan.budget_mc - state.spent_mc - state.reserved_mc()
@@ -81,6 +90,33 @@ class Purse:
         """Return who can be paid for ``unit``, best first."""
         within = self.within(unit, candidates)
         return rank(within, key=self.key(unit), calls=unit.calls, load=self.load)
+
+    def wait_max_ms(self, unit: Unit, ranked: Sequence[tuple[Candidate, Ranked]]) -> int:
+        """Return how long the first of ``ranked`` may let ``unit`` wait; 0 for any time.
+
+        Any time where it matters who it is, or that it is another, where its proposal says
+        when it would be done, and where it would wait behind this broker's own work.
+        """
+        chosen, gold = ranked[0][0], self._state.required_plan.gold
+        if unit.judged is not None or unit.tried() or chosen.agent_id in self.load:
+            return 0
+        others = [row for _, row in ranked[1:2]]
+        if gold is not None:  # nobody sees from it that nobody else is asked
+            others = [] if gold.numbered else self._rivals(unit, chosen)
+        return wait_max_ms([ranked[0][1], *others], turned=unit.turned)
+
+    def _rivals(self, unit: Unit, chosen: Candidate) -> list[Ranked]:
+        """Return who would do ``unit`` beside ``chosen`` if it were like others, best first."""
+        capability = self._state.tasks[unit.subtask].capability
+        free = [
+            one
+            for one in untroubled(self._beside.get(capability, ()))
+            if one.agent_id != chosen.agent_id
+            and has_room(one, self.load)
+            and one.price_mc * unit.calls <= self.free_mc
+        ]
+        rows = rank(free, key=self.key(unit), calls=unit.calls, load=self.load)
+        return [row for _, row in rows]
 
     def first(self, unit: Unit, candidates: Sequence[Candidate]) -> Candidate | None:
         """Return the first of :meth:`affordable`, for who needs neither the others nor why."""

@@ -3,7 +3,8 @@
 A broker knows its own load at an agent and nobody else's.  Where all prefer the same agent
 (the fastest, the cheapest) each sees it idle and all pile up there.  What comes back tells:
 the time from an award to its result, less the run itself, less what this broker's own work
-took before it.  That is remembered, and forgotten within some seconds, since queues are.
+took before it; and who refuses an award for the time that it would wait says how long that is.
+It is remembered, and forgotten within some seconds, since queues are.
 """
 
 from collections.abc import Collection
@@ -16,6 +17,8 @@ HALF_LIFE_S: Final = 10.0
 _WEIGHT: Final = 0.5
 #: A shorter wait is the way there and back, milliseconds.
 _WAY_MS: Final = 100
+#: No more of what is said of a wait is believed, milliseconds.
+_TOLD_MS_MAX: Final = 600_000
 #: Agents that are remembered; the longest unseen are forgotten first.
 _AGENTS_MAX: Final = 1_024
 
@@ -51,9 +54,15 @@ class Queues:
         """
         fresh_ms = max(0, took_ms - run_ms - ahead_ms - _WAY_MS)
         before_ms = self.wait_ms(agent, now_s=now_s)
+        self._keep(agent, before_ms + _WEIGHT * (fresh_ms - before_ms), now_s)
+
+    def told(self, agent: str, *, wait_ms: int, now_s: float) -> None:
+        """Note that ``agent`` says now how long an award would wait there."""
+        self._keep(agent, min(wait_ms, _TOLD_MS_MAX), now_s)
+
+    def _keep(self, agent: str, wait_ms: float, now_s: float) -> None:
         self._waits.pop(agent, None)
-        if fresh_ms or before_ms:
-            wait_ms = before_ms + _WEIGHT * (fresh_ms - before_ms)
+        if wait_ms:
             self._waits[agent] = _Wait(wait_ms, now_s)
         if len(self._waits) > _AGENTS_MAX:
             del self._waits[next(iter(self._waits))]

@@ -83,7 +83,8 @@ def _is_troubled(state: JobState, subtask: str, view: View) -> bool:
         return False
     if not all(state.finished(producer) for producer in state.producers[subtask]):
         return False
-    if any(unit.failures() for unit in state.begun.get(subtask, {}).values()):
+    begun = state.begun.get(subtask, {}).values()
+    if any(len(unit.failures()) > unit.turned for unit in begun):
         return True
     waits = subtask not in state.expanded or bool(state.fresh.get(subtask))
     return waits and not view.candidates.get(state.tasks[subtask].capability)

@@ -29,6 +29,7 @@ class View:
             of a job that has a sub-task in trouble.
         by_letter: Capability query -> who is away and does such work if it is ordered by
             letter; for a job that may order so.
+        beside: Capability query -> who else offers it; for a gold task, which is for one.
     """
 
     candidates: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class View:
     slow_ms: Mapping[str, float] = field(default_factory=dict)
     declared: Mapping[str, Mapping[str, Capability]] = field(default_factory=dict)
     by_letter: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
+    beside: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class MakeAward:
     subtasks: int = 0
     tokens: int = 0
     by_letter: bool = False
+    wait_max_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

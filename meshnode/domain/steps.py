@@ -19,6 +19,8 @@ from meshnode.domain.attempts import (
     BARRED_GRACE_MS,
     BUSY_PAUSE_MS,
     Failures,
+    failed,
+    is_last,
     no_proposal,
     refused_by_all,
     share_of,
@@ -313,7 +315,7 @@ class _Planner:
     def _begin(self, task: SubTask, unit: Unit) -> bool:
         """Start the next attempt, if one may start now; tell whether it does."""
         failures = unit.failures()
-        if failures and failures[-1].blame == "input":
+        if failures and is_last(unit, is_gold=self.state.required_plan.gold is not None):
             last = failures[-1]
             self.out.append(End(last.code, f"sub-task {unit.name}: {last.text}"))
             return False
@@ -367,8 +369,8 @@ class _Planner:
                     f" the last: {last.text}",
                 )
             return False
-        failed = {f.peer for f in unit.failures()}
-        if fresh := [c for c in candidates if c.peer not in failed]:
+        tried = failed(unit)
+        if fresh := [c for c in candidates if c.peer not in tried]:
             candidates = fresh
         candidates = untroubled(candidates)  # before room: a good one is worth a wait
         free = [c for c in candidates if has_room(c, self.purse.load)]
@@ -453,6 +455,7 @@ class _Planner:
             subtasks=subtasks,
             tokens=self.purse.tokens_for(unit),
             by_letter=not proposal,
+            wait_max_ms=self.purse.wait_max_ms(unit, ranked) if proposal else 0,
         )
         self.purse.take(unit, made)
         self.out.append(made)

@@ -11,6 +11,8 @@ from protocol.contract import ContractState
 
 #: A single call's batch size: the agent is called once, with a value and not a list.
 SINGLE = -1
+#: Code of an attempt whose contractor would have let it wait for longer than it was worth.
+CROWDED = "node.crowded"
 
 
 def charge_key(job: str, unit: str, replica: int) -> str:
@@ -45,6 +47,7 @@ class Attempt:
         subtasks: Reserved for what is done below it, while it is open.
         tokens: Likewise, of what is used for it, here and below.
         replica: As in the award.
+        wait_max_ms: As in the award.
     """
 
     number: int
@@ -70,11 +73,21 @@ class Attempt:
     subtasks: int = 0
     tokens: int = 0
     replica: int = 0
+    wait_max_ms: int = 0
 
     @property
     def by_letter(self) -> bool:
         """Whether it was ordered of a node that was away."""
         return bool(self.award) and not self.lease_ms
+
+    @property
+    def turned(self) -> bool:
+        """Whether it was refused for the time that it would have waited, and for no more."""
+        return (
+            self.wait_max_ms > 0
+            and self.error is not None
+            and (self.error.code, self.error.blame) == (CROWDED, "broker")
+        )
 
     @property
     def open(self) -> bool:
@@ -160,6 +173,11 @@ class Unit:
     def counted(self) -> list[Attempt]:
         """Return the attempts at what the plan says now."""
         return self.attempts[self.since :]
+
+    @property
+    def turned(self) -> int:
+        """How many of them were refused because they would have waited too long."""
+        return sum(attempt.turned for attempt in self.counted())
 
     def failures(self) -> list[Failed]:
         """How those of them ended that came to nothing."""

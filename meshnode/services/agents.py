@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from meshnode.domain.crowding import wait_ms
+from meshnode.domain.matching import LATENCY_GUESS_MS
 from meshnode.domain.schemas import check_schema, mismatch
 from meshnode.domain.values import canonical, sendable
 from meshnode.errors import (
@@ -158,6 +160,42 @@ class AgentHost:
         """Return how many calls could start at once."""
         hosted = self._find(name)
         return max(0, int(hosted.limiter.available_tokens) - hosted.waiting)
+
+    def wait_ms(self, name: str, held: Mapping[str, int]) -> int:
+        """Return how long a call that comes now would wait for its turn.
+
+        It waits behind those of its own agent, and behind those of others where this node
+        runs as many at once as it may.
+
+        Args:
+            name: Of the agent.
+            held: Agent -> calls of its awards that aren't finished.
+
+        Raises:
+            NotFound: There is no such agent here.
+        """
+        hosted = self._find(name)
+        own = max(held.get(name, 0), int(hosted.limiter.borrowed_tokens) + hosted.waiting)
+        rivals = {name: own}
+        for other, count in held.items():
+            if other in self._hosted and other != name:
+                rivals[other] = min(count, self._hosted[other].spec.concurrency_max)
+        all_ms = sum(
+            count * (self.latency_ms(one) or LATENCY_GUESS_MS) for one, count in rivals.items()
+        )
+        calls = sum(rivals.values())
+        return max(
+            wait_ms(
+                own,
+                concurrency=hosted.spec.concurrency_max,
+                latency_ms=self.latency_ms(name),
+            ),
+            wait_ms(
+                calls,
+                concurrency=int(self._total.total_tokens),
+                latency_ms=all_ms // max(1, calls),
+            ),
+        )
 
     def recall(self, name: str, measured: Measured) -> None:
         """Go on from what was measured of an agent in a life before.

@@ -12,7 +12,7 @@ import msgspec
 import outcome
 import trio
 
-from meshnode.domain.attempts import CODES
+from meshnode.domain.attempts import CODES, UNTRIED
 from meshnode.domain.elections import CHANGED
 from meshnode.domain.facts import (
     Awarded,
@@ -28,7 +28,7 @@ from meshnode.domain.matching import why_lost
 from meshnode.domain.steps import CFP_WINDOW_MS
 from meshnode.domain.tokens import result_trouble, told
 from meshnode.domain.trust.buyers import UNPAID, UNSETTLED
-from meshnode.domain.units import Attempt, Unit
+from meshnode.domain.units import CROWDED, Attempt, Unit
 from meshnode.domain.wording import Blame
 from meshnode.errors import Busy, MeshError, StoreError, StreamLost, Unreachable
 from meshnode.services.bodies import (
@@ -263,7 +263,8 @@ class Awards:
         found = self._streams.get(key)
         if found is None:
             # A hedge is a text beside another, and not that one anew.
-            again = attempt.offset > 0 or (attempt.number > 0 and not attempt.hedge)
+            before = any(not one.turned for one in unit.attempts[: attempt.number])
+            again = attempt.offset > 0 or (before and not attempt.hedge)
             found = self._streams[key] = TokenStream(unit.name, attempt.number, again=again)
         return found
 
@@ -374,8 +375,12 @@ class Awards:
 
     def _refused(self, unit: Unit, attempt: Attempt, refuse: Refuse) -> Failed:
         """Return what a refused award comes to, and remember who refused."""
-        if refuse.reason == "busy":
-            return _failure(unit, attempt, "node.busy", refuse.text, blame="broker")
+        wait_ms = refuse.retry_after_ms
+        if refuse.reason == "crowded" and 0 < attempt.wait_max_ms < wait_ms:
+            self._market.crowded(f"{attempt.peer}/{attempt.agent}", wait_ms=wait_ms)
+            return _failure(unit, attempt, CROWDED, refuse.text, blame="broker")
+        if refuse.reason in {"busy", "crowded"}:
+            return _failure(unit, attempt, Busy.code, refuse.text, blame="broker")
         if refuse.reason == UNSETTLED and refuse.retry_after_ms:
             self._market.refusals.tighten(attempt.peer, self._out[attempt.peer] - 1)
             return _failure(unit, attempt, UNPAID, refuse.text, blame="broker")
@@ -388,7 +393,9 @@ class Awards:
         return _failure(unit, attempt, f"refused.{refuse.reason[:40]}", refuse.text)
 
     def _not_completed(self, unit: Unit, attempt: Attempt, result: Result) -> Failed:
-        code = result.error_code[:60] or "agent.failed"
+        code = result.error_code[:60]
+        if not code or code in UNTRIED:  # it was begun, whatever it says
+            code = "agent.failed"
         if code == "artifact.unavailable":
             return _failure(unit, attempt, code, result.error_text, blame="artifact")
         if result.state == "failed":

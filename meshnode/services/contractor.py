@@ -41,7 +41,7 @@ from meshnode.services.letters import Letters
 from meshnode.services.proposing import Proposing
 from meshnode.services.receipts import receipt_writes
 from meshnode.services.sessions import Incoming, Sessions
-from meshnode.services.workbench import FULL, Workbench
+from meshnode.services.workbench import Workbench
 from protocol.codec import decode_as, encode
 from protocol.errors import Malformed, Stale
 from protocol.keys import digest
@@ -99,7 +99,12 @@ class Contractor:
         self._terms = AwardTerms(context, host=host, letters=self._letters)
         self._records = AwardRecords(context, ledger=ledger)
         self._bench = Workbench(
-            context, executor=executor, records=self._records, served=served, ledger=ledger
+            context,
+            executor=executor,
+            records=self._records,
+            served=served,
+            ledger=ledger,
+            host=host,
         )
         self._claims: dict[bytes, trio.Event] = {}  # awards that are being looked at
         self._unwanted: dict[tuple[str, bytes], None] = {}  # cancelled before they came
@@ -343,7 +348,7 @@ class Contractor:
         if no is None and award.agent in (specs := self._host.specs()):
             purchaser = self._door.purchaser(peer)
             no = self._bench.unsettled(purchaser, specs[award.agent].price_mc, award.items)
-        return FULL if no is None and self._bench.is_full(peer) else no
+        return self._bench.busy(peer, award) if no is None else no
 
     async def _attach(self, execution: Execution, incoming: Incoming) -> bytes:
         """Stream progress to the broker until the result is there."""

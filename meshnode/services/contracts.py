@@ -169,6 +169,7 @@ class Contracts:
             subtasks=step.subtasks,
             tokens=step.tokens,
             replica=replica,
+            wait_max_ms=step.wait_max_ms,
         )
         return fact, Put(SCHEMAS, schema.hex(), known.output_schema)
 
@@ -214,6 +215,7 @@ class Contracts:
                 for name, part in sorted(artifacts(bindings).items())
                 if part.holder != candidate.peer
             ],
+            wait_max_ms=step.wait_max_ms,
         )
 
     def _order(self, state: JobState, step: MakeAward, replica: int) -> Award:
@@ -296,6 +298,11 @@ class Contracts:
             self._ledger.committed(self._posting(state, attempt, fact))
 
     # --- credit ---
+
+    @property
+    def limits_owing(self) -> bool:
+        """Whether there may be nodes to which this one owes as much as they let it."""
+        return self._ledger.limits_owing
 
     def view(self, view: View) -> View:
         """Return ``view`` with what may still be awarded to each candidate in it."""

@@ -178,7 +178,7 @@ class JobRunner:
                 return settlement.facts, settlement.writes
             if outlook is None:  # which serves the whole turn
                 self._seen.look()
-                outlook = Outlook(self._market)
+                outlook = Outlook(self._market, sees_all=self._contracts.limits_owing)
             work.clear()
             return await self._follow(self._steps(state, outlook), work)
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from meshnode.domain.attempts import NOT_BELIEVED, Barred
 from meshnode.domain.circuits import Circuits, CircuitState
+from meshnode.domain.crowding import SUBSET, Need, place, subset
 from meshnode.domain.hedges import Paces
 from meshnode.domain.matching import Candidate, matches, rank
 from meshnode.domain.queues import Queues
@@ -50,6 +51,7 @@ _OFFERS_WORTH_S: Final = 1.0
 APPROACHED_MIN: Final = 4
 APPROACHED_MAX: Final = 16
 _NEAREST_MAX: Final = 5
+_SALT_BYTES: Final = 16
 _NOT_BELIEVED: Final = "was wrong too often (see `meshnode reputation`)"
 
 ProvidersOf = Callable[[str], Sequence[Provider]]
@@ -99,6 +101,7 @@ class Market:
         # Where anybody may come, whoever does the work may take this node for a stranger.
         self._batch_mc = BATCH_MC if context.config.is_public else 0
         self._loads: dict[str, Mapping[str, int]] = {}
+        self._salt = b""  # of its order of others
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
         self._since_ms = 0
@@ -121,17 +124,19 @@ class Market:
 
     # --- the view ---
 
-    def view(self, queries: Iterable[str], units: Mapping[str, int] | None = None) -> View:
+    def view(self, queries: Iterable[str], needs: Mapping[str, Need] | None = None) -> View:
         """Return the view of now; what it lacks is looked for behind it.
 
         Args:
             queries: Capability queries.
-            units: Query -> about how many agents there is work for; many, if not given.
+            needs: Query -> what there is to do; where nothing is said, all are shown.
         """
-        wanted, many = sorted(set(queries)), units or {}
+        wanted, told = sorted(set(queries)), needs or {}
         seen = Later(wanted, self._offering)
         return View(
-            candidates=Later(wanted, lambda q: self._candidates(q, seen[q][0], many.get(q))),
+            candidates=Later(
+                wanted, lambda q: self._candidates(q, seen[q][0], told.get(q, Need()))
+            ),
             load=self.load(),
             since_ms=self._since_ms,
             barred=Later(wanted, lambda q: seen[q][1]),
@@ -143,28 +148,43 @@ class Market:
 
         Those who are the likeliest to be chosen are asked for offers.
         """
-        return self._candidates(query, self._offering(query)[0], None)
+        return self._candidates(query, self._offering(query)[0], Need())
 
     def _candidates(
-        self, query: str, offering: Iterable[Provider], units: int | None
+        self, query: str, offering: Sequence[Provider], need: Need
     ) -> list[Candidate]:
-        own = self._context.peer
+        own, others = self._context.peer, self._ordered(offering)
         alive = frozenset((own, *self._sessions.connected()))
         now = self._context.clock.now_ms(), trio.current_time()
-        found = [
+        known = (
             self._candidate(record.peer, capability, alive, now)
-            for record, capability in offering
-        ]
-        found += [
+            for record, capability in others
+        )
+        found = list(known) if need.whole else self._subset(known, need)
+        ours = [
             self._candidate(own, capability, alive, now)
             for capability in self._host.capabilities()
             if matches(query, capability.name)
             and not self._is_blocked(capability.name, f"{own}/{capability.agent}")
         ]
-        asked = self._prepare(query, found, units)
+        # Of a map that isn't cut yet all are seen, and those asked whom its units will see.
+        near = found if need.units is None else self._subset(found, need)
+        asked = self._prepare(query, near + ours, need.units)
+        found += ours
         if not asked:
             return found
         return [replace(one, asked=True) if one.peer in asked else one for one in found]
+
+    def _ordered(self, offering: Sequence[Provider]) -> Sequence[Provider]:
+        """Return who offers something, in the order in which this broker looks at them."""
+        if len(offering) <= SUBSET:
+            return offering
+        salt = self._salt = self._salt or self._context.entropy.token(_SALT_BYTES)
+        return sorted(offering, key=lambda provider: place(salt, provider[0].peer))
+
+    def _subset(self, found: Iterable[Candidate], need: Need) -> list[Candidate]:
+        count = max(SUBSET, need.units or 0)
+        return subset(found, load=self.load(), count=count, fits=need.is_met_by)
 
     def _offering(self, query: str) -> tuple[list[Provider], list[Barred]]:
         """Return which others may get work, and who gets none of it now, by whose wish."""
@@ -362,6 +382,10 @@ class Market:
     def took(self, query: str, *, took_ms: int, calls: int) -> None:
         """Learn from a result how long work for ``query`` takes, from its award."""
         self._paces.saw(query, took_ms=took_ms, calls=calls)
+
+    def crowded(self, agent: str, *, wait_ms: int) -> None:
+        """Remember that ``agent`` had no time, and how long an award would have waited."""
+        self._queues.told(agent, wait_ms=wait_ms, now_s=trio.current_time())
 
     def wait_ms(self, agent: str) -> int:
         """Return how long an award to ``agent`` would wait behind those of others."""

@@ -110,7 +110,7 @@ class Proposing:
             agent=spec.name,
             capability=spec.capability,
             price_mc=spec.price_mc,
-            eta_ms=latency_ms * cfp.items,
+            eta_ms=self._bench.wait_ms(spec.name) + latency_ms * cfp.items,
             free=self._host.free(spec.name),
             items=cfp.items,
         )

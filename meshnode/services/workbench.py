@@ -3,6 +3,7 @@
 An award is on the disk before it is begun, and its result before it is answered.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from meshnode.domain.admission import No
 from meshnode.domain.trust.buyers import beyond_cap
 from meshnode.errors import Busy, StoreError
 from meshnode.ports import Write
+from meshnode.services.agents import AgentHost
 from meshnode.services.award_records import AwardRecords
 from meshnode.services.bodies import AwardBody, ResultBody
 from meshnode.services.buyers import Purchaser, due_ms
@@ -21,6 +23,7 @@ from meshnode.services.executor import Executor
 from meshnode.services.ledger import Ledger
 from meshnode.services.served import Served
 from protocol.codec import encode
+from protocol.messages import Award
 
 #: What a broker is told for which there is no room now.
 FULL: Final = No("busy", "too much to do", retry_ms=1_000)
@@ -43,12 +46,14 @@ class Workbench:
         records: AwardRecords,
         served: Served,
         ledger: Ledger,
+        host: AgentHost,
     ) -> None:
         self.draining = False
         self._emit = context.emit
         self._config = context.config.host
         self._served = served
         self._ledger = ledger
+        self._host = host
         self._executor = executor
         self._records = records
         self._running: dict[bytes, Execution] = {}
@@ -71,6 +76,28 @@ class Workbench:
             or len(self._running) >= self._config.awards_max
             or held >= self._config.per_peer_max
         )
+
+    def busy(self, peer: str, award: Award) -> No | None:
+        """Return why there is no room for ``award`` of ``peer``, or no time, if that is so."""
+        if self.is_full(peer):
+            return FULL
+        if not award.wait_max_ms or (wait_ms := self.wait_ms(award.agent)) <= award.wait_max_ms:
+            return None
+        return No("crowded", f"it would wait for about {wait_ms} ms", retry_ms=wait_ms)
+
+    def wait_ms(self, agent: str) -> int:
+        """Return how long an award to ``agent`` would wait if it came now.
+
+        0 for an unknown one.
+        """
+        if agent not in self._host.specs():
+            return 0
+        held: Counter[str] = Counter()
+        for execution in self._running.values():
+            if execution.answer is None:
+                left = execution.award.items - execution.items_done
+                held[execution.award.agent] += max(0, left)
+        return self._host.wait_ms(agent, held)
 
     def unpaid(self, peer: str, more_mc: int) -> No | None:
         """Return why ``peer`` may not have ``more_mc`` of work on credit, if that is so."""

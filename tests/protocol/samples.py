@@ -133,6 +133,7 @@ def award(**fields: Any) -> Award:
         price_cap_mc=100,
         timeout_ms=30_000,
         lease_ms=10_000,
+        wait_max_ms=2_000,
     )
     made: Award = changed(valid, **fields)
     return made

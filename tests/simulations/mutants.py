@@ -276,7 +276,7 @@ FIVE_NODES: Final = (
     Mutant("cancel acknowledged early", _hasty_cancel, (1,), "and it runs"),
     Mutant("reservations kept", _reserved, (1,), "are reserved after the end"),
     Mutant("slots kept", _slot, (56,), "slots for upper free"),
-    Mutant("receipts sent once", _undelivered, (45,), "was never given its receipt"),
+    Mutant("receipts sent once", _undelivered, (80,), "was never given its receipt"),
     Mutant("posted twice", _posted_twice, (0,), "believes in balances of"),
     Mutant("posted without a key", _posted_unkeyed, (0,), "its postings make"),
     Mutant("posted at one side", _posted_by_one, (0,), "posted nothing for award"),

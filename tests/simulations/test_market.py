@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
+from meshnode.domain.crowding import SUBSET
 from meshnode.domain.matching import Candidate, has_room
 from simulations.market import MarketOptions, Unsound, check, main, simulate_market
 from simulations.market_agents import (
@@ -40,6 +41,7 @@ from simulations.market_choice import (
     ByFinish,
     ByTurnaround,
     Choice,
+    Chosen,
     Evidence,
 )
 from simulations.market_figures import MarketResult
@@ -135,13 +137,13 @@ class Witness(AtRandom):
         self.heard: list[Evidence] = []
 
     @override
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         chosen = super().choose(choice, candidates)
         assert chosen is not None
         self.shown.append(
             (msgspec.structs.replace(choice, load=dict(choice.load)), [*candidates])
         )
-        self.chosen.setdefault(choice.key, []).append(chosen.peer)
+        self.chosen.setdefault(choice.key, []).append(chosen.candidate.peer)
         return chosen
 
     @override
@@ -165,11 +167,11 @@ def only(behaviour: Behaviour, **more: Any) -> MarketOptions:
 
 
 def test_a_broker_is_shown_few_with_room_and_a_fresh_one_first() -> None:
-    options = only(ERRING, rules=Rules(attempts_max=3), load=2.0)
+    options = only(ERRING, rules=Rules(attempts_max=3), load=0.5)
     _, witness = witnessed(options)
-    assert max(len(candidates) for _, candidates in witness.shown) == 32
-    assert {len(candidates) for _, candidates in witness.shown} != {32}, "some had no room"
     for choice, candidates in witness.shown:
+        idle = [one for one in candidates if one.agent_id not in choice.load]
+        assert len(idle) >= SUBSET, "who failed is not counted"
         assert len({candidate.peer for candidate in candidates}) == len(candidates)
         assert all(has_room(candidate, choice.load) for candidate in candidates)
     assert any(len(peers) == 3 for peers in witness.chosen.values())
@@ -263,7 +265,7 @@ def test_who_measures_is_not_taken_in_for_long() -> None:
     options = replace(SMALL, mix=mix, load=0.1, tasks=8_000, brokers=2)
     told, seen = (simulate_market(replace(options, policy=p)) for p in (ByFinish, ByTurnaround))
     assert seen.work["overclaiming"] < 0.75 * told.work["overclaiming"]
-    assert seen.latency_mean_s < 0.75 * told.latency_mean_s
+    assert seen.latency_mean_s < 0.85 * told.latency_mean_s
 
 
 def test_a_whitewasher_is_back_under_a_new_key_that_nobody_has_a_session_with() -> None:

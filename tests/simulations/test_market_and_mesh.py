@@ -22,7 +22,7 @@ from typing_extensions import override
 from meshnode.domain.matching import Candidate
 from simulations.market_agents import Behaviour, Conduct, Trader
 from simulations.market_arrivals import Arrival
-from simulations.market_choice import AtRandom, ByFinish, Choice
+from simulations.market_choice import AtRandom, ByFinish, Choice, Chosen
 from simulations.market_loop import Market
 from tests.simulations.market_of_nodes import (
     AGENTS,
@@ -110,11 +110,20 @@ class Unqueued(Market):
             contractor.trader = replace(contractor.trader, concurrency=1_000)
 
 
-class Blind(ByFinish):
-    """A broker that doesn't look at what it has sent where."""
+class Patient(ByFinish):
+    """A broker whose awards wait for any time."""
 
     @override
-    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Candidate | None:
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
+        chosen = super().choose(choice, candidates)
+        return None if chosen is None else Chosen(chosen.candidate)
+
+
+class Blind(Patient):
+    """One that doesn't look at what it has sent where, either."""
+
+    @override
+    def choose(self, choice: Choice, candidates: Sequence[Candidate]) -> Chosen | None:
         unladen = Choice(choice.broker, choice.capability, choice.key, {}, choice.now_s)
         return super().choose(unladen, candidates)
 
@@ -141,12 +150,13 @@ def shorter_runs(traders: Sequence[Trader], coming: Sequence[Arrival], seed: str
     ("play", "figure"),
     [
         (partial(play_market, market=Unqueued), "latency"),
+        (partial(play_market, policy=Patient), "latency"),
         (partial(play_market, policy=Blind), "latency"),
         (partial(play_market, policy=AtRandom), "work"),
         (half_the_errors, "success"),
         (shorter_runs, "latency"),
     ],
-    ids=["unqueued", "blind", "random", "half-the-errors", "shorter-runs"],
+    ids=["unqueued", "patient", "blind", "random", "half-the-errors", "shorter-runs"],
 )
 def test_another_market_is_told_apart(cases: list[Case], play: Play, figure: str) -> None:
     apart = deviations(cases, play)

@@ -6,6 +6,7 @@ from random import Random
 
 from meshnode.domain.bindings import artifacts, assemble
 from meshnode.domain.matching import Candidate
+from meshnode.domain.units import CROWDED
 from meshnode.domain.values import canonical, resolve_list
 from meshnode.ports import JsonValue
 from protocol.keys import Identity, digest
@@ -226,7 +227,7 @@ class Contractor:
             left_ms = self.began_ms[name] + old.ms - now_ms
             return Answer(max(1, left_ms), old.code, old.result, old.receipt, old.output)
         answer = self._answer(envelope, blobs, now_ms, checked=checked)
-        if answer.code != "node.busy":
+        if answer.code not in {"node.busy", CROWDED}:
             self.answers[name], self.began_ms[name] = answer, now_ms
         return answer
 
@@ -242,7 +243,8 @@ class Contractor:
         )
         failures = {
             "peer.lost": traits.silent,
-            "node.busy": traits.busy,
+            # Who may wait for any time is never refused for that.
+            CROWDED if award.wait_max_ms else "node.busy": traits.busy,
             "artifact.unavailable": traits.starved if made_elsewhere else 0.0,
         }
         for code, share in failures.items():

@@ -100,6 +100,7 @@ class Desk:
                 for name, p in sorted(artifacts(bindings).items())
                 if p.holder != candidate.peer
             ],
+            wait_max_ms=step.wait_max_ms,
         )
         return Awarded(
             unit=step.unit,
@@ -117,6 +118,7 @@ class Desk:
             subtasks=step.subtasks,
             tokens=step.tokens,
             replica=replica,
+            wait_max_ms=step.wait_max_ms,
         )
 
     def charge(self, state: JobState, step: Charge, now_ms: int) -> Charged:

@@ -56,7 +56,7 @@ from meshnode.domain.step_kinds import (
     Wake,
 )
 from meshnode.domain.steps import next_steps
-from meshnode.domain.units import SINGLE, Attempt
+from meshnode.domain.units import CROWDED, SINGLE, Attempt
 from meshnode.domain.values import canonical, parse
 from meshnode.domain.verification import check_output, read_output
 from meshnode.errors import InputInvalid
@@ -361,7 +361,11 @@ class Run:
                 return
             if self.gone(contractor) or answer.code:
                 code = answer.code or "peer.lost"
-                blames = {"node.busy": "broker", "artifact.unavailable": "artifact"}
+                blames = {
+                    "node.busy": "broker",
+                    CROWDED: "broker",
+                    "artifact.unavailable": "artifact",
+                }
                 self.record(self.failed(step, code, blame=blames.get(code, "peer")))
                 return
             result = read_message(answer.result, Result, network=NETWORK)

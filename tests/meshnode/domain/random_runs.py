@@ -23,6 +23,7 @@ from meshnode.domain.replicas import ANSWERS_MAX
 from meshnode.domain.steps import CALLED_MAX
 from meshnode.domain.trust.evidence import Standing
 from meshnode.domain.trust.rules import UNIT_MU
+from meshnode.domain.units import CROWDED
 from meshnode.ports import JsonValue
 from protocol.graph import TaskGraph, decode_graph
 from protocol.journal import Event
@@ -83,7 +84,9 @@ class Invariants:
                 was_given = self.open.pop((fact.unit, fact.attempt)) == "awarded"
                 self.caps_mc.pop((fact.unit, fact.attempt), None)
                 self.tries[fact.unit] = self.tries.get(fact.unit, 0) + (
-                    was_given and fact.blame != "artifact" and fact.code != "node.busy"
+                    was_given
+                    and fact.blame != "artifact"
+                    and fact.code not in {"node.busy", CROWDED}
                 )
             case Verified():
                 self.answered.add((fact.unit, fact.attempt))

@@ -28,6 +28,7 @@ from meshnode.domain.facts import (
     to_event,
 )
 from meshnode.domain.hedges import SUPERSEDED
+from meshnode.domain.units import CROWDED
 from protocol.errors import OutOfTurn
 from protocol.graph import Source, SubTask, TaskGraph, encode_graph
 from protocol.journal import Event, decode_event
@@ -384,3 +385,21 @@ def test_whoever_was_faster_did_it_and_the_other_is_no_failure() -> None:
     assert "It was slow: after 1.0 s another was given the same work too." in text
     assert "slow was stopped after" in text
     assert "came to nothing" not in text
+
+
+def test_who_had_no_time_for_it_is_no_failure_and_says_how_long_it_would_have_waited() -> None:
+    text = "it would wait for about 979 ms"
+    busy = Failed(unit="a/0", attempt=0, peer="p1", code=CROWDED, text=text, blame="broker")
+    told = told_of(
+        1_000,
+        PLANNED,
+        EXPANDED,
+        award("p1"),
+        busy,
+        award("p2", attempt=1),
+        delivered("a/0", 1),
+        accepted("a/0", 1),
+    )
+    said = text_of(told)
+    assert f"p1 had no time for it: {text} [node.crowded]. All were weighed again." in said
+    assert "came to nothing" not in said

@@ -254,6 +254,9 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     "more items than were offered": (
         "awarded", "each/0", in_terms(items_max=1), "more items than the offer",
     ),
+    "a limit to its wait that the award doesn't have": (
+        "awarded", "one", put(wait_max_ms=1), "something else than the event",
+    ),
     "sub-tasks that the award doesn't give": (
         "awarded", "each/0", put(subtasks=1), "another budget than the event",
     ),
@@ -426,6 +429,9 @@ LIES: dict[str, tuple[str, str, Callable[[Data], object], str]] = {
     ),
     "a failure blamed on another": (
         "failed", "", put(peer=STRANGER.identity.peer), "blames another",
+    ),
+    "a wait where any was allowed": (
+        "failed", "", put(code="node.crowded"), "might have waited",
     ),
     "another output of the job": (
         "done", "", lambda d: d["outputs"]["last"].update(artifact=digest(b"x")),

@@ -225,6 +225,10 @@ async def whatever(mesh: SimMesh, rng: Random) -> str:
     return job
 
 
+#: Each fault that is planted below is found within these.
+SEEDS = (*range(12), 20)
+
+
 def troubles_of(seed: int) -> list[str]:
     found: list[str] = []
 
@@ -236,7 +240,7 @@ def troubles_of(seed: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", [*range(12), 219])
+@pytest.mark.parametrize("seed", [*SEEDS, 219])
 def test_money_is_conserved_whoever_dies_and_where(seed: int) -> None:
     assert troubles_of(seed) == []
 
@@ -309,7 +313,7 @@ def test_the_checker_catches(
 ) -> None:
     mutant(monkeypatch)
     said: list[str] = []
-    for seed in range(12):
+    for seed in SEEDS:
         said = troubles_of(seed)
         if said:
             break

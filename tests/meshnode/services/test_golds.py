@@ -248,8 +248,9 @@ async def no_offers(_: Incoming) -> bytes:
         (["1"], [QUOTED], "call", "verified"),
         (["1", "2", "3"], [], "call", "unverified"),
         (["1"], [], "sure", "agreed"),
+        (["1"], [], "rival", "unverified"),
     ],
-    ids=["a call", "a checked call without an offer", "a map without an offer", "a sure call"],
+    ids=["a call", "checked, without an offer", "a map without one", "sure", "with a rival"],
 )
 def test_nothing_that_is_sent_says_that_it_is_a_gold(
     words: list[str], check: list[Check], way: str, verdict: str
@@ -258,6 +259,11 @@ def test_nothing_that_is_sent_says_that_it_is_a_gold(
         a, b = await start(mesh, ada=[], bob=[TextAgent()])
         if way == "call":
             b.sessions.handle(OFFERS, no_offers)
+        if way == "rival":  # who would do it too, so that it would not wait for ever
+            await start(mesh, carl=[TextAgent(price_mc=50)])
+            await until(
+                lambda: [bool(c.offer) for c in a.market.candidates(SHOUT)] == [True] * 2
+            )
         graph = shouting(len(words), timeout_ms=45_000, checks=check)
         await believe(a, b)
         await keep(a, "4", "5", "6")
@@ -273,6 +279,7 @@ def test_nothing_that_is_sent_says_that_it_is_a_gold(
             (was,), (now,) = one.attempts, other.attempts
             assert shape(was.award, usual) == shape(now.award, gold)
             assert bool(was.called) == bool(now.called) == (way == "call")
+            assert (was.wait_max_ms > 0) == (way == "rival")
             for peer in was.called:
                 assert shape(was.called[peer], usual) == shape(now.called[peer], gold)
         export = await (await a.journal(gold.job)).export()
