@@ -114,8 +114,8 @@ def wait_max_ms(ranked: Sequence[Ranked], *, turned: int) -> int:
         ranked: Who is to be awarded, then the best of the others.
         turned: How often the unit was refused because it would have waited too long.
     """
-    if len(ranked) < 2:  # noqa: PLR2004  # there is nobody else
-        return 0
+    if not ranked[1:]:
+        return 0  # there is nobody else
     chosen, other = ranked[0], ranked[1]
     ahead_ms = other.finish_ms - chosen.finish_ms
     ahead_ms += MS_PER_MC * (other.price_mc - chosen.price_mc)

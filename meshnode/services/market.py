@@ -416,7 +416,8 @@ class Market:
         count = min(count, APPROACHED_MAX, len(found))
         now_ms = self._context.clock.now_ms()
         lasting = [o for o in found if o.asked or o.offer_expires_ms > now_ms + _RENEW_MS]
-        if len(lasting) >= count:
+        # Where others' work waits, an offer serves nobody now.
+        if sum(not one.queue_ms for one in lasting) >= count:
             return set()
         # By what they say, and where that is the same others than another broker's.
         ranked = rank(found, key=self._context.peer, calls=1, load={})

@@ -28,6 +28,7 @@ from meshnode.domain.job import JobState
 from meshnode.domain.matching import LATENCY_GUESS_MS, MS_PER_MC, Candidate, lead, rank
 from meshnode.domain.plan_parts import GoldPlan
 from meshnode.domain.queues import Queues
+from meshnode.domain.replanning import looked_for
 from meshnode.domain.step_kinds import Call, End, MakeAward, View
 from meshnode.domain.steps import next_steps
 from protocol.limits import NUMBER_MAX
@@ -224,6 +225,19 @@ def test_a_refused_unit_goes_back_if_the_others_are_no_sooner() -> None:
     queued = replace(FAST, queue_ms=2_000)
     step = awarded(state, candidates(queued, SLOW), state.units["each/0"].ended_ms)
     assert (step.candidate.peer, step.wait_max_ms) == ("p", 2 * (2_000 + 2_000 + WAIT_MIN_MS))
+
+
+def test_nothing_else_is_looked_for_because_one_was_busy() -> None:
+    graph, inputs = mapped(1, instead=["work.b"])
+    planned = other(Run(graph, inputs, []).planned, replans_max=1)
+
+    def others(limit_ms: int) -> list[str]:
+        facts = refused(0, wait_max_ms=limit_ms)
+        state = state_after(planned, Expanded(subtask="each", sizes=[1]), *facts)
+        return list(looked_for(state, candidates(FAST, SLOW)))
+
+    assert others(LIMIT_MS) == []
+    assert others(0) == ["work.b"]
 
 
 def test_after_some_refusals_it_waits_wherever_it_is_sent() -> None:

@@ -10,15 +10,18 @@ import msgspec
 import pytest
 import trio
 
+from meshnode.domain.admission import No
+from meshnode.domain.attempts import BUSY_PAUSE_MS
 from meshnode.domain.crowding import SUBSET, Need
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import LATENCY_GUESS_MS
 from meshnode.errors import AgentError
 from meshnode.node import Node
-from meshnode.ports import AgentCall, Chunk, Output
+from meshnode.ports import AgentCall, Chunk, Measures, Output
 from meshnode.services.bodies import CFP, OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.workbench import Workbench
 from protocol.codec import decode_as, encode
-from protocol.messages import Proposal, StandingOffer, read_message
+from protocol.messages import Award, Proposal, StandingOffer, read_message
 from simulations.agents import ECHO, UPPER, Act, Temper
 from simulations.mesh import CONFIG, NETWORK, SimMesh
 from simulations.stage import Stage
@@ -232,7 +235,13 @@ def test_what_waits_at_another_agent_keeps_nobody_waiting() -> None:
 
 def test_a_node_whose_calls_are_all_taken_lets_every_agent_wait() -> None:
     async def story(mesh: SimMesh) -> None:
-        crowd = TextAgent(never, name="crowd", capability="text.crowd@1", concurrency_max=9)
+        crowd = TextAgent(
+            never,
+            name="crowd",
+            capability="text.crowd@1",
+            concurrency_max=9,
+            measures=Measures(samples=9, latency_ms=2_000),
+        )
         host = msgspec.structs.replace(CONFIG.host, calls_max=2)
         config = msgspec.structs.replace(CONFIG, host=host)
         await start(mesh, config, a=[], b=[TextAgent(), crowd])
@@ -250,13 +259,42 @@ def test_a_node_whose_calls_are_all_taken_lets_every_agent_wait() -> None:
                 nursery.start_soon(hand.send, order)
             await until(lambda: mesh.node("b").contractor.active == 3)
             raw = await hand.send(hand.award(offers["shout"], wait_max_ms=1))
-            assert refusal_of(raw).retry_after_ms == 2 * LATENCY_GUESS_MS // 2
+            assert refusal_of(raw).retry_after_ms == 2 * 2_000 // 2, "by what is before it"
             nursery.cancel_scope.cancel()
 
     play(story)
 
 
 # --- who says so where it isn't so ------------------------------------------------------------
+
+
+def test_who_says_that_it_would_wait_no_longer_than_it_may_is_as_any_that_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(world: World) -> None:
+        mesh = Stage(world)
+        mesh.add([Act(ECHO, FAST)], name="fast")
+        mesh.add([Act(ECHO, SLOW)], name="slow")
+        mesh.add(name="broker")
+        await mesh.ready()
+        mesh.node("broker0").market.candidates(ECHO.capability)
+        await trio.sleep(3)
+        honest = Workbench.busy
+        bench = mesh.node("fast0").contractor._bench
+
+        def busy(self: Workbench, peer: str, award: Award) -> No | None:
+            no = No("crowded", "or so", retry_ms=1)
+            return no if self is bench else honest(self, peer, award)
+
+        monkeypatch.setattr(Workbench, "busy", busy)
+        end = await mesh.submit(ECHO.capability, {"text": "x"}, by="broker0")
+        first, second = (await ended(mesh, "broker0", end.job)).units["call/0"].attempts
+        assert first.error is not None
+        assert (first.error.code, first.turned) == ("node.busy", False)
+        assert second.at_ms - first.at_ms >= BUSY_PAUSE_MS
+        assert second.peer == mesh.mesh.peer("slow0")
+
+    run(story, seed=1)
 
 
 @pytest.mark.parametrize("code", ["node.crowded", "node.busy"])
