@@ -168,7 +168,8 @@ class Market:
             and not self._is_blocked(capability.name, f"{own}/{capability.agent}")
         ]
         # Of a map that isn't cut yet all are seen, and those asked whom its units will see.
-        near = found if need.units is None else self._subset(found, need)
+        uncut = need.whole and need.units is not None
+        near = self._subset(found, need) if uncut else found
         asked = self._prepare(query, near + ours, need.units)
         found += ours
         if not asked:

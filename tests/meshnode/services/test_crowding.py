@@ -18,7 +18,7 @@ from meshnode.domain.matching import LATENCY_GUESS_MS
 from meshnode.errors import AgentError
 from meshnode.node import Node
 from meshnode.ports import AgentCall, Chunk, Measures, Output
-from meshnode.services.bodies import CFP, OFFERS, OFFERS_BODY, OffersBody
+from meshnode.services.bodies import CFP, OFFERS, OFFERS_BODY, AwardBody, OffersBody
 from meshnode.services.workbench import Workbench
 from protocol.codec import decode_as, encode
 from protocol.messages import Award, Proposal, StandingOffer, read_message
@@ -203,30 +203,34 @@ def test_a_job_looks_beyond_those_who_are_too_dear_for_it() -> None:
 # --- several agents of one node ---------------------------------------------------------------
 
 
+async def beside(mesh: SimMesh, other: TextAgent, **host: int) -> tuple[Hand, dict[str, bytes]]:
+    """Return a broker by hand, and what a node offers that hosts ``other`` and a shouter."""
+    config = msgspec.structs.replace(CONFIG, host=msgspec.structs.replace(CONFIG.host, **host))
+    await start(mesh, config, a=[], b=[TextAgent(), other])
+    hand = Hand(mesh)
+    await hand.node.sessions.connect(hand.peer)
+    await trio.sleep(1)
+    raw = await hand.request(OFFERS, encode(OffersBody([b"text"])))
+    offers = decode_as(raw, OFFERS_BODY).items
+    return hand, {read_message(o, StandingOffer, network=NETWORK).agent: o for o in offers}
+
+
+def order(hand: Hand, offers: dict[str, bytes], **fields: Any) -> AwardBody:
+    """Return an award to the agent beside the shouter."""
+    return hand.award(offers["beside"], agent="beside", capability="text.beside@1", **fields)
+
+
 def test_what_waits_at_another_agent_keeps_nobody_waiting() -> None:
     async def story(mesh: SimMesh) -> None:
-        slow = TextAgent(never, name="slow", capability="text.slow@1", concurrency_max=1)
-        await start(mesh, a=[], b=[TextAgent(), slow])
-        hand = Hand(mesh)
-        await hand.node.sessions.connect(hand.peer)
-        await trio.sleep(1)
-        raw = await hand.request(OFFERS, encode(OffersBody([b"text"])))
-        offers = {
-            read_message(one, StandingOffer, network=NETWORK).agent: one
-            for one in decode_as(raw, OFFERS_BODY).items
-        }
+        slow = TextAgent(never, name="beside", capability="text.beside@1", concurrency_max=1)
+        hand, offers = await beside(mesh, slow)
         async with trio.open_nursery() as nursery:
             for _ in range(8):
-                order = hand.award(offers["slow"], agent="slow", capability="text.slow@1")
-                nursery.start_soon(hand.send, order)
+                nursery.start_soon(hand.send, order(hand, offers))
             await until(lambda: mesh.node("b").contractor.active == 8)
             raw = await hand.send(hand.award(offers["shout"], wait_max_ms=1))
             assert result_of(raw).state == "completed"
-            raw = await hand.send(
-                hand.award(
-                    offers["slow"], agent="slow", capability="text.slow@1", wait_max_ms=3_999
-                )
-            )
+            raw = await hand.send(order(hand, offers, wait_max_ms=3_999))
             assert refusal_of(raw).retry_after_ms == 8 * LATENCY_GUESS_MS
             nursery.cancel_scope.cancel()
 
@@ -237,26 +241,15 @@ def test_a_node_whose_calls_are_all_taken_lets_every_agent_wait() -> None:
     async def story(mesh: SimMesh) -> None:
         crowd = TextAgent(
             never,
-            name="crowd",
-            capability="text.crowd@1",
+            name="beside",
+            capability="text.beside@1",
             concurrency_max=9,
             measures=Measures(samples=9, latency_ms=2_000),
         )
-        host = msgspec.structs.replace(CONFIG.host, calls_max=2)
-        config = msgspec.structs.replace(CONFIG, host=host)
-        await start(mesh, config, a=[], b=[TextAgent(), crowd])
-        hand = Hand(mesh)
-        await hand.node.sessions.connect(hand.peer)
-        await trio.sleep(1)
-        raw = await hand.request(OFFERS, encode(OffersBody([b"text"])))
-        offers = {
-            read_message(one, StandingOffer, network=NETWORK).agent: one
-            for one in decode_as(raw, OFFERS_BODY).items
-        }
+        hand, offers = await beside(mesh, crowd, calls_max=2)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                order = hand.award(offers["crowd"], agent="crowd", capability="text.crowd@1")
-                nursery.start_soon(hand.send, order)
+                nursery.start_soon(hand.send, order(hand, offers))
             await until(lambda: mesh.node("b").contractor.active == 3)
             raw = await hand.send(hand.award(offers["shout"], wait_max_ms=1))
             assert refusal_of(raw).retry_after_ms == 2 * 2_000 // 2, "by what is before it"
