@@ -128,11 +128,11 @@ def limit_ms(ahead_ms: int, queue_ms: int, *, turned: int) -> int:
     Args:
         ahead_ms: What its contractor is better by than the next, expecting ``queue_ms``.
         queue_ms: As it was last seen.
-        turned: As for :func:`wait_max_ms`: each time twice as long, to come to an end.
+        turned: As for :func:`wait_max_ms`.
     """
     if turned >= TURNED_MAX:
         return 0
-    return min((max(0, ahead_ms) + queue_ms + WAIT_MIN_MS) << turned, WAIT_MAX_MS)
+    return min(max(0, ahead_ms) + queue_ms + WAIT_MIN_MS, WAIT_MAX_MS)
 
 
 def wait_ms(pending: int, *, concurrency: int, latency_ms: int) -> int:

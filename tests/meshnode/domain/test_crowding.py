@@ -123,7 +123,7 @@ def test_it_may_wait_until_the_second_would_be_done_sooner() -> None:
     rows = [row for _, row in rank([fast, slow], key="k", calls=1, load={})]
     ahead_ms = 5_000 - 1_300 + 100 * MS_PER_MC
     assert wait_max_ms(rows, turned=0) == ahead_ms + 300 + WAIT_MIN_MS
-    assert wait_max_ms(rows, turned=1) == 2 * (ahead_ms + 300 + WAIT_MIN_MS)
+    assert wait_max_ms(rows, turned=TURNED_MAX - 1) == wait_max_ms(rows, turned=0)
     assert wait_max_ms(rows, turned=TURNED_MAX) == 0, "it comes to an end"
     assert wait_max_ms(rows[:1], turned=0) == 0, "there is nobody else"
 
@@ -217,14 +217,14 @@ def test_a_refused_unit_goes_elsewhere_at_once() -> None:
     queued = replace(FAST, queue_ms=9_000)
     ended_ms = state.units["each/0"].ended_ms
     step = awarded(state, candidates(queued, SLOW), ended_ms)
-    assert (step.candidate.peer, step.wait_max_ms) == ("q", 2 * (5_000 + WAIT_MIN_MS))
+    assert (step.candidate.peer, step.wait_max_ms) == ("q", 5_000 + WAIT_MIN_MS)
 
 
 def test_a_refused_unit_goes_back_if_the_others_are_no_sooner() -> None:
     state = one_unit(*refused(0, wait_max_ms=LIMIT_MS))
     queued = replace(FAST, queue_ms=2_000)
     step = awarded(state, candidates(queued, SLOW), state.units["each/0"].ended_ms)
-    assert (step.candidate.peer, step.wait_max_ms) == ("p", 2 * (2_000 + 2_000 + WAIT_MIN_MS))
+    assert (step.candidate.peer, step.wait_max_ms) == ("p", 2_000 + 2_000 + WAIT_MIN_MS)
 
 
 def test_nothing_else_is_looked_for_because_one_was_busy() -> None:
