@@ -21,6 +21,7 @@ from typing import Final
 
 from meshnode.domain.facts import Ranked
 from meshnode.domain.matching import LATENCY_GUESS_MS, MS_PER_MC, Candidate
+from meshnode.domain.queues import QUEUE_MS_MAX
 from protocol.limits import NUMBER_MAX
 
 #: Nodes that could begin at once, of those that a broker looks at.
@@ -28,8 +29,9 @@ SUBSET: Final = 16
 #: What an award may always wait, milliseconds: going elsewhere takes a message each way, and
 #: is written down twice.
 WAIT_MIN_MS: Final = 250
-#: No award says more: whoever claims to take for ever makes nobody else worth a week.
-WAIT_MAX_MS: Final = 600_000
+#: What an award may wait at most: beside a next best that claims to take a week, any first
+#: choice would be worth a week.
+WAIT_MAX_MS: Final = QUEUE_MS_MAX
 #: Refusals of one unit for its wait; after them it waits wherever it is sent.
 TURNED_MAX: Final = 3
 

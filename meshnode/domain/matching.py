@@ -215,16 +215,14 @@ def first(
         calls: See there.
         load: See there.
     """
-    found = equals(candidates, calls=calls, load=load)
-    return found[0] if len(found) == 1 else min(found, key=lambda c: _rendezvous(key, c))
+    return lead(candidates, key=key, calls=calls, load=load)[0]
 
 
 def equals(
     candidates: Sequence[Candidate], *, calls: int, load: Mapping[str, int]
 ) -> list[Candidate]:
     """Return those of whom :func:`first` returns one, whatever its key."""
-    fit = untroubled(candidates)
-    costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
+    fit, costs_ms = _costs(candidates, calls, load)
     lowest_ms = min(costs_ms)
     return [c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms]
 
@@ -236,8 +234,7 @@ def lead(
 
     In milliseconds; None where it is the only one.
     """
-    fit = untroubled(candidates)
-    costs_ms = [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
+    fit, costs_ms = _costs(candidates, calls, load)
     lowest_ms = min(costs_ms)
     if costs_ms.count(lowest_ms) > 1:
         found = (c for c, cost_ms in zip(fit, costs_ms, strict=True) if cost_ms == lowest_ms)
@@ -245,6 +242,14 @@ def lead(
     best = costs_ms.index(lowest_ms)
     del costs_ms[best]
     return fit[best], min(costs_ms) - lowest_ms if costs_ms else None
+
+
+def _costs(
+    candidates: Sequence[Candidate], calls: int, load: Mapping[str, int]
+) -> tuple[list[Candidate], list[int]]:
+    """Return those that are no last choice, and what each costs, price turned into time."""
+    fit = untroubled(candidates)
+    return fit, [finish_ms(c, calls, load) + MS_PER_MC * c.price_mc * calls for c in fit]
 
 
 def _break_ties(rows: list[_Row], key: str) -> None:

@@ -17,8 +17,8 @@ HALF_LIFE_S: Final = 10.0
 _WEIGHT: Final = 0.5
 #: A shorter wait is the way there and back, milliseconds.
 _WAY_MS: Final = 100
-#: No more of what is said of a wait is believed, milliseconds.
-_TOLD_MS_MAX: Final = 600_000
+#: No longer a queue is believed in, whatever is said of it, milliseconds.
+QUEUE_MS_MAX: Final = 600_000
 #: Agents that are remembered; the longest unseen are forgotten first.
 _AGENTS_MAX: Final = 1_024
 
@@ -58,7 +58,7 @@ class Queues:
 
     def told(self, agent: str, *, wait_ms: int, now_s: float) -> None:
         """Note that ``agent`` says now how long an award would wait there."""
-        self._keep(agent, min(wait_ms, _TOLD_MS_MAX), now_s)
+        self._keep(agent, min(wait_ms, QUEUE_MS_MAX), now_s)
 
     def _keep(self, agent: str, wait_ms: float, now_s: float) -> None:
         self._waits.pop(agent, None)

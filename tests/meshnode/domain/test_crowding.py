@@ -27,7 +27,7 @@ from meshnode.domain.facts import Expanded, Fact, Failed
 from meshnode.domain.job import JobState
 from meshnode.domain.matching import LATENCY_GUESS_MS, MS_PER_MC, Candidate, lead, rank
 from meshnode.domain.plan_parts import GoldPlan
-from meshnode.domain.queues import Queues
+from meshnode.domain.queues import QUEUE_MS_MAX, Queues
 from meshnode.domain.replanning import looked_for
 from meshnode.domain.step_kinds import Call, End, MakeAward, View
 from meshnode.domain.steps import next_steps
@@ -154,6 +154,8 @@ def test_what_a_busy_agent_says_is_its_queue_until_it_fades_or_work_comes_back()
     assert seen.wait_ms("p/a", now_s=2.0) == 250
     seen.told("p/a", wait_ms=0, now_s=2.0)
     assert seen.wait_ms("p/a", now_s=2.0) == 0
+    seen.told("p/a", wait_ms=NUMBER_MAX, now_s=2.0)
+    assert seen.wait_ms("p/a", now_s=2.0) == QUEUE_MS_MAX, "more isn't believed"
 
 
 # --- in a job -----------------------------------------------------------------------------
